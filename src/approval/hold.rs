@@ -1,0 +1,1 @@
+//! The life of one held statement, from `Waiting` to exactly one ending.

@@ -1,0 +1,1 @@
+//! Whether enough distinct people have approved.

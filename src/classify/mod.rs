@@ -1,0 +1,251 @@
+//! What a statement does: SQL text in, a [`Classification`] out.
+//!
+//! Classification cannot fail. What it does not understand it calls by a class that is held:
+//! text that Postgres's grammar rejects is [`StatementClass::Invalid`], a node it was not told about
+//! is [`StatementClass::Admin`], a function it does not know is [`StatementClass::Code`].
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::statement::{Fingerprint, Step};
+
+/// The kind of effect that a statement has, from harmless to severe: of several, the greatest
+/// speaks for the whole message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StatementClass {
+    /// Transaction control, allow-listed settings, `LISTEN`, housekeeping of names.
+    Session,
+    /// Reads rows or plans.
+    Read,
+    /// Writes rows it names, or touches temporary objects.
+    Write,
+    /// Changes the persistent schema.
+    Ddl,
+    /// Writes or removes whole tables' rows.
+    MassWrite,
+    /// Takes bulk data out.
+    Export,
+    /// Changes settings that alter what later statements mean or are checked against.
+    Settings,
+    /// Reads credentials or other people's secrets from the catalogue.
+    SensitiveRead,
+    /// Administers the server; also every node the classifier was not told about.
+    Admin,
+    /// Changes privileges, roles, ownership, policies.
+    Grant,
+    /// Changes who the session acts as.
+    Identity,
+    /// Defines or runs code whose effects cannot be seen.
+    Code,
+    /// Reaches the server's files, programs or network.
+    ServerIo,
+    /// Not accepted by Postgres's grammar.
+    Invalid,
+}
+
+impl StatementClass {
+    /// Every class, from harmless to severe.
+    pub const ALL: [Self; 14] = [
+        Self::Session,
+        Self::Read,
+        Self::Write,
+        Self::Ddl,
+        Self::MassWrite,
+        Self::Export,
+        Self::Settings,
+        Self::SensitiveRead,
+        Self::Admin,
+        Self::Grant,
+        Self::Identity,
+        Self::Code,
+        Self::ServerIo,
+        Self::Invalid,
+    ];
+
+    /// Whether the class is held when no rule says otherwise.
+    #[must_use]
+    pub fn is_privileged(self) -> bool {
+        self > Self::Write
+    }
+
+    /// The stable spelling.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Ddl => "ddl",
+            Self::MassWrite => "mass_write",
+            Self::Export => "export",
+            Self::Settings => "settings",
+            Self::SensitiveRead => "sensitive_read",
+            Self::Admin => "admin",
+            Self::Grant => "grant",
+            Self::Identity => "identity",
+            Self::Code => "code",
+            Self::ServerIo => "server_io",
+            Self::Invalid => "invalid",
+        }
+    }
+
+    /// Reads the stable spelling.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.as_str() == name)
+    }
+}
+
+impl fmt::Display for StatementClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is done to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    /// Rows are read.
+    Read,
+    /// Rows are inserted.
+    Insert,
+    /// Rows are updated.
+    Update,
+    /// Rows are deleted.
+    Delete,
+    /// All rows are removed.
+    Truncate,
+    /// Rows are locked.
+    Lock,
+    /// The object is copied out.
+    Export,
+    /// The object is created.
+    Create,
+    /// The object is altered.
+    Alter,
+    /// The object is dropped.
+    Drop,
+    /// The function, procedure or operator is called.
+    Call,
+    /// The setting is set.
+    Set,
+    /// Privileges on it, or membership in it, change.
+    Grant,
+    /// Anything else.
+    Use,
+}
+
+/// What kind of object an effect is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectKind {
+    /// A table, view, materialised view, foreign table, sequence or index: a row of `pg_class`.
+    Relation,
+    /// A function, procedure or aggregate.
+    Function,
+    /// An operator.
+    Operator,
+    /// A role.
+    Role,
+    /// A setting (GUC).
+    Setting,
+    /// A schema.
+    Schema,
+    /// A type or domain.
+    Type,
+    /// Anything else, named by its kind in the reason.
+    Other,
+}
+
+/// One thing a statement does to one object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Effect {
+    /// What is done.
+    pub verb: Verb,
+    /// To what kind of object.
+    pub kind: ObjectKind,
+    /// Its schema as the statement names it, or as the catalogue resolved it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Arc<str>>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// Why a statement has its class, in words a reviewer understands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Reason {
+    /// The class this reason argues for.
+    pub class: StatementClass,
+    /// One sentence: what it does, to what, and the rule that says so.
+    pub text: Arc<str>,
+    /// The bytes of the text it comes from, where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span: Option<Range<u32>>,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// One raw statement of a text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatementPart {
+    /// The parser's name for its node, for instance `SelectStmt`.
+    pub kind: Arc<str>,
+    /// Its own class.
+    pub class: StatementClass,
+    /// Its bytes within the text.
+    pub span: Range<u32>,
+}
+
+/// The grammar's complaint, for [`StatementClass::Invalid`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyntaxError {
+    /// Postgres's message.
+    pub message: Arc<str>,
+    /// 1-based character position.
+    pub position: Option<u32>,
+}
+
+/// What a text does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Classification {
+    /// The most severe class among its statements.
+    pub class: StatementClass,
+    /// Its raw statements, in order. Empty for an empty text.
+    pub parts: Vec<StatementPart>,
+    /// What it does to which objects; sorted, without repeats.
+    pub effects: Vec<Effect>,
+    /// Why; the most severe first.
+    pub reasons: Vec<Reason>,
+    /// What each raw statement does to the session; as long as `parts`.
+    pub steps: Arc<[Step]>,
+    /// Groups statements that differ in values only.
+    pub fingerprint: Fingerprint,
+    /// Set when the class is `Invalid` because of the grammar.
+    pub syntax_error: Option<SyntaxError>,
+    /// The text to show and store in place of the original: passwords and connection strings
+    /// replaced. `None` when nothing needs to be hidden.
+    pub redacted_sql: Option<Arc<str>>,
+    /// EXPLAIN (without ANALYZE) of it runs no function of unknown effect, so that the proxy may
+    /// ask for a plan on its own connection.
+    pub explainable: bool,
+}
+
+/// Where unqualified names are looked up, in order. `pg_catalog` and `pg_temp` are searched first
+/// when they are not named (PostgreSQL documentation, `search_path`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SearchPath {
+    /// As upstream told it, with `"$user"` resolved.
+    Known(Vec<Arc<str>>),
+    /// It could not be told; an unqualified name may then be in any schema.
+    Unknown,
+}

@@ -1,0 +1,27 @@
+//! The commands. Each has a file with its `Args` and a `run` that returns an exit code.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Makes AI agents ask before they do something privileged on Postgres, and can prove it.
+#[derive(Parser)]
+#[command(version, about, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {}
+
+/// Runs the command line. Exit code 2 is wrong usage or I/O; others are each command's own.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result: anyhow::Result<ExitCode> = match arguments.command {};
+    result.unwrap_or_else(|error| {
+        eprintln!("countersign: {error:#}");
+        ExitCode::from(2)
+    })
+}

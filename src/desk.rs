@@ -1,0 +1,1 @@
+//! Where held statements wait.

@@ -1,0 +1,1 @@
+//! How actors prove who they are.

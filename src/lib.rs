@@ -1,0 +1,18 @@
+//! Countersign: a Postgres proxy that makes AI agents ask before they do something privileged.
+
+pub mod actor;
+pub mod approval;
+pub mod channel;
+pub mod classify;
+pub mod cli;
+pub mod config;
+pub mod desk;
+pub mod identity;
+pub mod ledger;
+pub mod policy;
+pub mod proxy;
+pub mod refusal;
+pub mod session;
+pub mod statement;
+pub mod web;
+pub mod wire;

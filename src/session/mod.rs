@@ -1,0 +1,1 @@
+//! One proxied session as a state machine without I/O.

@@ -1,0 +1,1 @@
+//! Postgres protocol version 3: bytes to messages and back.

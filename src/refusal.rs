@@ -64,6 +64,12 @@ pub enum Refusal {
         /// The cap.
         limit: usize,
     },
+    /// The session has too many prepared statements.
+    #[error("too many prepared statements in this session")]
+    TooManyStatements {
+        /// The cap.
+        limit: usize,
+    },
     /// The same statement was denied a short while ago.
     #[error("an identical statement was denied a short while ago")]
     CoolingDown {
@@ -179,7 +185,7 @@ impl Refusal {
             | Self::HoldInTransaction
             | Self::CoolingDown { .. } => "42501",
             Self::HoldExpired { .. } | Self::HoldCancelled { .. } | Self::HoldWithdrawn { .. } => "57014",
-            Self::TooManyHolds { .. } => "53400",
+            Self::TooManyHolds { .. } | Self::TooManyStatements { .. } => "53400",
             Self::Syntax { .. } => "42601",
             Self::Unsupported { .. } | Self::StartupParameter { .. } => "0A000",
             Self::Protocol { .. } => "08P01",
@@ -214,6 +220,7 @@ impl Refusal {
             Self::TooManyHolds { limit } => {
                 Some(format!("at most {limit} requests of one agent wait at a time"))
             }
+            Self::TooManyStatements { limit } => Some(format!("at most {limit} names are kept")),
             Self::HoldInTransaction
             | Self::CoolingDown { .. }
             | Self::Syntax { .. }
@@ -251,6 +258,7 @@ impl Refusal {
             }
             Self::HoldInTransaction => "Run the statement outside a transaction block.",
             Self::TooManyHolds { .. } => "Wait until some of them are answered.",
+            Self::TooManyStatements { .. } => "Close prepared statements that are no longer needed.",
             Self::CoolingDown { retry_after } => {
                 return Some(format!("It can be asked again in {} seconds.", retry_after.as_secs().max(1)));
             }
@@ -307,6 +315,7 @@ impl Refusal {
             Self::Deferred { .. } => "deferred",
             Self::HoldInTransaction => "hold_in_transaction",
             Self::TooManyHolds { .. } => "too_many_holds",
+            Self::TooManyStatements { .. } => "too_many_statements",
             Self::CoolingDown { .. } => "cooling_down",
             Self::Syntax { .. } => "syntax_error",
             Self::Unsupported { .. } => "unsupported",

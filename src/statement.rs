@@ -165,6 +165,8 @@ pub enum Via {
     Query,
     /// A `Bind` of the extended protocol, with its parameters.
     Bind,
+    /// A `Parse` that is not bound together with it: prepared, not run.
+    Parse,
     /// A `FunctionCall` (fast-path) message; the text is a description of it.
     FunctionCall,
 }
@@ -176,6 +178,7 @@ impl Via {
         match self {
             Self::Query => "query",
             Self::Bind => "bind",
+            Self::Parse => "parse",
             Self::FunctionCall => "function_call",
         }
     }
@@ -202,7 +205,7 @@ impl Statement {
     /// SHA-256 of everything that decides what runs. The encoding, all integers big-endian:
     ///
     /// ```text
-    /// "countersign/statement/v1" 0x00  via:u8 (0 query, 1 bind, 2 function call)
+    /// "countersign/statement/v1" 0x00  via:u8 (0 query, 1 bind, 2 function call, 3 parse)
     /// u64 length of sql, sql          u32 number of parameters
     /// per parameter: i16 format, u32 type oid, u8 1 + u64 length + bytes | u8 0 for NULL
     /// ```
@@ -214,6 +217,7 @@ impl Statement {
             Via::Query => 0,
             Via::Bind => 1,
             Via::FunctionCall => 2,
+            Via::Parse => 3,
         }]);
         hash.update((self.sql.len() as u64).to_be_bytes());
         hash.update(self.sql.as_bytes());
@@ -364,6 +368,12 @@ impl SqlState {
     pub fn new(code: &str) -> Option<Self> {
         let bytes: [u8; 5] = code.as_bytes().try_into().ok()?;
         bytes.iter().all(u8::is_ascii_alphanumeric).then_some(Self(bytes))
+    }
+
+    /// `XX000`, for an error whose code cannot be read.
+    #[must_use]
+    pub const fn internal() -> Self {
+        Self(*b"XX000")
     }
 
     /// The five characters.

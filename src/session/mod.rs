@@ -1,1 +1,591 @@
 //! One proxied session as a state machine without I/O.
+//!
+//! Bytes of the agent and of upstream go in, bytes for each of them come out, and in between the
+//! session *submits* each statement and forwards nothing of it until it is *resolved*: with a
+//! [`Receipt`], or with a refusal.
+//!
+//! ```text
+//! on_agent(bytes)  -> a unit is complete  -> Output::Submit  -> caller decides -> resolve(..)
+//! on_upstream(bytes) -> sink(bytes for the agent), Output::Outcome(..), Output::Probed(..)
+//! ```
+//!
+//! A **unit** is what the agent sent from the first message after a `Sync` up to the next `Sync` or
+//! `Flush`, or one `Query`. It is decided whole before any of it is forwarded, so that no implicit
+//! transaction keeps locks while a human thinks.
+//!
+//! - [`unit`]: the messages of a unit, and what they mean for names.
+//! - `agent` and `upstream`: the two directions.
+//! - [`names`]: prepared statements and portals; confirmed by upstream only.
+//! - [`denial`]: substitutes that make upstream itself refuse.
+//! - [`probe`]: asking upstream what state the session is in.
+//! - [`settings`], [`startup`]: settings read along, and those an agent may bring.
+//!
+//! The session knows nothing of classes, policies, reviewers or clocks. Times are nanoseconds on
+//! the caller's monotonic clock.
+
+mod agent;
+pub mod denial;
+pub mod names;
+pub mod probe;
+pub mod settings;
+pub mod startup;
+#[cfg(test)]
+mod tests;
+pub mod unit;
+mod upstream;
+
+pub use upstream::Sink;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use slab::Slab;
+
+use crate::ledger::{IntentId, Receipt};
+use crate::refusal::Refusal;
+use crate::statement::{Digest, Outcome, SessionEffect, SqlText, Statement, Step, TransactionStatus};
+use crate::wire::backend;
+use denial::{Substitute, Substitutes};
+use names::{Lookup, Name, Names, Prepared, Statements, Ticket};
+use probe::{Probe, Probed};
+use settings::Settings;
+use unit::Unit;
+
+/// What the session may take in, in bytes and counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest message of the agent's that must be held whole.
+    pub message: usize,
+    /// The largest unit; a longer one is decided in parts, as if the agent had sent `Flush`.
+    pub unit: usize,
+    /// The largest message of upstream's that must be held whole (errors, notices, statuses).
+    pub reply: usize,
+    /// The most prepared statements by name.
+    pub statements: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { message: 64 << 20, unit: 64 << 20, reply: 16 << 20, statements: 10_000 }
+    }
+}
+
+/// What the session asks for or tells.
+#[derive(Debug)]
+pub enum Output {
+    /// Decide this, then call [`Session::resolve`] with its ticket.
+    Submit(Submission),
+    /// The submission with this ticket no longer matters: upstream failed before it, or is gone.
+    Withdrawn(u64),
+    /// A forwarded statement ended.
+    Outcome {
+        /// Which.
+        intent: IntentId,
+        /// How.
+        outcome: Outcome,
+        /// From forwarding to the end, in nanoseconds.
+        duration_ns: u64,
+    },
+    /// Upstream answered a probe.
+    Probed(Result<Probed, probe::ProbeFailed>),
+    /// A confirmed statement may have changed the catalogue.
+    CatalogueChanged,
+    /// The agent said goodbye and everything before that has been forwarded.
+    AgentLeft,
+}
+
+/// A statement that wants a decision.
+#[derive(Debug)]
+pub struct Submission {
+    /// Names this submission to [`Session::resolve`].
+    pub ticket: u64,
+    /// What for.
+    pub purpose: Purpose,
+    /// The statement.
+    pub statement: Statement,
+    /// [`Statement::digest`].
+    pub digest: Digest,
+    /// The transaction status upstream last told; `None` while it is still busy with earlier
+    /// messages, or when messages were forwarded without a `Sync`.
+    pub status: Option<TransactionStatus>,
+    /// Texts decided earlier in the same unit, which will run before this one.
+    pub before: Vec<SqlText>,
+}
+
+/// What a submission is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The statement is about to run.
+    Run,
+    /// It is prepared, and not bound in the same unit: planned at most, never executed.
+    Prepare,
+}
+
+/// The answer to a submission.
+#[derive(Debug)]
+pub enum Resolution {
+    /// Forward it.
+    Forward {
+        /// Proof that it is recorded. It names the digest, which is compared.
+        receipt: Receipt,
+        /// What each raw statement does to the session.
+        steps: Arc<[Step]>,
+        /// The text as it may be shown to others (secrets replaced).
+        shown: SqlText,
+        /// Compute SHA-256 over the result's frames.
+        digest_result: bool,
+    },
+    /// Refuse it.
+    Refuse(Refusal),
+    /// Submit it again once upstream is idle, if it ever will be ([`Session::settles`]).
+    WhenIdle,
+}
+
+/// One forwarded statement, from its receipt to its outcome.
+#[derive(Debug)]
+struct Run {
+    /// Taken when the outcome is told.
+    intent: Option<IntentId>,
+    sql: SqlText,
+    shown: SqlText,
+    steps: Arc<[Step]>,
+    /// How many raw statements have completed.
+    done: usize,
+    tag: String,
+    rows: u64,
+    bytes: u64,
+    digest: Option<sha2::Sha256>,
+    started_ns: u64,
+    /// Portals and expected answers that still refer to it.
+    holders: u32,
+}
+
+/// Index into the session's runs.
+type RunKey = usize;
+
+/// What a portal's name stands for: the run of its `Bind`, or the SQL `DECLARE` that made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Portal {
+    run: RunKey,
+    cursor: bool,
+}
+
+/// An answer that upstream owes.
+#[derive(Debug)]
+struct Expected {
+    kind: Owed,
+    substitute: Option<Box<Substitute>>,
+}
+
+#[derive(Debug)]
+enum Owed {
+    Parse {
+        ticket: Ticket,
+        name: Name,
+        run: Option<RunKey>,
+    },
+    Bind {
+        ticket: Ticket,
+        portal: Name,
+        run: Option<RunKey>,
+    },
+    Describe,
+    Execute {
+        ticket: Ticket,
+        run: Option<RunKey>,
+    },
+    CloseStatement {
+        ticket: Ticket,
+        name: Name,
+    },
+    ClosePortal {
+        ticket: Ticket,
+        name: Name,
+    },
+    Sync,
+    Query {
+        ticket: Ticket,
+        run: Option<RunKey>,
+    },
+    FunctionCall {
+        run: Option<RunKey>,
+    },
+    /// Where the agent's `CopyDone`/`CopyFail` lies among its messages; nothing answers it.
+    CopyEnd,
+    /// A probe of ours, from its first message to the `ReadyForQuery` of its `Sync`.
+    Probe,
+}
+
+/// What the agent's side is doing.
+#[derive(Debug)]
+enum Gate {
+    /// Reading messages into the unit.
+    Open,
+    /// A unit is being decided; nothing more is read.
+    Deciding(Deciding),
+}
+
+/// Progress of a unit's decision.
+#[derive(Debug, Default)]
+struct Deciding {
+    /// The item that is next, or under decision.
+    at: usize,
+    /// Whether `at` counts items that need a receipt of their own (second pass).
+    covering: bool,
+    /// A submission is out.
+    submitted: Option<u64>,
+    /// Submit `at` again once upstream is idle.
+    when_idle: bool,
+    /// Where and how the unit is cut short.
+    refused: Option<(usize, denial::Told)>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Session {
+    limits: Limits,
+    gate: Gate,
+    unit: Unit,
+    /// Bytes still to come of a CopyData message that passes through, and whether it is forwarded.
+    copy_rest: usize,
+    copy_forward: bool,
+    agent_left: bool,
+    left_told: bool,
+    ended: bool,
+
+    expected: VecDeque<Expected>,
+    runs: Slab<Run>,
+    statements: Statements,
+    portals: Names<Portal>,
+    settings: Settings,
+    status: TransactionStatus,
+    /// Upstream's last word was `ReadyForQuery`, and nothing was forwarded since.
+    synced: bool,
+    /// An error was answered since the last `ReadyForQuery`.
+    failed: bool,
+    /// Upstream drops everything up to a `Sync` that the agent has not sent yet.
+    skipping: bool,
+    /// Upstream waits for copy data.
+    copy_in: bool,
+    /// `Sync`s that upstream read as part of a copy, if it was still copying by then.
+    swallowed: u32,
+    /// Bytes still to come of a message of upstream's that passes by length alone.
+    passing: Passing,
+    probe: Option<Probe>,
+    transaction: VecDeque<SqlText>,
+    transaction_earlier: u64,
+
+    substitutes: Substitutes,
+    tickets: u64,
+    outputs: VecDeque<Output>,
+    notices: VecDeque<BytesMut>,
+    to_upstream: BytesMut,
+    to_agent: BytesMut,
+}
+
+/// The rest of a message that passes by length alone.
+#[derive(Clone, Copy, Debug, Default)]
+struct Passing {
+    rest: usize,
+    run: Option<RunKey>,
+}
+
+impl Session {
+    /// How many texts of an open transaction are kept for reviewers.
+    const TRANSACTION_KEPT: usize = 20;
+
+    /// A session whose upstream has just said `ReadyForQuery` outside a transaction. `seed` is 64
+    /// fresh random bits, from which names that no agent can guess are made.
+    #[must_use]
+    pub fn new(limits: Limits, settings: Settings, seed: u64) -> Self {
+        Self {
+            limits,
+            gate: Gate::Open,
+            unit: Unit::default(),
+            copy_rest: 0,
+            copy_forward: false,
+            agent_left: false,
+            left_told: false,
+            ended: false,
+            expected: VecDeque::new(),
+            runs: Slab::new(),
+            statements: Statements::default(),
+            portals: Names::default(),
+            settings,
+            status: TransactionStatus::Idle,
+            synced: true,
+            failed: false,
+            skipping: false,
+            copy_in: false,
+            swallowed: 0,
+            passing: Passing::default(),
+            probe: None,
+            transaction: VecDeque::new(),
+            transaction_earlier: 0,
+            substitutes: Substitutes::new(seed),
+            tickets: 0,
+            outputs: VecDeque::new(),
+            notices: VecDeque::new(),
+            to_upstream: BytesMut::new(),
+            to_agent: BytesMut::new(),
+        }
+    }
+
+    /// The next thing the session asks for or tells.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Bytes for upstream. The caller takes them from the front.
+    pub fn to_upstream(&mut self) -> &mut BytesMut {
+        &mut self.to_upstream
+    }
+
+    /// Messages of our own for the agent, to be sent behind whatever `on_upstream` has handed out.
+    pub fn to_agent(&mut self) -> &mut BytesMut {
+        &mut self.to_agent
+    }
+
+    /// Whether upstream owes nothing and is outside of any unfinished implicit transaction.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.synced && self.expected.is_empty()
+    }
+
+    /// Whether upstream will be idle without another message of the agent's: what was forwarded last
+    /// ends in a `ReadyForQuery`.
+    #[must_use]
+    pub fn settles(&self) -> bool {
+        if self.copy_in || self.skipping {
+            return false;
+        }
+        match self.expected.back() {
+            None => self.synced,
+            Some(last) => {
+                matches!(last.kind, Owed::Sync | Owed::Query { .. } | Owed::FunctionCall { .. } | Owed::Probe)
+            }
+        }
+    }
+
+    /// Whether part of a unit waits for the rest of it.
+    #[must_use]
+    pub fn has_partial_unit(&self) -> bool {
+        matches!(self.gate, Gate::Open) && !self.unit.is_empty()
+    }
+
+    /// Whether a unit is being decided.
+    #[must_use]
+    pub fn is_deciding(&self) -> bool {
+        matches!(self.gate, Gate::Deciding(_))
+    }
+
+    /// Whether anything that was forwarded has not been answered.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.expected.iter().any(|expected| !matches!(expected.kind, Owed::Probe))
+    }
+
+    /// Whether the agent has said goodbye.
+    #[must_use]
+    pub fn agent_has_left(&self) -> bool {
+        self.agent_left
+    }
+
+    /// The transaction status that upstream last told.
+    #[must_use]
+    pub fn status(&self) -> TransactionStatus {
+        self.status
+    }
+
+    /// The settings, read along.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The texts that ran in the open transaction, oldest first, and how many ran before them.
+    pub fn transaction(&self) -> (impl Iterator<Item = &SqlText>, u64) {
+        (self.transaction.iter(), self.transaction_earlier)
+    }
+
+    /// What the statement of this name is, for the SQL command `EXECUTE` within the unit that is
+    /// being decided.
+    #[must_use]
+    pub fn lookup(&self, name: &str) -> Lookup<Arc<Prepared>> {
+        let name = Name::new(name.as_bytes());
+        self.unit.statement(&name).map_or_else(|| self.statements.lookup(&name), Lookup::Known)
+    }
+
+    /// Tells the agent something while it waits. It is sent between two messages of upstream's.
+    pub fn notice(&mut self, message: &str, detail: Option<&str>, hint: Option<&str>) {
+        let mut frame = BytesMut::new();
+        backend::put_notice(message, detail, hint, &mut frame);
+        if self.passing.rest == 0 {
+            self.to_agent.extend_from_slice(&frame);
+        } else {
+            self.notices.push_back(frame);
+        }
+    }
+
+    /// Ends the session with an error of ours, where the agent can still read one: between two
+    /// messages. What was forwarded and not answered has an unknown outcome.
+    pub fn end(&mut self, refusal: &Refusal, now_ns: u64) {
+        if !self.ended && self.passing.rest == 0 {
+            backend::put_refusal_as(refusal, "FATAL", &mut self.to_agent);
+        }
+        self.upstream_gone(now_ns);
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        self.tickets
+    }
+
+    fn hold_run(&mut self, run: Option<RunKey>) -> Option<RunKey> {
+        if let Some(run) = run.and_then(|key| self.runs.get_mut(key)) {
+            run.holders += 1;
+        }
+        run
+    }
+
+    /// One holder less; the last one ends the run. A run that nothing refers to and that never
+    /// completed was never executed.
+    fn release_run(&mut self, key: Option<RunKey>, now_ns: u64) {
+        let Some(key) = key else { return };
+        let Some(run) = self.runs.get_mut(key) else { return };
+        run.holders = run.holders.saturating_sub(1);
+        if run.holders > 0 {
+            return;
+        }
+        let ending = if run.done > 0 {
+            crate::statement::Ending::Completed { tag: run.tag.as_str().into() }
+        } else {
+            crate::statement::Ending::NotExecuted
+        };
+        self.finish_run(key, ending, now_ns);
+        self.runs.remove(key);
+    }
+
+    /// Tells a run's outcome, once.
+    fn finish_run(&mut self, key: RunKey, ending: crate::statement::Ending, now_ns: u64) {
+        use sha2::Digest as _;
+        let Some(run) = self.runs.get_mut(key) else { return };
+        let Some(intent) = run.intent.take() else { return };
+        let result_digest = run.digest.take().map(|hash| Digest::from_bytes(hash.finalize().into()));
+        let outcome = Outcome {
+            ending,
+            rows: run.rows,
+            bytes: run.bytes,
+            transaction: self.synced.then_some(self.status),
+            result_digest,
+        };
+        let duration_ns = now_ns.saturating_sub(run.started_ns);
+        self.outputs.push_back(Output::Outcome { intent, outcome, duration_ns });
+    }
+
+    /// The effects of a run's raw statement `at` on names and settings, proposed under `ticket`.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "only the effects on names are this function's business"
+    )]
+    fn propose_effects(&mut self, run: RunKey, ticket: Ticket) {
+        let Some(steps) = self.runs.get(run).map(|run| Arc::clone(&run.steps)) else { return };
+        for effect in steps.iter().flat_map(|step| &step.effects) {
+            match effect {
+                SessionEffect::Prepare(name) => {
+                    let sql = self.runs.get(run).map(|run| run.sql.clone());
+                    let prepared = sql.map(|sql| Arc::new(Prepared { sql, types: Box::default() }));
+                    self.statements.propose(ticket, &Name::new(name.as_bytes()), prepared);
+                }
+                SessionEffect::Deallocate(name) => {
+                    self.statements.propose(ticket, &Name::new(name.as_bytes()), None);
+                }
+                SessionEffect::DeallocateAll | SessionEffect::DiscardAll => {
+                    self.statements.propose_clear(ticket)
+                }
+                SessionEffect::Declare(name) => {
+                    self.hold_run(Some(run));
+                    let portal = Portal { run, cursor: true };
+                    self.portals.propose(ticket, &Name::new(name.as_bytes()), Some(portal));
+                }
+                SessionEffect::CloseCursor(name) => {
+                    self.portals.propose(ticket, &Name::new(name.as_bytes()), None);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Upstream confirmed raw statement `at` of a run; `rolled_back` when its tag was `ROLLBACK`, which
+    /// is also what a `COMMIT` of a failed transaction says.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "only the effects on names are this function's business"
+    )]
+    fn confirm_effects(&mut self, run: RunKey, at: usize, ticket: Ticket, rolled_back: bool, now_ns: u64) {
+        let Some(steps) = self.runs.get(run).map(|run| Arc::clone(&run.steps)) else { return };
+        let Some(step) = steps.get(at) else { return };
+        for effect in &step.effects {
+            match effect {
+                SessionEffect::Commit { chain } if rolled_back => {
+                    self.settings.apply(&SessionEffect::Rollback { chain: *chain });
+                }
+                effect => self.settings.apply(effect),
+            }
+            match effect {
+                SessionEffect::Prepare(name) | SessionEffect::Deallocate(name) => {
+                    self.statements.confirm(ticket, &Name::new(name.as_bytes()));
+                }
+                SessionEffect::DeallocateAll => {
+                    self.statements.confirm_clear(ticket);
+                }
+                SessionEffect::DiscardAll => {
+                    self.statements.confirm_clear(ticket);
+                    let ended = self.portals.end_confirmed(|_| true);
+                    self.release_portals(ended, now_ns);
+                }
+                SessionEffect::Declare(name) | SessionEffect::CloseCursor(name) => {
+                    let ended = self.portals.confirm(ticket, &Name::new(name.as_bytes()));
+                    self.release_portals(ended, now_ns);
+                }
+                SessionEffect::CloseAllCursors => {
+                    let ended = self.portals.end_confirmed(|_| true);
+                    self.release_portals(ended, now_ns);
+                }
+                SessionEffect::CatalogueChange => self.outputs.push_back(Output::CatalogueChanged),
+                _ => {}
+            }
+        }
+    }
+
+    /// Upstream will not run what is left of a run from raw statement `from` on.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "only the effects on names are this function's business"
+    )]
+    fn withdraw_effects(&mut self, run: RunKey, from: usize, ticket: Ticket, now_ns: u64) {
+        let Some(steps) = self.runs.get(run).map(|run| Arc::clone(&run.steps)) else { return };
+        for effect in steps.iter().skip(from).flat_map(|step| &step.effects) {
+            match effect {
+                SessionEffect::Prepare(name) | SessionEffect::Deallocate(name) => {
+                    self.statements.withdraw(ticket, &Name::new(name.as_bytes()));
+                }
+                SessionEffect::DeallocateAll | SessionEffect::DiscardAll => {
+                    self.statements.withdraw_clear(ticket)
+                }
+                SessionEffect::Declare(name) | SessionEffect::CloseCursor(name) => {
+                    let never = self.portals.withdraw(ticket, &Name::new(name.as_bytes()));
+                    self.release_portals(never, now_ns);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn release_portals(&mut self, ended: impl IntoIterator<Item = Portal>, now_ns: u64) {
+        for portal in ended {
+            self.release_run(Some(portal.run), now_ns);
+        }
+    }
+}

@@ -1,0 +1,647 @@
+//! From the agent: messages are gathered into a unit, decided one by one, and forwarded together.
+
+use std::sync::Arc;
+
+use super::denial::Told;
+use super::names::{Lookup, Name};
+use super::unit::{Kind, Unit};
+use super::{
+    Deciding, Expected, Gate, Output, Owed, Portal, Purpose, Resolution, Run, RunKey, Session, Submission,
+};
+use crate::refusal::Refusal;
+use crate::statement::{Ending, SqlText, Statement, TransactionStatus, Via};
+use crate::wire::frame::{Frame, FrameError, Header};
+use crate::wire::frontend::{is_known, tag};
+
+/// The largest frame that Postgres itself accepts (`PQ_LARGE_MESSAGE_LIMIT`), for messages that pass
+/// through without being held whole.
+const STREAMED: usize = 0x3fff_ffff;
+
+impl From<FrameError> for Refusal {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Length => Self::Protocol { what: "invalid message length" },
+            FrameError::TooLarge { length, limit } => Self::TooLarge { length, limit },
+        }
+    }
+}
+
+impl Session {
+    /// Takes in what the agent sent; returns how many bytes were consumed. The rest is to be offered
+    /// again, with more behind it, or once the unit under decision has been resolved.
+    ///
+    /// # Errors
+    /// When the bytes are not the protocol. The session cannot go on.
+    pub fn on_agent(&mut self, input: &[u8], now_ns: u64) -> Result<usize, Refusal> {
+        let mut used = 0;
+        while matches!(self.gate, Gate::Open) && !self.agent_left && !self.ended {
+            let rest = input.get(used..).unwrap_or_default();
+            if self.copy_rest > 0 {
+                let part = rest.get(..self.copy_rest.min(rest.len())).unwrap_or_default();
+                if part.is_empty() {
+                    break;
+                }
+                if self.copy_forward {
+                    self.to_upstream.extend_from_slice(part);
+                }
+                self.copy_rest -= part.len();
+                used += part.len();
+                continue;
+            }
+            let Some(header) = Header::read(rest, STREAMED)? else { break };
+            if header.tag == tag::COPY_DATA && self.unit.is_empty() {
+                self.copy_rest = header.total;
+                self.copy_forward = self.may_be_copying();
+                continue;
+            }
+            if header.total > self.limits.message {
+                return Err(Refusal::TooLarge { length: header.total, limit: self.limits.message });
+            }
+            let Some(bytes) = rest.get(..header.total) else { break };
+            self.take(Frame { tag: header.tag, bytes }, now_ns)?;
+            used += header.total;
+        }
+        Ok(used)
+    }
+
+    /// Whether `input`, which waits behind a unit under decision, holds a `Terminate`.
+    #[must_use]
+    pub fn says_goodbye(input: &[u8]) -> bool {
+        let mut rest = input;
+        while let Ok(Some(header)) = Header::read(rest, STREAMED) {
+            if header.tag == tag::TERMINATE {
+                return true;
+            }
+            rest = rest.get(header.total..).unwrap_or_default();
+        }
+        false
+    }
+
+    /// The agent's socket is closed, or half of it: everything before that still counts.
+    pub fn agent_gone(&mut self, now_ns: u64) {
+        if matches!(self.gate, Gate::Open) && !self.agent_left {
+            self.leave(now_ns);
+        } else {
+            self.agent_left = true;
+            self.tell_left();
+        }
+    }
+
+    /// Decides what is there of a unit although the rest has not come: the agent has been silent for
+    /// a while and may be waiting for answers.
+    pub fn decide_partial(&mut self, now_ns: u64) {
+        if self.has_partial_unit() {
+            self.begin(now_ns);
+        }
+    }
+
+    /// Upstream may read copy data now or when it comes to it. Anywhere else it ignores such
+    /// messages, so they need not be forwarded.
+    fn may_be_copying(&self) -> bool {
+        self.copy_in
+            || self.expected.iter().any(|owed| matches!(owed.kind, Owed::Query { .. } | Owed::Execute { .. }))
+    }
+
+    fn take(&mut self, frame: Frame<'_>, now_ns: u64) -> Result<(), Refusal> {
+        if !is_known(frame) {
+            return Err(Refusal::Protocol { what: "invalid frontend message type" });
+        }
+        let bare = matches!(frame.tag, tag::SYNC | tag::FLUSH | tag::COPY_DONE | tag::TERMINATE);
+        if bare && !frame.body().is_empty() {
+            return Err(Refusal::Protocol { what: "invalid message format" });
+        }
+        if self.skipping {
+            match frame.tag {
+                tag::SYNC => {
+                    self.skipping = false;
+                    self.forward_sync(frame.bytes);
+                }
+                tag::TERMINATE => self.leave(now_ns),
+                // Upstream drops it, so it need not be sent; and what is not sent needs no receipt.
+                _ => {}
+            }
+            return Ok(());
+        }
+        if self.unit.is_empty() {
+            match frame.tag {
+                tag::SYNC if self.copy_in => {
+                    self.swallowed += 1;
+                    self.to_upstream.extend_from_slice(frame.bytes);
+                    return Ok(());
+                }
+                tag::SYNC => {
+                    self.forward_sync(frame.bytes);
+                    return Ok(());
+                }
+                tag::FLUSH => {
+                    self.to_upstream.extend_from_slice(frame.bytes);
+                    return Ok(());
+                }
+                tag::COPY_DONE | tag::COPY_FAIL => {
+                    self.forward_copy_end(frame.bytes);
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+        if frame.tag == tag::TERMINATE {
+            self.leave(now_ns);
+            return Ok(());
+        }
+        let malformed = |_| Refusal::Protocol { what: "invalid message format" };
+        self.unit.push(frame).map_err(malformed)?;
+        let complete = matches!(frame.tag, tag::SYNC | tag::FLUSH | tag::QUERY | tag::FUNCTION_CALL)
+            || self.unit.bytes.len() >= self.limits.unit
+            || self.unit.items.len() >= Unit::MOST_ITEMS;
+        if complete {
+            self.begin(now_ns);
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, now_ns: u64) {
+        self.agent_left = true;
+        // Postgres runs what came before the end even without a Sync.
+        if self.unit.is_empty() { self.tell_left() } else { self.begin(now_ns) }
+    }
+
+    fn tell_left(&mut self) {
+        if self.agent_left && !self.left_told && matches!(self.gate, Gate::Open) && self.unit.is_empty() {
+            self.left_told = true;
+            self.outputs.push_back(Output::AgentLeft);
+        }
+    }
+
+    fn forward_sync(&mut self, bytes: &[u8]) {
+        self.to_upstream.extend_from_slice(bytes);
+        self.owe(Owed::Sync);
+    }
+
+    fn forward_copy_end(&mut self, bytes: &[u8]) {
+        if !self.may_be_copying() {
+            return;
+        }
+        self.to_upstream.extend_from_slice(bytes);
+        if self.copy_in {
+            self.copy_in = false;
+        } else {
+            self.owe(Owed::CopyEnd);
+        }
+    }
+
+    fn owe(&mut self, kind: Owed) {
+        self.synced = false;
+        self.expected.push_back(Expected { kind, substitute: None });
+    }
+
+    fn begin(&mut self, now_ns: u64) {
+        self.gate = Gate::Deciding(Deciding::default());
+        self.advance(now_ns);
+    }
+
+    /// Goes on deciding: up to the next submission, or to the end and forwards the unit.
+    pub(super) fn advance(&mut self, now_ns: u64) {
+        loop {
+            let Gate::Deciding(deciding) = &self.gate else { return };
+            if deciding.submitted.is_some() || deciding.when_idle {
+                return;
+            }
+            let (at, covering) = (deciding.at, deciding.covering);
+            let end = deciding.refused.as_ref().map_or(self.unit.items.len(), |(end, _)| *end);
+            if at >= end {
+                if covering {
+                    self.forward_unit(now_ns);
+                    return;
+                }
+                self.set_deciding(|deciding| {
+                    deciding.covering = true;
+                    deciding.at = 0;
+                });
+                continue;
+            }
+            let waits = if covering { self.cover(at) } else { self.decide(at) };
+            if waits {
+                return;
+            }
+            // `decide` may have cut the unit short before `at`; the next round sees that.
+            self.set_deciding(|deciding| deciding.at += 1);
+        }
+    }
+
+    fn set_deciding(&mut self, change: impl FnOnce(&mut Deciding)) {
+        if let Gate::Deciding(deciding) = &mut self.gate {
+            change(deciding);
+        }
+    }
+
+    /// Decides item `at`; `true` when a submission is out.
+    fn decide(&mut self, at: usize) -> bool {
+        enum Then {
+            Nothing,
+            Submit(Statement, Purpose),
+            Refuse(Told),
+            Wait,
+        }
+        let Some(item) = self.unit.items.get(at) else { return false };
+        let then = match &item.kind {
+            // A Parse that is bound in the same unit is recorded with its Bind.
+            Kind::Parse { name, prepared, .. } => {
+                if self.statements.count() >= self.limits.statements && !name.is_unnamed() {
+                    Then::Refuse(Told::Refusal(Refusal::TooManyStatements { limit: self.limits.statements }))
+                } else if self.unit.is_bound_later(at, name) {
+                    Then::Nothing
+                } else {
+                    Then::Submit(parse_only(prepared.sql.clone()), Purpose::Prepare)
+                }
+            }
+            Kind::Bind { statement, .. } => {
+                let meaning = match self.unit.statement_before(statement, at) {
+                    Some((prepared, _)) => Lookup::Known(prepared),
+                    None => self.statements.lookup(statement),
+                };
+                match meaning {
+                    Lookup::Known(prepared) => match self.unit.bound_statement(at, &prepared) {
+                        Some(statement) => Then::Submit(statement, Purpose::Run),
+                        None => {
+                            Then::Refuse(Told::Refusal(Refusal::Internal { what: "a Bind changed its mind" }))
+                        }
+                    },
+                    Lookup::Unknown => Then::Refuse(Told::NoStatement(statement.to_display())),
+                    Lookup::Unsettled => Then::Wait,
+                }
+            }
+            Kind::Execute { portal } => {
+                let known = self.unit.portal_before(portal, at).is_some()
+                    || self.portals.lookup(portal) != Lookup::Unknown;
+                if known { Then::Nothing } else { Then::Refuse(Told::NoPortal(portal.to_display())) }
+            }
+            Kind::Query(sql) => Then::Submit(Statement::query(sql.clone()), Purpose::Run),
+            Kind::FunctionCall(oid) => {
+                let sql = format!("-- fast-path call of the function with OID {oid}");
+                let sql = SqlText::from(sql.as_str());
+                Then::Submit(
+                    Statement { via: Via::FunctionCall, sql, parameters: Arc::from([]) },
+                    Purpose::Run,
+                )
+            }
+            Kind::Describe
+            | Kind::CloseStatement(_)
+            | Kind::ClosePortal(_)
+            | Kind::Flush
+            | Kind::Sync
+            | Kind::CopyData
+            | Kind::CopyEnd => Then::Nothing,
+        };
+        match then {
+            Then::Nothing => {
+                self.note_execution(at);
+                false
+            }
+            Then::Submit(statement, purpose) => {
+                self.submit(at, statement, purpose);
+                true
+            }
+            Then::Refuse(told) => {
+                self.set_deciding(|deciding| deciding.refused = Some((at, told)));
+                false
+            }
+            Then::Wait => {
+                self.wait_until_idle();
+                true
+            }
+        }
+    }
+
+    /// Submits item `at`, a `Parse`, if no receipt covers it yet; `true` when a submission is out.
+    fn cover(&mut self, at: usize) -> bool {
+        let Some(item) = self.unit.items.get(at) else { return false };
+        if let (Kind::Parse { prepared, covered: false, .. }, None) = (&item.kind, item.run) {
+            let statement = parse_only(prepared.sql.clone());
+            self.submit(at, statement, Purpose::Prepare);
+            return true;
+        }
+        false
+    }
+
+    /// An `Execute` tells the rest of the unit which names its statement makes.
+    fn note_execution(&mut self, at: usize) {
+        let Some(Kind::Execute { portal }) = self.unit.items.get(at).map(|item| &item.kind) else { return };
+        let Some(run) = self.run_of_portal(portal, at) else { return };
+        if let Some(Run { sql, steps, .. }) = self.runs.get(run) {
+            self.unit.will_run(at, run, sql, steps);
+        }
+    }
+
+    fn run_of_portal(&self, portal: &Name, end: usize) -> Option<RunKey> {
+        match self.unit.portal_before(portal, end) {
+            Some(run) => run,
+            None => self.portals.latest(portal).map(|portal| portal.run),
+        }
+    }
+
+    fn submit(&mut self, at: usize, statement: Statement, purpose: Purpose) {
+        let ticket = self.ticket();
+        let status = self.is_idle().then_some(self.status);
+        let before = self.unit.items.iter().take(at).filter_map(|item| item.run);
+        let before = before.filter_map(|run| self.runs.get(run)).map(|run| run.shown.clone()).collect();
+        let digest = statement.digest();
+        self.set_deciding(|deciding| deciding.submitted = Some(ticket));
+        let submission = Submission { ticket, purpose, statement, digest, status, before };
+        self.outputs.push_back(Output::Submit(submission));
+    }
+
+    fn wait_until_idle(&mut self) {
+        if self.settles() && !self.is_idle() {
+            self.set_deciding(|deciding| deciding.when_idle = true);
+        } else {
+            // Upstream will not settle by itself, so the name stays ambiguous: end rather than guess.
+            let told = Told::Refusal(Refusal::Internal { what: "a name's meaning cannot be settled" });
+            self.set_deciding(|deciding| deciding.refused = Some((deciding.at, told)));
+        }
+    }
+
+    /// Upstream has become idle: what waited for that is decided now.
+    pub(super) fn became_idle(&mut self, now_ns: u64) {
+        if let Gate::Deciding(deciding) = &mut self.gate
+            && deciding.when_idle
+        {
+            deciding.when_idle = false;
+            self.advance(now_ns);
+        }
+    }
+
+    /// The answer to a submission. Answers to submissions that were withdrawn are ignored; a receipt
+    /// that comes too late is told as never executed.
+    pub fn resolve(&mut self, ticket: u64, resolution: Resolution, now_ns: u64) {
+        let at = if let Gate::Deciding(deciding) = &self.gate
+            && deciding.submitted == Some(ticket)
+        {
+            deciding.at
+        } else {
+            if let Resolution::Forward { receipt, .. } = resolution {
+                let outcome = crate::statement::Outcome {
+                    ending: Ending::NotExecuted,
+                    rows: 0,
+                    bytes: 0,
+                    transaction: None,
+                    result_digest: None,
+                };
+                self.outputs.push_back(Output::Outcome { intent: receipt.intent(), outcome, duration_ns: 0 });
+            }
+            return;
+        };
+        self.set_deciding(|deciding| deciding.submitted = None);
+        match resolution {
+            Resolution::Forward { receipt, steps, shown, digest_result } => {
+                let Some(sql) = self.cleared(at, &receipt) else {
+                    let told = Told::Refusal(Refusal::Internal { what: "a receipt for another statement" });
+                    self.set_deciding(|deciding| deciding.refused = Some((at, told)));
+                    self.advance(now_ns);
+                    return;
+                };
+                let run = self.runs.insert(Run {
+                    intent: Some(receipt.intent()),
+                    sql,
+                    shown,
+                    steps,
+                    done: 0,
+                    tag: String::new(),
+                    rows: 0,
+                    bytes: 0,
+                    digest: digest_result.then(sha2::Sha256::default),
+                    started_ns: now_ns,
+                    holders: 1,
+                });
+                if let Some(item) = self.unit.items.get_mut(at) {
+                    item.run = Some(run);
+                }
+                self.mark_covered(at);
+                self.set_deciding(|deciding| deciding.at += 1);
+            }
+            Resolution::Refuse(refusal) => self.refuse(at, refusal),
+            Resolution::WhenIdle => {
+                if self.settles() && !self.is_idle() {
+                    self.set_deciding(|deciding| deciding.when_idle = true);
+                }
+            }
+        }
+        self.advance(now_ns);
+    }
+
+    /// The text that a receipt clears, if it is a receipt for item `at`.
+    fn cleared(&self, at: usize, receipt: &crate::ledger::Receipt) -> Option<SqlText> {
+        let statement = match &self.unit.items.get(at)?.kind {
+            Kind::Parse { prepared, .. } => parse_only(prepared.sql.clone()),
+            Kind::Bind { statement, .. } => {
+                let prepared = match self.unit.statement_before(statement, at) {
+                    Some((prepared, _)) => prepared,
+                    None => match self.statements.lookup(statement) {
+                        Lookup::Known(prepared) => prepared,
+                        Lookup::Unknown | Lookup::Unsettled => return None,
+                    },
+                };
+                self.unit.bound_statement(at, &prepared)?
+            }
+            Kind::Query(sql) => Statement::query(sql.clone()),
+            Kind::FunctionCall(oid) => {
+                let sql = format!("-- fast-path call of the function with OID {oid}");
+                Statement { via: Via::FunctionCall, sql: sql.as_str().into(), parameters: Arc::from([]) }
+            }
+            Kind::Describe
+            | Kind::Execute { .. }
+            | Kind::CloseStatement(_)
+            | Kind::ClosePortal(_)
+            | Kind::Flush
+            | Kind::Sync
+            | Kind::CopyData
+            | Kind::CopyEnd => return None,
+        };
+        (statement.digest() == receipt.digest()).then_some(statement.sql)
+    }
+
+    fn mark_covered(&mut self, at: usize) {
+        let Some(Kind::Bind { statement, .. }) = self.unit.items.get(at).map(|item| &item.kind) else {
+            return;
+        };
+        let Some((_, Some(parse))) = self.unit.statement_before(statement, at) else { return };
+        if let Some(Kind::Parse { covered, .. }) = self.unit.items.get_mut(parse).map(|item| &mut item.kind) {
+            *covered = true;
+        }
+    }
+
+    fn refuse(&mut self, at: usize, refusal: Refusal) {
+        let mut cut = at;
+        // What the grammar rejects is refused where Postgres would refuse it: at its Parse.
+        if matches!(refusal, Refusal::Syntax { .. })
+            && let Some(Kind::Bind { statement, .. }) = self.unit.items.get(at).map(|item| &item.kind)
+            && let Some((_, Some(parse))) = self.unit.statement_before(statement, at)
+        {
+            cut = parse;
+        }
+        self.set_deciding(|deciding| {
+            deciding.refused = Some((cut, Told::Refusal(refusal)));
+            deciding.at = deciding.at.max(cut);
+        });
+    }
+
+    /// Forwards the unit: every message up to its end or its refusal, then the substitute, then the
+    /// `Sync`, in one go.
+    fn forward_unit(&mut self, now_ns: u64) {
+        let Gate::Deciding(deciding) = std::mem::replace(&mut self.gate, Gate::Open) else { return };
+        let mut unit = std::mem::take(&mut self.unit);
+        let end = deciding.refused.as_ref().map_or(unit.items.len(), |(end, _)| *end);
+
+        for at in 0..end {
+            let Some(item) = unit.items.get_mut(at) else { break };
+            let run = item.run.take();
+            let bytes = unit.bytes.get(item.range.clone()).unwrap_or_default();
+            self.forward_item(&item.kind, bytes, run, now_ns);
+        }
+        if let Some((at, told)) = deciding.refused {
+            self.forward_substitute(&unit, at, told, now_ns);
+            for item in unit.items.iter_mut().skip(at) {
+                self.release_run(item.run.take(), now_ns);
+            }
+            if let Some(at) = unit.items.len().checked_sub(1).filter(|&last| last > at)
+                && unit.items.get(at).is_some_and(|item| matches!(item.kind, Kind::Sync))
+            {
+                self.forward_sync(unit.frame(at));
+            }
+        }
+        unit.clear();
+        self.unit = unit;
+        self.tell_left();
+    }
+
+    /// Forwards one message as the agent sent it, and notes what upstream owes for it. The item's own
+    /// hold on its run passes to that note.
+    fn forward_item(&mut self, kind: &Kind, bytes: &[u8], run: Option<RunKey>, now_ns: u64) {
+        let ticket = self.ticket();
+        match kind {
+            Kind::Parse { name, prepared, .. } => {
+                self.statements.propose(ticket, name, Some(Arc::clone(prepared)));
+                self.owe(Owed::Parse { ticket, name: name.clone(), run });
+            }
+            Kind::Bind { portal, .. } => {
+                if let Some(run) = run {
+                    self.hold_run(Some(run));
+                    self.portals.propose(ticket, portal, Some(Portal { run, cursor: false }));
+                }
+                self.owe(Owed::Bind { ticket, portal: portal.clone(), run });
+            }
+            Kind::Describe => self.owe(Owed::Describe),
+            Kind::Execute { portal } => {
+                let run = self.portals.latest(portal).map(|portal| portal.run);
+                if let Some(run) = run {
+                    self.propose_effects(run, ticket);
+                }
+                let run = self.hold_run(run);
+                self.owe(Owed::Execute { ticket, run });
+            }
+            Kind::CloseStatement(name) => {
+                self.statements.propose(ticket, name, None);
+                self.owe(Owed::CloseStatement { ticket, name: name.clone() });
+            }
+            Kind::ClosePortal(name) => {
+                self.portals.propose(ticket, name, None);
+                self.owe(Owed::ClosePortal { ticket, name: name.clone() });
+            }
+            Kind::Flush | Kind::CopyData => {}
+            Kind::Sync => self.owe(Owed::Sync),
+            Kind::Query(_) => {
+                self.forget_unnamed(ticket, now_ns);
+                if let Some(run) = run {
+                    self.propose_effects(run, ticket);
+                }
+                self.owe(Owed::Query { ticket, run });
+            }
+            Kind::FunctionCall(_) => self.owe(Owed::FunctionCall { run }),
+            Kind::CopyEnd => {
+                self.forward_copy_end(bytes);
+                return;
+            }
+        }
+        self.to_upstream.extend_from_slice(bytes);
+    }
+
+    /// A Query destroys the unnamed statement and the unnamed portal, whether it succeeds or not. An
+    /// Execute of that portal must not be forwarded behind it: it has crashed a Postgres 15.18.
+    fn forget_unnamed(&mut self, ticket: u64, now_ns: u64) {
+        self.statements.propose(ticket, &Name::new(b""), None);
+        let ended = self.portals.forget_unnamed();
+        self.release_portals(ended, now_ns);
+    }
+
+    fn forward_substitute(&mut self, unit: &Unit, at: usize, told: Told, now_ns: u64) {
+        let Some(item) = unit.items.get(at) else { return };
+        let ticket = self.ticket();
+        let out = &mut self.to_upstream;
+        let (substitute, kind) = match &item.kind {
+            Kind::Query(_) => (self.substitutes.query(told, out), Owed::Query { ticket, run: None }),
+            Kind::FunctionCall(_) => {
+                (self.substitutes.function_call(told, out), Owed::FunctionCall { run: None })
+            }
+            Kind::Parse { name, .. } => {
+                let substitute = self.substitutes.parse(told, name.as_bytes(), out);
+                (substitute, Owed::Parse { ticket, name: name.clone(), run: None })
+            }
+            Kind::Execute { .. } => {
+                (self.substitutes.execute(told, out), Owed::Execute { ticket, run: None })
+            }
+            Kind::Bind { .. }
+            | Kind::Describe
+            | Kind::CloseStatement(_)
+            | Kind::ClosePortal(_)
+            | Kind::Flush
+            | Kind::Sync
+            | Kind::CopyData
+            | Kind::CopyEnd => {
+                let substitute = self.substitutes.bind(told, out);
+                (substitute, Owed::Bind { ticket, portal: Name::new(b""), run: None })
+            }
+        };
+        if matches!(kind, Owed::Query { .. }) {
+            self.forget_unnamed(ticket, now_ns);
+        }
+        self.synced = false;
+        self.expected.push_back(Expected { kind, substitute: Some(Box::new(substitute)) });
+    }
+
+    /// Upstream skips to `Sync`, and the unit under decision lies before it: it is dropped as
+    /// upstream would drop it.
+    pub(super) fn drop_skipped_unit(&mut self, now_ns: u64) {
+        let mut unit = std::mem::take(&mut self.unit);
+        if let Gate::Deciding(deciding) = std::mem::replace(&mut self.gate, Gate::Open)
+            && let Some(ticket) = deciding.submitted
+        {
+            self.outputs.push_back(Output::Withdrawn(ticket));
+        }
+        for item in &mut unit.items {
+            self.release_run(item.run.take(), now_ns);
+        }
+        let ends_in_sync = unit.items.last().is_some_and(|item| matches!(item.kind, Kind::Sync));
+        if ends_in_sync {
+            self.skipping = false;
+            self.forward_sync(unit.frame(unit.items.len().saturating_sub(1)));
+        }
+        unit.clear();
+        self.unit = unit;
+        self.tell_left();
+    }
+
+    /// In a failed transaction upstream refuses everything but its end, so a single statement that
+    /// does not end it needs nobody's approval.
+    #[must_use]
+    pub fn is_doomed(status: Option<TransactionStatus>, steps: &[crate::statement::Step]) -> bool {
+        use crate::statement::SessionEffect as Effect;
+        let ends = |effect: &Effect| {
+            matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. } | Effect::RollbackToSavepoint)
+        };
+        status == Some(TransactionStatus::Failed) && matches!(steps, [step] if !step.effects.iter().any(ends))
+    }
+}
+
+/// What stands for a `Parse` in the ledger: its text, without values.
+fn parse_only(sql: SqlText) -> Statement {
+    Statement { via: Via::Parse, sql, parameters: Arc::from([]) }
+}

@@ -1,0 +1,143 @@
+//! Asking upstream itself what state the session is in.
+//!
+//! Reading `SET` and `ROLLBACK` along is a hint. What a grant is bound to comes from here: when a hold
+//! opens, and again right before the statement is forwarded, a few `SHOW`s run on the agent's own
+//! upstream connection. `SHOW` takes no snapshot, so a `SET TRANSACTION` may still follow; the
+//! statement and portal have names of their own, so the agent's unnamed ones survive.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{BufMut as _, BytesMut};
+use postgres_protocol::message::frontend;
+
+use super::upstream::Fate;
+use super::{Expected, Output, Owed, Session};
+use crate::refusal::Refusal;
+use crate::statement::TransactionStatus;
+use crate::wire::backend::{self, tag};
+use crate::wire::frame::Frame;
+
+/// The settings that decide what a statement means or may do. All exist since PostgreSQL 14.
+pub const SETTINGS: [&str; 10] = [
+    "session_authorization",
+    "role",
+    "search_path",
+    "standard_conforming_strings",
+    "backslash_quote",
+    "client_encoding",
+    "session_replication_role",
+    "row_security",
+    "transaction_isolation",
+    "transaction_read_only",
+];
+
+/// What upstream said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probed {
+    /// Each of [`SETTINGS`] with its value.
+    pub settings: BTreeMap<Arc<str>, Arc<str>>,
+    /// The transaction status behind the probe.
+    pub status: TransactionStatus,
+}
+
+/// Why upstream did not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeFailed {
+    /// It answered with an error; an open transaction is aborted by it.
+    #[error("upstream answered with an error")]
+    Refused,
+    /// The connection is gone.
+    #[error("upstream is gone")]
+    Gone,
+}
+
+/// A probe under way.
+#[derive(Debug, Default)]
+pub(super) struct Probe {
+    answers: Vec<Arc<str>>,
+    failed: bool,
+}
+
+impl Session {
+    /// Sends a probe, if upstream is idle and healthy; `false` when it is not. The answer comes as
+    /// [`Output::Probed`].
+    pub fn probe(&mut self) -> bool {
+        let between_messages = self.copy_rest == 0 && self.passing.rest == 0;
+        let healthy = self.is_idle() && self.status != TransactionStatus::Failed && !self.ended;
+        if !healthy || !between_messages || self.probe.is_some() {
+            return false;
+        }
+        let name = self.substitutes.name("probe");
+        let out = &mut self.to_upstream;
+        for setting in SETTINGS {
+            put_show(&name, setting, out);
+        }
+        frontend::sync(out);
+        self.probe = Some(Probe::default());
+        self.synced = false;
+        self.expected.push_back(Expected { kind: Owed::Probe, substitute: None });
+        true
+    }
+
+    /// An answer to our own probe.
+    pub(super) fn probe_answer(&mut self, frame: Frame<'_>, now_ns: u64) -> Result<Fate, Refusal> {
+        match frame.tag {
+            tag::DATA_ROW => {
+                let value = backend::first_column(frame.body()).ok().flatten();
+                if let (Some(probe), Some(value)) = (&mut self.probe, value) {
+                    probe.answers.push(value.into());
+                }
+            }
+            tag::ERROR => {
+                self.failed = true;
+                if let Some(probe) = &mut self.probe {
+                    probe.failed = true;
+                }
+            }
+            tag::READY => {
+                self.ready(frame.body(), now_ns)?;
+                let probe = self.probe.take().unwrap_or_default();
+                let complete = !probe.failed && probe.answers.len() == SETTINGS.len();
+                let probed = if complete {
+                    let settings: BTreeMap<Arc<str>, Arc<str>> =
+                        SETTINGS.iter().map(|&name| Arc::from(name)).zip(probe.answers).collect();
+                    if let Some(path) = settings.get("search_path") {
+                        self.settings.learn_search_path(path);
+                    }
+                    Ok(Probed { settings, status: self.status })
+                } else {
+                    Err(ProbeFailed::Refused)
+                };
+                self.outputs.push_back(Output::Probed(probed));
+            }
+            tag::PARSE_COMPLETE | tag::BIND_COMPLETE | tag::CLOSE_COMPLETE | tag::COMMAND_COMPLETE => {}
+            _ => return Err(Self::out_of_step()),
+        }
+        Ok(Fate::Swallow)
+    }
+}
+
+/// Parse, Bind, Execute, and Close of both, so that nothing of ours stays behind.
+fn put_show(name: &str, setting: &str, out: &mut BytesMut) {
+    let before = out.len();
+    let written = frontend::parse(name, &format!("SHOW {setting}"), [], out)
+        .map(|()| put_bind(name, out))
+        .and_then(|()| frontend::execute(name, 0, out))
+        .and_then(|()| frontend::close(b'P', name, out))
+        .and_then(|()| frontend::close(b'S', name, out));
+    // Fails only for a NUL in a name, which ours do not have.
+    if written.is_err() {
+        out.truncate(before);
+    }
+}
+
+fn put_bind(name: &str, out: &mut BytesMut) {
+    out.put_u8(b'B');
+    out.put_u32((4 + 2 * (name.len() + 1) + 6) as u32);
+    for _ in 0..2 {
+        out.put_slice(name.as_bytes());
+        out.put_u8(0);
+    }
+    out.put_slice(&[0; 6]);
+}

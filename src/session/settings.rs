@@ -1,0 +1,262 @@
+//! Settings as the conversation tells them, read along.
+//!
+//! This is a hint, not the truth: a function can set what it likes, and `ALTER ROLE .. SET` acts at
+//! the next login. It serves to resolve names for statements that are not held. Before a hold opens,
+//! upstream itself is asked (`session::probe`), and its answer replaces what is here.
+
+use std::sync::Arc;
+
+use crate::classify::SearchPath;
+use crate::statement::{SessionEffect, TransactionStatus};
+
+/// One setting with the scopes that Postgres gives it. `None` is "cannot be told".
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Scoped {
+    /// The session's value, as of the last commit.
+    committed: Option<Arc<str>>,
+    /// Set in the open transaction, lost when it rolls back.
+    uncommitted: Option<Option<Arc<str>>>,
+    /// `SET LOCAL`, lost when the transaction ends.
+    local: Option<Option<Arc<str>>>,
+}
+
+impl Scoped {
+    fn current(&self) -> Option<&Arc<str>> {
+        self.local.as_ref().or(self.uncommitted.as_ref()).unwrap_or(&self.committed).as_ref()
+    }
+}
+
+/// The tracked settings of a session.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    role: Arc<str>,
+    initial_path: Option<Arc<str>>,
+    search_path: Scoped,
+    /// False once upstream reports that strings or encoding are not what the parser assumes.
+    as_assumed: bool,
+}
+
+impl Settings {
+    /// The settings after login: `search_path` as upstream has it for this role and database.
+    #[must_use]
+    pub fn new(role: &str, search_path: Option<&str>) -> Self {
+        let initial_path: Option<Arc<str>> = search_path.map(Arc::from);
+        Self {
+            role: role.into(),
+            search_path: Scoped { committed: initial_path.clone(), uncommitted: None, local: None },
+            initial_path,
+            as_assumed: true,
+        }
+    }
+
+    /// Where names are looked up now.
+    #[must_use]
+    pub fn search_path(&self) -> SearchPath {
+        match self.search_path.current() {
+            Some(text) => parse_search_path(text, &self.role),
+            None => SearchPath::Unknown,
+        }
+    }
+
+    /// Whether strings and encoding are what the parser assumes.
+    #[must_use]
+    pub fn as_assumed(&self) -> bool {
+        self.as_assumed
+    }
+
+    /// Upstream confirmed a statement that had this effect.
+    pub fn apply(&mut self, effect: &SessionEffect) {
+        match effect {
+            SessionEffect::Set { name, value, local } if &**name == "search_path" => {
+                let value = value.clone().or_else(|| self.initial_path.clone());
+                if *local {
+                    self.search_path.local = Some(value);
+                } else {
+                    self.search_path.uncommitted = Some(value);
+                    self.search_path.local = None;
+                }
+            }
+            SessionEffect::ResetAll | SessionEffect::DiscardAll => {
+                self.search_path.uncommitted = Some(self.initial_path.clone());
+                self.search_path.local = None;
+            }
+            SessionEffect::Commit { .. } => self.end(true),
+            SessionEffect::Rollback { .. } => self.end(false),
+            // What was set since the savepoint is undone, and nothing here remembers when that was.
+            SessionEffect::RollbackToSavepoint => {
+                if self.search_path.local.is_some() || self.search_path.uncommitted.is_some() {
+                    self.search_path.local = None;
+                    self.search_path.uncommitted = Some(None);
+                }
+            }
+            SessionEffect::Set { .. }
+            | SessionEffect::Prepare(_)
+            | SessionEffect::Execute(_)
+            | SessionEffect::Deallocate(_)
+            | SessionEffect::DeallocateAll
+            | SessionEffect::Declare(_)
+            | SessionEffect::CloseCursor(_)
+            | SessionEffect::CloseAllCursors
+            | SessionEffect::Begin
+            | SessionEffect::Savepoint
+            | SessionEffect::CopyIn
+            | SessionEffect::CopyOut
+            | SessionEffect::CatalogueChange => {}
+        }
+    }
+
+    /// Upstream is ready: outside a block, whatever the transaction did has been kept or lost.
+    /// `failed` says that the answers before this had an error.
+    pub fn ready(&mut self, status: TransactionStatus, failed: bool) {
+        if status == TransactionStatus::Idle {
+            self.end(!failed);
+        }
+    }
+
+    fn end(&mut self, committed: bool) {
+        self.search_path.local = None;
+        if let (Some(value), true) = (self.search_path.uncommitted.take(), committed) {
+            self.search_path.committed = value;
+        }
+    }
+
+    /// Upstream itself told the value (a probe, or `ParameterStatus` on servers that report it).
+    pub fn learn_search_path(&mut self, value: &str) {
+        let value: Option<Arc<str>> = Some(value.into());
+        if self.search_path.current() != value.as_ref() {
+            if self.search_path.local.is_some() {
+                self.search_path.local = Some(value);
+            } else if self.search_path.uncommitted.is_some() {
+                self.search_path.uncommitted = Some(value);
+            } else {
+                self.search_path.committed = value;
+            }
+        }
+    }
+
+    /// A `ParameterStatus` passed by.
+    pub fn reported(&mut self, name: &str, value: &str) {
+        match name {
+            "client_encoding" => self.as_assumed &= value.eq_ignore_ascii_case("UTF8"),
+            "standard_conforming_strings" => self.as_assumed &= value == "on",
+            "search_path" => self.learn_search_path(value),
+            _ => {}
+        }
+    }
+}
+
+/// Splits a `search_path` as `SplitIdentifierString` does: comma-separated identifiers, folded to
+/// lower case unless quoted; `"$user"` is the role. What cannot be split is [`SearchPath::Unknown`].
+#[must_use]
+pub fn parse_search_path(text: &str, role: &str) -> SearchPath {
+    let mut schemas: Vec<Arc<str>> = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let schema: String;
+        if let Some(quoted) = rest.strip_prefix('"') {
+            let mut name = String::new();
+            let mut characters = quoted.char_indices().peekable();
+            let mut end = None;
+            while let Some((at, character)) = characters.next() {
+                if character != '"' {
+                    name.push(character);
+                } else if characters.peek().is_some_and(|(_, next)| *next == '"') {
+                    name.push('"');
+                    characters.next();
+                } else {
+                    end = Some(at + 1);
+                    break;
+                }
+            }
+            let Some(after) = end.and_then(|end| quoted.get(end..)) else { return SearchPath::Unknown };
+            rest = after.trim_start();
+            schema = name;
+        } else {
+            let end = rest.find(',').unwrap_or(rest.len());
+            let (name, after) = rest.split_at(end);
+            let name = name.trim();
+            if name.is_empty() || name.contains(char::is_whitespace) || name.contains('"') {
+                return SearchPath::Unknown;
+            }
+            schema = name.to_lowercase();
+            rest = after;
+        }
+        if let Some(after) = rest.strip_prefix(',') {
+            rest = after.trim_start();
+            if rest.is_empty() {
+                return SearchPath::Unknown;
+            }
+        } else if !rest.is_empty() {
+            return SearchPath::Unknown;
+        }
+        schemas.push(if schema == "$user" { role.into() } else { schema.into() });
+    }
+    SearchPath::Known(schemas)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(schemas: &[&str]) -> SearchPath {
+        SearchPath::Known(schemas.iter().map(|&schema| schema.into()).collect())
+    }
+
+    fn set(value: &str, local: bool) -> SessionEffect {
+        SessionEffect::Set { name: "search_path".into(), value: Some(value.into()), local }
+    }
+
+    #[test]
+    fn a_search_path_is_split_as_postgres_does() {
+        assert_eq!(parse_search_path("\"$user\", public", "app"), known(&["app", "public"]));
+        assert_eq!(parse_search_path("Audit,\"My \"\"Schema\"", "app"), known(&["audit", "My \"Schema"]));
+        assert_eq!(parse_search_path("", "app"), known(&[]));
+        assert_eq!(parse_search_path("\"open", "app"), SearchPath::Unknown);
+        assert_eq!(parse_search_path("a,", "app"), SearchPath::Unknown);
+        assert_eq!(parse_search_path("a b", "app"), SearchPath::Unknown);
+    }
+
+    #[test]
+    fn a_rollback_undoes_what_the_transaction_set() {
+        let mut settings = Settings::new("app", Some("public"));
+
+        settings.apply(&SessionEffect::Begin);
+        settings.apply(&set("audit", false));
+        assert_eq!(settings.search_path(), known(&["audit"]));
+        settings.apply(&SessionEffect::Rollback { chain: false });
+        assert_eq!(settings.search_path(), known(&["public"]));
+
+        settings.apply(&set("audit", true));
+        settings.ready(TransactionStatus::Idle, false);
+        assert_eq!(settings.search_path(), known(&["public"]));
+
+        settings.apply(&set("audit", false));
+        settings.ready(TransactionStatus::Idle, false);
+        assert_eq!(settings.search_path(), known(&["audit"]));
+    }
+
+    #[test]
+    fn after_a_partial_rollback_the_path_is_unknown_until_upstream_tells() {
+        let mut settings = Settings::new("app", Some("public"));
+        settings.apply(&SessionEffect::Savepoint);
+        settings.apply(&set("audit", false));
+
+        settings.apply(&SessionEffect::RollbackToSavepoint);
+        assert_eq!(settings.search_path(), SearchPath::Unknown);
+
+        settings.learn_search_path("public");
+        assert_eq!(settings.search_path(), known(&["public"]));
+    }
+
+    #[test]
+    fn another_encoding_or_strings_mode_is_never_forgotten() {
+        let mut settings = Settings::new("app", None);
+        settings.reported("standard_conforming_strings", "on");
+        assert!(settings.as_assumed());
+
+        settings.reported("client_encoding", "SJIS");
+        settings.reported("client_encoding", "UTF8");
+
+        assert!(!settings.as_assumed());
+    }
+}

@@ -1,0 +1,264 @@
+//! What an agent may bring at start-up: an allow-list.
+//!
+//! Whatever Postgres accepts in a start-up packet is a way to change what later statements mean, or
+//! what they are checked against. So only names on the list pass, with values that are checked; all
+//! others are refused by name, rather than dropped in silence.
+
+use crate::actor::Claims;
+use crate::classify::SearchPath;
+use crate::refusal::Refusal;
+use crate::session::settings::parse_search_path;
+
+/// What an agent asked for, checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Startup {
+    /// The user name: the agent's name.
+    pub user: String,
+    /// The database name: the upstream's name. The user name when none was given, as in Postgres.
+    pub database: String,
+    /// Settings for upstream's start-up packet, in the order given.
+    pub settings: Vec<(String, String)>,
+    /// What the agent calls itself; upstream's `application_name` names agent and session instead.
+    pub application_name: Option<String>,
+    /// What the agent says about its run (`countersign.*`).
+    pub claims: Claims,
+    /// `countersign.hold=defer`: statements that need approval fail at once and are retried.
+    pub defer: bool,
+    /// `_pq_.` options, all of which are unknown to us (`NegotiateProtocolVersion`).
+    pub unknown_options: Vec<String>,
+}
+
+impl Startup {
+    /// Checks the parameters of a start-up packet.
+    ///
+    /// # Errors
+    /// Names the first parameter that is not accepted, and says why.
+    pub fn check(parameters: &[(&str, &str)]) -> Result<Self, Refusal> {
+        let mut startup = Self::default();
+        let mut database = None;
+        for &(name, value) in parameters {
+            match name {
+                "user" => startup.user = value.to_owned(),
+                "database" => database = Some(value.to_owned()),
+                "options" => {
+                    for (name, value) in split_options(value)? {
+                        startup.setting(&name, &value)?;
+                    }
+                }
+                "replication" => {
+                    if !matches!(value.to_ascii_lowercase().as_str(), "false" | "off" | "no" | "0") {
+                        return Err(Refusal::Unsupported {
+                            feature: "replication",
+                            hint: "Connect to the upstream directly for replication.",
+                        });
+                    }
+                }
+                name if name.starts_with("_pq_.") => startup.unknown_options.push(name.to_owned()),
+                name => startup.setting(name, value)?,
+            }
+        }
+        if startup.user.is_empty() {
+            return Err(Refusal::NotAuthorized {
+                what: "no PostgreSQL user name specified in startup packet".to_owned(),
+                hint: "Connect with the agent's name as user.",
+            });
+        }
+        startup.database = database.filter(|name| !name.is_empty()).unwrap_or_else(|| startup.user.clone());
+        Ok(startup)
+    }
+
+    fn setting(&mut self, name: &str, value: &str) -> Result<(), Refusal> {
+        let refuse =
+            |hint: &str| Err(Refusal::StartupParameter { name: printable(name), hint: hint.to_owned() });
+        if value.contains('\0') || value.len() > Claims::LONGEST {
+            return refuse("Its value is too long.");
+        }
+        let lower = name.to_ascii_lowercase();
+        if let Some(claim) = lower.strip_prefix("countersign.") {
+            return match claim {
+                "hold" => match value {
+                    "defer" => {
+                        self.defer = true;
+                        Ok(())
+                    }
+                    "wait" => {
+                        self.defer = false;
+                        Ok(())
+                    }
+                    _ => refuse("countersign.hold is \"wait\" or \"defer\"."),
+                },
+                claim if self.claims.set(claim, value) => Ok(()),
+                _ => refuse("Known are countersign.model, .version, .run, .task, .purpose and .hold."),
+            };
+        }
+        let accepted = match lower.as_str() {
+            "application_name" => {
+                self.application_name = Some(value.to_owned());
+                return Ok(());
+            }
+            // The parser reads UTF-8 and nothing else, so every session gets UTF-8, whatever was
+            // asked for: psql in a C locale asks for SQL_ASCII without meaning it.
+            "client_encoding" => return Ok(()),
+            "datestyle" | "timezone" | "intervalstyle" => is_plain(value),
+            "extra_float_digits"
+            | "statement_timeout"
+            | "lock_timeout"
+            | "idle_in_transaction_session_timeout"
+            | "idle_session_timeout"
+            | "transaction_timeout" => is_number(value),
+            "client_min_messages" => is_plain(value),
+            "jit" | "standard_conforming_strings" => {
+                let on = matches!(value.to_ascii_lowercase().as_str(), "on" | "true" | "yes" | "1");
+                on || (lower == "jit"
+                    && matches!(value.to_ascii_lowercase().as_str(), "off" | "false" | "no" | "0"))
+            }
+            "search_path" => is_plain_path(value),
+            _ => {
+                return refuse(
+                    "Accepted are application_name, client_encoding, DateStyle, TimeZone, IntervalStyle, \
+                     extra_float_digits, client_min_messages, jit, the timeouts, search_path and countersign.*.",
+                );
+            }
+        };
+        if !accepted {
+            return refuse("This value is not accepted.");
+        }
+        self.settings.push((name.to_owned(), value.to_owned()));
+        Ok(())
+    }
+
+    /// The `search_path` that was asked for.
+    #[must_use]
+    pub fn search_path(&self) -> Option<&str> {
+        let path = self.settings.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case("search_path"));
+        path.map(|(_, value)| value.as_str())
+    }
+}
+
+/// Plain schemas only. `pg_catalog` named late lets user functions shadow built-in ones, and
+/// `pg_temp` named early lets temporary tables shadow real ones.
+fn is_plain_path(value: &str) -> bool {
+    match parse_search_path(value, "$user") {
+        SearchPath::Known(schemas) => !schemas.iter().any(|schema| schema.starts_with("pg_")),
+        SearchPath::Unknown => false,
+    }
+}
+
+fn is_plain(value: &str) -> bool {
+    value.len() <= 64
+        && value
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '/' | ',' | ' ' | ':'))
+}
+
+fn is_number(value: &str) -> bool {
+    value.len() <= 20 && !value.is_empty() && value.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+}
+
+/// A name as it may be shown in an error.
+fn printable(name: &str) -> String {
+    name.chars().take(64).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+}
+
+/// Splits `options` as Postgres does (`pg_split_opts`: blanks separate, a backslash escapes), and
+/// reads `-c name=value` and `--name=value`. Other switches are refused.
+fn split_options(options: &str) -> Result<Vec<(String, String)>, Refusal> {
+    let refuse = |what: &str| Refusal::StartupParameter {
+        name: "options".to_owned(),
+        hint: format!("Write settings as -c name=value; {what} is not accepted."),
+    };
+    let mut words: Vec<String> = Vec::new();
+    let mut word: Option<String> = None;
+    let mut characters = options.chars();
+    while let Some(character) = characters.next() {
+        if character.is_ascii_whitespace() {
+            words.extend(word.take());
+        } else {
+            let character = if character == '\\' { characters.next().unwrap_or('\\') } else { character };
+            word.get_or_insert_default().push(character);
+        }
+    }
+    words.extend(word);
+
+    let mut settings = Vec::new();
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let setting = if word == "-c" {
+            words.next().ok_or_else(|| refuse("-c without a setting"))?
+        } else if let Some(setting) = word.strip_prefix("--").or_else(|| word.strip_prefix("-c")) {
+            setting.to_owned()
+        } else {
+            return Err(refuse(&format!("\"{}\"", printable(&word))));
+        };
+        let (name, value) = setting.split_once('=').ok_or_else(|| refuse("a setting without a value"))?;
+        settings.push((name.replace('-', "_"), value.to_owned()));
+    }
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(parameters: &[(&str, &str)]) -> Result<Startup, Refusal> {
+        Startup::check(&[&[("user", "bot")], parameters].concat())
+    }
+
+    #[test]
+    fn what_common_drivers_send_is_accepted() {
+        let psql = [("database", "app"), ("application_name", "psql"), ("client_encoding", "SQL_ASCII")];
+        let jdbc = [
+            ("database", "app"),
+            ("client_encoding", "UTF8"),
+            ("DateStyle", "ISO"),
+            ("TimeZone", "Europe/Berlin"),
+            ("extra_float_digits", "2"),
+        ];
+        assert_eq!(check(&psql).unwrap().settings, []);
+        assert_eq!(check(&jdbc).unwrap().settings.len(), 3);
+        assert_eq!(check(&[]).unwrap().database, "bot");
+    }
+
+    #[test]
+    fn claims_and_settings_come_through_options() {
+        let startup = check(&[(
+            "options",
+            r"-c countersign.model=gpt-5.2 -c countersign.purpose=monthly\ report --statement-timeout=5s -ccountersign.hold=defer",
+        )])
+        .unwrap();
+
+        assert_eq!(startup.claims.model.as_deref(), Some("gpt-5.2"));
+        assert_eq!(startup.claims.purpose.as_deref(), Some("monthly report"));
+        assert_eq!(startup.settings, [("statement_timeout".to_owned(), "5s".to_owned())]);
+        assert!(startup.defer);
+    }
+
+    #[test]
+    fn everything_else_is_refused_by_name() {
+        for (name, value) in [
+            ("session_preload_libraries", "x"),
+            ("role", "postgres"),
+            ("session_authorization", "postgres"),
+            ("default_transaction_read_only", "off"),
+            ("standard_conforming_strings", "off"),
+            ("search_path", "evil, pg_catalog"),
+            ("search_path", "pg_temp"),
+            ("row_security", "off"),
+            ("countersign.colour", "red"),
+            ("countersign.hold", "never"),
+            ("options", "-c role=postgres"),
+            ("options", "-crole=postgres"),
+            ("options", "--session-replication-role=replica"),
+            ("options", "-B 100"),
+            ("options", "-c"),
+            ("statement_timeout", "0; drop table t"),
+            ("TimeZone", "x\ny"),
+        ] {
+            let refused = check(&[(name, value)]);
+            assert!(matches!(refused, Err(Refusal::StartupParameter { .. })), "{name}={value}: {refused:?}");
+        }
+        assert!(matches!(check(&[("replication", "database")]), Err(Refusal::Unsupported { .. })));
+        assert!(check(&[("replication", "false")]).is_ok());
+        assert!(matches!(Startup::check(&[("database", "x")]), Err(Refusal::NotAuthorized { .. })));
+    }
+}

@@ -1,0 +1,745 @@
+//! Scripts of frames in, frames out. The server is played by hand here; real servers are in `tests/`.
+
+use bytes::{BufMut as _, BytesMut};
+use postgres_protocol::message::frontend;
+use proptest::prelude::*;
+
+use super::*;
+use crate::statement::{Ending, Via};
+use crate::wire::frame::Frame;
+
+fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag];
+    out.extend((body.len() as u32 + 4).to_be_bytes());
+    out.extend(body);
+    out
+}
+
+fn query(sql: &str) -> Vec<u8> {
+    frame(b'Q', &[sql.as_bytes(), b"\0"].concat())
+}
+
+fn parse(name: &str, sql: &str) -> Vec<u8> {
+    frame(b'P', &[name.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"].concat())
+}
+
+fn bind(portal: &str, statement: &str, value: &str) -> Vec<u8> {
+    let mut body = BytesMut::new();
+    body.put_slice(&[portal.as_bytes(), b"\0", statement.as_bytes(), b"\0\0\0\0\x01"].concat());
+    body.put_u32(value.len() as u32);
+    body.put_slice(value.as_bytes());
+    body.put_slice(&[0, 0]);
+    frame(b'B', &body)
+}
+
+fn execute(portal: &str) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    frontend::execute(portal, 0, &mut out).unwrap();
+    out.to_vec()
+}
+
+fn sync() -> Vec<u8> {
+    frame(b'S', b"")
+}
+
+fn complete(tag: &str) -> Vec<u8> {
+    frame(b'C', &[tag.as_bytes(), b"\0"].concat())
+}
+
+fn ready(status: u8) -> Vec<u8> {
+    frame(b'Z', &[status])
+}
+
+fn error(code: &str, message: &str) -> Vec<u8> {
+    frame(b'E', format!("SERROR\0VERROR\0C{code}\0M{message}\0\0").as_bytes())
+}
+
+#[derive(Default)]
+struct Collect(Vec<u8>);
+
+impl Sink for Collect {
+    fn pass(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+    fn insert(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+}
+
+/// A session with both its ends in the test's hands.
+struct Ends {
+    session: Session,
+    held_back: Vec<u8>,
+    receipts: u64,
+}
+
+impl Ends {
+    fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Self {
+        let settings = Settings::new("app", Some("public"));
+        Self { session: Session::new(limits, settings, 42), held_back: Vec::new(), receipts: 0 }
+    }
+
+    /// The agent sends; what the session does not take yet waits in front of the next.
+    fn agent(&mut self, bytes: &[u8]) {
+        self.held_back.extend_from_slice(bytes);
+        self.offer();
+    }
+
+    fn offer(&mut self) {
+        let used = self.session.on_agent(&self.held_back, 0).unwrap();
+        self.held_back.drain(..used);
+    }
+
+    /// Upstream sends; returns what the agent receives.
+    fn upstream(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut agent = Collect::default();
+        let used = self.session.on_upstream(bytes, 0, &mut agent).unwrap();
+        assert_eq!(used, bytes.len(), "whole frames are consumed");
+        agent.0.extend_from_slice(&self.session.to_agent().split());
+        agent.0
+    }
+
+    fn forwarded(&mut self) -> Vec<u8> {
+        self.session.to_upstream().split().to_vec()
+    }
+
+    fn submission(&mut self) -> Submission {
+        match self.session.poll() {
+            Some(Output::Submit(submission)) => submission,
+            other => panic!("expected a submission, not {other:?}"),
+        }
+    }
+
+    fn receipt(&mut self, digest: Digest) -> Receipt {
+        self.receipts += 1;
+        Receipt::for_test(self.receipts, digest)
+    }
+
+    fn allow_with(&mut self, submission: &Submission, effects: Vec<SessionEffect>) {
+        let receipt = self.receipt(submission.digest);
+        let resolution = Resolution::Forward {
+            receipt,
+            steps: [Step { effects }].into(),
+            shown: submission.statement.sql.clone(),
+            digest_result: false,
+        };
+        self.session.resolve(submission.ticket, resolution, 0);
+        self.offer();
+    }
+
+    fn allow(&mut self) -> Submission {
+        let submission = self.submission();
+        self.allow_with(&submission, vec![]);
+        submission
+    }
+
+    fn refuse(&mut self) {
+        let submission = self.submission();
+        let refusal = Refusal::DeniedByPolicy { rule: "no".into(), message: None };
+        self.session.resolve(submission.ticket, Resolution::Refuse(refusal), 0);
+        self.offer();
+    }
+
+    fn ending(&mut self) -> Ending {
+        match self.session.poll() {
+            Some(Output::Outcome { outcome, .. }) => outcome.ending,
+            other => panic!("expected an outcome, not {other:?}"),
+        }
+    }
+
+    fn quiet(&mut self) {
+        assert!(self.session.poll().is_none(), "nothing more to tell");
+        assert!(self.forwarded().is_empty(), "nothing more to forward");
+    }
+}
+
+fn completed(tag: &str) -> Ending {
+    Ending::Completed { tag: tag.into() }
+}
+
+/// The nonce in the substitute that `forwarded` ends with, before any Sync.
+fn nonce_of(forwarded: &[u8]) -> String {
+    let text = String::from_utf8_lossy(forwarded);
+    let start = text.rfind("countersign_").unwrap();
+    text[start..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
+}
+
+fn kinds(bytes: &[u8]) -> String {
+    let mut rest = bytes;
+    let mut kinds = String::new();
+    while let Some(frame) = Frame::first(rest, 1 << 30).unwrap() {
+        kinds.push(char::from(frame.tag));
+        rest = &rest[frame.bytes.len()..];
+    }
+    assert!(rest.is_empty());
+    kinds
+}
+
+#[test]
+fn a_query_is_forwarded_byte_for_byte_once_it_has_a_receipt() {
+    let mut ends = Ends::new();
+    let sent = query("select 1 -- \u{e9}");
+
+    ends.agent(&sent);
+    assert!(ends.forwarded().is_empty(), "not before");
+    let submission = ends.allow();
+
+    assert_eq!(submission.statement.via, Via::Query);
+    assert_eq!(submission.status, Some(TransactionStatus::Idle));
+    assert_eq!(ends.forwarded(), sent);
+    let reply = [frame(b'T', b"\0\0"), frame(b'D', b"\0\0"), complete("SELECT 1"), ready(b'I')].concat();
+    assert_eq!(ends.upstream(&reply), reply);
+    assert_eq!(ends.ending(), completed("SELECT 1"));
+    ends.quiet();
+}
+
+#[test]
+fn a_receipt_for_other_bytes_forwards_nothing() {
+    let mut ends = Ends::new();
+    ends.agent(&query("select 1"));
+    let submission = ends.submission();
+    let receipt = ends.receipt(Statement::query("drop table t".into()).digest());
+
+    let resolution =
+        Resolution::Forward { receipt, steps: [].into(), shown: "".into(), digest_result: false };
+    ends.session.resolve(submission.ticket, resolution, 0);
+
+    let forwarded = ends.forwarded();
+    assert!(String::from_utf8_lossy(&forwarded).contains("countersign_internal"), "{forwarded:?}");
+}
+
+#[test]
+fn a_refused_query_is_refused_by_upstream_and_the_error_is_ours() {
+    let mut ends = Ends::new();
+    ends.agent(&query("drop table t"));
+    ends.refuse();
+
+    let forwarded = ends.forwarded();
+    assert_eq!(kinds(&forwarded), "Q");
+    assert!(!String::from_utf8_lossy(&forwarded).contains("drop"));
+    let nonce = nonce_of(&forwarded);
+    let reply = [error("42601", &format!("syntax error at or near \"{nonce}\"")), ready(b'E')].concat();
+    let told = ends.upstream(&reply);
+
+    let text = String::from_utf8_lossy(&told);
+    assert!(text.contains("42501") && text.contains("denied by rule"), "{text}");
+    assert!(!text.contains(&nonce));
+    assert!(told.ends_with(&ready(b'E')), "upstream's own status");
+    assert_eq!(ends.session.status(), TransactionStatus::Failed);
+}
+
+#[test]
+fn another_error_than_the_substitutes_own_is_passed_on() {
+    let mut ends = Ends::new();
+    ends.agent(&query("drop table t"));
+    ends.refuse();
+    ends.forwarded();
+
+    let timeout = error("57014", "canceling statement due to statement timeout");
+    assert_eq!(ends.upstream(&timeout), timeout);
+}
+
+#[test]
+fn a_unit_is_decided_whole_before_any_of_it_is_forwarded() {
+    let mut ends = Ends::new();
+    let unit = [
+        parse("", "insert into t values ($1)"),
+        bind("", "", "1"),
+        execute(""),
+        parse("", "delete from t where a = $1"),
+        bind("", "", "2"),
+        execute(""),
+        sync(),
+    ]
+    .concat();
+    ends.agent(&unit);
+
+    let first = ends.allow();
+    assert_eq!(first.statement.sql, "insert into t values ($1)".into());
+    assert_eq!(first.statement.parameters[0].value.as_deref(), Some(&b"1"[..]));
+    assert!(ends.forwarded().is_empty());
+    let second = ends.allow();
+    assert_eq!(second.before, ["insert into t values ($1)".into()]);
+
+    assert_eq!(ends.forwarded(), unit);
+    let done = |tag| [frame(b'1', b""), frame(b'2', b""), complete(tag)].concat();
+    ends.upstream(&[done("INSERT 0 1"), done("DELETE 1"), ready(b'I')].concat());
+    assert_eq!(ends.ending(), completed("INSERT 0 1"));
+    assert_eq!(ends.ending(), completed("DELETE 1"));
+    ends.quiet();
+}
+
+#[test]
+fn a_refused_bind_lets_what_came_before_run_and_drops_what_comes_after() {
+    let mut ends = Ends::new();
+    let before = [parse("a", "select 1"), bind("", "a", "1"), execute("")].concat();
+    let refused = [parse("b", "drop table t"), bind("", "b", "1"), execute("")].concat();
+    let after = [parse("c", "select 3"), bind("", "c", "1"), execute("")].concat();
+    ends.agent(&[before.clone(), refused, after, sync()].concat());
+
+    ends.allow();
+    ends.refuse();
+    let prepared = ends.allow();
+    assert_eq!((prepared.purpose, prepared.statement.via), (Purpose::Prepare, Via::Parse));
+
+    let forwarded = ends.forwarded();
+    assert!(forwarded.starts_with(&before));
+    assert_eq!(kinds(&forwarded), "PBEPBS");
+    let nonce = nonce_of(&forwarded);
+    let failed = error("26000", &format!("prepared statement \"{nonce}\" does not exist"));
+    let replies =
+        [frame(b'1', b""), frame(b'2', b""), complete("SELECT 1"), frame(b'1', b""), failed, ready(b'I')];
+    let told = ends.upstream(&replies.concat());
+
+    assert!(String::from_utf8_lossy(&told).contains("42501"));
+    assert_eq!(ends.ending(), completed("SELECT 1"));
+    assert_eq!(ends.ending(), completed("PARSE"));
+    ends.quiet();
+}
+
+#[test]
+fn a_bind_that_does_not_parse_is_refused_at_its_parse() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("x", "selec 1"), bind("", "x", "1"), execute(""), sync()].concat());
+    let submission = ends.submission();
+    let refusal = Refusal::Syntax { message: "syntax error at or near \"selec\"".into(), position: Some(1) };
+    ends.session.resolve(submission.ticket, Resolution::Refuse(refusal), 0);
+
+    let forwarded = ends.forwarded();
+
+    assert_eq!(kinds(&forwarded), "PS");
+    assert!(!String::from_utf8_lossy(&forwarded).contains("selec 1"));
+    let failed = error("42601", &format!("syntax error at or near \"{}\"", nonce_of(&forwarded)));
+    let told = ends.upstream(&[failed, ready(b'I')].concat());
+    assert!(String::from_utf8_lossy(&told).contains("P1\0"), "with Postgres's position");
+    assert_eq!(ends.session.lookup("x"), Lookup::Unknown);
+}
+
+#[test]
+fn after_a_failing_reparse_a_bind_means_the_old_statement() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("x", "delete from t"), sync()].concat());
+    ends.allow();
+    ends.upstream(&[frame(b'1', b""), ready(b'I')].concat());
+    ends.forwarded();
+    ends.ending();
+
+    ends.agent(&[parse("x", "select 1"), sync()].concat());
+    ends.allow();
+    ends.agent(&[bind("", "x", "1"), execute(""), sync()].concat());
+    assert!(ends.session.poll().is_none(), "ambiguous until upstream has answered");
+    ends.upstream(&[error("42P05", "prepared statement \"x\" already exists"), ready(b'I')].concat());
+
+    assert!(matches!(ends.ending(), Ending::Failed { .. }));
+    assert_eq!(ends.submission().statement.sql, "delete from t".into());
+}
+
+#[test]
+fn a_parse_that_upstream_skips_never_means_anything() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("x", "delete from t"), sync()].concat());
+    ends.allow();
+    ends.upstream(&[frame(b'1', b""), ready(b'I')].concat());
+    // The first message of the unit fails, so the Close and the new Parse behind it never happen.
+    let close = frame(b'C', b"Sx\0");
+    ends.agent(&[parse("bad", "select nonsense"), close, parse("x", "select 1"), sync()].concat());
+    ends.ending();
+    ends.allow();
+    ends.allow();
+    ends.upstream(&[error("42703", "column \"nonsense\" does not exist"), ready(b'I')].concat());
+
+    ends.agent(&[bind("", "x", "1"), execute(""), sync()].concat());
+
+    ends.ending();
+    ends.ending();
+    assert_eq!(ends.submission().statement.sql, "delete from t".into());
+}
+
+#[test]
+fn sql_and_protocol_names_are_one_space() {
+    let mut ends = Ends::new();
+    ends.agent(&query("prepare x as delete from t"));
+    let submission = ends.submission();
+    ends.allow_with(&submission, vec![SessionEffect::Prepare("x".into())]);
+    assert!(matches!(ends.session.lookup("x"), Lookup::Known(_)), "pending already counts");
+    ends.upstream(&[complete("PREPARE"), ready(b'I')].concat());
+    ends.ending();
+
+    ends.agent(&[bind("", "x", "1"), execute(""), sync()].concat());
+
+    assert_eq!(ends.allow().statement.sql, "prepare x as delete from t".into());
+}
+
+#[test]
+fn a_statement_that_sql_prepares_inside_a_unit_is_what_a_later_bind_means() {
+    let mut ends = Ends::new();
+    let prepare = [parse("p", "prepare x as delete from t"), bind("", "p", "1"), execute("")].concat();
+    let first = [parse("x", "select 1"), frame(b'C', b"Sx\0")].concat();
+    ends.agent(&[first, prepare, bind("", "x", "1"), execute(""), sync()].concat());
+
+    let submission = ends.submission();
+    ends.allow_with(&submission, vec![SessionEffect::Prepare("x".into())]);
+
+    assert_eq!(ends.allow().statement.sql, "prepare x as delete from t".into());
+    let covered = ends.allow();
+    assert_eq!((covered.purpose, covered.statement.sql), (Purpose::Prepare, "select 1".into()));
+    assert_eq!(kinds(&ends.forwarded()), "PCPBEBES");
+}
+
+#[test]
+fn an_execute_of_an_unknown_portal_gets_postgres_own_error() {
+    let mut ends = Ends::new();
+    ends.agent(&[execute("nowhere"), sync()].concat());
+
+    let forwarded = ends.forwarded();
+    assert_eq!(kinds(&forwarded), "ES");
+    let failed = error("34000", &format!("portal \"{}\" does not exist", nonce_of(&forwarded)));
+    let told = ends.upstream(&[failed, ready(b'I')].concat());
+
+    assert!(String::from_utf8_lossy(&told).contains("portal \"nowhere\" does not exist"));
+}
+
+#[test]
+fn the_unnamed_portal_is_never_executed_behind_a_query() {
+    let mut ends = Ends::new();
+    ends.agent(&[query("begin"), parse("", "select 1"), bind("", "", "1"), sync()].concat());
+    let begin = ends.submission();
+    ends.allow_with(&begin, vec![SessionEffect::Begin]);
+    ends.allow();
+    ends.agent(&query("select broken"));
+    ends.allow();
+    ends.forwarded();
+
+    ends.agent(&[execute(""), sync()].concat());
+
+    assert!(String::from_utf8_lossy(&ends.forwarded()).contains("countersign_unknown"));
+}
+
+#[test]
+fn syncs_inside_a_copy_are_not_counted() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("", "copy t from stdin"), bind("", "", "1"), execute(""), sync()].concat());
+    let copy = ends.submission();
+    ends.allow_with(&copy, vec![SessionEffect::CopyIn]);
+    ends.upstream(&[frame(b'1', b""), frame(b'2', b""), frame(b'G', b"\0\0\0")].concat());
+    ends.forwarded();
+    let data = [frame(b'd', b"1\n"), sync(), frame(b'd', b"2\n"), frame(b'c', b""), sync()].concat();
+    ends.agent(&data);
+    assert_eq!(ends.forwarded(), data);
+
+    ends.upstream(&[complete("COPY 2"), ready(b'I')].concat());
+
+    assert!(ends.session.is_idle());
+    assert_eq!(ends.ending(), completed("COPY 2"));
+    ends.agent(&query("select 1"));
+    ends.allow();
+    ends.upstream(&[complete("SELECT 1"), ready(b'I')].concat());
+    assert!(ends.session.is_idle());
+}
+
+#[test]
+fn copy_data_outside_a_copy_is_dropped_and_streams_within_one() {
+    let mut ends = Ends::new();
+    ends.agent(&[frame(b'd', b"stray"), frame(b'c', b""), frame(b'f', b"x\0")].concat());
+    assert!(ends.forwarded().is_empty());
+
+    ends.agent(&query("copy t from stdin"));
+    ends.allow();
+    ends.forwarded();
+    ends.upstream(&frame(b'G', b"\0\0\0"));
+    let data = frame(b'd', &[b'x'; 100_000]);
+    ends.agent(&data[..50_000]);
+    assert_eq!(ends.forwarded(), &data[..50_000], "a part is not kept waiting for the rest");
+    ends.agent(&data[50_000..]);
+    assert_eq!(ends.forwarded(), &data[50_000..]);
+}
+
+#[test]
+fn an_error_of_an_earlier_message_withdraws_what_is_being_decided() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("", "select 1/0"), bind("", "", "1"), execute(""), frame(b'H', b"")].concat());
+    ends.allow();
+    ends.agent(&[parse("", "drop table t"), bind("", "", "1"), execute(""), sync()].concat());
+    let held = ends.submission();
+    ends.forwarded();
+
+    ends.upstream(&[frame(b'1', b""), frame(b'2', b""), error("22012", "division by zero")].concat());
+
+    assert!(matches!(ends.ending(), Ending::Failed { .. }));
+    assert!(matches!(ends.session.poll(), Some(Output::Withdrawn(ticket)) if ticket == held.ticket));
+    assert_eq!(ends.forwarded(), sync());
+    ends.allow_with(&held, vec![]);
+    assert_eq!(ends.ending(), Ending::NotExecuted, "an approval that comes too late forwards nothing");
+    ends.quiet();
+    assert_eq!(ends.upstream(&ready(b'I')), ready(b'I'));
+    assert!(ends.session.is_idle());
+}
+
+#[test]
+fn messages_that_upstream_skips_are_not_forwarded() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("", "select 1/0"), bind("", "", "1"), execute(""), frame(b'H', b"")].concat());
+    ends.allow();
+    ends.upstream(&[frame(b'1', b""), frame(b'2', b""), error("22012", "division by zero")].concat());
+    ends.forwarded();
+    ends.ending();
+
+    ends.agent(&[parse("", "drop table t"), bind("", "", "1"), query("drop table t"), sync()].concat());
+
+    assert!(ends.session.poll().is_none());
+    assert_eq!(ends.forwarded(), sync());
+}
+
+#[test]
+fn a_probe_is_invisible_to_the_agent_and_asks_upstream_itself() {
+    let mut ends = Ends::new();
+    assert!(ends.session.probe());
+    assert!(!ends.session.probe(), "one at a time");
+    let forwarded = ends.forwarded();
+    assert_eq!(kinds(&forwarded), "PBECC".repeat(probe::SETTINGS.len()) + "S");
+    assert!(!forwarded.windows(2).any(|pair| pair == b"Q\0"), "never a Query");
+    let mut reply = Vec::new();
+    for setting in probe::SETTINGS {
+        let mut row = vec![0, 1];
+        row.extend((setting.len() as u32).to_be_bytes());
+        row.extend(setting.as_bytes());
+        reply.extend([frame(b'1', b""), frame(b'2', b""), frame(b'D', &row), complete("SHOW")].concat());
+        reply.extend([frame(b'3', b""), frame(b'3', b"")].concat());
+    }
+    let notification = frame(b'A', b"\0\0\0\x01jobs\0\0");
+    reply.extend(&notification);
+    reply.extend(ready(b'T'));
+
+    assert_eq!(ends.upstream(&reply), notification, "what is not an answer to it passes");
+
+    match ends.session.poll() {
+        Some(Output::Probed(Ok(probed))) => {
+            assert_eq!(probed.settings.get("role").map(|value| &**value), Some("role"));
+            assert_eq!(probed.status, TransactionStatus::InBlock);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(ends.session.is_idle());
+}
+
+#[test]
+fn a_notice_waits_until_the_row_in_passing_has_ended() {
+    let mut ends = Ends::new();
+    ends.agent(&query("select long"));
+    ends.allow();
+    let row = frame(b'D', &[7; 1000]);
+    let mut agent = Collect::default();
+    ends.session.on_upstream(&row[..500], 0, &mut agent).unwrap();
+    ends.session.notice("waiting", None, None);
+    assert!(ends.session.to_agent().is_empty());
+    ends.session.on_upstream(&row[500..], 0, &mut agent).unwrap();
+
+    assert_eq!(&agent.0[..row.len()], &row[..]);
+    assert_eq!(kinds(&agent.0), "DN");
+}
+
+#[test]
+fn what_upstream_never_answered_has_an_unknown_outcome() {
+    let mut ends = Ends::new();
+    ends.agent(&[query("update t set a = 1 where b = 2"), query("drop table t")].concat());
+    ends.allow();
+    let held = ends.submission();
+
+    ends.session.upstream_gone(0);
+
+    assert!(matches!(ends.session.poll(), Some(Output::Withdrawn(ticket)) if ticket == held.ticket));
+    assert_eq!(ends.ending(), Ending::Unknown);
+}
+
+#[test]
+fn a_portal_that_was_bound_and_never_executed_is_recorded_as_such() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("", "select 1"), bind("", "", "1"), sync()].concat());
+    ends.allow();
+    ends.upstream(&[frame(b'1', b""), frame(b'2', b""), ready(b'I')].concat());
+
+    assert_eq!(ends.ending(), Ending::NotExecuted);
+}
+
+#[test]
+fn a_commit_that_rolled_back_keeps_the_old_search_path() {
+    let mut ends = Ends::new();
+    let set = SessionEffect::Set { name: "search_path".into(), value: Some("audit".into()), local: false };
+    for (sql, effect, tag, status) in [
+        ("begin", SessionEffect::Begin, "BEGIN", b'T'),
+        ("set search_path = audit", set, "SET", b'T'),
+        ("commit", SessionEffect::Commit { chain: false }, "ROLLBACK", b'I'),
+    ] {
+        ends.agent(&query(sql));
+        let submission = ends.submission();
+        ends.allow_with(&submission, vec![effect]);
+        ends.upstream(&[complete(tag), ready(status)].concat());
+        ends.ending();
+    }
+
+    assert_eq!(ends.session.settings().search_path(), settings::parse_search_path("public", "app"));
+}
+
+#[test]
+fn terminate_behind_a_held_statement_is_seen() {
+    let waiting = [query("select 1"), frame(b'X', b"")].concat();
+
+    assert!(Session::says_goodbye(&waiting));
+    assert!(!Session::says_goodbye(&query("select 'X'")));
+}
+
+#[test]
+fn a_partial_unit_runs_before_the_goodbye() {
+    let mut ends = Ends::new();
+    let unit = [parse("", "insert into t values (1)"), bind("", "", "1"), execute("")].concat();
+    ends.agent(&[unit.clone(), frame(b'X', b"")].concat());
+    ends.allow();
+
+    assert_eq!(ends.forwarded(), unit);
+    assert!(matches!(ends.session.poll(), Some(Output::AgentLeft)));
+}
+
+#[test]
+fn malformed_bytes_end_the_session() {
+    for bytes in [&b"Q\0\0\0\x03"[..], b"Q\0\0\0\x05a", b"!\0\0\0\x04", b"p\0\0\0\x05\0", b"S\0\0\0\x05\0"] {
+        let mut session = Session::new(Limits::default(), Settings::new("app", None), 1);
+        assert!(matches!(session.on_agent(bytes, 0), Err(Refusal::Protocol { .. })), "{bytes:?}");
+    }
+    let mut session =
+        Session::new(Limits { message: 100, ..Limits::default() }, Settings::new("app", None), 1);
+    assert!(matches!(session.on_agent(b"Q\0\x01\0\0", 0), Err(Refusal::TooLarge { .. })));
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Agent(Vec<u8>),
+    Allow,
+    Refuse,
+    Upstream(Vec<u8>),
+    Gone,
+}
+
+fn agent_frame() -> impl Strategy<Value = Vec<u8>> {
+    let name = prop_oneof![Just(""), Just("x"), Just("y")];
+    let sql = prop_oneof![Just("select 1"), Just("drop table t"), Just("prepare x as delete from t")];
+    prop_oneof![
+        sql.clone().prop_map(query),
+        (name.clone(), sql).prop_map(|(name, sql)| parse(name, sql)),
+        (name.clone(), name.clone()).prop_map(|(portal, statement)| bind(portal, statement, "7")),
+        name.clone().prop_map(execute),
+        name.clone().prop_map(|name| frame(b'C', format!("S{name}\0").as_bytes())),
+        name.clone().prop_map(|name| frame(b'C', format!("P{name}\0").as_bytes())),
+        name.prop_map(|name| frame(b'D', format!("S{name}\0").as_bytes())),
+        Just(sync()),
+        Just(frame(b'H', b"")),
+        Just(frame(b'd', b"data")),
+        Just(frame(b'c', b"")),
+        Just(frame(b'X', b"")),
+    ]
+}
+
+fn upstream_frame() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        Just(frame(b'1', b"")),
+        Just(frame(b'2', b"")),
+        Just(frame(b'3', b"")),
+        Just(frame(b'n', b"")),
+        Just(frame(b'G', b"\0\0\0")),
+        Just(complete("SELECT 1")),
+        Just(error("42601", "no")),
+        Just(ready(b'I')),
+        Just(ready(b'T')),
+        Just(ready(b'E')),
+    ]
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        6 => agent_frame().prop_map(Act::Agent),
+        4 => Just(Act::Allow),
+        1 => Just(Act::Refuse),
+        4 => upstream_frame().prop_map(Act::Upstream),
+        1 => Just(Act::Gone),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    /// P1 and P2: whatever the agent, upstream and the reviewers do, in whatever order, every text that
+    /// reaches upstream has a receipt for exactly that text, or is a substitute of ours.
+    #[test]
+    fn no_sequence_of_inputs_forwards_a_text_without_a_receipt(acts in proptest::collection::vec(act(), 0..60)) {
+        let mut ends = Ends::new();
+        let mut out: VecDeque<Submission> = VecDeque::new();
+        let mut cleared: Vec<(Via, SqlText)> = Vec::new();
+        for act in acts {
+            match act {
+                Act::Agent(bytes) => ends.agent(&bytes),
+                Act::Allow => if let Some(submission) = out.pop_front() {
+                    cleared.push((submission.statement.via, submission.statement.sql.clone()));
+                    ends.allow_with(&submission, vec![]);
+                },
+                Act::Refuse => if let Some(submission) = out.pop_front() {
+                    let refusal = Resolution::Refuse(Refusal::HoldInTransaction);
+                    ends.session.resolve(submission.ticket, refusal, 0);
+                    ends.offer();
+                },
+                Act::Upstream(bytes) => {
+                    if ends.session.on_upstream(&bytes, 0, &mut Collect::default()).is_err() {
+                        break;
+                    }
+                    ends.offer();
+                },
+                Act::Gone => { ends.session.upstream_gone(0); }
+            }
+            while let Some(output) = ends.session.poll() {
+                match output {
+                    Output::Submit(submission) => out.push_back(submission),
+                    Output::Withdrawn(ticket) => out.retain(|submission| submission.ticket != ticket),
+                    _ => {}
+                }
+            }
+            let forwarded = ends.forwarded();
+            let mut rest = &forwarded[..];
+            while let Some(frame) = Frame::first(rest, 1 << 30).unwrap() {
+                rest = &rest[frame.bytes.len()..];
+                let text = match frame.tag {
+                    b'Q' => crate::wire::frontend::query(frame.body()).unwrap(),
+                    b'P' => crate::wire::frontend::Parse::read(frame.body()).unwrap().sql,
+                    _ => continue,
+                };
+                let ours = text.starts_with(b"countersign_");
+                prop_assert!(ours || cleared.iter().any(|(_, sql)| sql.as_bytes() == text));
+            }
+        }
+    }
+
+    #[test]
+    fn any_chunking_forwards_the_same_bytes(cuts in proptest::collection::vec(1usize..40, 1..60)) {
+        let sent = [
+            parse("x", "select $1"), bind("p", "x", "value"), execute("p"), sync(),
+            query("copy t from stdin"), frame(b'd', &[b'x'; 300]), frame(b'c', b""), query("select 2"),
+        ].concat();
+        let mut ends = Ends::new();
+        let mut forwarded = Vec::new();
+        let mut rest = &sent[..];
+        let mut cuts = cuts.into_iter().cycle();
+        while !rest.is_empty() {
+            let (head, tail) = rest.split_at(cuts.next().unwrap().min(rest.len()));
+            rest = tail;
+            ends.agent(head);
+            while let Some(output) = ends.session.poll() {
+                if let Output::Submit(submission) = output {
+                    ends.allow_with(&submission, vec![]);
+                }
+            }
+            forwarded.extend(ends.forwarded());
+        }
+        prop_assert_eq!(forwarded, sent);
+    }
+}

@@ -1,0 +1,531 @@
+//! From upstream: messages pass by their headers, and each answer settles what was owed for it.
+
+use super::probe::ProbeFailed;
+use super::{Expected, Output, Owed, Passing, RunKey, Session};
+use crate::refusal::Refusal;
+use crate::statement::{Ending, SqlState, TransactionStatus};
+use crate::wire::backend::{self, Fields, tag};
+use crate::wire::frame::{Frame, Header};
+
+/// The largest message that may pass by its header: what the length field can say.
+const LARGEST: usize = (u32::MAX as usize) + 1;
+
+/// Takes what goes to the agent, in order.
+pub trait Sink {
+    /// Bytes of upstream's, a piece of the input as it was.
+    fn pass(&mut self, bytes: &[u8]);
+    /// Bytes of our own.
+    fn insert(&mut self, bytes: &[u8]);
+}
+
+/// What to do with a whole message.
+pub(super) enum Fate {
+    Pass,
+    Swallow,
+    /// The substitute's answer is in `to_agent`; it takes the message's place.
+    Replace,
+}
+
+impl Session {
+    /// Takes in what upstream sent; returns how many bytes were consumed. The rest is to be offered
+    /// again with more behind it.
+    ///
+    /// # Errors
+    /// When upstream says what it cannot say here. The session cannot go on.
+    pub fn on_upstream(&mut self, input: &[u8], now_ns: u64, sink: &mut impl Sink) -> Result<usize, Refusal> {
+        let mut used = 0;
+        // Bytes from here to `used` are for the agent and not handed out yet.
+        let mut pending = 0;
+        let result = loop {
+            let rest = input.get(used..).unwrap_or_default();
+            if self.passing.rest > 0 {
+                let part = rest.get(..self.passing.rest.min(rest.len())).unwrap_or_default();
+                if part.is_empty() {
+                    break Ok(());
+                }
+                self.pass_part(part);
+                used += part.len();
+                if self.passing.rest == 0 && !self.notices.is_empty() {
+                    hand_out(input, pending, used, sink);
+                    pending = used;
+                    for notice in self.notices.drain(..) {
+                        sink.insert(&notice);
+                    }
+                }
+                continue;
+            }
+            let header = match Header::read(rest, LARGEST) {
+                Ok(Some(header)) => header,
+                Ok(None) => break Ok(()),
+                Err(_) => break Err(Self::out_of_step()),
+            };
+            // The rows of a probe are read whole: they are small, or something is wrong.
+            if matches!(header.tag, tag::DATA_ROW | tag::COPY_DATA | tag::ROW_DESCRIPTION)
+                && self.probe.is_none()
+            {
+                match self.begin_passing(header) {
+                    Ok(()) => continue,
+                    Err(refusal) => break Err(refusal),
+                }
+            }
+            if header.total > self.limits.reply {
+                break Err(Refusal::Internal { what: "upstream sent a message over the limit" });
+            }
+            let Some(bytes) = rest.get(..header.total) else { break Ok(()) };
+            let frame = Frame { tag: header.tag, bytes };
+            match self.whole(frame, now_ns) {
+                Ok(Fate::Pass) => {}
+                Ok(Fate::Swallow) => {
+                    hand_out(input, pending, used, sink);
+                    pending = used + header.total;
+                }
+                Ok(Fate::Replace) => {
+                    hand_out(input, pending, used, sink);
+                    sink.insert(&self.to_agent);
+                    self.to_agent.clear();
+                    pending = used + header.total;
+                }
+                Err(refusal) => break Err(refusal),
+            }
+            used += header.total;
+        };
+        hand_out(input, pending, used, sink);
+        result.map(|()| used)
+    }
+
+    pub(super) fn out_of_step() -> Refusal {
+        Refusal::Internal { what: "upstream's answer does not fit what was asked" }
+    }
+
+    /// Counts part of a message that passes by length alone.
+    fn pass_part(&mut self, part: &[u8]) {
+        use sha2::Digest as _;
+        self.passing.rest -= part.len();
+        if let Some(run) = self.passing.run.and_then(|key| self.runs.get_mut(key)) {
+            run.bytes += part.len() as u64;
+            if let Some(hash) = &mut run.digest {
+                hash.update(part);
+            }
+        }
+    }
+
+    fn begin_passing(&mut self, header: Header) -> Result<(), Refusal> {
+        let mut run = None;
+        match (header.tag, self.expected.front().map(|head| &head.kind)) {
+            (tag::ROW_DESCRIPTION, Some(Owed::Describe)) => {
+                self.expected.pop_front();
+            }
+            (tag::ROW_DESCRIPTION, Some(Owed::Query { .. })) => {}
+            (
+                tag::DATA_ROW | tag::COPY_DATA,
+                Some(Owed::Query { run: key, .. } | Owed::Execute { run: key, .. }),
+            ) => {
+                run = *key;
+            }
+            _ => return Err(Self::out_of_step()),
+        }
+        self.passing = Passing { rest: header.total, run };
+        Ok(())
+    }
+
+    /// A whole message other than rows and copied data.
+    fn whole(&mut self, frame: Frame<'_>, now_ns: u64) -> Result<Fate, Refusal> {
+        let body = frame.body();
+        match frame.tag {
+            tag::NOTICE | tag::NOTIFICATION => return Ok(Fate::Pass),
+            tag::PARAMETER_STATUS => {
+                if let Ok((name, value)) = backend::parameter_status(body) {
+                    self.settings.reported(name, value);
+                }
+                return Ok(Fate::Pass);
+            }
+            tag::ERROR => return self.error(frame, now_ns),
+            _ => {}
+        }
+        let Some(head) = self.expected.front() else {
+            return self.unexpected(frame, now_ns);
+        };
+        match (frame.tag, &head.kind) {
+            (_, Owed::Probe) => self.probe_answer(frame, now_ns),
+            (tag::PARSE_COMPLETE, Owed::Parse { ticket, name, run }) => {
+                let (ticket, name, run) = (*ticket, name.clone(), *run);
+                self.statements.confirm(ticket, &name);
+                self.complete(run, "PARSE", 0);
+                self.expected.pop_front();
+                self.release_run(run, now_ns);
+                Ok(Fate::Pass)
+            }
+            (tag::BIND_COMPLETE, Owed::Bind { ticket, portal, run }) => {
+                let (ticket, portal, run) = (*ticket, portal.clone(), *run);
+                let ended = self.portals.confirm(ticket, &portal);
+                self.release_portals(ended, now_ns);
+                self.expected.pop_front();
+                self.release_run(run, now_ns);
+                Ok(Fate::Pass)
+            }
+            (tag::CLOSE_COMPLETE, Owed::CloseStatement { ticket, name }) => {
+                let (ticket, name) = (*ticket, name.clone());
+                self.statements.confirm(ticket, &name);
+                self.expected.pop_front();
+                Ok(Fate::Pass)
+            }
+            (tag::CLOSE_COMPLETE, Owed::ClosePortal { ticket, name }) => {
+                let (ticket, name) = (*ticket, name.clone());
+                let ended = self.portals.confirm(ticket, &name);
+                self.release_portals(ended, now_ns);
+                self.expected.pop_front();
+                Ok(Fate::Pass)
+            }
+            (tag::PARAMETER_DESCRIPTION, Owed::Describe) => Ok(Fate::Pass),
+            (tag::NO_DATA, Owed::Describe) => {
+                self.expected.pop_front();
+                Ok(Fate::Pass)
+            }
+            (tag::COMMAND_COMPLETE | tag::EMPTY_QUERY, Owed::Execute { ticket, run }) => {
+                let (ticket, run) = (*ticket, *run);
+                self.step_complete(frame, run, ticket, now_ns)?;
+                self.expected.pop_front();
+                if let Some(run) = run {
+                    self.finish_completed(run, now_ns);
+                }
+                self.release_run(run, now_ns);
+                Ok(Fate::Pass)
+            }
+            (tag::COMMAND_COMPLETE | tag::EMPTY_QUERY, Owed::Query { ticket, run }) => {
+                let (ticket, run) = (*ticket, *run);
+                self.step_complete(frame, run, ticket, now_ns)?;
+                Ok(Fate::Pass)
+            }
+            (tag::PORTAL_SUSPENDED, Owed::Execute { run, .. }) => {
+                let run = *run;
+                if let Some(run) = run.and_then(|key| self.runs.get_mut(key)) {
+                    run.tag = "PORTAL SUSPENDED".to_owned();
+                    run.done = run.done.max(1);
+                }
+                self.expected.pop_front();
+                self.release_run(run, now_ns);
+                Ok(Fate::Pass)
+            }
+            (tag::COPY_IN, Owed::Query { .. } | Owed::Execute { .. }) => {
+                self.copy_begins();
+                Ok(Fate::Pass)
+            }
+            (tag::COPY_OUT | tag::COPY_DONE, Owed::Query { .. } | Owed::Execute { .. }) => Ok(Fate::Pass),
+            (tag::FUNCTION_CALL, Owed::FunctionCall { run }) => {
+                self.complete(*run, "FUNCTION CALL", 0);
+                Ok(Fate::Pass)
+            }
+            (tag::READY, Owed::Sync | Owed::Query { .. } | Owed::FunctionCall { .. }) => {
+                self.ready(body, now_ns)
+            }
+            (_, Owed::CopyEnd) => {
+                self.expected.pop_front();
+                self.whole(frame, now_ns)
+            }
+            _ => self.unexpected(frame, now_ns),
+        }
+    }
+
+    /// The only answer that may come although nothing seems to be owed: `ReadyForQuery` for a `Sync`
+    /// that upstream may or may not have read as part of a copy which failed.
+    fn unexpected(&mut self, frame: Frame<'_>, now_ns: u64) -> Result<Fate, Refusal> {
+        if frame.tag == tag::READY && self.swallowed > 0 {
+            self.swallowed -= 1;
+            self.expected.push_front(Expected { kind: Owed::Sync, substitute: None });
+            return self.ready(frame.body(), now_ns);
+        }
+        Err(Self::out_of_step())
+    }
+
+    /// One raw statement of a run completed.
+    fn step_complete(
+        &mut self,
+        frame: Frame<'_>,
+        run: Option<RunKey>,
+        ticket: u64,
+        now_ns: u64,
+    ) -> Result<(), Refusal> {
+        let (tag, rows) = if frame.tag == tag::COMMAND_COMPLETE {
+            backend::command_complete(frame.body()).map_err(|_| Self::out_of_step())?
+        } else {
+            ("", 0)
+        };
+        // The copy ended well, so upstream read every Sync among its data as part of it.
+        if tag.starts_with("COPY ") {
+            self.swallowed = 0;
+            self.copy_in = false;
+        }
+        let at = run.and_then(|key| self.runs.get(key)).map_or(0, |run| run.done);
+        self.complete(run, tag, rows);
+        if let Some(run) = run {
+            self.confirm_effects(run, at, ticket, tag == "ROLLBACK", now_ns);
+        }
+        Ok(())
+    }
+
+    /// Notes a completed part of a run.
+    fn complete(&mut self, run: Option<RunKey>, tag: &str, rows: u64) {
+        /// Keeps a text of a thousand statements from filling the ledger with tags.
+        const LONGEST_TAG: usize = 1000;
+        let Some(run) = run.and_then(|key| self.runs.get_mut(key)) else { return };
+        if run.tag == "PORTAL SUSPENDED" {
+            run.tag.clear();
+        }
+        if run.tag.len() + tag.len() < LONGEST_TAG {
+            if !run.tag.is_empty() && !tag.is_empty() {
+                run.tag.push_str("; ");
+            }
+            run.tag.push_str(tag);
+        } else if !run.tag.ends_with("..") {
+            run.tag.push_str("; ..");
+        }
+        run.rows += rows;
+        run.done += 1;
+    }
+
+    fn finish_completed(&mut self, run: RunKey, now_ns: u64) {
+        let Some((tag, shown)) = self.runs.get(run).map(|run| (run.tag.as_str().into(), run.shown.clone()))
+        else {
+            return;
+        };
+        self.remember(shown);
+        self.finish_run(run, Ending::Completed { tag }, now_ns);
+    }
+
+    /// Keeps a text for the reviewers of what may be held later in this transaction.
+    fn remember(&mut self, shown: crate::statement::SqlText) {
+        if self.transaction.len() == Self::TRANSACTION_KEPT {
+            self.transaction.pop_front();
+            self.transaction_earlier += 1;
+        }
+        self.transaction.push_back(shown);
+    }
+
+    /// Upstream asks for copy data. Every `Sync` that was forwarded before the copy's end is read as
+    /// part of the copy and not answered.
+    fn copy_begins(&mut self) {
+        let end = self.expected.iter().position(|owed| matches!(owed.kind, Owed::CopyEnd));
+        self.copy_in = end.is_none();
+        // Anything but a Sync among the data is an error, which upstream will tell.
+        while matches!(self.expected.get(1), Some(Expected { kind: Owed::Sync, .. })) {
+            self.expected.remove(1);
+            self.swallowed += 1;
+        }
+    }
+
+    pub(super) fn ready(&mut self, body: &[u8], now_ns: u64) -> Result<Fate, Refusal> {
+        let status = match body {
+            [byte] => TransactionStatus::from_byte(*byte),
+            _ => None,
+        };
+        let status = status.ok_or_else(Self::out_of_step)?;
+        self.status = status;
+        let head = self.expected.pop_front();
+        while matches!(self.expected.front(), Some(Expected { kind: Owed::CopyEnd, .. })) {
+            self.expected.pop_front();
+        }
+        self.synced = self.expected.is_empty();
+        self.copy_in = false;
+        match head.map(|head| head.kind) {
+            Some(Owed::Query { ticket, run }) => {
+                self.statements.confirm(ticket, &super::names::Name::new(b""));
+                if let Some(run) = run {
+                    let done = self.runs.get(run).map_or(0, |run| run.done);
+                    self.withdraw_effects(run, done, ticket, now_ns);
+                    self.finish_completed(run, now_ns);
+                }
+                self.release_run(run, now_ns);
+            }
+            Some(Owed::FunctionCall { run }) => {
+                if let Some(run) = run {
+                    self.finish_completed(run, now_ns);
+                }
+                self.release_run(run, now_ns);
+            }
+            _ => {}
+        }
+        self.settings.ready(status, self.failed);
+        self.failed = false;
+        if status == TransactionStatus::Idle {
+            // Portals end with their transaction; cursors may be WITH HOLD and are left to upstream.
+            let mut ended = self.portals.end_confirmed(|portal| !portal.cursor);
+            ended.extend(self.portals.end_unnamed(|portal| !portal.cursor));
+            self.release_portals(ended, now_ns);
+            self.transaction.clear();
+            self.transaction_earlier = 0;
+        }
+        if self.is_idle() {
+            self.became_idle(now_ns);
+        }
+        Ok(Fate::Pass)
+    }
+
+    fn error(&mut self, frame: Frame<'_>, now_ns: u64) -> Result<Fate, Refusal> {
+        let fields = Fields::read(frame.body()).map_err(|_| Self::out_of_step())?;
+        if fields.is_fatal() {
+            // The connection ends behind it; what was owed is settled when it does.
+            return Ok(Fate::Pass);
+        }
+        while matches!(self.expected.front(), Some(Expected { kind: Owed::CopyEnd, .. })) {
+            self.expected.pop_front();
+        }
+        self.failed = true;
+        self.copy_in = false;
+        let Some(head) = self.expected.front_mut() else {
+            return Err(Self::out_of_step());
+        };
+        let mut fate = Fate::Pass;
+        if let Some(substitute) = head.substitute.take()
+            && substitute.nonce.as_ref().is_none_or(|nonce| fields.message.contains(nonce.as_str()))
+        {
+            substitute.told.put(&mut self.to_agent);
+            fate = Fate::Replace;
+        }
+        let sqlstate = SqlState::new(fields.code).unwrap_or_else(SqlState::internal);
+        match &head.kind {
+            Owed::Probe => return self.probe_answer(frame, now_ns),
+            // A commit that fails at Sync, a Query that fails: ReadyForQuery follows without a skip.
+            Owed::Sync => {}
+            Owed::Query { ticket, run } => {
+                let (ticket, run) = (*ticket, *run);
+                if let Some(run) = run {
+                    let done = self.runs.get(run).map_or(0, |run| run.done);
+                    self.withdraw_effects(run, done, ticket, now_ns);
+                    self.finish_run(run, Ending::Failed { sqlstate }, now_ns);
+                }
+            }
+            Owed::FunctionCall { run } => {
+                if let Some(run) = *run {
+                    self.finish_run(run, Ending::Failed { sqlstate }, now_ns);
+                }
+            }
+            Owed::Parse { .. }
+            | Owed::Bind { .. }
+            | Owed::Describe
+            | Owed::Execute { .. }
+            | Owed::CloseStatement { .. }
+            | Owed::ClosePortal { .. }
+            | Owed::CopyEnd => self.skip_to_sync(sqlstate, now_ns),
+        }
+        Ok(fate)
+    }
+
+    /// An error in the extended protocol: the message that failed, and everything behind it up to
+    /// `Sync`, will not be answered any more.
+    fn skip_to_sync(&mut self, sqlstate: SqlState, now_ns: u64) {
+        let mut first = true;
+        loop {
+            match self.expected.front() {
+                None => {
+                    self.skipping = true;
+                    if self.is_deciding() || !self.unit.is_empty() {
+                        self.drop_skipped_unit(now_ns);
+                    }
+                    return;
+                }
+                Some(Expected { kind: Owed::Sync, .. }) => return,
+                Some(_) => {}
+            }
+            let Some(Expected { kind, .. }) = self.expected.pop_front() else { return };
+            let failed = first.then_some(sqlstate);
+            first = false;
+            self.settle_undone(kind, failed, now_ns);
+        }
+    }
+
+    /// What was owed will not come: `failed` says with which error, or it was skipped.
+    fn settle_undone(&mut self, kind: Owed, failed: Option<SqlState>, now_ns: u64) {
+        let end = |session: &mut Self, run: Option<RunKey>| {
+            if let (Some(run), Some(sqlstate)) = (run, failed) {
+                session.finish_run(run, Ending::Failed { sqlstate }, now_ns);
+            }
+            session.release_run(run, now_ns);
+        };
+        match kind {
+            Owed::Parse { ticket, name, run } => {
+                if failed.is_some() && name.is_unnamed() {
+                    // Even a failing Parse has removed the unnamed statement.
+                    self.statements.end_unnamed(|_| true);
+                }
+                self.statements.withdraw(ticket, &name);
+                end(self, run);
+            }
+            Owed::Bind { ticket, portal, run } => {
+                if failed.is_some() && portal.is_unnamed() {
+                    let ended = self.portals.end_unnamed(|_| true);
+                    self.release_portals(ended, now_ns);
+                }
+                let never = self.portals.withdraw(ticket, &portal);
+                self.release_portals(never, now_ns);
+                end(self, run);
+            }
+            Owed::Execute { ticket, run } => {
+                if let Some(run) = run {
+                    self.withdraw_effects(run, 0, ticket, now_ns);
+                }
+                end(self, run);
+            }
+            Owed::CloseStatement { ticket, name } => {
+                self.statements.withdraw(ticket, &name);
+            }
+            Owed::ClosePortal { ticket, name } => {
+                self.portals.withdraw(ticket, &name);
+            }
+            Owed::Query { ticket, run } => {
+                self.statements.withdraw(ticket, &super::names::Name::new(b""));
+                if let Some(run) = run {
+                    self.withdraw_effects(run, 0, ticket, now_ns);
+                }
+                end(self, run);
+            }
+            Owed::FunctionCall { run } => end(self, run),
+            Owed::Describe | Owed::Sync | Owed::CopyEnd | Owed::Probe => {}
+        }
+    }
+
+    /// The connection to upstream is gone. What was forwarded and not answered may or may not have
+    /// run; what is under decision is withdrawn.
+    pub fn upstream_gone(&mut self, now_ns: u64) {
+        if self.ended {
+            return;
+        }
+        self.ended = true;
+        self.drop_skipped_unit(now_ns);
+        let unknown: Vec<RunKey> = self
+            .expected
+            .iter()
+            .filter_map(|expected| {
+                let (Owed::Execute { run, .. } | Owed::Query { run, .. } | Owed::FunctionCall { run }) =
+                    expected.kind
+                else {
+                    return None;
+                };
+                run
+            })
+            .collect();
+        for run in unknown {
+            self.finish_run(run, Ending::Unknown, now_ns);
+        }
+        let left: Vec<RunKey> = self.runs.iter().map(|(key, _)| key).collect();
+        for run in left {
+            let ending = match self.runs.get(run) {
+                Some(run) if run.done > 0 => Ending::Completed { tag: run.tag.as_str().into() },
+                _ => Ending::NotExecuted,
+            };
+            self.finish_run(run, ending, now_ns);
+        }
+        self.runs.clear();
+        self.expected.clear();
+        if self.probe.take().is_some() {
+            self.outputs.push_back(Output::Probed(Err(ProbeFailed::Gone)));
+        }
+    }
+}
+
+fn hand_out(input: &[u8], from: usize, to: usize, sink: &mut impl Sink) {
+    if let Some(bytes) = input.get(from..to)
+        && !bytes.is_empty()
+    {
+        sink.pass(bytes);
+    }
+}

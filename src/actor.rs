@@ -146,6 +146,30 @@ impl AuthenticationMethod {
     }
 }
 
+/// How sure we must be of a reviewer, from least to most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Assurance {
+    /// An enrolled chat account or a personal token.
+    Click,
+    /// A console session with a recent sign-in.
+    Login,
+    /// A passkey or SSH signature over the request.
+    Signature,
+}
+
+impl Assurance {
+    /// The stable spelling.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Click => "click",
+            Self::Login => "login",
+            Self::Signature => "signature",
+        }
+    }
+}
+
 /// The way an answer came in. An account on a channel is never a person: people are reviewers, and
 /// one person answering on two channels is one voice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -14,8 +14,8 @@ use crate::policy::Approval;
 
 /// A way to reach reviewers.
 ///
-/// Both methods are called on the desk's own threads and must return at once: they put the notice
-/// into an outbox of the channel's own, which retries, orders and drops as its service needs.
+/// [`Channel::deliver`] must return at once: it puts the notice into an outbox of the channel's own,
+/// which retries, orders and drops as its service needs.
 pub trait Channel: Send + Sync {
     /// Which it is.
     fn name(&self) -> ChannelName;

@@ -30,6 +30,7 @@ use crate::classify::{Classification, SearchPath, SyntaxError};
 use crate::statement::{Digest, RuleName, Target};
 use crate::toml_reader::Problem;
 
+pub use crate::actor::Assurance;
 pub use cases::Case;
 pub use rule::Rule;
 
@@ -175,30 +176,6 @@ pub struct Denied {
     pub message: Option<String>,
     /// The policy set that was in force.
     pub policy: Digest,
-}
-
-/// How sure we must be of a reviewer, from least to most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Assurance {
-    /// An enrolled chat account or a personal token.
-    Click,
-    /// A console session with a recent sign-in.
-    Login,
-    /// A passkey or SSH signature over the request.
-    Signature,
-}
-
-impl Assurance {
-    /// The stable spelling.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Click => "click",
-            Self::Login => "login",
-            Self::Signature => "signature",
-        }
-    }
 }
 
 /// How many people of a group must approve.

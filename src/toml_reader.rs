@@ -163,10 +163,7 @@ impl<'a> Table<'a> {
             let near = asked.iter().find(|known| is_near(known, key));
             let hint = match near {
                 Some(near) => format!("; did you mean \"{near}\"?"),
-                None => format!(
-                    "; known keys are {}",
-                    asked.iter().copied().collect::<Vec<_>>().join(", ")
-                ),
+                None => format!("; known keys are {}", asked.iter().copied().collect::<Vec<_>>().join(", ")),
             };
             self.problems.push(
                 self.problems.line(name.span().start),
@@ -179,7 +176,8 @@ impl<'a> Table<'a> {
     /// Where `key` stands, or the table itself when it is not there.
     #[must_use]
     pub fn place_of(&self, key: &'static str) -> Place {
-        let line = self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(name, _)| name.span().start);
+        let line =
+            self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(name, _)| name.span().start);
         Place { line: line.map_or(self.place.line, |at| self.problems.line(at)), key: self.path(key) }
     }
 
@@ -233,7 +231,10 @@ impl<'a> Table<'a> {
         let at = self.text(key)?;
         let duration = parse_duration(&at.value);
         if duration.is_none() {
-            self.problem(key, format!("\"{}\" is not a length of time such as \"90s\", \"15m\" or \"2h\"", at.value));
+            self.problem(
+                key,
+                format!("\"{}\" is not a length of time such as \"90s\", \"15m\" or \"2h\"", at.value),
+            );
         }
         duration
     }
@@ -251,7 +252,10 @@ impl<'a> Table<'a> {
         };
         let mut texts = Vec::with_capacity(list.len());
         for (number, item) in list.iter().enumerate() {
-            let place = Place { line: self.problems.line(item.span().start), key: format!("{}[{number}]", place.key) };
+            let place = Place {
+                line: self.problems.line(item.span().start),
+                key: format!("{}[{number}]", place.key),
+            };
             match item.get_ref().as_str() {
                 Some(text) => texts.push(At { value: text.to_owned(), place }),
                 None => self.problems.add(&place, format!("must be text, not {}", item.get_ref().type_str())),
@@ -284,7 +288,12 @@ impl<'a> Table<'a> {
         self.items(key, list, &mut read)
     }
 
-    fn items<T>(&self, key: &'static str, list: &DeArray<'_>, read: &mut dyn FnMut(&Table<'_>) -> T) -> Vec<T> {
+    fn items<T>(
+        &self,
+        key: &'static str,
+        list: &DeArray<'_>,
+        read: &mut dyn FnMut(&Table<'_>) -> T,
+    ) -> Vec<T> {
         let mut values = Vec::with_capacity(list.len());
         for (number, item) in list.iter().enumerate() {
             let key = format!("{}[{number}]", self.path(key));
@@ -303,7 +312,12 @@ impl<'a> Table<'a> {
         values
     }
 
-    fn typed<T>(&self, key: &'static str, what: &str, read: impl FnOnce(&DeValue<'a>) -> Option<T>) -> Option<At<T>> {
+    fn typed<T>(
+        &self,
+        key: &'static str,
+        what: &str,
+        read: impl FnOnce(&DeValue<'a>) -> Option<T>,
+    ) -> Option<At<T>> {
         let value = self.value(key)?;
         let read = read(value.get_ref());
         if read.is_none() {

@@ -13,8 +13,8 @@ use crate::statement::Statement;
 pub(super) fn lines(before: &Statement, now: &Statement) -> Vec<Shown> {
     let mut lines = Vec::new();
     if let Some((was, is)) = text(&before.sql.to_display(), &now.sql.to_display()) {
-        lines.push(Shown::after("was: ", &Shown::line(&was)));
-        lines.push(Shown::after("is:  ", &Shown::line(&is)));
+        lines.push(Shown::after("was: ", &was));
+        lines.push(Shown::after("is:  ", &is));
     } else if before.sql != now.sql {
         // Bytes that are no UTF-8 look alike once they are replaced for display.
         lines.push(Shown::line("the texts differ in bytes that are not valid UTF-8"));
@@ -36,7 +36,7 @@ pub(super) fn lines(before: &Statement, now: &Statement) -> Vec<Shown> {
 }
 
 /// The middle in which two texts differ, with one word of what they share on either side.
-fn text(before: &str, now: &str) -> Option<(String, String)> {
+fn text(before: &str, now: &str) -> Option<(Shown, Shown)> {
     if before == now {
         return None;
     }
@@ -49,9 +49,9 @@ fn text(before: &str, now: &str) -> Option<(String, String)> {
     let end = same_end.saturating_sub(2);
     let middle = |tokens: &[&str]| {
         let kept = tokens.get(start..tokens.len().saturating_sub(end)).unwrap_or_default();
-        let before = if start > 0 { "… " } else { "" };
-        let after = if end > 0 { " …" } else { "" };
-        format!("{before}{}{after}", kept.concat().trim())
+        let before = if start > 0 { "⟨…⟩ " } else { "" };
+        let after = if end > 0 { " ⟨…⟩" } else { "" };
+        Shown::between(before, &Shown::line(kept.concat().trim()), after)
     };
     Some((middle(&was), middle(&is)))
 }
@@ -62,11 +62,7 @@ fn tokens(text: &str) -> Vec<&str> {
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         let word = |c: char| c.is_alphanumeric() || c == '_';
-        let len = if word(first) {
-            rest.find(|c| !word(c)).unwrap_or(rest.len())
-        } else {
-            first.len_utf8()
-        };
+        let len = if word(first) { rest.find(|c| !word(c)).unwrap_or(rest.len()) } else { first.len_utf8() };
         let (token, after) = rest.split_at(len);
         tokens.push(token);
         rest = after;
@@ -90,13 +86,13 @@ mod tests {
     fn what_changed_is_shown_as_it_was_and_as_it_is() {
         assert_eq!(
             difference("delete from t where id = 1 and x", "delete from t where id = 1 or 1 = 1 and x"),
-            ["was: … 1 and x", "is:  … 1 or 1 = 1 and x"]
+            ["was: ⟨…⟩ 1 and ⟨…⟩", "is:  ⟨…⟩ 1 or 1 = 1 and ⟨…⟩"]
         );
         assert!(difference("select 1", "select 1").is_empty());
     }
 
     #[test]
     fn repeated_words_are_not_counted_twice() {
-        assert_eq!(difference("a a", "a a a"), ["was: a a", "is:  a a a"]);
+        assert_eq!(difference("a a", "a a a"), ["was: ⟨…⟩ a", "is:  ⟨…⟩ a a"]);
     }
 }

@@ -114,7 +114,8 @@ impl Document {
             draft.identity.agent.name, draft.classification.class, draft.target.upstream
         );
         let mut sections = vec![section(SectionId::Statement, "Statement", Body::Sql(request.shown_sql()))];
-        let mut add = |id, title, body: Option<Body>| sections.extend(body.map(|body| section(id, title, body)));
+        let mut add =
+            |id, title, body: Option<Body>| sections.extend(body.map(|body| section(id, title, body)));
         add(SectionId::Parameters, "Bound values", parameters(draft));
         add(SectionId::Effects, "What it does", effects(draft));
         add(SectionId::Reasons, "Why it is held", reasons(draft));
@@ -185,7 +186,12 @@ fn effects(draft: &Draft) -> Option<Body> {
     let text = sql.to_display();
     let mut lines = Vec::new();
     let mut say = |line: String| lines.push(Shown::line(&line));
-    say(format!("{} bytes, {} lines, sent as {}", sql.len(), text.lines().count(), draft.statement.via.as_str()));
+    say(format!(
+        "{} bytes, {} lines, sent as {}",
+        sql.len(),
+        text.lines().count(),
+        draft.statement.via.as_str()
+    ));
     if classification.redacted_sql.is_some() {
         say("secrets in the text are hidden here; the digest covers them".to_owned());
     }
@@ -264,9 +270,8 @@ fn target(draft: &Draft) -> Vec<Fact> {
         fact("role", draft.target.role.as_str()),
         fact("session", draft.session.to_string()),
     ];
-    facts.extend(
-        draft.seal.settings.iter().map(|(name, value)| fact("setting", format!("{name} = {value}"))),
-    );
+    facts
+        .extend(draft.seal.settings.iter().map(|(name, value)| fact("setting", format!("{name} = {value}"))));
     facts
 }
 

@@ -259,6 +259,17 @@ impl Grant {
     pub fn expires(&self) -> Timestamp {
         self.expires
     }
+
+    /// A grant out of thin air, for tests of what consumes grants.
+    #[cfg(test)]
+    pub(crate) fn for_test(
+        seal: Seal,
+        request: RequestId,
+        approvals: Vec<Review>,
+        expires: Timestamp,
+    ) -> Self {
+        Self { seal, request, approvals, expires }
+    }
 }
 
 /// Why an answer did not count. Everything here may be shown to the reviewer.
@@ -279,6 +290,9 @@ pub enum VerdictError {
         /// Why.
         why: NotAllowed,
     },
+    /// They were a reviewer when they signed in, and are none now.
+    #[error("you are not enrolled as a reviewer")]
+    NotEnrolled,
     /// They saw another statement than the one that waits.
     #[error("what you were shown is not what is waiting; reload and read it again")]
     DigestMismatch,
@@ -348,6 +362,15 @@ impl Considered {
     pub fn grants(&self) -> bool {
         self.effect == Effect::Grants
     }
+
+    /// The number of the escalation that it brings into force, from 0.
+    #[must_use]
+    pub fn next_step(&self) -> Option<usize> {
+        match self.effect {
+            Effect::Escalates { steps } => steps.checked_sub(1),
+            Effect::Counts | Effect::Grants | Effect::Denies => None,
+        }
+    }
 }
 
 /// A held statement.
@@ -387,6 +410,12 @@ impl Hold {
     #[must_use]
     pub fn steps(&self) -> usize {
         self.steps
+    }
+
+    /// Where it stood when something last happened to it.
+    #[must_use]
+    pub fn state(&self) -> &HoldState {
+        &self.state
     }
 
     /// Where it stands at `now`. What is past its deadline is expired even if no timer has fired
@@ -481,7 +510,10 @@ impl Hold {
         let effect = match verdict {
             Verdict::Approve => {
                 if reply.assurance < terms.assurance {
-                    return Err(VerdictError::AssuranceTooLow { needed: terms.assurance, had: reply.assurance });
+                    return Err(VerdictError::AssuranceTooLow {
+                        needed: terms.assurance,
+                        had: reply.assurance,
+                    });
                 }
                 let mut approvers = self.approvers(people);
                 approvers.push(reply.by.clone());

@@ -242,7 +242,7 @@ mod tests {
         let asked = [seat("dba", 1), seat("security", 1)];
         let both = person("bob", &["dba", "security"]);
 
-        assert!(!is_met(&asked, &[both.clone()]));
+        assert!(!is_met(&asked, std::slice::from_ref(&both)));
         assert!(!is_met(&asked, &[both.clone(), both]));
     }
 

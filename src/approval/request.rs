@@ -282,7 +282,17 @@ impl Request {
             return Err(BadDraft::SealDiffers);
         }
         let expires_at = later(now, waiting_time(&draft)?);
-        Ok(Self { id, words: words(&digest), digest, opened_at: now, expires_at, checkpoint, past, last_approved, draft })
+        Ok(Self {
+            id,
+            words: words(&digest),
+            digest,
+            opened_at: now,
+            expires_at,
+            checkpoint,
+            past,
+            last_approved,
+            draft,
+        })
     }
 
     /// Whether no session waits: the statement failed at once and runs when it is retried.

@@ -74,7 +74,13 @@ impl Shown {
     /// Our own words followed by shown ones. `ours` must not hold anything that came from outside.
     #[must_use]
     pub(super) fn after(ours: &str, shown: &Self) -> Self {
-        Self(format!("{ours}{}", shown.0))
+        Self::between(ours, shown, "")
+    }
+
+    /// Shown words between our own.
+    #[must_use]
+    pub(super) fn between(before: &str, shown: &Self, after: &str) -> Self {
+        Self(format!("{before}{}{after}", shown.0))
     }
 
     /// The same on one line.
@@ -215,7 +221,8 @@ fn is_invisible(c: char) -> bool {
     match c {
         '⟨' | '⟩' | '⇥' => true,
         // Letters and symbols that are drawn as nothing.
-        '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{2800}' | '\u{3164}' | '\u{FFA0}' | '\u{FFFC}' => true,
+        '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{2800}' | '\u{3164}' | '\u{FFA0}'
+        | '\u{FFFC}' => true,
         // Variation selectors and language tags, assigned or not.
         '\u{FE00}'..='\u{FE0F}' | '\u{E0000}'..='\u{E0FFF}' => true,
         '"' | '\'' | '\\' => false,
@@ -288,7 +295,8 @@ mod tests {
 
     #[test]
     fn ordinary_sql_is_shown_as_it_is() {
-        let sql = "SELECT name, \"Größe\" FROM kunden\n  WHERE stadt = 'Москва' -- it's fine\n    AND x <> 1;";
+        let sql =
+            "SELECT name, \"Größe\" FROM kunden\n  WHERE stadt = 'Москва' -- it's fine\n    AND x <> 1;";
 
         assert_eq!(shown(sql), sql);
     }
@@ -344,7 +352,10 @@ mod tests {
 
     #[test]
     fn one_line_stays_one_line() {
-        assert_eq!(Shown::line("nightly\n\nAPPROVED by bob").0, "nightly⟨line break⟩⟨line break⟩APPROVED by bob");
+        assert_eq!(
+            Shown::line("nightly\n\nAPPROVED by bob").0,
+            "nightly⟨line break⟩⟨line break⟩APPROVED by bob"
+        );
     }
 
     proptest! {

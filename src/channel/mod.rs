@@ -8,14 +8,17 @@
 use std::sync::Arc;
 
 pub use crate::actor::ChannelName;
+use crate::actor::GroupName;
 use crate::approval::json::ReceiptJson;
 use crate::approval::{HoldState, Request, Review};
 use crate::policy::Approval;
+use crate::statement::RequestId;
 
 /// A way to reach reviewers.
 ///
 /// [`Channel::deliver`] must return at once: it puts the notice into an outbox of the channel's own,
-/// which retries, orders and drops as its service needs.
+/// which retries, orders and drops as its service needs. It may be told the same thing twice, when
+/// it was too slow to hear everything in between; a notice about a request replaces earlier ones.
 pub trait Channel: Send + Sync {
     /// Which it is.
     fn name(&self) -> ChannelName;
@@ -33,8 +36,13 @@ pub trait Channel: Send + Sync {
 #[derive(Clone, Debug)]
 pub enum Notice {
     /// A request waits: show its card.
-    Opened(Arc<Request>),
-    /// Another, identical request waits behind a card that is shown already.
+    Opened {
+        /// The request.
+        request: Arc<Request>,
+        /// Identical requests that wait behind it.
+        behind: usize,
+    },
+    /// The number of identical requests that wait behind a card has changed.
     Joined {
         /// The request whose card is shown.
         request: Arc<Request>,
@@ -54,10 +62,10 @@ pub enum Notice {
     Escalated {
         /// The request.
         request: Arc<Request>,
-        /// How many steps are in force.
-        steps: usize,
+        /// The group that may answer from now on.
+        to: GroupName,
     },
-    /// It ended, or was granted.
+    /// It was granted, or ended.
     Ended {
         /// The request.
         request: Arc<Request>,
@@ -71,19 +79,25 @@ pub enum Notice {
         /// What it did.
         receipt: ReceiptJson,
     },
+    /// A request of an earlier run of the proxy was closed as withdrawn; its card may still be shown.
+    LeftOver {
+        /// Its id, which is all that is known of it here.
+        id: RequestId,
+    },
 }
 
 impl Notice {
     /// The request it is about.
     #[must_use]
-    pub fn request(&self) -> &Arc<Request> {
+    pub fn id(&self) -> RequestId {
         match self {
-            Self::Opened(request)
+            Self::Opened { request, .. }
             | Self::Joined { request, .. }
             | Self::Reviewed { request, .. }
             | Self::Escalated { request, .. }
             | Self::Ended { request, .. }
-            | Self::Ran { request, .. } => request,
+            | Self::Ran { request, .. } => request.id,
+            Self::LeftOver { id } => *id,
         }
     }
 }

@@ -64,7 +64,8 @@ impl ScramVerifier {
     /// from one.
     #[must_use]
     pub fn mock(secret: &[u8; 32], name: &str, iterations: u32) -> Self {
-        let part = |what: &str| hmac(secret, &[b"countersign/mock/v1\0", what.as_bytes(), b"\0", name.as_bytes()]);
+        let part =
+            |what: &str| hmac(secret, &[b"countersign/mock/v1\0", what.as_bytes(), b"\0", name.as_bytes()]);
         let [salt @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = part("salt");
         Self { iterations, salt: salt.to_vec(), stored_key: part("stored"), server_key: part("server") }
     }

@@ -211,7 +211,10 @@ fn conflicts(agents: &[AgentEntry], reviewers: &[ReviewerEntry]) -> Vec<Conflict
             if let Some(place) = people.insert(folded.clone(), number)
                 && place != number
             {
-                conflict(format!("\"{name}\" is a name of reviewer \"{}\" as well; one person is one reviewer", other(place)));
+                conflict(format!(
+                    "\"{name}\" is a name of reviewer \"{}\" as well; one person is one reviewer",
+                    other(place)
+                ));
             }
             if agent_names.contains_key(&folded) {
                 conflict(format!("\"{name}\" is the name of an agent; an agent cannot answer requests"));
@@ -219,7 +222,11 @@ fn conflicts(agents: &[AgentEntry], reviewers: &[ReviewerEntry]) -> Vec<Conflict
         }
         for account in &entry.slack {
             if let Some(place) = accounts.insert(account, number) {
-                conflict(format!("the Slack account {} is that of reviewer \"{}\" as well", account.user, other(place)));
+                conflict(format!(
+                    "the Slack account {} is that of reviewer \"{}\" as well",
+                    account.user,
+                    other(place)
+                ));
             }
         }
         for token in &entry.tokens {

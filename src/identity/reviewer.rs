@@ -29,12 +29,10 @@ impl ReviewerIdentity for PersonalTokens {
         let shown = SecretHash::of(token);
         // Every token is compared, whichever fits: how long it takes tells nothing.
         let mut place = u64::MAX;
-        let mut number: u64 = 0;
-        for entry in directory.reviewers() {
+        for (number, entry) in (0_u64..).zip(directory.reviewers()) {
             for known in &entry.tokens {
                 place.conditional_assign(&number, known.same(&shown));
             }
-            number += 1;
         }
         let nobody: Choice = place.ct_eq(&u64::MAX);
         if nobody.into() {

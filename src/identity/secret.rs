@@ -54,7 +54,7 @@ pub fn random<const N: usize>() -> [u8; N] {
 #[must_use]
 pub fn generate(kind: Kind) -> Zeroizing<String> {
     let bytes = Zeroizing::new(random::<32>());
-    Zeroizing::new(format!("{}{}", kind.prefix(), URL_SAFE_NO_PAD.encode(&*bytes)))
+    Zeroizing::new(format!("{}{}", kind.prefix(), URL_SAFE_NO_PAD.encode(*bytes)))
 }
 
 /// SHA-256 of a secret. A slow hash would add nothing: there are 256 random bits to guess.

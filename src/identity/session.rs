@@ -97,7 +97,8 @@ impl ConsoleSessions {
     }
 
     fn is_over(&self, session: &Open, now: Timestamp) -> bool {
-        passed(session.used, now) >= self.lifetimes.idle || passed(session.signed_in, now) >= self.lifetimes.absolute
+        passed(session.used, now) >= self.lifetimes.idle
+            || passed(session.signed_in, now) >= self.lifetimes.absolute
     }
 }
 

@@ -161,7 +161,8 @@ impl Expect {
         }
         let rules: Vec<&str> = decision.rules().into_iter().map(RuleName::as_str).collect();
         if let Some(rule) = &self.rule {
-            let met = if rule.as_str() == DEFAULT_RULE { rules.is_empty() } else { rules.contains(&rule.as_str()) };
+            let met =
+                if rule.as_str() == DEFAULT_RULE { rules.is_empty() } else { rules.contains(&rule.as_str()) };
             if !met {
                 let by = if rules.is_empty() { "no rule".to_owned() } else { rules.join(", ") };
                 failures.push(format!("expected it from rule {rule}, got it from {by}"));

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::rule::{ClassSet, HoldTerms, Matched, Rule, Then};
-use super::{Allowed, Approval, Assurance, Decision, Denied, Escalation, InTransaction, Policy, Subject, Terms};
+use super::{
+    Allowed, Approval, Assurance, Decision, Denied, Escalation, InTransaction, Policy, Subject, Terms,
+};
 use crate::actor::GroupName;
 use crate::classify::StatementClass;
 use crate::statement::RuleName;
@@ -43,7 +45,11 @@ impl Policy {
             }
         }
         if let Some(Rule { name, then: Then::Deny { message }, .. }) = denied {
-            return Decision::Deny(Denied { rule: name.clone(), message: message.clone(), policy: self.digest });
+            return Decision::Deny(Denied {
+                rule: name.clone(),
+                message: message.clone(),
+                policy: self.digest,
+            });
         }
         if !holding.is_empty() {
             return Decision::Hold(self.terms(&holding, subject));
@@ -55,7 +61,10 @@ impl Policy {
             return Decision::Invalid(super::InvalidText { error: error.clone(), policy: self.digest });
         }
         if allowed.is_some() || !classification.class.is_privileged() {
-            return Decision::Allow(Allowed { rule: allowed.map(|rule| rule.name.clone()), policy: self.digest });
+            return Decision::Allow(Allowed {
+                rule: allowed.map(|rule| rule.name.clone()),
+                policy: self.digest,
+            });
         }
         Decision::Hold(self.terms(&[], subject))
     }
@@ -149,7 +158,12 @@ fn escalations(parts: &[&HoldTerms], asked: &[Vec<Approval>]) -> Vec<Escalation>
             let soonest = |part: &&HoldTerms| {
                 part.escalate.iter().filter(|(_, group)| group == to).map(|(after, _)| *after).min()
             };
-            if let Some(after) = insisting.iter().map(soonest).collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max()) {
+            if let Some(after) = insisting
+                .iter()
+                .map(soonest)
+                .collect::<Option<Vec<_>>>()
+                .and_then(|all| all.into_iter().max())
+            {
                 steps.push((after, to.clone(), group.clone()));
             }
         }

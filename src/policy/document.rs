@@ -110,7 +110,8 @@ fn read_rule(file: &Arc<str>, table: &Table<'_>, problems: &Problems) -> Option<
         }
     };
     if !matches!(then, Then::Hold(_)) {
-        for key in ["approvals", "reason", "assurance", "expires", "escalate", "hold_in_transaction", "defer"] {
+        for key in ["approvals", "reason", "assurance", "expires", "escalate", "hold_in_transaction", "defer"]
+        {
             if table.has(key) {
                 table.problem(key, format!("means nothing in a rule that says \"{}\"", then.as_str()));
             }
@@ -122,14 +123,23 @@ fn read_rule(file: &Arc<str>, table: &Table<'_>, problems: &Problems) -> Option<
     if then == Then::Allow {
         check_allow(table, &when);
     }
-    Some(Rule { name: RuleName::new(name?.value), when, then, file: file.clone(), place: table.place().clone() })
+    Some(Rule {
+        name: RuleName::new(name?.value),
+        when,
+        then,
+        file: file.clone(),
+        place: table.place().clone(),
+    })
 }
 
 /// What an allow must not say.
 fn check_allow(table: &Table<'_>, when: &When) {
     let Some(classes) = &when.classes else { return };
     if classes.contains(&StatementClass::Invalid) {
-        table.problem("when", "a text that is no SQL cannot be allowed: nobody knows what upstream would make of it");
+        table.problem(
+            "when",
+            "a text that is no SQL cannot be allowed: nobody knows what upstream would make of it",
+        );
     }
     let opaque = [StatementClass::Admin, StatementClass::Code, StatementClass::ServerIo];
     if let Some(class) = opaque.into_iter().find(|class| classes.contains(class))
@@ -193,8 +203,7 @@ fn read_glob(text: &str) -> Result<Glob, String> {
 }
 
 fn read_hold(table: &Table<'_>, problems: &Problems) -> HoldTerms {
-    let approvals: Vec<Approval> =
-        table.tables("approvals", read_approval).into_iter().flatten().collect();
+    let approvals: Vec<Approval> = table.tables("approvals", read_approval).into_iter().flatten().collect();
     if table.has("approvals") && approvals.is_empty() {
         table.problem("approvals", "asks nobody; leave it out to ask the default reviewers");
     }
@@ -243,7 +252,10 @@ fn read_hold(table: &Table<'_>, problems: &Problems) -> HoldTerms {
             text => match parse_duration(text) {
                 Some(limit) => Some(InTransaction::Wait(limit)),
                 None => {
-                    problems.add(&at.place, format!("\"{text}\" is not \"refuse\" or a length of time such as \"2m\""));
+                    problems.add(
+                        &at.place,
+                        format!("\"{text}\" is not \"refuse\" or a length of time such as \"2m\""),
+                    );
                     None
                 }
             },
@@ -313,7 +325,10 @@ fn read_expect(table: &Table<'_>, problems: &Problems) -> Option<Expect> {
     let then = table.required_text("then").and_then(|at| {
         let then = ExpectedThen::from_name(&at.value);
         if then.is_none() {
-            problems.add(&at.place, format!("\"{}\" is not \"allow\", \"hold\", \"deny\" or \"refuse\"", at.value));
+            problems.add(
+                &at.place,
+                format!("\"{}\" is not \"allow\", \"hold\", \"deny\" or \"refuse\"", at.value),
+            );
         }
         then
     });
@@ -325,8 +340,7 @@ fn read_expect(table: &Table<'_>, problems: &Problems) -> Option<Expect> {
             None
         }
     });
-    let groups = table.texts("groups").map(|groups| {
-        groups.into_iter().map(|at| GroupName::new(at.value)).collect()
-    });
+    let groups =
+        table.texts("groups").map(|groups| groups.into_iter().map(|at| GroupName::new(at.value)).collect());
     Some(Expect { then: then?, rule, class, groups })
 }

@@ -6,9 +6,9 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
-use jiff::Timestamp;
 
 /// A window that comes back every week.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +49,8 @@ impl Hours {
         if from == until && from != Time::midnight() {
             return Err(format!("\"{times}\" begins and ends at the same time"));
         }
-        let zone = TimeZone::get(zone).map_err(|_| format!("\"{zone}\" is not a time zone such as \"Europe/Berlin\""))?;
+        let zone = TimeZone::get(zone)
+            .map_err(|_| format!("\"{zone}\" is not a time zone such as \"Europe/Berlin\""))?;
         Ok(Self { text: words.join(" "), days, from, until, zone })
     }
 
@@ -120,7 +121,6 @@ fn parse_time(text: &str) -> Result<Time, String> {
     let (hour, minute) = (hour.parse().map_err(|_| wrong())?, minute.parse().map_err(|_| wrong())?);
     Time::new(hour, minute, 0, 0).map_err(|_| wrong())
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -154,6 +154,12 @@ pub struct Allowed {
 }
 
 impl Allowed {
+    /// An allowance out of thin air, for tests of what consumes them.
+    #[cfg(test)]
+    pub(crate) fn for_test(rule: Option<RuleName>, policy: Digest) -> Self {
+        Self { rule, policy }
+    }
+
     /// The rule that allowed it; `None` where the class is simply not held by default.
     #[must_use]
     pub fn rule(&self) -> Option<&RuleName> {

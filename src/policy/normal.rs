@@ -113,7 +113,13 @@ fn normal_rule<'a>(rule: &'a Rule, defaults: &Defaults) -> NormalRule<'a> {
         Then::Deny { message } => (message.as_deref(), None),
         Then::Hold(terms) => (None, Some(normal_hold(terms, defaults))),
     };
-    NormalRule { name: rule.name.as_str(), when: normal_when(&rule.when), then: rule.then.as_str(), message, hold }
+    NormalRule {
+        name: rule.name.as_str(),
+        when: normal_when(&rule.when),
+        then: rule.then.as_str(),
+        message,
+        hold,
+    }
 }
 
 fn normal_when(when: &When) -> NormalWhen {

@@ -54,7 +54,9 @@ impl Glob {
     /// Whether every name that matches `other` surely matches this; says `false` when unsure.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        self.is_any() || self == other || (other.is_literal() && other.parts.iter().all(|name| self.matches(name)))
+        self.is_any()
+            || self == other
+            || (other.is_literal() && other.parts.iter().all(|name| self.matches(name)))
     }
 }
 
@@ -94,7 +96,9 @@ impl TablePattern {
         };
         let (table, rest) = part(rest)?;
         if !rest.is_empty() {
-            return Err(format!("\"{text}\" has more than a schema and a table; put names with dots in double quotes"));
+            return Err(format!(
+                "\"{text}\" has more than a schema and a table; put names with dots in double quotes"
+            ));
         }
         Ok(Self { schema, table })
     }
@@ -171,10 +175,13 @@ mod tests {
 
     #[test]
     fn stars_stand_for_any_run_of_characters() {
-        for (pattern, name) in [("*", ""), ("*", "x"), ("pii*", "pii"), ("*_bot", "a_bot"), ("a*b*c", "abbbc"), ("a*a", "aa")] {
+        for (pattern, name) in
+            [("*", ""), ("*", "x"), ("pii*", "pii"), ("*_bot", "a_bot"), ("a*b*c", "abbbc"), ("a*a", "aa")]
+        {
             assert!(Glob::new(pattern).matches(name), "{pattern} {name}");
         }
-        for (pattern, name) in [("a*a", "a"), ("pii", "PII"), ("a*b*c", "acb"), ("", "x"), ("*ab*ab*", "ab")] {
+        for (pattern, name) in [("a*a", "a"), ("pii", "PII"), ("a*b*c", "acb"), ("", "x"), ("*ab*ab*", "ab")]
+        {
             assert!(!Glob::new(pattern).matches(name), "{pattern} {name}");
         }
     }

@@ -164,7 +164,8 @@ impl Rule {
         if self.when.in_transaction.is_some_and(|wanted| wanted != subject.in_transaction) {
             return Matched::No("in_transaction");
         }
-        if self.when.hours.as_ref().is_some_and(|hours| !hours.iter().any(|hours| hours.contain(subject.now))) {
+        if self.when.hours.as_ref().is_some_and(|hours| !hours.iter().any(|hours| hours.contain(subject.now)))
+        {
             return Matched::No("hours");
         }
         match &self.when.tables {

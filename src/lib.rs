@@ -14,5 +14,6 @@ pub mod proxy;
 pub mod refusal;
 pub mod session;
 pub mod statement;
+pub mod toml_reader;
 pub mod web;
 pub mod wire;

@@ -1,1 +1,670 @@
 //! The life of one held statement, from `Waiting` to exactly one ending.
+//!
+//! ```text
+//!             enough approvals                    handed to a session      the session says it ran
+//!   Waiting ───────────────────▶ Granted (unused) ─────────────▶ Granted (handed out) ──▶ Executed
+//!      │  one denial                    │ grant's life over            │ session gone
+//!      ├────────────▶ Denied            ├──────────────▶ Expired       └──────────▶ Withdrawn
+//!      │  deadline                      │ withdrawn
+//!      ├────────────▶ Expired           └──────────────▶ Withdrawn
+//!      │  agent cancelled, hung up, ..
+//!      └────────────▶ Withdrawn
+//! ```
+//!
+//! A hold never reads a clock and never talks to a channel or the ledger: the caller hands in what
+//! happened and when, and acts on the state that comes back. That keeps every race between
+//! "approve", "expire" and "agent hung up" a unit test.
+//!
+//! A verdict is applied in two steps, so that it can be recorded before it takes effect:
+//! [`Hold::consider`] says what an answer would do and changes nothing; [`Hold::on_verdict`] does it.
+//!
+//! The invariant this module exists for: a [`Grant`] is created in one place,
+//! [`Hold::on_verdict`], at most once per hold, only while it waits, and it names the digest of what
+//! the reviewers saw. It cannot be cloned, and it leaves the hold once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::quorum::{self, NotAllowed};
+use super::request::{Request, Seal, later};
+use crate::actor::{AgentName, ChannelName, PersonName, Reviewer, ReviewerId};
+use crate::policy::{Approval, Assurance};
+use crate::statement::{Digest, RequestId};
+
+/// A reviewer's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Let it run.
+    Approve,
+    /// Do not let it run.
+    Deny,
+    /// Ask the next group now.
+    Escalate,
+}
+
+impl Verdict {
+    /// The stable spelling.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Approve => "approve",
+            Self::Deny => "deny",
+            Self::Escalate => "escalate",
+        }
+    }
+}
+
+/// One answer as it reaches the hold: who says so, how sure we are of them, and what they saw.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The person, as enrolled now.
+    pub by: Arc<Reviewer>,
+    /// How sure we are of them.
+    pub assurance: Assurance,
+    /// The way the answer came.
+    pub channel: ChannelName,
+    /// Digest of the statement that they were shown.
+    pub digest: Digest,
+    /// Why, in their words.
+    pub reason: Option<String>,
+    /// When it was put before their eyes, where the channel knows.
+    pub displayed_at: Option<Timestamp>,
+}
+
+/// Who people are at this moment. Answers given earlier are judged by it too: somebody who has
+/// left the group, or become an owner, since they approved is not counted.
+pub trait People {
+    /// The reviewer as enrolled now.
+    fn reviewer(&self, id: &ReviewerId) -> Option<Arc<Reviewer>>;
+    /// The owners of an agent as configured now.
+    fn owners(&self, agent: &AgentName) -> Vec<PersonName>;
+}
+
+/// An answer that counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Review {
+    /// Who.
+    pub reviewer: ReviewerId,
+    /// What they said.
+    pub verdict: Verdict,
+    /// How sure we were of them.
+    pub assurance: Assurance,
+    /// The way it came.
+    pub channel: ChannelName,
+    /// Why, in their words.
+    pub reason: Option<String>,
+    /// When.
+    pub at: Timestamp,
+    /// Digest of what they saw.
+    pub digest: Digest,
+    /// An approval so soon after it was shown that it cannot have been read.
+    pub quick: bool,
+}
+
+/// An approval sooner than this after it was shown is flagged.
+const QUICK: SignedDuration = SignedDuration::from_secs(3);
+/// The longest reason, in characters.
+const LONGEST_REASON: usize = 2_000;
+
+/// Where a hold stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HoldState {
+    /// People are being asked.
+    Waiting,
+    /// Enough of them approved.
+    Granted {
+        /// Until when the grant may be used.
+        until: Timestamp,
+        /// A session has it. From then on only that session can say how it ended.
+        handed_out: bool,
+    },
+    /// Somebody said no.
+    Denied {
+        /// Who.
+        by: ReviewerId,
+        /// What they want the agent to know.
+        message: Option<String>,
+    },
+    /// Nobody answered in time, or the grant was not used in time.
+    Expired,
+    /// The agent cancelled or went away, or the session changed.
+    Withdrawn {
+        /// In one lower-case phrase.
+        reason: &'static str,
+    },
+    /// The grant was used.
+    Executed,
+}
+
+impl HoldState {
+    /// The stable spelling.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Granted { .. } => "granted",
+            Self::Denied { .. } => "denied",
+            Self::Expired => "expired",
+            Self::Withdrawn { .. } => "withdrawn",
+            Self::Executed => "executed",
+        }
+    }
+
+    /// Whether nothing more can happen.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Waiting | Self::Granted { .. } => false,
+            Self::Denied { .. } | Self::Expired | Self::Withdrawn { .. } | Self::Executed => true,
+        }
+    }
+}
+
+/// Permission to forward one statement, once: made by [`Hold::on_verdict`] and nowhere else, not
+/// clonable, consumed by value when the statement is forwarded.
+#[derive(Debug)]
+pub struct Grant {
+    seal: Seal,
+    request: RequestId,
+    approvals: Vec<Review>,
+    expires: Timestamp,
+}
+
+/// Why a grant does not cover what is about to be forwarded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Misfit {
+    /// Its life is over.
+    #[error("the grant has expired")]
+    Expired,
+    /// Other bytes, parameters or types.
+    #[error("the statement differs from the approved one")]
+    Statement,
+    /// Another agent.
+    #[error("the grant belongs to another agent")]
+    Agent,
+    /// Another session.
+    #[error("the grant belongs to another session")]
+    Session,
+    /// Another upstream, database or role.
+    #[error("the grant is for another {what}")]
+    Target {
+        /// Which of them.
+        what: &'static str,
+    },
+    /// Something in the session changed what the statement means.
+    #[error("the setting \"{name}\" has changed since the request was opened")]
+    Setting {
+        /// The first that differs.
+        name: Arc<str>,
+    },
+}
+
+impl Grant {
+    /// Whether it covers `seal` at `now`. A deferred grant names no session and fits any session of
+    /// its agent; everything else must be equal.
+    pub fn fits(&self, seal: &Seal, now: Timestamp) -> Result<(), Misfit> {
+        if now >= self.expires {
+            return Err(Misfit::Expired);
+        }
+        if self.seal.statement != seal.statement {
+            return Err(Misfit::Statement);
+        }
+        if self.seal.agent != seal.agent {
+            return Err(Misfit::Agent);
+        }
+        if self.seal.session.is_some() && self.seal.session != seal.session {
+            return Err(Misfit::Session);
+        }
+        let targets = [
+            ("upstream", self.seal.upstream == seal.upstream),
+            ("database", self.seal.database == seal.database),
+            ("role", self.seal.role == seal.role),
+        ];
+        if let Some((what, _)) = targets.into_iter().find(|(_, same)| !same) {
+            return Err(Misfit::Target { what });
+        }
+        let names = self.seal.settings.keys().chain(seal.settings.keys());
+        for name in names {
+            if self.seal.settings.get(name) != seal.settings.get(name) {
+                return Err(Misfit::Setting { name: name.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// The request it came from.
+    #[must_use]
+    pub fn request(&self) -> RequestId {
+        self.request
+    }
+
+    /// What it covers.
+    #[must_use]
+    pub fn seal(&self) -> &Seal {
+        &self.seal
+    }
+
+    /// The approvals that it rests on.
+    #[must_use]
+    pub fn approvals(&self) -> &[Review] {
+        &self.approvals
+    }
+
+    /// Until when it may be used.
+    #[must_use]
+    pub fn expires(&self) -> Timestamp {
+        self.expires
+    }
+
+    /// A grant out of thin air, for tests of what consumes grants.
+    #[cfg(test)]
+    pub(crate) fn for_test(
+        seal: Seal,
+        request: RequestId,
+        approvals: Vec<Review>,
+        expires: Timestamp,
+    ) -> Self {
+        Self { seal, request, approvals, expires }
+    }
+}
+
+/// Why an answer did not count. Everything here may be shown to the reviewer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VerdictError {
+    /// No such request, or it ended so long ago that only the ledger knows it.
+    #[error("no such request")]
+    Unknown,
+    /// It is over.
+    #[error("too late: the request is {} already", .state.as_str())]
+    TooLate {
+        /// How it stands.
+        state: HoldState,
+    },
+    /// This person may not.
+    #[error("{why}")]
+    NotAllowed {
+        /// Why.
+        why: NotAllowed,
+    },
+    /// They were a reviewer when they signed in, and are none now.
+    #[error("you are not enrolled as a reviewer")]
+    NotEnrolled,
+    /// They saw another statement than the one that waits.
+    #[error("what you were shown is not what is waiting; reload and read it again")]
+    DigestMismatch,
+    /// The rule wants a reason.
+    #[error("this request needs a reason with the answer")]
+    ReasonRequired,
+    /// The reason is too long to be shown and stored whole.
+    #[error("the reason is longer than {limit} characters")]
+    ReasonTooLong {
+        /// The most there may be.
+        limit: usize,
+    },
+    /// We are not sure enough of them for this request.
+    #[error("this request needs {}; you answered by {}", .needed.as_str(), .had.as_str())]
+    AssuranceTooLow {
+        /// What the rule asks for.
+        needed: Assurance,
+        /// What they came with.
+        had: Assurance,
+    },
+    /// They gave this answer before.
+    #[error("you have answered already")]
+    AlreadyAnswered,
+    /// Everybody there is to ask is being asked.
+    #[error("there is nobody further to ask")]
+    NoFurtherStep,
+    /// The ledger could not write the answer down, so it did not happen.
+    #[error("the ledger cannot write, so the answer does not count; try again")]
+    Unrecorded,
+}
+
+impl From<NotAllowed> for VerdictError {
+    fn from(why: NotAllowed) -> Self {
+        Self::NotAllowed { why }
+    }
+}
+
+/// What an answer would do. Made by [`Hold::consider`], applied by [`Hold::on_verdict`]; between the
+/// two it is written into the ledger.
+#[derive(Debug)]
+pub struct Considered {
+    review: Review,
+    effect: Effect,
+    /// Whose approvals the quorum rests on, should this complete it.
+    counted: Vec<ReviewerId>,
+    request: RequestId,
+    revision: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    Counts,
+    Grants,
+    Denies,
+    Escalates { steps: usize },
+}
+
+impl Considered {
+    /// The review to record.
+    #[must_use]
+    pub fn review(&self) -> &Review {
+        &self.review
+    }
+
+    /// Whether it completes the quorum.
+    #[must_use]
+    pub fn grants(&self) -> bool {
+        self.effect == Effect::Grants
+    }
+
+    /// The number of the escalation that it brings into force, from 0.
+    #[must_use]
+    pub fn next_step(&self) -> Option<usize> {
+        match self.effect {
+            Effect::Escalates { steps } => steps.checked_sub(1),
+            Effect::Counts | Effect::Grants | Effect::Denies => None,
+        }
+    }
+}
+
+/// A held statement.
+#[derive(Debug)]
+pub struct Hold {
+    request: Arc<Request>,
+    state: HoldState,
+    reviews: Vec<Review>,
+    /// How many escalations were announced. More may be due by the clock.
+    steps: usize,
+    /// Made and not yet handed out.
+    grant: Option<Grant>,
+    /// Counts changes, so that what was considered for one state is never applied to another.
+    revision: u64,
+}
+
+impl Hold {
+    /// A hold that waits.
+    #[must_use]
+    pub fn new(request: Arc<Request>) -> Self {
+        Self { request, state: HoldState::Waiting, reviews: Vec::new(), steps: 0, grant: None, revision: 0 }
+    }
+
+    /// What reviewers are shown.
+    #[must_use]
+    pub fn request(&self) -> &Arc<Request> {
+        &self.request
+    }
+
+    /// The answers that counted, in order.
+    #[must_use]
+    pub fn reviews(&self) -> &[Review] {
+        &self.reviews
+    }
+
+    /// How many escalations were announced so far.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Where it stood when something last happened to it.
+    #[must_use]
+    pub fn state(&self) -> &HoldState {
+        &self.state
+    }
+
+    /// Where it stands at `now`. What is past its deadline is expired even if no timer has fired
+    /// yet, so an outcome never depends on how busy the runtime was.
+    #[must_use]
+    pub fn state_at(&self, now: Timestamp) -> HoldState {
+        match &self.state {
+            HoldState::Waiting if now >= self.request.expires_at => HoldState::Expired,
+            HoldState::Granted { until, handed_out: false } if now >= *until => HoldState::Expired,
+            HoldState::Waiting
+            | HoldState::Granted { .. }
+            | HoldState::Denied { .. }
+            | HoldState::Expired
+            | HoldState::Withdrawn { .. }
+            | HoldState::Executed => self.state.clone(),
+        }
+    }
+
+    /// Who is still missing at `now`, by group.
+    #[must_use]
+    pub fn missing_at(&self, people: &dyn People, now: Timestamp) -> Vec<Approval> {
+        let seats = quorum::seats(&self.request.draft.terms, self.steps_at(now));
+        quorum::missing(&seats, &self.approvers(people))
+    }
+
+    /// What is asked at `now`, escalations included.
+    #[must_use]
+    pub fn seats_at(&self, now: Timestamp) -> Vec<quorum::Seats> {
+        quorum::seats(&self.request.draft.terms, self.steps_at(now))
+    }
+
+    /// When the clock will next change something, if it will.
+    #[must_use]
+    pub fn next_change(&self) -> Option<Timestamp> {
+        match &self.state {
+            HoldState::Waiting => {
+                let step = self.request.draft.terms.escalate.get(self.steps);
+                let step = step.map(|step| later(self.request.opened_at, step.after));
+                Some(step.map_or(self.request.expires_at, |step| step.min(self.request.expires_at)))
+            }
+            HoldState::Granted { until, handed_out: false } => Some(*until),
+            HoldState::Granted { handed_out: true, .. }
+            | HoldState::Denied { .. }
+            | HoldState::Expired
+            | HoldState::Withdrawn { .. }
+            | HoldState::Executed => None,
+        }
+    }
+
+    /// Says what an answer would do at `now`, and changes nothing.
+    pub fn consider(
+        &self,
+        verdict: Verdict,
+        reply: &Reply,
+        people: &dyn People,
+        now: Timestamp,
+    ) -> Result<Considered, VerdictError> {
+        let state = self.state_at(now);
+        if state != HoldState::Waiting {
+            return Err(VerdictError::TooLate { state });
+        }
+        let terms = &self.request.draft.terms;
+        let agent = &self.request.draft.identity.agent;
+        let owners = people.owners(&agent.name);
+        let steps = self.steps_at(now);
+        let seats = quorum::seats(terms, steps);
+        match verdict {
+            Verdict::Approve => quorum::may_approve(&reply.by, agent, &owners, &seats)?,
+            // Those who would be asked later may say no, or hurry things along to their turn, now.
+            Verdict::Escalate => {
+                quorum::may_approve(&reply.by, agent, &owners, &quorum::seats(terms, usize::MAX))?;
+            }
+            Verdict::Deny => quorum::may_deny(&reply.by, agent, &owners, &quorum::seats(terms, usize::MAX))?,
+        }
+        if reply.digest != self.request.digest {
+            return Err(VerdictError::DigestMismatch);
+        }
+        let reason = self.reason_for(verdict, reply)?;
+        let said_before = |wanted: Verdict| {
+            self.reviews.iter().any(|review| {
+                review.verdict == wanted
+                    && people.reviewer(&review.reviewer).map_or_else(
+                        || reply.by.is(&review.reviewer.as_str().into()),
+                        |before| quorum::same_person(&before, &reply.by),
+                    )
+            })
+        };
+        if said_before(verdict) {
+            return Err(VerdictError::AlreadyAnswered);
+        }
+        let mut counted = Vec::new();
+        let effect = match verdict {
+            Verdict::Approve => {
+                if reply.assurance < terms.assurance {
+                    return Err(VerdictError::AssuranceTooLow {
+                        needed: terms.assurance,
+                        had: reply.assurance,
+                    });
+                }
+                let mut approvers = self.approvers(people);
+                approvers.push(reply.by.clone());
+                counted = approvers.iter().map(|reviewer| reviewer.id.clone()).collect();
+                if quorum::is_met(&seats, &approvers) { Effect::Grants } else { Effect::Counts }
+            }
+            Verdict::Deny => Effect::Denies,
+            Verdict::Escalate if steps >= terms.escalate.len() => return Err(VerdictError::NoFurtherStep),
+            Verdict::Escalate => Effect::Escalates { steps: steps + 1 },
+        };
+        let shown_since = reply.displayed_at.filter(|at| *at <= now).unwrap_or(self.request.opened_at);
+        let shown_for = now.duration_since(shown_since.max(self.request.opened_at));
+        Ok(Considered {
+            review: Review {
+                reviewer: reply.by.id.clone(),
+                verdict,
+                assurance: reply.assurance,
+                channel: reply.channel,
+                reason,
+                at: now,
+                digest: reply.digest,
+                quick: verdict == Verdict::Approve && shown_for < QUICK,
+            },
+            effect,
+            counted,
+            request: self.request.id,
+            revision: self.revision,
+        })
+    }
+
+    /// Applies what was considered. This is the only place where a [`Grant`] is made.
+    #[must_use]
+    pub fn on_verdict(self, considered: Considered) -> Self {
+        // What was considered for another hold, or before something else happened, is void.
+        if considered.request != self.request.id
+            || considered.revision != self.revision
+            || self.state_at(considered.review.at) != HoldState::Waiting
+        {
+            return self;
+        }
+        let Considered { review, effect, counted, .. } = considered;
+        let at = review.at;
+        let mut hold = self.changed();
+        match effect {
+            Effect::Counts => {}
+            Effect::Escalates { steps } => hold.steps = steps,
+            Effect::Denies => {
+                hold.state =
+                    HoldState::Denied { by: review.reviewer.clone(), message: review.reason.clone() };
+            }
+            Effect::Grants => {
+                let until = later(at, hold.request.grant_life());
+                let approvals = hold
+                    .reviews
+                    .iter()
+                    .chain([&review])
+                    .filter(|review| review.verdict == Verdict::Approve && counted.contains(&review.reviewer))
+                    .cloned()
+                    .collect();
+                hold.state = HoldState::Granted { until, handed_out: false };
+                hold.grant = Some(Grant {
+                    seal: hold.request.draft.seal.clone(),
+                    request: hold.request.id,
+                    approvals,
+                    expires: until,
+                });
+            }
+        }
+        hold.reviews.push(review);
+        hold
+    }
+
+    /// Lets the clock do its work: escalations that are due, expiry of the hold or of its grant.
+    #[must_use]
+    pub fn on_time(self, now: Timestamp) -> Self {
+        let state = self.state_at(now);
+        let steps = if state == HoldState::Waiting { self.steps_at(now) } else { self.steps };
+        if state == self.state && steps == self.steps {
+            return self;
+        }
+        let expired = state == HoldState::Expired;
+        let hold = self.changed();
+        Self { state, steps, grant: if expired { None } else { hold.grant }, ..hold }
+    }
+
+    /// Ends it for a reason that is nobody's verdict. What has ended stays as it ended.
+    #[must_use]
+    pub fn on_withdrawn(self, reason: &'static str) -> Self {
+        if self.state.is_final() {
+            return self;
+        }
+        Self { state: HoldState::Withdrawn { reason }, grant: None, ..self.changed() }
+    }
+
+    /// The session that has the grant says that the statement ran.
+    #[must_use]
+    pub fn on_ran(self) -> Self {
+        match self.state {
+            HoldState::Granted { handed_out: true, .. } => {
+                Self { state: HoldState::Executed, ..self.changed() }
+            }
+            // Nobody has a grant: nothing of this hold can have run.
+            HoldState::Granted { handed_out: false, .. }
+            | HoldState::Waiting
+            | HoldState::Denied { .. }
+            | HoldState::Expired
+            | HoldState::Withdrawn { .. }
+            | HoldState::Executed => self,
+        }
+    }
+
+    /// Hands the grant out, once, while it lives.
+    pub fn take_grant(&mut self, now: Timestamp) -> Option<Grant> {
+        let HoldState::Granted { until, handed_out: false } = self.state_at(now) else { return None };
+        let grant = self.grant.take()?;
+        self.state = HoldState::Granted { until, handed_out: true };
+        self.revision += 1;
+        Some(grant)
+    }
+
+    fn changed(self) -> Self {
+        Self { revision: self.revision + 1, ..self }
+    }
+
+    /// The escalations in force at `now`: those that were announced, and those that are due.
+    fn steps_at(&self, now: Timestamp) -> usize {
+        let waited = Duration::try_from(now.duration_since(self.request.opened_at)).unwrap_or_default();
+        let due = self.request.draft.terms.escalate.iter().take_while(|step| step.after <= waited).count();
+        self.steps.max(due)
+    }
+
+    /// The people whose approvals still count.
+    fn approvers(&self, people: &dyn People) -> Vec<Arc<Reviewer>> {
+        let agent = &self.request.draft.identity.agent;
+        let owners = people.owners(&agent.name);
+        self.reviews
+            .iter()
+            .filter(|review| review.verdict == Verdict::Approve)
+            .filter_map(|review| people.reviewer(&review.reviewer))
+            .filter(|reviewer| !quorum::is_owner(reviewer, agent, &owners))
+            .collect()
+    }
+
+    fn reason_for(&self, verdict: Verdict, reply: &Reply) -> Result<Option<String>, VerdictError> {
+        let reason = reply.reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
+        if reason.is_some_and(|reason| reason.chars().count() > LONGEST_REASON) {
+            return Err(VerdictError::ReasonTooLong { limit: LONGEST_REASON });
+        }
+        if reason.is_none() && self.request.draft.terms.reason_required && verdict != Verdict::Escalate {
+            return Err(VerdictError::ReasonRequired);
+        }
+        Ok(reason.map(str::to_owned))
+    }
+}

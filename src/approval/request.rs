@@ -1,13 +1,21 @@
-//! The request: one document about one held statement, from which every channel renders.
+//! The request: everything that is known about one held statement.
+//!
+//! It is made in one place, [`Request::open`], which refuses a draft whose [`Seal`] speaks of
+//! something else than the statement it shows: what reviewers read and what their grant covers must
+//! not be two things. How it is laid out for people is [`document`](super::document)'s business.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest as _, Sha256};
 
-use crate::actor::{AgentIdentity, AgentName, Claims, DatabaseName, RoleName, UpstreamName};
-use crate::classify::Classification;
-use crate::policy::Terms;
+use super::words::words;
+use crate::actor::{AgentIdentity, AgentName, Claims, DatabaseName, ReviewerId, RoleName, UpstreamName};
+use crate::classify::{Classification, StatementClass};
+use crate::policy::{InTransaction, Terms};
 use crate::statement::{Digest, RequestId, SessionId, Statement, Target, TransactionStatus};
 
 /// Everything that a grant covers besides its expiry: if any of it differs when the statement is
@@ -31,8 +39,54 @@ pub struct Seal {
     pub settings: BTreeMap<Arc<str>, Arc<str>>,
 }
 
+impl Seal {
+    /// SHA-256 of everything sealed. The encoding, all integers big-endian, `text` being a u64
+    /// length and that many bytes:
+    ///
+    /// ```text
+    /// "countersign/seal/v1" 0x00  statement digest (32 bytes)
+    /// text agent   u8 1 + session UUID (16 bytes) | u8 0 when deferred
+    /// text upstream   text database   text role
+    /// u32 number of settings, per setting, by name: text name, text value
+    /// ```
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let mut hash = Sha256::new();
+        let text = |hash: &mut Sha256, text: &str| {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        };
+        hash.update(b"countersign/seal/v1\0");
+        hash.update(self.statement.as_bytes());
+        text(&mut hash, self.agent.as_str());
+        match &self.session {
+            Some(session) => {
+                hash.update([1]);
+                hash.update(session.0.as_bytes());
+            }
+            None => hash.update([0]),
+        }
+        for name in [self.upstream.as_str(), self.database.as_str(), self.role.as_str()] {
+            text(&mut hash, name);
+        }
+        hash.update((self.settings.len() as u32).to_be_bytes());
+        for (name, value) in &self.settings {
+            text(&mut hash, name);
+            text(&mut hash, value);
+        }
+        Digest::from_bytes(hash.finalize().into())
+    }
+
+    /// The seal with the session left out: what two requests have in common when they ask for the
+    /// same thing, and what a deferred hold is claimed by.
+    #[must_use]
+    pub fn without_session(&self) -> Self {
+        Self { session: None, ..self.clone() }
+    }
+}
+
 /// What a reviewer should know of the transaction that a statement waits in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct TransactionView {
     /// Upstream's status when the hold opened; `None` when upstream was still busy.
     pub status: Option<TransactionStatus>,
@@ -46,6 +100,75 @@ pub struct TransactionView {
 impl TransactionView {
     /// How many statements of a transaction are shown.
     pub const KEPT: usize = 20;
+}
+
+impl fmt::Debug for TransactionView {
+    /// Prints counts: the statements are SQL, which never belongs into a log line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ran = self.statements.len() as u64 + self.earlier;
+        write!(f, "TransactionView {{ status: {:?}, ran: {ran} }}", self.status)
+    }
+}
+
+/// What upstream says about the statement without running it. All of it is optional: it is asked
+/// on another connection, under a time limit, and only where asking runs no unknown code.
+#[derive(Clone, Default, PartialEq)]
+pub struct Insight {
+    /// The planner's estimate.
+    pub plan: Option<PlanView>,
+    /// The tables it touches.
+    pub tables: Vec<TableView>,
+    /// Locks that its transaction holds already, in words (`RowExclusiveLock on public.orders`).
+    pub locks: Vec<String>,
+    /// The agent's recent statements, newest first.
+    pub recent: Vec<RecentStatement>,
+}
+
+impl fmt::Debug for Insight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Insight {{ tables: {}, recent: {} }}", self.tables.len(), self.recent.len())
+    }
+}
+
+/// What `EXPLAIN` estimates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanView {
+    /// Rows it would return or change.
+    pub rows: f64,
+    /// The planner's total cost.
+    pub cost: f64,
+    /// The plan as text.
+    pub text: String,
+}
+
+/// One table that a statement touches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableView {
+    /// `schema.table`
+    pub name: String,
+    /// Size on disk, with indexes and TOAST.
+    pub bytes: Option<u64>,
+    /// Rows, as the statistics estimate them.
+    pub rows: Option<u64>,
+}
+
+/// A statement that the agent ran a short while ago.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RecentStatement {
+    /// When.
+    pub at: Timestamp,
+    /// Its class.
+    pub class: StatementClass,
+    /// Its text.
+    pub sql: String,
+    /// How it ended, in a few words (`SELECT 3`, `42501`).
+    pub ended: String,
+}
+
+impl fmt::Debug for RecentStatement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RecentStatement {{ at: {}, class: {} }}", self.at, self.class)
+    }
 }
 
 /// The tree head that was current when a request was shown, so that a chat message or a page is
@@ -79,10 +202,26 @@ pub struct Draft {
     pub transaction: TransactionView,
     /// Who must answer, and how.
     pub terms: Terms,
+    /// What upstream says about it.
+    pub insight: Insight,
 }
 
-/// The document about one held statement. Immutable once opened; what people answered is in the
-/// [`Hold`](super::Hold).
+/// An earlier request of this agent with the same fingerprint: what was asked before, in other
+/// values or the same, and what people said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// The request.
+    pub request: RequestId,
+    /// When it ended.
+    pub at: Timestamp,
+    /// How it ended: `granted`, `denied`, ..
+    pub ended: &'static str,
+    /// Who decided.
+    pub by: Vec<ReviewerId>,
+}
+
+/// One held statement and all that is known about it. Immutable once opened; what people answered
+/// is in the [`Hold`](super::Hold).
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Its id; people use its code.
@@ -99,4 +238,103 @@ pub struct Request {
     pub expires_at: Timestamp,
     /// The ledger's tree head when it was opened.
     pub checkpoint: Option<TreeHead>,
+    /// What was said about the same fingerprint before, newest first.
+    pub past: Vec<Past>,
+    /// The statement of the newest of them that was approved, to show what is different now.
+    pub last_approved: Option<Statement>,
+}
+
+/// Why a draft cannot become a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadDraft {
+    /// The seal names another statement, agent, session or target than the draft: a bug, and a
+    /// dangerous one.
+    #[error("the seal does not speak of the statement that is shown")]
+    SealDiffers,
+    /// The rule forbids waiting inside a transaction.
+    #[error("the terms forbid to wait inside a transaction")]
+    InTransaction,
+}
+
+/// How long a grant lives whose session is waiting for it: long enough to ask upstream once more
+/// whether the session is still what it was, not long enough to be kept for later.
+const GRANT_OF_A_WAITING_SESSION: Duration = Duration::from_secs(60);
+
+impl Request {
+    /// Opens a request at `now`.
+    pub fn open(
+        id: RequestId,
+        draft: Draft,
+        now: Timestamp,
+        checkpoint: Option<TreeHead>,
+        past: Vec<Past>,
+        last_approved: Option<Statement>,
+    ) -> Result<Self, BadDraft> {
+        let digest = draft.statement.digest();
+        let seal = &draft.seal;
+        let speaks_of_it = seal.statement == digest
+            && seal.agent == draft.identity.agent.name
+            && seal.upstream == draft.target.upstream
+            && seal.database == draft.target.database
+            && seal.role == draft.target.role
+            && seal.session.is_none_or(|session| session == draft.session);
+        if !speaks_of_it || seal.session.is_none() != draft.terms.defer {
+            return Err(BadDraft::SealDiffers);
+        }
+        let expires_at = later(now, waiting_time(&draft)?);
+        Ok(Self {
+            id,
+            words: words(&digest),
+            digest,
+            opened_at: now,
+            expires_at,
+            checkpoint,
+            past,
+            last_approved,
+            draft,
+        })
+    }
+
+    /// Whether no session waits: the statement failed at once and runs when it is retried.
+    #[must_use]
+    pub fn is_deferred(&self) -> bool {
+        self.draft.seal.session.is_none()
+    }
+
+    /// How long a grant for it lives unused.
+    #[must_use]
+    pub fn grant_life(&self) -> Duration {
+        if self.is_deferred() {
+            self.draft.terms.expires
+        } else {
+            self.draft.terms.expires.min(GRANT_OF_A_WAITING_SESSION)
+        }
+    }
+
+    /// The text that may be shown and stored: passwords replaced.
+    #[must_use]
+    pub fn shown_sql(&self) -> super::visible::Shown {
+        match &self.draft.classification.redacted_sql {
+            Some(redacted) => super::visible::Shown::of(redacted),
+            None => super::visible::Shown::of_bytes(self.draft.statement.sql.as_bytes()),
+        }
+    }
+}
+
+/// How long `draft` may wait. Inside an open transaction it keeps locks, so the limit is shorter
+/// there; what upstream has not answered yet counts as open.
+fn waiting_time(draft: &Draft) -> Result<Duration, BadDraft> {
+    let terms = &draft.terms;
+    if terms.defer || draft.transaction.status == Some(TransactionStatus::Idle) {
+        return Ok(terms.expires);
+    }
+    match terms.in_transaction {
+        InTransaction::Wait(limit) => Ok(terms.expires.min(limit)),
+        InTransaction::Refuse => Err(BadDraft::InTransaction),
+    }
+}
+
+/// `now + by`, or the end of time.
+pub(crate) fn later(now: Timestamp, by: Duration) -> Timestamp {
+    SignedDuration::try_from(by).ok().and_then(|by| now.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
 }

@@ -4,15 +4,122 @@
 //! add up. A class that is held by default and that no rule speaks of is held; a rule that cannot
 //! be evaluated holds.
 //!
+//! - [`document`]: the file format. - [`rule`]: one rule, and whether it speaks of a statement.
+//! - [`pattern`], [`hours`]: what its conditions are made of. - [`decide`]: all rules together.
+//! - [`normal`]: the set in one spelling, and its digest. - [`cases`]: the tests a set carries.
+//! - [`lint`]: rules that cannot be what their author meant.
+//!
 //! The invariant this module exists for: an [`Allowed`] is made in one place, [`Policy::decide`],
 //! and without one (or a grant) nothing can be forwarded.
+
+pub mod cases;
+pub mod decide;
+pub mod document;
+pub mod hours;
+pub mod lint;
+pub mod normal;
+pub mod pattern;
+pub mod rule;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::actor::GroupName;
-use crate::statement::{Digest, RuleName};
+use crate::actor::{Agent, GroupName};
+use crate::classify::{Classification, SearchPath, SyntaxError};
+use crate::statement::{Digest, RuleName, Target};
+use crate::toml_reader::Problem;
+
+pub use crate::actor::Assurance;
+pub use cases::Case;
+pub use rule::Rule;
+
+/// What is wrong with a policy file.
+pub type PolicyError = Problem;
+
+/// A loaded set of rules. Immutable: a changed file makes another set.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Sorted by name.
+    rules: Vec<Rule>,
+    cases: Vec<Case>,
+    defaults: Defaults,
+    digest: Digest,
+}
+
+/// What holds where no rule says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// Who is asked.
+    pub reviewers: GroupName,
+    /// How long a statement waits, and how long an unused grant lives.
+    pub expires: Duration,
+    /// What happens inside an open transaction.
+    pub in_transaction: InTransaction,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            reviewers: "dba".into(),
+            expires: Duration::from_secs(15 * 60),
+            in_transaction: InTransaction::Wait(Duration::from_secs(2 * 60)),
+        }
+    }
+}
+
+/// What is decided about: one statement of one agent at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Who asks.
+    pub agent: &'a Agent,
+    /// Where it would run.
+    pub target: &'a Target,
+    /// What it does.
+    pub classification: &'a Classification,
+    /// Where its unqualified names are looked up.
+    pub search_path: &'a SearchPath,
+    /// A transaction is open, or may be.
+    pub in_transaction: bool,
+    /// The agent asks for a deferred hold (`countersign.hold = defer`).
+    pub claimed_defer: bool,
+    /// The moment.
+    pub now: jiff::Timestamp,
+}
+
+impl Policy {
+    /// Reads a set from the texts of its files, given as (file name, text). Everything that is wrong
+    /// with any of them is reported at once.
+    pub fn load(files: &[(String, String)], defaults: Defaults) -> Result<Self, Vec<PolicyError>> {
+        let (rules, cases) = document::read(files)?;
+        let digest = normal::digest(&rules, &defaults);
+        Ok(Self { rules, cases, defaults, digest })
+    }
+
+    /// Digest of everything in the set that decides; see [`normal`].
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The rules, sorted by name.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The cases that its files carry.
+    #[must_use]
+    pub fn cases(&self) -> &[Case] {
+        &self.cases
+    }
+
+    /// What holds where no rule says otherwise.
+    #[must_use]
+    pub fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+}
 
 /// Policy's answer for one statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +130,18 @@ pub enum Decision {
     Hold(Terms),
     /// Refuse it.
     Deny(Denied),
+    /// Refuse it as what it is: no SQL. It is never forwarded, because upstream's grammar may be
+    /// another one than ours.
+    Invalid(InvalidText),
+}
+
+/// A text that Postgres's grammar rejects and that no rule wants to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidText {
+    /// What the grammar says.
+    pub error: SyntaxError,
+    /// The policy set that was in force.
+    pub policy: Digest,
 }
 
 /// Proof that policy allowed a statement without asking anybody.
@@ -35,6 +154,12 @@ pub struct Allowed {
 }
 
 impl Allowed {
+    /// An allowance out of thin air, for tests of what consumes them.
+    #[cfg(test)]
+    pub(crate) fn for_test(rule: Option<RuleName>, policy: Digest) -> Self {
+        Self { rule, policy }
+    }
+
     /// The rule that allowed it; `None` where the class is simply not held by default.
     #[must_use]
     pub fn rule(&self) -> Option<&RuleName> {
@@ -59,30 +184,6 @@ pub struct Denied {
     pub policy: Digest,
 }
 
-/// How sure we must be of a reviewer, from least to most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Assurance {
-    /// An enrolled chat account or a personal token.
-    Click,
-    /// A console session with a recent sign-in.
-    Login,
-    /// A passkey or SSH signature over the request.
-    Signature,
-}
-
-impl Assurance {
-    /// The stable spelling.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Click => "click",
-            Self::Login => "login",
-            Self::Signature => "signature",
-        }
-    }
-}
-
 /// How many people of a group must approve.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -105,6 +206,9 @@ pub struct Escalation {
     pub after: Duration,
     /// The group that may then answer in place of those asked first.
     pub to: GroupName,
+    /// The groups it may answer for. An escalation of one rule never weakens another rule: a group
+    /// is listed here only when every rule that asks it agrees to this step.
+    pub stands_in_for: Vec<GroupName>,
 }
 
 /// What a hold inside an open transaction may do, because it keeps locks while a human thinks.

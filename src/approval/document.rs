@@ -1,0 +1,397 @@
+//! The request laid out for people: one model, which every channel renders and none adds to.
+//!
+//! A [`Document`] is sections of facts, lines and one block of SQL, in the order in which a reviewer
+//! should read them. Every value is a [`Shown`]; what the agent says about itself stands in a section
+//! of its own that is marked as a claim. A channel keeps the order, puts SQL into plain-text
+//! elements only, and leaves out a section only together with the Approve button.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::difference;
+use super::parameter::{self, ShownParameter};
+use super::request::{Draft, Request};
+use super::visible::Shown;
+use crate::policy::{Approval, Escalation};
+use crate::statement::{Digest, TransactionStatus};
+
+/// A request, laid out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Document {
+    /// The code people use.
+    pub code: String,
+    /// One line: agent, class, upstream.
+    pub title: Shown,
+    /// The digest that a verdict must name.
+    pub digest: Digest,
+    /// Four words of it.
+    pub words: [&'static str; 4],
+    /// What is to be read, in order.
+    pub sections: Vec<Section>,
+}
+
+/// One part of a document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Section {
+    /// A stable name.
+    pub id: SectionId,
+    /// The heading.
+    pub title: &'static str,
+    /// These are the agent's own words: nobody checked them.
+    pub claimed: bool,
+    /// What it says.
+    pub body: Body,
+}
+
+/// The sections there are, in the order in which they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SectionId {
+    /// The text of the statement, whole.
+    Statement,
+    /// Its bound values.
+    Parameters,
+    /// What it consists of and what it does to which objects.
+    Effects,
+    /// Why it is held.
+    Reasons,
+    /// Who asks, as far as it was proved.
+    Agent,
+    /// What the agent says about itself.
+    Claims,
+    /// Where it would run.
+    Target,
+    /// The transaction around it.
+    Transaction,
+    /// What upstream expects of it.
+    Plan,
+    /// What was said about its like before.
+    Past,
+    /// What the agent ran before.
+    Recent,
+    /// Who must answer, and until when.
+    Answer,
+    /// What the answer is bound to.
+    Proof,
+}
+
+/// What a section says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Body {
+    /// Names and values.
+    Facts(Vec<Fact>),
+    /// SQL. For plain-text elements only.
+    Sql(Shown),
+    /// Bound values.
+    Parameters(Vec<ShownParameter>),
+    /// Lines of text.
+    Lines(Vec<Shown>),
+}
+
+/// A name and a value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fact {
+    /// The name, ours.
+    pub label: &'static str,
+    /// The value.
+    pub value: Shown,
+}
+
+fn fact(label: &'static str, value: impl AsRef<str>) -> Fact {
+    Fact { label, value: Shown::line(value.as_ref()) }
+}
+
+impl Document {
+    /// Lays `request` out.
+    #[must_use]
+    pub fn of(request: &Request) -> Self {
+        let draft = &request.draft;
+        let title = format!(
+            "{} asks to run {} on {}",
+            draft.identity.agent.name, draft.classification.class, draft.target.upstream
+        );
+        let mut sections = vec![section(SectionId::Statement, "Statement", Body::Sql(request.shown_sql()))];
+        let mut add =
+            |id, title, body: Option<Body>| sections.extend(body.map(|body| section(id, title, body)));
+        add(SectionId::Parameters, "Bound values", parameters(draft));
+        add(SectionId::Effects, "What it does", effects(draft));
+        add(SectionId::Reasons, "Why it is held", reasons(draft));
+        add(SectionId::Agent, "Who asks", Some(Body::Facts(agent(draft))));
+        add(SectionId::Claims, "What the agent says about itself (nobody checked this)", claims(draft));
+        add(SectionId::Target, "Where it would run", Some(Body::Facts(target(draft))));
+        add(SectionId::Transaction, "The transaction around it", transaction(draft));
+        add(SectionId::Plan, "What upstream expects", plan(draft));
+        add(SectionId::Past, "Earlier requests like this one", past(request));
+        add(SectionId::Recent, "What the agent ran before", recent(draft));
+        add(SectionId::Answer, "Who must answer", Some(Body::Facts(answer(request))));
+        add(SectionId::Proof, "What the answer is bound to", Some(Body::Facts(proof(request))));
+        Self {
+            code: request.id.code(),
+            title: Shown::line(&title),
+            digest: request.digest,
+            words: request.words,
+            sections,
+        }
+    }
+
+    /// The section called `id`, when this request has it.
+    #[must_use]
+    pub fn section(&self, id: SectionId) -> Option<&Section> {
+        self.sections.iter().find(|section| section.id == id)
+    }
+
+    /// The whole document as plain text, for terminals and mail.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut out = format!("{}  {}  ({})\n", self.code, self.title, self.words.join(" "));
+        for section in &self.sections {
+            let _ = write!(out, "\n{}\n", section.title);
+            match &section.body {
+                Body::Facts(facts) => {
+                    let widest = facts.iter().map(|fact| fact.label.len()).max().unwrap_or(0);
+                    for fact in facts {
+                        let _ = writeln!(out, "  {:widest$}  {}", fact.label, fact.value);
+                    }
+                }
+                // Every line of the agent's text is set behind a bar, so that none of it can pose
+                // as a heading of ours.
+                Body::Sql(sql) => out.extend(sql.as_str().lines().map(|line| format!("  | {line}\n"))),
+                Body::Parameters(parameters) => {
+                    for parameter in parameters {
+                        let _ = writeln!(out, "  {}", parameter.to_line().on_one_line());
+                    }
+                }
+                Body::Lines(lines) => out.extend(lines.iter().map(|line| format!("  {line}\n"))),
+            }
+        }
+        out
+    }
+}
+
+fn section(id: SectionId, title: &'static str, body: Body) -> Section {
+    Section { id, title, claimed: id == SectionId::Claims, body }
+}
+
+fn parameters(draft: &Draft) -> Option<Body> {
+    let parameters = &draft.statement.parameters;
+    (!parameters.is_empty()).then(|| Body::Parameters(parameter::show(parameters)))
+}
+
+fn effects(draft: &Draft) -> Option<Body> {
+    let classification = &draft.classification;
+    let sql = &draft.statement.sql;
+    let text = sql.to_display();
+    let mut lines = Vec::new();
+    let mut say = |line: String| lines.push(Shown::line(&line));
+    say(format!(
+        "{} bytes, {} lines, sent as {}",
+        sql.len(),
+        text.lines().count(),
+        draft.statement.via.as_str()
+    ));
+    if classification.redacted_sql.is_some() {
+        say("secrets in the text are hidden here; the digest covers them".to_owned());
+    }
+    if classification.parts.len() > 1 {
+        say(format!("{} statements, which run or do not run together:", classification.parts.len()));
+        for (place, part) in classification.parts.iter().enumerate() {
+            say(format!("  {}. {} ({})", place + 1, part.kind, part.class));
+        }
+    }
+    for effect in &classification.effects {
+        let verb = word(&effect.verb);
+        let kind = word(&effect.kind);
+        let schema = effect.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
+        say(format!("{verb} {kind} {schema}{}", effect.name));
+    }
+    Some(Body::Lines(lines))
+}
+
+/// The stable spelling of a fieldless enum of `classify`.
+fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word.replace('_', " "),
+        Ok(_) | Err(_) => "?".to_owned(),
+    }
+}
+
+fn reasons(draft: &Draft) -> Option<Body> {
+    let terms = &draft.terms;
+    let mut lines = vec![Shown::line(&format!("class {}", draft.classification.class))];
+    lines.extend(draft.classification.reasons.iter().map(|reason| Shown::line(&reason.text)));
+    if terms.rules.is_empty() {
+        lines.push(Shown::line("no rule speaks of it, and its class is held by default"));
+    } else {
+        let rules: Vec<&str> = terms.rules.iter().map(|rule| rule.as_str()).collect();
+        lines.push(Shown::line(&format!("held by rule {}", rules.join(", "))));
+    }
+    Some(Body::Lines(lines))
+}
+
+fn agent(draft: &Draft) -> Vec<Fact> {
+    let identity = &draft.identity;
+    let owners: Vec<&str> = identity.agent.owners.iter().map(|owner| owner.as_str()).collect();
+    let mut facts = vec![
+        fact("agent", identity.agent.name.as_str()),
+        fact("owner", owners.join(", ")),
+        fact("proved by", identity.method.as_str()),
+        fact("address", &identity.client_address),
+    ];
+    if let Some(fingerprint) = &identity.certificate_fingerprint {
+        facts.push(fact("certificate", hex::encode(fingerprint)));
+    }
+    facts.extend(identity.verified.iter().map(|(name, value)| fact(verified_label(name), value)));
+    facts
+}
+
+fn verified_label(name: &'static str) -> &'static str {
+    match name {
+        "model" => "verified model",
+        "version" => "verified version",
+        "run" => "verified run",
+        "task" => "verified task",
+        "purpose" => "verified purpose",
+        other => other,
+    }
+}
+
+fn claims(draft: &Draft) -> Option<Body> {
+    let facts: Vec<Fact> = draft.claimed.iter().map(|(name, value)| fact(name, value)).collect();
+    (!facts.is_empty()).then_some(Body::Facts(facts))
+}
+
+fn target(draft: &Draft) -> Vec<Fact> {
+    let mut facts = vec![
+        fact("upstream", draft.target.upstream.as_str()),
+        fact("database", draft.target.database.as_str()),
+        fact("role", draft.target.role.as_str()),
+        fact("session", draft.session.to_string()),
+    ];
+    facts
+        .extend(draft.seal.settings.iter().map(|(name, value)| fact("setting", format!("{name} = {value}"))));
+    facts
+}
+
+fn transaction(draft: &Draft) -> Option<Body> {
+    let transaction = &draft.transaction;
+    let mut lines = Vec::new();
+    match transaction.status {
+        Some(TransactionStatus::Idle) if transaction.statements.is_empty() => return None,
+        Some(TransactionStatus::Idle) => {}
+        Some(TransactionStatus::InBlock) => {
+            lines.push(Shown::line("A transaction is open: it keeps its locks while this waits."));
+        }
+        Some(TransactionStatus::Failed) => {
+            lines.push(Shown::line("The transaction has failed; upstream refuses everything but its end."));
+        }
+        None => lines.push(Shown::line("Upstream is still busy with what was sent before.")),
+    }
+    lines.extend(draft.insight.locks.iter().map(|lock| Shown::after("holds ", &Shown::line(lock))));
+    if transaction.earlier > 0 {
+        lines.push(Shown::line(&format!("{} earlier statements are not listed", transaction.earlier)));
+    }
+    lines.extend(transaction.statements.iter().map(|sql| Shown::after("ran: ", &Shown::line(sql))));
+    Some(Body::Lines(lines))
+}
+
+fn plan(draft: &Draft) -> Option<Body> {
+    let insight = &draft.insight;
+    let mut lines = Vec::new();
+    for table in &insight.tables {
+        let rows = table.rows.map_or_else(|| "?".to_owned(), |rows| rows.to_string());
+        let bytes = table.bytes.map_or_else(|| "?".to_owned(), |bytes| bytes.to_string());
+        lines.push(Shown::line(&format!("{}: about {rows} rows, {bytes} bytes", table.name)));
+    }
+    if let Some(plan) = &insight.plan {
+        lines.push(Shown::line(&format!("estimated rows {}, cost {}", plan.rows, plan.cost)));
+        lines.extend(plan.text.lines().map(Shown::line));
+    }
+    (!lines.is_empty()).then_some(Body::Lines(lines))
+}
+
+fn past(request: &Request) -> Option<Body> {
+    let mut lines = Vec::new();
+    for past in &request.past {
+        let by: Vec<&str> = past.by.iter().map(|by| by.as_str()).collect();
+        let by = if by.is_empty() { String::new() } else { format!(" by {}", by.join(", ")) };
+        lines.push(Shown::line(&format!("{} {}: {}{by}", moment(past.at), past.request, past.ended)));
+    }
+    if let Some(before) = &request.last_approved {
+        // A text with hidden secrets cannot be compared without showing them.
+        if request.draft.classification.redacted_sql.is_none() {
+            let different = difference::lines(before, &request.draft.statement);
+            lines.push(Shown::line(if different.is_empty() {
+                "the last one that was approved was the same, byte for byte"
+            } else {
+                "different from the last one that was approved:"
+            }));
+            lines.extend(different.iter().map(|line| Shown::after("  ", line)));
+        }
+    }
+    (!lines.is_empty()).then_some(Body::Lines(lines))
+}
+
+fn recent(draft: &Draft) -> Option<Body> {
+    let lines: Vec<Shown> = draft
+        .insight
+        .recent
+        .iter()
+        .map(|recent| {
+            let ours = format!("{} {} ({}): ", moment(recent.at), recent.class, Shown::line(&recent.ended));
+            Shown::after(&ours, &Shown::line(&recent.sql))
+        })
+        .collect();
+    (!lines.is_empty()).then_some(Body::Lines(lines))
+}
+
+fn answer(request: &Request) -> Vec<Fact> {
+    let terms = &request.draft.terms;
+    let mut facts = vec![fact("approvals", approvals_in_words(&terms.approvals))];
+    facts.extend(terms.escalate.iter().map(|step| fact("escalation", escalation_in_words(step))));
+    facts.push(fact("assurance", terms.assurance.as_str()));
+    facts.push(fact("reason", if terms.reason_required { "required" } else { "optional" }));
+    facts.push(fact("opened", moment(request.opened_at)));
+    facts.push(fact("expires", moment(request.expires_at)));
+    if request.is_deferred() {
+        let life = terms.expires.as_secs();
+        facts.push(fact(
+            "deferred",
+            format!("no session waits; once approved, the agent may run it once within {life} s"),
+        ));
+    }
+    facts
+}
+
+/// `2 of dba and 1 of security`
+#[must_use]
+pub fn approvals_in_words(approvals: &[Approval]) -> String {
+    let asked: Vec<String> =
+        approvals.iter().map(|asked| format!("{} of {}", asked.count, asked.group)).collect();
+    asked.join(" and ")
+}
+
+fn escalation_in_words(step: &Escalation) -> String {
+    let groups: Vec<&str> = step.stands_in_for.iter().map(|group| group.as_str()).collect();
+    format!("after {} s {} may answer for {}", step.after.as_secs(), step.to, groups.join(", "))
+}
+
+fn proof(request: &Request) -> Vec<Fact> {
+    let mut facts = vec![
+        fact("digest", request.digest.to_string()),
+        fact("words", request.words.join(" ")),
+        fact("seal", request.draft.seal.digest().to_string()),
+        fact("request", request.id.0.to_string()),
+        fact("policy", request.draft.terms.policy.to_string()),
+    ];
+    if let Some(head) = &request.checkpoint {
+        facts.push(fact("ledger", format!("{} entries, root {}", head.size, head.root)));
+    }
+    facts
+}
+
+fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}

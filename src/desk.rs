@@ -1,1 +1,0 @@
-//! Where held statements wait.

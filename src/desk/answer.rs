@@ -1,0 +1,219 @@
+//! How verdicts are given: looked at, written down, carried out, in that order.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tracing::{info, warn};
+
+use super::shelf::{Live, Slot};
+use super::view::Enrolled;
+use super::{Desk, DeskEvent, HoldEnd, Record, ReviewRecord, SESSION_GONE};
+use crate::approval::hold::{Considered, People, Reply};
+use crate::approval::{HoldState, Review, Verdict, VerdictError};
+use crate::identity::AuthenticatedReviewer;
+use crate::policy::Approval;
+use crate::statement::{Digest, RequestId};
+
+/// A reviewer's answer, as it comes in.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Who, and how sure we are.
+    pub by: AuthenticatedReviewer,
+    /// Digest of the statement that they were shown.
+    pub digest: Digest,
+    /// Why, in their words. On a denial the agent is told.
+    pub reason: Option<String>,
+    /// When it was put before their eyes, where the channel knows.
+    pub displayed_at: Option<Timestamp>,
+}
+
+/// An answer that counted, and what came of it.
+#[derive(Clone, Debug)]
+pub struct Verdicted {
+    /// How the request stands now.
+    pub state: HoldState,
+    /// The answer as recorded.
+    pub review: Review,
+    /// Who is still missing.
+    pub missing: Vec<Approval>,
+}
+
+impl Desk {
+    /// Gives a verdict on a request. It counts only if the request still waits, its session is still
+    /// there, the reviewer saw what waits and may answer now, and the ledger has it.
+    ///
+    /// A denial is for identical requests, too; an approval is for this one alone.
+    pub fn verdict(
+        &self,
+        id: RequestId,
+        verdict: Verdict,
+        answer: Answer,
+    ) -> Result<Verdicted, VerdictError> {
+        let slot = self.0.shelf.lock().get(id).ok_or(VerdictError::Unknown)?;
+        let given = self.give(&slot, verdict, &answer)?;
+        if verdict == Verdict::Deny {
+            let twins: Vec<Arc<Slot>> = {
+                let shelf = self.0.shelf.lock();
+                shelf.twins(&slot).into_iter().filter_map(|twin| shelf.get(twin)).collect()
+            };
+            for twin in twins {
+                // Whatever keeps it from counting there, the twin goes on waiting for an answer of
+                // its own, which is the safe side.
+                if let Err(error) = self.give(&twin, verdict, &answer) {
+                    info!(request = %twin.request.id, %error, "the denial of an identical request does not count here");
+                }
+            }
+        }
+        Ok(given)
+    }
+
+    fn give(&self, slot: &Arc<Slot>, verdict: Verdict, answer: &Answer) -> Result<Verdicted, VerdictError> {
+        let now = self.now();
+        let directory = self.0.directory.load();
+        let people = Enrolled(&directory);
+        // As enrolled at this moment: a proof may be older than a change of the configuration.
+        let person = people.reviewer(&answer.by.reviewer().id);
+        let reply = Reply {
+            by: person.clone().unwrap_or_else(|| answer.by.reviewer().clone()),
+            assurance: answer.by.assurance(),
+            channel: answer.by.channel(),
+            digest: answer.digest,
+            reason: answer.reason.clone(),
+            displayed_at: answer.displayed_at,
+        };
+        let mut live = slot.live.lock();
+        self.withdraw_if_left(slot, &mut live);
+        let considered = match person {
+            Some(_) => live.hold.consider(verdict, &reply, &people, now),
+            None => Err(VerdictError::NotEnrolled),
+        };
+        let considered = match considered {
+            Ok(considered) => considered,
+            Err(error) => {
+                self.note_refused(slot, verdict, &reply, &error);
+                return Err(error);
+            }
+        };
+        self.record(slot, &reply, &considered, verdict)?;
+        let review = considered.review().clone();
+        if review.quick {
+            warn!(request = %slot.request.id, reviewer = %review.reviewer, "approved sooner than it can be read");
+        }
+        let before = self.change(&mut live, |hold| hold.on_verdict(considered));
+        let recorded = live.hold.state().clone();
+        let missing =
+            if recorded == HoldState::Waiting { live.hold.missing_at(&people, now) } else { Vec::new() };
+        self.tell(DeskEvent::Reviewed {
+            request: slot.request.clone(),
+            review: review.clone(),
+            missing: missing.clone(),
+        });
+        if verdict == Verdict::Escalate
+            && let Some(step) = slot.request.draft.terms.escalate.get(live.hold.steps().saturating_sub(1))
+        {
+            self.tell(DeskEvent::Escalated { request: slot.request.clone(), to: step.to.clone() });
+        }
+        self.settle(slot, &mut live, &before, Some(&recorded));
+        let state = live.hold.state().clone();
+        if matches!(state, HoldState::Withdrawn { .. }) {
+            // The session left between our look and our word to it.
+            return Err(VerdictError::TooLate { state });
+        }
+        Ok(Verdicted { state, review, missing })
+    }
+
+    /// Writes an answer down, and what it brings about. Only if both are in the ledger does it count.
+    fn record(
+        &self,
+        slot: &Arc<Slot>,
+        reply: &Reply,
+        considered: &Considered,
+        verdict: Verdict,
+    ) -> Result<(), VerdictError> {
+        let request = slot.request.id;
+        let review = considered.review();
+        let recorder = &self.0.recorder;
+        recorder.append(Record::Review(Box::new(review_record(request, verdict, reply, None))))?;
+        match verdict {
+            Verdict::Approve if considered.grants() => recorder.append(Record::HoldEnded {
+                request,
+                end: HoldEnd::Granted,
+                reason: None,
+                by: None,
+            })?,
+            Verdict::Approve => {}
+            Verdict::Deny => recorder.append(Record::HoldEnded {
+                request,
+                end: HoldEnd::Denied,
+                reason: review.reason.clone(),
+                by: Some(review.reviewer.clone()),
+            })?,
+            Verdict::Escalate => {
+                if let Some(step) =
+                    considered.next_step().and_then(|step| slot.request.draft.terms.escalate.get(step))
+                {
+                    recorder.append(Record::Escalated {
+                        request,
+                        group: step.to.clone(),
+                        by: Some(review.reviewer.clone()),
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves an entry about an answer that may not count because of who gave it, or how, or on
+    /// what they saw. One that merely came too late or twice is nobody's fault.
+    fn note_refused(&self, slot: &Arc<Slot>, verdict: Verdict, reply: &Reply, error: &VerdictError) {
+        let worth_noting = match error {
+            VerdictError::NotAllowed { .. }
+            | VerdictError::NotEnrolled
+            | VerdictError::AssuranceTooLow { .. }
+            | VerdictError::DigestMismatch => true,
+            VerdictError::Unknown
+            | VerdictError::TooLate { .. }
+            | VerdictError::ReasonRequired
+            | VerdictError::ReasonTooLong { .. }
+            | VerdictError::AlreadyAnswered
+            | VerdictError::NoFurtherStep
+            | VerdictError::Unrecorded => false,
+        };
+        if !worth_noting {
+            return;
+        }
+        warn!(request = %slot.request.id, reviewer = %reply.by.id, verdict = verdict.as_str(), %error, "an answer was refused");
+        let record = review_record(slot.request.id, verdict, reply, Some(error.to_string()));
+        if let Err(unrecorded) = self.0.recorder.append(Record::Review(Box::new(record))) {
+            tracing::error!(request = %slot.request.id, %unrecorded, "a refused answer is not in the ledger");
+        }
+    }
+
+    /// Withdraws a request whose session does not wait for it any more.
+    pub(super) fn withdraw_if_left(&self, slot: &Arc<Slot>, live: &mut Live) {
+        let left = live.waiting.as_ref().is_some_and(tokio::sync::oneshot::Sender::is_closed);
+        if left {
+            let before = self.change(live, |hold| hold.on_withdrawn(SESSION_GONE));
+            self.settle(slot, live, &before, None);
+        }
+    }
+}
+
+fn review_record(
+    request: RequestId,
+    verdict: Verdict,
+    reply: &Reply,
+    not_counted: Option<String>,
+) -> ReviewRecord {
+    ReviewRecord {
+        request,
+        reviewer: reply.by.clone(),
+        verdict,
+        channel: reply.channel,
+        assurance: reply.assurance,
+        digest: reply.digest,
+        reason: reply.reason.clone(),
+        displayed_at: reply.displayed_at,
+        not_counted,
+    }
+}

@@ -1,0 +1,592 @@
+//! Where held statements wait.
+//!
+//! The desk owns the holds and their deadlines, takes answers to them, and tells whoever listens
+//! what happened. What an answer means is [`approval::hold`](crate::approval::hold)'s to say; who may
+//! give one, [`identity`](crate::identity)'s. What the desk adds is that everything is written down
+//! before it takes effect, that of two answers one is first, and that nobody is asked too much.
+//!
+//! - [`recorder`]: what it needs of the ledger. - [`view`]: requests as channels see them.
+//! - `shelf`: how requests are found. - `answer`: how verdicts are given. - `timers`: the clock's part.
+//!
+//! **Identical requests** have one card. Several sessions of one agent that ask for the same thing
+//! (the same seal, sessions aside) wait in line, and reviewers are shown the first, with how many
+//! wait behind it. An approval is for the first alone, because a grant covers one statement of one
+//! session once; then the next one is shown. A denial is for all of them. Deferred holds name no
+//! session, so identical ones are one request.
+//!
+//! **What has ended** is kept for a while, bounded in number and bytes, so that late clicks are told
+//! what happened. The ledger has all of it, for ever.
+
+mod answer;
+pub mod clock;
+pub mod recorder;
+mod shelf;
+#[cfg(test)]
+mod tests;
+mod timers;
+pub mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, broadcast, oneshot};
+use tracing::{error, info};
+use uuid::Uuid;
+
+pub use self::answer::{Answer, Verdicted};
+pub use self::clock::Clock;
+pub use self::recorder::{HoldEnd, Record, Recorder, ReviewRecord, Unrecorded};
+use self::shelf::{Likeness, Live, Memory, Placed, Shelf, Slot};
+use self::view::{Eligible, Enrolled};
+pub use self::view::{Filter, RequestView};
+use crate::actor::ReviewerId;
+use crate::approval::request::BadDraft;
+use crate::approval::{Draft, Grant, Hold, HoldState, Request, Seal, VerdictError};
+pub use crate::channel::Notice as DeskEvent;
+use crate::identity::Directory;
+use crate::refusal::Refusal;
+use crate::statement::{Outcome, RequestId};
+
+/// How much the desk takes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests of one agent that wait at a time.
+    pub waiting_per_agent: usize,
+    /// Requests that wait at a time.
+    pub waiting: usize,
+    /// How long a statement may not be asked for again after it was denied, in whatever values.
+    pub cool_down: Duration,
+    /// Ended requests that are remembered.
+    pub history: usize,
+    /// The most memory they take, in bytes.
+    pub history_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            waiting_per_agent: 20,
+            waiting: 10_000,
+            cool_down: Duration::from_secs(60),
+            history: 2_000,
+            history_bytes: 64 << 20,
+        }
+    }
+}
+
+/// What became of a hold, for the session that waits for it.
+#[derive(Debug)]
+pub enum Ending {
+    /// It may run: once, as sealed, soon.
+    Granted(Grant),
+    /// Somebody said no.
+    Denied {
+        /// Who.
+        by: ReviewerId,
+        /// What they want the agent to know.
+        message: Option<String>,
+    },
+    /// Nobody answered in time.
+    Expired,
+    /// It was withdrawn.
+    Withdrawn {
+        /// In one lower-case phrase.
+        reason: &'static str,
+    },
+}
+
+/// An opened request. For a deferred hold `ending` never comes: the statement fails at once, and is
+/// claimed with [`Desk::claim`] when it is retried.
+#[derive(Debug)]
+pub struct Opened {
+    /// What reviewers are shown.
+    pub request: Arc<Request>,
+    /// What becomes of it. Dropping this withdraws the request, sooner or later;
+    /// [`Desk::withdraw`] does so at once and says why.
+    pub ending: oneshot::Receiver<Ending>,
+}
+
+/// What [`Desk::claim`] found for a statement.
+#[derive(Debug)]
+pub enum Claim {
+    /// It was approved. This is its one run.
+    Granted(Grant),
+    /// It still waits.
+    Waiting(RequestId),
+    /// It was denied a short while ago.
+    Denied {
+        /// The request.
+        request: RequestId,
+        /// Who said no.
+        by: ReviewerId,
+        /// What they want the agent to know.
+        message: Option<String>,
+    },
+    /// Nothing is known of it.
+    None,
+}
+
+/// Where held statements wait. Cheap to clone; all clones are one desk.
+#[derive(Clone)]
+pub struct Desk(Arc<Inner>);
+
+struct Inner {
+    limits: Limits,
+    recorder: Arc<dyn Recorder>,
+    directory: Arc<ArcSwap<Directory>>,
+    clock: Clock,
+    shelf: Mutex<Shelf>,
+    events: broadcast::Sender<DeskEvent>,
+    /// Told when a deadline may have come closer.
+    wake: Notify,
+}
+
+/// How many events a listener may lag behind before it misses some.
+const EVENTS_KEPT: usize = 4096;
+
+impl Desk {
+    /// A desk at which nobody waits. [`Desk::run_timers`] has to run beside it.
+    #[must_use]
+    pub fn new(
+        limits: Limits,
+        recorder: Arc<dyn Recorder>,
+        directory: Arc<ArcSwap<Directory>>,
+        clock: Clock,
+    ) -> Self {
+        let (events, _) = broadcast::channel(EVENTS_KEPT);
+        Self(Arc::new(Inner {
+            limits,
+            recorder,
+            directory,
+            clock,
+            shelf: Mutex::default(),
+            events,
+            wake: Notify::new(),
+        }))
+    }
+
+    /// Opens a request: records it, then tells the channels. Refused when the agent has too many
+    /// waiting, when the same was denied a short while ago, or when the ledger cannot write.
+    pub fn open(&self, draft: Draft) -> Result<Opened, Refusal> {
+        let now = self.now();
+        let sameness = draft.seal.without_session().digest();
+        let likeness = Likeness::of(&draft);
+        let agent = draft.identity.agent.name.clone();
+        if draft.terms.defer
+            && let Some(waiting) = self.live_deferred(&sameness, now)
+        {
+            return Ok(joined(&waiting));
+        }
+        let (id, past, last_approved) = {
+            let mut shelf = self.0.shelf.lock();
+            if let Some(until) = shelf.cooling(&likeness, now) {
+                let retry_after = Duration::try_from(until.duration_since(now)).unwrap_or_default();
+                return Err(Refusal::CoolingDown { retry_after });
+            }
+            shelf
+                .reserve(&agent, self.0.limits.waiting_per_agent, self.0.limits.waiting)
+                .map_err(|limit| Refusal::TooManyHolds { limit })?;
+            let (past, last_approved) = shelf.past(&likeness);
+            (new_id(&shelf), past, last_approved)
+        };
+        let opened = self.record_opened(id, draft, past, last_approved, now);
+        let request = opened.inspect_err(|_| self.0.shelf.lock().release(&agent))?;
+        let (sender, ending) = oneshot::channel();
+        let deferred = request.is_deferred();
+        let hold = Hold::new(request.clone());
+        let next_change = hold.next_change();
+        let slot = Arc::new(Slot {
+            request: request.clone(),
+            sameness,
+            live: Mutex::new(Live { hold, waiting: (!deferred).then_some(sender), receipt: None }),
+        });
+        let placed = {
+            let mut shelf = self.0.shelf.lock();
+            let placed = shelf.place(&slot);
+            match placed {
+                Ok(_) => shelf.schedule(id, next_change),
+                Err(_) => shelf.release(&agent),
+            }
+            placed
+        };
+        match placed {
+            Ok(Placed::First) => self.tell(DeskEvent::Opened { request: request.clone(), behind: 0 }),
+            Ok(Placed::Behind(first, behind)) => {
+                self.tell(DeskEvent::Joined { request: first.request.clone(), behind });
+            }
+            // Two sessions asked at once; the other was a moment earlier.
+            Err(other) => {
+                self.record_end(id, HoldEnd::Withdrawn, Some("an identical request waits already"), None);
+                return Ok(joined(&other));
+            }
+        }
+        self.0.wake.notify_one();
+        info!(request = %request.id, agent = %agent, class = %request.draft.classification.class, deferred, "hold opened");
+        Ok(Opened { request, ending })
+    }
+
+    fn record_opened(
+        &self,
+        id: RequestId,
+        draft: Draft,
+        past: Vec<crate::approval::request::Past>,
+        last_approved: Option<crate::statement::Statement>,
+        now: Timestamp,
+    ) -> Result<Arc<Request>, Refusal> {
+        let request = Request::open(id, draft, now, self.0.recorder.head(), past, last_approved);
+        let request = Arc::new(request.map_err(|bad| match bad {
+            BadDraft::InTransaction => Refusal::HoldInTransaction,
+            BadDraft::SealDiffers => {
+                Refusal::Internal { what: "the seal does not speak of the statement that is held" }
+            }
+        })?);
+        self.0
+            .recorder
+            .append(Record::RequestOpened { request: request.clone() })
+            .map_err(|Unrecorded { disk_full }| Refusal::LedgerUnavailable { disk_full })?;
+        Ok(request)
+    }
+
+    /// The deferred hold that waits, or was granted and not claimed yet.
+    fn live_deferred(&self, sameness: &crate::statement::Digest, now: Timestamp) -> Option<Arc<Slot>> {
+        let slot = self.0.shelf.lock().deferred(sameness)?;
+        // Its time may be over without a timer having noticed.
+        self.on_time_for(&slot, now);
+        let over = slot.live.lock().hold.state().is_final();
+        (!over).then_some(slot)
+    }
+
+    /// Looks for a deferred hold that covers `seal`, and takes its grant when it was approved. The
+    /// grant is handed out once; the next identical statement opens a new request.
+    #[must_use]
+    pub fn claim(&self, seal: &Seal) -> Claim {
+        let now = self.now();
+        let sameness = seal.without_session().digest();
+        if let Some(slot) = self.live_deferred(&sameness, now) {
+            let mut live = slot.live.lock();
+            if let Some(grant) = live.hold.take_grant(now) {
+                self.0.shelf.lock().stop_deferring(&slot);
+                self.reschedule(&live);
+                return Claim::Granted(grant);
+            }
+            if live.hold.state_at(now) == HoldState::Waiting {
+                return Claim::Waiting(slot.request.id);
+            }
+        }
+        match self.0.shelf.lock().denied(&sameness, now) {
+            Some(denial) => Claim::Denied { request: denial.request, by: denial.by, message: denial.message },
+            None => Claim::None,
+        }
+    }
+
+    /// Ends a request for a reason that is nobody's verdict. Nothing happens when it has ended.
+    pub fn withdraw(&self, id: RequestId, reason: &'static str) {
+        let slot = self.0.shelf.lock().get(id);
+        if let Some(slot) = slot {
+            self.end_by(&slot, |hold| hold.on_withdrawn(reason));
+        }
+    }
+
+    /// The approved statement ran: its receipt goes onto the card.
+    pub fn ran(&self, id: RequestId, outcome: &Outcome, duration: Duration) {
+        let slot = self.0.shelf.lock().get(id);
+        let Some(slot) = slot else { return };
+        let receipt = view::receipt(outcome, duration);
+        slot.live.lock().receipt = Some(receipt.clone());
+        self.end_by(&slot, Hold::on_ran);
+        self.tell(DeskEvent::Ran { request: slot.request.clone(), receipt });
+    }
+
+    /// Closes the requests that an earlier run of the proxy left open, as the ledger tells them.
+    /// Their sessions are gone and nothing of them was granted, or the grant died with the process.
+    pub fn close_left_over(&self, requests: &[RequestId]) -> Result<(), Unrecorded> {
+        for id in requests {
+            self.0.recorder.append(Record::HoldEnded {
+                request: *id,
+                end: HoldEnd::Withdrawn,
+                reason: Some("the proxy was restarted".to_owned()),
+                by: None,
+            })?;
+            self.tell(DeskEvent::LeftOver { id: *id });
+        }
+        Ok(())
+    }
+
+    /// The requests that `filter` asks for, newest first.
+    #[must_use]
+    pub fn requests(&self, filter: &Filter) -> Vec<RequestView> {
+        let now = self.now();
+        let directory = self.0.directory.load();
+        let mut eligible = Eligible::new(&directory);
+        let slots: Vec<(Arc<Slot>, (usize, bool))> = {
+            let shelf = self.0.shelf.lock();
+            shelf.newest_first().map(|slot| (slot.clone(), shelf.behind(slot))).collect()
+        };
+        let mut views = Vec::new();
+        for (slot, behind) in &slots {
+            if filter.limit.is_some_and(|limit| views.len() >= limit) {
+                break;
+            }
+            let agent = &slot.request.draft.identity.agent.name;
+            if filter.agent.as_ref().is_some_and(|wanted| wanted != agent) {
+                continue;
+            }
+            let live = slot.live.lock();
+            let state = live.hold.state_at(now);
+            if filter.state.as_ref().is_some_and(|wanted| wanted != state.as_str()) {
+                continue;
+            }
+            let view = view_of(slot, &live, state, *behind, &mut eligible, &directory, now);
+            if filter.for_reviewer.as_ref().is_none_or(|person| view.may_answer.contains(person)) {
+                views.push(view);
+            }
+        }
+        views
+    }
+
+    /// One request, by the code people use or by its UUID.
+    #[must_use]
+    pub fn request(&self, code_or_uuid: &str) -> Option<RequestView> {
+        let id = self.find(code_or_uuid)?;
+        let (slot, behind) = {
+            let shelf = self.0.shelf.lock();
+            let slot = shelf.get(id)?;
+            let behind = shelf.behind(&slot);
+            (slot, behind)
+        };
+        let now = self.now();
+        let directory = self.0.directory.load();
+        let live = slot.live.lock();
+        let state = live.hold.state_at(now);
+        Some(view_of(&slot, &live, state, behind, &mut Eligible::new(&directory), &directory, now))
+    }
+
+    /// The id behind a code or a UUID, while the request is remembered.
+    #[must_use]
+    pub fn find(&self, code_or_uuid: &str) -> Option<RequestId> {
+        let shelf = self.0.shelf.lock();
+        if let Ok(uuid) = Uuid::try_parse(code_or_uuid.trim()) {
+            return shelf.get(RequestId(uuid)).map(|slot| slot.request.id);
+        }
+        shelf.by_code(&RequestId::normalise_code(code_or_uuid)?).map(|slot| slot.request.id)
+    }
+
+    /// Everything that happens from now on. A listener that lags more than a few thousand events
+    /// behind misses some and has to ask for [`Desk::requests`] again; [`Desk::carry`] does so.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<DeskEvent> {
+        self.0.events.subscribe()
+    }
+
+    /// How many requests wait, and how many that have ended are remembered.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        self.0.shelf.lock().counts()
+    }
+
+    /// The desk's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    /// Lets `change` do something to a hold, and carries out what follows.
+    fn end_by(&self, slot: &Arc<Slot>, change: impl FnOnce(Hold) -> Hold) {
+        let mut live = slot.live.lock();
+        let before = self.change(&mut live, change);
+        self.settle(slot, &mut live, &before, None);
+    }
+
+    /// Replaces a hold by what `change` makes of it; says how it stood before.
+    fn change(&self, live: &mut Live, change: impl FnOnce(Hold) -> Hold) -> HoldState {
+        let before = live.hold.state().clone();
+        let stand_in = Hold::new(live.hold.request().clone());
+        live.hold = change(std::mem::replace(&mut live.hold, stand_in));
+        before
+    }
+
+    /// Carries out what follows from a hold's change of state: the record (unless it was written
+    /// before, as for verdicts), the session's answer, the index, the news.
+    fn settle(&self, slot: &Arc<Slot>, live: &mut Live, before: &HoldState, recorded: Option<&HoldState>) {
+        let now = self.now();
+        let state = live.hold.state().clone();
+        self.reschedule(live);
+        if state == *before {
+            return;
+        }
+        if recorded != Some(&state) {
+            let (end, reason, by) = end_of(&state);
+            if let Some(end) = end {
+                self.record_end(slot.request.id, end, reason.as_deref(), by);
+            }
+        }
+        info!(request = %slot.request.id, state = state.as_str(), "hold changed");
+        if *before == HoldState::Waiting {
+            self.stopped_waiting(slot, live, &state, now);
+        }
+        let mut over = state.is_final();
+        self.tell(DeskEvent::Ended { request: slot.request.clone(), state: state.clone() });
+        if let Some(sender) = live.waiting.take() {
+            over |= self.answer_session(slot, live, sender, state, now);
+        }
+        let deferred_is_over = live.hold.state().is_final();
+        let mut shelf = self.0.shelf.lock();
+        if deferred_is_over {
+            shelf.stop_deferring(slot);
+        }
+        if over {
+            let Limits { history, history_bytes, .. } = self.0.limits;
+            shelf.retire(slot, Memory { requests: history, bytes: history_bytes });
+        }
+    }
+
+    fn stopped_waiting(&self, slot: &Arc<Slot>, live: &Live, state: &HoldState, now: Timestamp) {
+        let next = {
+            let mut shelf = self.0.shelf.lock();
+            shelf.remember(
+                &slot.request,
+                crate::approval::request::Past {
+                    request: slot.request.id,
+                    at: now,
+                    ended: state.as_str(),
+                    by: live.hold.reviews().iter().map(|review| review.reviewer.clone()).collect(),
+                },
+            );
+            if let HoldState::Denied { by, message } = state {
+                let denial = shelf::Denial {
+                    request: slot.request.id,
+                    by: by.clone(),
+                    message: message.clone(),
+                    until: crate::approval::request::later(now, self.0.limits.cool_down),
+                };
+                shelf.cool_down(Likeness::of(&slot.request.draft), slot.sameness, denial, now);
+            }
+            shelf.stop_waiting(slot)
+        };
+        match next {
+            Some((first, behind, true)) => {
+                self.tell(DeskEvent::Opened { request: first.request.clone(), behind });
+            }
+            Some((first, behind, false)) => {
+                self.tell(DeskEvent::Joined { request: first.request.clone(), behind });
+            }
+            None => {}
+        }
+    }
+
+    /// Tells the waiting session what became of its hold. Says whether the hold is over by that:
+    /// a grant that nobody is there to take is withdrawn.
+    fn answer_session(
+        &self,
+        slot: &Arc<Slot>,
+        live: &mut Live,
+        sender: oneshot::Sender<Ending>,
+        state: HoldState,
+        now: Timestamp,
+    ) -> bool {
+        let ending = match state {
+            HoldState::Granted { .. } => match live.hold.take_grant(now) {
+                Some(grant) => Ending::Granted(grant),
+                None => return false,
+            },
+            HoldState::Denied { by, message } => Ending::Denied { by, message },
+            HoldState::Expired => Ending::Expired,
+            HoldState::Withdrawn { reason } => Ending::Withdrawn { reason },
+            HoldState::Waiting | HoldState::Executed => return false,
+        };
+        self.reschedule(live);
+        match sender.send(ending) {
+            Ok(()) | Err(Ending::Denied { .. } | Ending::Expired | Ending::Withdrawn { .. }) => false,
+            Err(Ending::Granted(_)) => {
+                let before = self.change(live, |hold| hold.on_withdrawn(SESSION_GONE));
+                debug_assert!(matches!(before, HoldState::Granted { .. }));
+                self.record_end(slot.request.id, HoldEnd::Withdrawn, Some(SESSION_GONE), None);
+                let state = live.hold.state().clone();
+                self.tell(DeskEvent::Ended { request: slot.request.clone(), state });
+                true
+            }
+        }
+    }
+
+    fn reschedule(&self, live: &Live) {
+        let mut shelf = self.0.shelf.lock();
+        shelf.schedule(live.hold.request().id, live.hold.next_change());
+        drop(shelf);
+        self.0.wake.notify_one();
+    }
+
+    /// Records an end that is on the safe side, so that it takes effect whether or not it can be
+    /// written: nothing runs because of it. When the ledger cannot write, nothing runs at all.
+    fn record_end(&self, request: RequestId, end: HoldEnd, reason: Option<&str>, by: Option<ReviewerId>) {
+        let reason = reason.map(str::to_owned);
+        if let Err(unrecorded) = self.0.recorder.append(Record::HoldEnded { request, end, reason, by }) {
+            error!(%request, ?end, %unrecorded, "the end of a hold is not in the ledger");
+        }
+    }
+
+    fn tell(&self, event: DeskEvent) {
+        // Nobody listening is fine.
+        let _ = self.0.events.send(event);
+    }
+}
+
+/// Why a request is withdrawn whose session does not wait any more.
+const SESSION_GONE: &str = "the session is gone";
+
+fn joined(slot: &Slot) -> Opened {
+    let (_, ending) = oneshot::channel();
+    Opened { request: slot.request.clone(), ending }
+}
+
+/// An id whose code no request on the shelf has.
+fn new_id(shelf: &Shelf) -> RequestId {
+    loop {
+        let id = RequestId(Uuid::now_v7());
+        if !shelf.has_code(&id.code()) {
+            return id;
+        }
+    }
+}
+
+fn end_of(state: &HoldState) -> (Option<HoldEnd>, Option<String>, Option<ReviewerId>) {
+    match state {
+        HoldState::Waiting => (None, None, None),
+        HoldState::Granted { .. } => (Some(HoldEnd::Granted), None, None),
+        HoldState::Denied { by, message } => (Some(HoldEnd::Denied), message.clone(), Some(by.clone())),
+        HoldState::Expired => (Some(HoldEnd::Expired), None, None),
+        HoldState::Withdrawn { reason } => (Some(HoldEnd::Withdrawn), Some((*reason).to_owned()), None),
+        HoldState::Executed => (Some(HoldEnd::Executed), None, None),
+    }
+}
+
+fn view_of(
+    slot: &Slot,
+    live: &Live,
+    state: HoldState,
+    (behind, is_behind): (usize, bool),
+    eligible: &mut Eligible<'_>,
+    directory: &Directory,
+    now: Timestamp,
+) -> RequestView {
+    let waits = state == HoldState::Waiting;
+    let seats = if waits { live.hold.seats_at(now) } else { Vec::new() };
+    RequestView {
+        request: slot.request.clone(),
+        missing: if waits { live.hold.missing_at(&Enrolled(directory), now) } else { Vec::new() },
+        may_answer: if waits { eligible.of(&live.hold, &seats) } else { Vec::new() },
+        reviews: live.hold.reviews().to_vec(),
+        state,
+        behind,
+        is_behind,
+        receipt: live.receipt.clone(),
+    }
+}
+
+impl From<Unrecorded> for VerdictError {
+    fn from(_: Unrecorded) -> Self {
+        Self::Unrecorded
+    }
+}

@@ -1,0 +1,102 @@
+//! The clock's part: escalations, expiry, and sessions that left without a word.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::broadcast::error::RecvError;
+use tracing::{error, info, warn};
+
+use super::shelf::Slot;
+use super::{Desk, DeskEvent, Filter, Record};
+use crate::approval::HoldState;
+use crate::channel::Channel;
+
+/// How often the desk looks for sessions that left without withdrawing.
+const SWEEP: Duration = Duration::from_secs(5);
+
+impl Desk {
+    /// Lets the clock do its work, for ever: run it as a task beside the desk. Decisions never depend
+    /// on it: what is past its deadline is expired whether or not this has noticed. It is what tells
+    /// the waiting sessions and the channels.
+    pub async fn run_timers(&self) {
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let next = self.on_time(self.now());
+            // At least now and then, because the wall clock may be set while we sleep.
+            let sleep = next.map_or(SWEEP, |next| {
+                Duration::try_from(next.duration_since(self.now())).unwrap_or_default().min(SWEEP)
+            });
+            tokio::select! {
+                () = self.0.wake.notified() => {}
+                () = tokio::time::sleep(sleep) => {}
+                _ = sweep.tick() => self.sweep(),
+            }
+        }
+    }
+
+    /// Does what is due at `now`; says when something will be due next.
+    pub fn on_time(&self, now: Timestamp) -> Option<Timestamp> {
+        let due = self.0.shelf.lock().due(now);
+        for slot in due {
+            self.on_time_for(&slot, now);
+        }
+        self.0.shelf.lock().next_due()
+    }
+
+    pub(super) fn on_time_for(&self, slot: &Arc<Slot>, now: Timestamp) {
+        let mut live = slot.live.lock();
+        let steps = live.hold.steps();
+        let before = self.change(&mut live, |hold| hold.on_time(now));
+        let escalations = &slot.request.draft.terms.escalate;
+        for step in escalations.iter().take(live.hold.steps()).skip(steps) {
+            let record = Record::Escalated { request: slot.request.id, group: step.to.clone(), by: None };
+            if let Err(unrecorded) = self.0.recorder.append(record) {
+                error!(request = %slot.request.id, %unrecorded, "an escalation is not in the ledger");
+            }
+            info!(request = %slot.request.id, to = %step.to, "escalated");
+            self.tell(DeskEvent::Escalated { request: slot.request.clone(), to: step.to.clone() });
+        }
+        self.settle(slot, &mut live, &before, None);
+    }
+
+    /// Withdraws the requests whose sessions do not wait for them any more.
+    fn sweep(&self) {
+        let slots: Vec<Arc<Slot>> = self.0.shelf.lock().newest_first().cloned().collect();
+        for slot in slots {
+            self.withdraw_if_left(&slot, &mut slot.live.lock());
+        }
+    }
+
+    /// Carries everything that happens to `channel`, for ever. A channel that fell so
+    /// far behind that it missed events is told again how all requests stand.
+    pub async fn carry(&self, channel: Arc<dyn Channel>) {
+        let mut events = self.subscribe();
+        loop {
+            match events.recv().await {
+                Ok(event) => channel.deliver(&event),
+                Err(RecvError::Lagged(missed)) => {
+                    warn!(channel = %channel.name(), missed, "a channel is behind; telling it how things stand");
+                    self.tell_all(&*channel);
+                }
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Tells `channel` how every request stands.
+    pub fn tell_all(&self, channel: &dyn Channel) {
+        for view in self.requests(&Filter::default()).into_iter().rev() {
+            let request = view.request.clone();
+            if view.state != HoldState::Waiting {
+                channel.deliver(&DeskEvent::Ended { request, state: view.state });
+            } else if !view.is_behind {
+                channel.deliver(&DeskEvent::Opened { request, behind: view.behind });
+            }
+            if let Some(receipt) = view.receipt {
+                channel.deliver(&DeskEvent::Ran { request: view.request, receipt });
+            }
+        }
+    }
+}

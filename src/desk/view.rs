@@ -1,0 +1,156 @@
+//! Requests as the desk knows them: what channels, console and API ask for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::actor::{Agent, AgentName, GroupName, PersonName, Reviewer, ReviewerId};
+use crate::approval::hold::People;
+use crate::approval::json::{ReceiptJson, RequestJson};
+use crate::approval::quorum::{self, Seats};
+use crate::approval::{Document, Hold, HoldState, Request, Review, Verdict};
+use crate::identity::Directory;
+use crate::policy::Approval;
+use crate::statement::{Ending, Outcome};
+
+/// A request, how it stands, and who may still answer it.
+#[derive(Clone, Debug)]
+pub struct RequestView {
+    /// What it is about.
+    pub request: Arc<Request>,
+    /// How it stands.
+    pub state: HoldState,
+    /// The answers that counted.
+    pub reviews: Vec<Review>,
+    /// Who is still missing, by group.
+    pub missing: Vec<Approval>,
+    /// Who may still approve.
+    pub may_answer: Vec<ReviewerId>,
+    /// Identical requests that wait behind it.
+    pub behind: usize,
+    /// It waits behind another, identical one, and has no card of its own yet.
+    pub is_behind: bool,
+    /// What the approved statement did.
+    pub receipt: Option<ReceiptJson>,
+}
+
+impl RequestView {
+    /// The API's JSON, with the whole document or, for lists, without.
+    #[must_use]
+    pub fn to_json(&self, with_document: bool) -> RequestJson {
+        RequestJson {
+            twins: self.behind,
+            missing: self.missing.clone(),
+            may_answer: self.may_answer.clone(),
+            receipt: self.receipt.clone(),
+            document: with_document.then(|| Document::of(&self.request)),
+            ..RequestJson::of(&self.request, &self.state, &self.reviews)
+        }
+    }
+}
+
+/// Which requests to list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only those that stand so (`waiting`, `denied`, ..).
+    pub state: Option<String>,
+    /// Only those of this agent. An agent's or a webhook's credential sees nothing else.
+    pub agent: Option<AgentName>,
+    /// Only those that this person may approve.
+    pub for_reviewer: Option<ReviewerId>,
+    /// At most so many, newest first.
+    pub limit: Option<usize>,
+}
+
+impl Filter {
+    /// Those that wait.
+    #[must_use]
+    pub fn waiting() -> Self {
+        Self { state: Some("waiting".to_owned()), ..Self::default() }
+    }
+}
+
+/// The people of a directory, as a hold asks for them.
+pub(super) struct Enrolled<'a>(pub(super) &'a Directory);
+
+impl People for Enrolled<'_> {
+    fn reviewer(&self, id: &ReviewerId) -> Option<Arc<Reviewer>> {
+        self.0.reviewer(id).map(|entry| entry.reviewer.clone())
+    }
+
+    fn owners(&self, agent: &AgentName) -> Vec<PersonName> {
+        self.0.owners(agent).to_vec()
+    }
+}
+
+/// Works out who may answer, and remembers it: of ten thousand waiting requests most ask the same
+/// groups for the same few agents.
+pub(super) struct Eligible<'a> {
+    directory: &'a Directory,
+    known: BTreeMap<(AgentName, Vec<GroupName>), Vec<Arc<Reviewer>>>,
+}
+
+impl<'a> Eligible<'a> {
+    pub(super) fn new(directory: &'a Directory) -> Self {
+        Self { directory, known: BTreeMap::new() }
+    }
+
+    /// The people who may still approve `hold`.
+    pub(super) fn of(&mut self, hold: &Hold, seats: &[Seats]) -> Vec<ReviewerId> {
+        let agent = &hold.request().draft.identity.agent;
+        let mut groups: Vec<GroupName> = seats
+            .iter()
+            .flat_map(|seat| std::iter::once(&seat.group).chain(&seat.stand_ins))
+            .cloned()
+            .collect();
+        groups.sort();
+        groups.dedup();
+        let directory = self.directory;
+        self.known
+            .entry((agent.name.clone(), groups))
+            .or_insert_with_key(|(_, groups)| people_of(directory, agent, groups, seats))
+            .iter()
+            .filter(|person| !has_approved(hold, person))
+            .map(|person| person.id.clone())
+            .collect()
+    }
+}
+
+fn has_approved(hold: &Hold, person: &Reviewer) -> bool {
+    hold.reviews().iter().any(|review| review.verdict == Verdict::Approve && review.reviewer == person.id)
+}
+
+fn people_of(
+    directory: &Directory,
+    agent: &Agent,
+    groups: &[GroupName],
+    seats: &[Seats],
+) -> Vec<Arc<Reviewer>> {
+    let owners = directory.owners(&agent.name);
+    let mut people: Vec<Arc<Reviewer>> = groups
+        .iter()
+        .flat_map(|group| directory.members(group))
+        .filter(|person| quorum::may_approve(person, agent, owners, seats).is_ok())
+        .cloned()
+        .collect();
+    people.sort_by(|a, b| a.id.cmp(&b.id));
+    people.dedup_by(|a, b| a.id == b.id);
+    people
+}
+
+/// What a statement did, for its card.
+pub(super) fn receipt(outcome: &Outcome, duration: Duration) -> ReceiptJson {
+    let (result, completed) = match &outcome.ending {
+        Ending::Completed { tag } => (tag.to_string(), true),
+        Ending::Failed { sqlstate } => (sqlstate.to_string(), false),
+        Ending::NotExecuted => ("not executed".to_owned(), false),
+        Ending::Unknown => ("unknown".to_owned(), false),
+    };
+    ReceiptJson {
+        result,
+        completed,
+        rows: outcome.rows,
+        bytes: outcome.bytes,
+        duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+    }
+}

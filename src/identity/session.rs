@@ -1,0 +1,136 @@
+//! Console sessions: what a browser shows after its owner has signed in.
+//!
+//! A session is 256 random bits in a cookie, kept here as a hash only. It ends when it was not used
+//! for a while, when it is old, when its reviewer is no longer enrolled, and when the server restarts.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use zeroize::Zeroizing;
+
+use super::secret::{self, Kind, SecretHash};
+use super::{AuthenticatedReviewer, Directory, NotRecognised, ReviewerIdentity};
+use crate::actor::{Assurance, ChannelName, ReviewerId};
+
+/// How long sessions live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// Unused.
+    pub idle: Duration,
+    /// At most.
+    pub absolute: Duration,
+    /// How long a sign-in counts as [`Assurance::Login`]; afterwards the session is as good as a
+    /// click, until its owner signs in again.
+    pub fresh: Duration,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(30 * 60),
+            absolute: Duration::from_secs(12 * 3600),
+            fresh: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// The sessions that are open.
+#[derive(Debug, Default)]
+pub struct ConsoleSessions {
+    lifetimes: Lifetimes,
+    open: Mutex<BTreeMap<SecretHash, Open>>,
+}
+
+#[derive(Clone, Debug)]
+struct Open {
+    reviewer: ReviewerId,
+    signed_in: Timestamp,
+    assurance: Assurance,
+    used: Timestamp,
+}
+
+/// How many sessions one person may have; the oldest gives way. A person has a few browsers; a
+/// script that signs in for every request must not fill the memory.
+const MOST_OF_ONE_PERSON: usize = 16;
+
+impl ConsoleSessions {
+    /// No sessions yet.
+    #[must_use]
+    pub fn new(lifetimes: Lifetimes) -> Self {
+        Self { lifetimes, open: Mutex::default() }
+    }
+
+    /// Opens a session for somebody who has just signed in. The returned secret goes into a cookie;
+    /// it is not kept.
+    #[must_use]
+    pub fn open(&self, who: &AuthenticatedReviewer, now: Timestamp) -> Zeroizing<String> {
+        let secret = secret::generate(Kind::Session);
+        let mut open = self.open.lock();
+        open.retain(|_, session| !self.is_over(session, now));
+        let reviewer = &who.reviewer().id;
+        let mut theirs: Vec<(Timestamp, SecretHash)> = open
+            .iter()
+            .filter(|(_, session)| session.reviewer == *reviewer)
+            .map(|(hash, session)| (session.used, *hash))
+            .collect();
+        theirs.sort();
+        for (_, hash) in theirs.iter().take((theirs.len() + 1).saturating_sub(MOST_OF_ONE_PERSON)) {
+            open.remove(hash);
+        }
+        open.insert(
+            SecretHash::of(&secret),
+            Open { reviewer: reviewer.clone(), signed_in: now, assurance: who.assurance(), used: now },
+        );
+        secret
+    }
+
+    /// Closes a session: signing out.
+    pub fn close(&self, secret: &str) {
+        self.open.lock().remove(&SecretHash::of(secret));
+    }
+
+    /// Closes every session of `reviewer`.
+    pub fn close_all_of(&self, reviewer: &ReviewerId) {
+        self.open.lock().retain(|_, session| session.reviewer != *reviewer);
+    }
+
+    fn is_over(&self, session: &Open, now: Timestamp) -> bool {
+        passed(session.used, now) >= self.lifetimes.idle
+            || passed(session.signed_in, now) >= self.lifetimes.absolute
+    }
+}
+
+impl ReviewerIdentity for ConsoleSessions {
+    type Proof<'a> = &'a str;
+
+    fn recognise(
+        &self,
+        directory: &Directory,
+        secret: &str,
+        now: Timestamp,
+    ) -> Result<AuthenticatedReviewer, NotRecognised> {
+        // Looked up by hash: how long that takes says something about hashes, not about secrets.
+        let hash = SecretHash::of(secret);
+        let mut open = self.open.lock();
+        let session = open.get_mut(&hash).ok_or(NotRecognised::Unknown)?;
+        if self.is_over(session, now) {
+            open.remove(&hash);
+            return Err(NotRecognised::Expired);
+        }
+        let Some(entry) = directory.reviewer(&session.reviewer) else {
+            open.remove(&hash);
+            return Err(NotRecognised::NotEnrolled);
+        };
+        session.used = session.used.max(now);
+        let stale = passed(session.signed_in, now) >= self.lifetimes.fresh;
+        let assurance = if stale { Assurance::Click } else { session.assurance };
+        Ok(AuthenticatedReviewer::new(entry.reviewer.clone(), assurance, ChannelName::Console))
+    }
+}
+
+/// How much time has passed; none when the clock went backwards.
+fn passed(since: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(since)).unwrap_or_default()
+}

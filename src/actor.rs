@@ -146,6 +146,43 @@ impl AuthenticationMethod {
     }
 }
 
+/// The way an answer came in. An account on a channel is never a person: people are reviewers, and
+/// one person answering on two channels is one voice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChannelName {
+    /// A button in Slack.
+    Slack,
+    /// The web console.
+    Console,
+    /// The REST API, which the command line uses too.
+    Api,
+    /// A card in Microsoft Teams.
+    Teams,
+    /// A webhook; it carries requests out and never an answer in.
+    Webhook,
+}
+
+impl ChannelName {
+    /// The stable spelling that the ledger and the API use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Slack => "slack",
+            Self::Console => "console",
+            Self::Api => "api",
+            Self::Teams => "teams",
+            Self::Webhook => "webhook",
+        }
+    }
+}
+
+impl fmt::Display for ChannelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// What is said about the run that an agent is on. The same fields exist twice on a session:
 /// once **claimed** (the agent's own words) and once **verified** (from a signed token).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,4 +8,5 @@ pub mod hold;
 pub mod quorum;
 pub mod request;
 
-pub use request::{Request, Seal};
+pub use hold::{Grant, Review, Verdict};
+pub use request::{Draft, Request, Seal};

@@ -35,6 +35,12 @@ pub struct Allowed {
 }
 
 impl Allowed {
+    /// An allowance out of thin air, for tests of what consumes them.
+    #[cfg(test)]
+    pub(crate) fn for_test(rule: Option<RuleName>, policy: Digest) -> Self {
+        Self { rule, policy }
+    }
+
     /// The rule that allowed it; `None` where the class is simply not held by default.
     #[must_use]
     pub fn rule(&self) -> Option<&RuleName> {
@@ -105,6 +111,9 @@ pub struct Escalation {
     pub after: Duration,
     /// The group that may then answer in place of those asked first.
     pub to: GroupName,
+    /// The groups it may answer for. An escalation of one rule never weakens another rule: a group
+    /// is listed here only when every rule that asks it agrees to this step.
+    pub stands_in_for: Vec<GroupName>,
 }
 
 /// What a hold inside an open transaction may do, because it keeps locks while a human thinks.

@@ -4,6 +4,10 @@
 //! text that Postgres's grammar rejects is [`StatementClass::Invalid`], a node it was not told about
 //! is [`StatementClass::Admin`], a function it does not know is [`StatementClass::Code`].
 
+mod lex;
+mod parser;
+mod tree;
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;

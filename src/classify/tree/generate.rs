@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Messages that never stand in a tree.
-const SKIPPED: [&str; 2] = ["ScanResult", "ScanToken"];
+const SKIPPED: [&str; 6] =
+    ["ScanResult", "ScanToken", "SummaryResult", "Table", "Function", "FilterColumn"];
 
 struct Message {
     name: String,

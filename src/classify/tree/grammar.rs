@@ -279,10 +279,6 @@ pub(in crate::classify) enum Kind {
     CreateSubscriptionStmt,
     AlterSubscriptionStmt,
     DropSubscriptionStmt,
-    SummaryResult,
-    Table,
-    Function,
-    FilterColumn,
     /// A list.
     Items,
     /// A string, number, flag or enum value.
@@ -398,7 +394,6 @@ pub(in crate::classify) enum Field {
     Coltype,
     Coltypes,
     Coltypmods,
-    Column,
     ColumnName,
     Columns,
     Colvalexprs,
@@ -535,7 +530,6 @@ pub(in crate::classify) enum Field {
     Funcparams,
     Funcresulttype,
     Funcretset,
-    FunctionName,
     Functions,
     Functype,
     Funcvariadic,
@@ -903,7 +897,6 @@ pub(in crate::classify) enum Field {
     RunCondition,
     SavepointName,
     SchemaElts,
-    SchemaName,
     Schemaname,
     SearchBreadthFirst,
     SearchClause,
@@ -963,7 +956,6 @@ pub(in crate::classify) enum Field {
     Table,
     TableElts,
     TableList,
-    TableName,
     TableSpace,
     TableSpaceName,
     Tablefunc,
@@ -1049,7 +1041,7 @@ pub(in crate::classify) enum Field {
 }
 
 /// What each kind looks like, by `Kind as usize`.
-pub(super) static KINDS: [KindSpec; 276] = [
+pub(super) static KINDS: [KindSpec; 272] = [
     KindSpec {
         name: "ParseResult",
         kind: Kind::ParseResult,
@@ -4535,39 +4527,6 @@ pub(super) static KINDS: [KindSpec; 276] = [
             FieldSpec { name: "behavior", field: Field::Behavior, shape: Shape::Enum(DROP_BEHAVIOR) },
         ],
     },
-    KindSpec { name: "SummaryResult", kind: Kind::SummaryResult, is_node: false, fields: &[] },
-    KindSpec {
-        name: "Table",
-        kind: Kind::Table,
-        is_node: false,
-        fields: &[
-            FieldSpec { name: "name", field: Field::Name, shape: Shape::Text },
-            FieldSpec { name: "schema_name", field: Field::SchemaName, shape: Shape::Text },
-            FieldSpec { name: "table_name", field: Field::TableName, shape: Shape::Text },
-            FieldSpec { name: "context", field: Field::Context, shape: Shape::Enum(CONTEXT) },
-        ],
-    },
-    KindSpec {
-        name: "Function",
-        kind: Kind::Function,
-        is_node: false,
-        fields: &[
-            FieldSpec { name: "name", field: Field::Name, shape: Shape::Text },
-            FieldSpec { name: "function_name", field: Field::FunctionName, shape: Shape::Text },
-            FieldSpec { name: "schema_name", field: Field::SchemaName, shape: Shape::Text },
-            FieldSpec { name: "context", field: Field::Context, shape: Shape::Enum(CONTEXT) },
-        ],
-    },
-    KindSpec {
-        name: "FilterColumn",
-        kind: Kind::FilterColumn,
-        is_node: false,
-        fields: &[
-            FieldSpec { name: "schema_name", field: Field::SchemaName, shape: Shape::Text },
-            FieldSpec { name: "table_name", field: Field::TableName, shape: Shape::Text },
-            FieldSpec { name: "column", field: Field::Column, shape: Shape::Text },
-        ],
-    },
 ];
 
 static A_EXPR_KIND: &[&str] = &[
@@ -4733,8 +4692,6 @@ static CONSTR_TYPE: &[&str] = &[
     "CONSTR_ATTR_ENFORCED",
     "CONSTR_ATTR_NOT_ENFORCED",
 ];
-
-static CONTEXT: &[&str] = &["Select", "DML", "DDL", "Call"];
 
 static DEF_ELEM_ACTION: &[&str] = &["DEFELEM_UNSPEC", "DEFELEM_SET", "DEFELEM_ADD", "DEFELEM_DROP"];
 

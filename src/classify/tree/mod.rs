@@ -241,3 +241,10 @@ impl<'t> Iterator for Children<'t> {
         Some(node)
     }
 }
+
+impl Kind {
+    /// The parser's name for it.
+    pub(super) fn name(self) -> &'static str {
+        grammar::KINDS.get(self as usize).map_or("", |spec| spec.name)
+    }
+}

@@ -74,6 +74,7 @@ pub(super) struct Connection {
     cancelling: Option<JoinHandle<()>>,
     granted: VecDeque<(IntentId, RequestId)>,
     created: Vec<Arc<str>>,
+    catalogue_dirty: bool,
     defer: bool,
     draining: bool,
     ended: Option<&'static str>,
@@ -133,6 +134,7 @@ impl Connection {
             cancelling: None,
             granted: VecDeque::new(),
             created: Vec::new(),
+            catalogue_dirty: false,
             defer,
             draining: false,
             ended: None,
@@ -370,12 +372,16 @@ impl Connection {
             }
             Output::Probed(probed) => self.on_probed(probed),
             Output::CatalogueChanged => {
+                self.catalogue_dirty = true;
                 self.state.changed();
             }
             Output::Claimed(name, value) => self.on_claim(&name, value.as_deref()),
             Output::AgentLeft => self.leave(),
         }
-        if self.session.status() == TransactionStatus::Idle && self.session.is_idle() && !self.created.is_empty() {
+        // What an open transaction changed is visible to our own connection once it has ended.
+        let dirty = self.catalogue_dirty || !self.created.is_empty();
+        if dirty && self.session.status() == TransactionStatus::Idle && self.session.is_idle() {
+            self.catalogue_dirty = false;
             self.created.clear();
             self.state.changed();
         }
@@ -535,9 +541,7 @@ impl Connection {
         let resolution = self.gate().forward(submission, classification, &record, Clearance::Granted(grant));
         if let Resolution::Forward { receipt, .. } = &resolution {
             self.granted.push_back((receipt.intent(), request));
-            if submission.status != Some(TransactionStatus::Idle) || pending.opens_transaction() {
-                self.created.extend(created::names(&classification.effects));
-            }
+            self.created.extend(created::names(&classification.effects));
         } else {
             self.shared.desk.withdraw(request, "the ledger could not record it");
         }
@@ -545,7 +549,7 @@ impl Connection {
     }
 
     fn refuse(&mut self, pending: &Pending, refusal: Refusal) {
-        let request = pending_request(&refusal);
+        let request = refusal.request();
         self.refuse_under(pending, refusal, request);
     }
 
@@ -559,7 +563,7 @@ impl Connection {
 
     fn record_refusal(&self, pending: &Pending, refusal: &Refusal) {
         let Pending { submission, classification, terms, arrived, .. } = pending;
-        let request = pending_request(refusal);
+        let request = refusal.request();
         let record = record(submission, classification, &terms.rules, terms.policy, request, *arrived);
         if let Err(error) = self.log.refuse(&record, refusal) {
             tracing::error!(session = %self.watch.id, %error, "refusal not recorded");
@@ -718,7 +722,3 @@ fn poll_holding(holding: &mut Holding, cx: &mut Context<'_>) -> Option<Event> {
     }
 }
 
-/// The request that a refusal speaks of.
-fn pending_request(refusal: &Refusal) -> Option<RequestId> {
-    refusal.request()
-}

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::actor::{
     Agent, AgentIdentity, AuthenticationMethod, ChannelName, Claims, GroupName, PersonName, Reviewer,
 };
-use crate::approval::request::TransactionView;
+use crate::approval::request::{Insight, TransactionView};
 use crate::approval::{Draft, Grant, Request, Review, Seal, Verdict};
 use crate::classify::{Classification, Effect, ObjectKind, Reason, StatementClass, Verb};
 use crate::ledger::clock::{Clock, ManualClock};
@@ -232,7 +232,10 @@ pub(crate) fn request(number: u128, info: &SessionInfo, asked: &Asked, terms: Te
                 ..TransactionView::default()
             },
             terms,
+            insight: Insight::default(),
         },
+        past: Vec::new(),
+        last_approved: None,
     })
 }
 

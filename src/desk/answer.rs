@@ -99,7 +99,14 @@ impl Desk {
         if review.quick {
             warn!(request = %slot.request.id, reviewer = %review.reviewer, "approved sooner than it can be read");
         }
-        let before = self.change(&mut live, |hold| hold.on_verdict(considered));
+        let counted = live.hold.reviews().len() + 1;
+        let written = self.now();
+        let before = self.change(&mut live, |hold| hold.on_verdict(considered, written));
+        if live.hold.reviews().len() != counted {
+            // Writing it down took past the deadline.
+            self.settle(slot, &mut live, &before, None);
+            return Err(VerdictError::TooLate { state: live.hold.state().clone() });
+        }
         let recorded = live.hold.state().clone();
         let missing =
             if recorded == HoldState::Waiting { live.hold.missing_at(&people, now) } else { Vec::new() };
@@ -193,7 +200,8 @@ impl Desk {
     pub(super) fn withdraw_if_left(&self, slot: &Arc<Slot>, live: &mut Live) {
         let left = live.waiting.as_ref().is_some_and(tokio::sync::oneshot::Sender::is_closed);
         if left {
-            let before = self.change(live, |hold| hold.on_withdrawn(SESSION_GONE));
+            let now = self.now();
+            let before = self.change(live, |hold| hold.on_withdrawn(SESSION_GONE, now));
             self.settle(slot, live, &before, None);
         }
     }

@@ -284,9 +284,10 @@ impl Desk {
 
     /// Ends a request for a reason that is nobody's verdict. Nothing happens when it has ended.
     pub fn withdraw(&self, id: RequestId, reason: &'static str) {
+        let now = self.now();
         let slot = self.0.shelf.lock().get(id);
         if let Some(slot) = slot {
-            self.end_by(&slot, |hold| hold.on_withdrawn(reason));
+            self.end_by(&slot, |hold| hold.on_withdrawn(reason, now));
         }
     }
 
@@ -501,7 +502,7 @@ impl Desk {
         match sender.send(ending) {
             Ok(()) | Err(Ending::Denied { .. } | Ending::Expired | Ending::Withdrawn { .. }) => false,
             Err(Ending::Granted(_)) => {
-                let before = self.change(live, |hold| hold.on_withdrawn(SESSION_GONE));
+                let before = self.change(live, |hold| hold.on_withdrawn(SESSION_GONE, now));
                 debug_assert!(matches!(before, HoldState::Granted { .. }));
                 self.record_end(slot.request.id, HoldEnd::Withdrawn, Some(SESSION_GONE), None);
                 let state = live.hold.state().clone();

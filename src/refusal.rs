@@ -187,7 +187,10 @@ impl Refusal {
             | Self::Deferred { .. }
             | Self::HoldInTransaction
             | Self::CoolingDown { .. } => "42501",
-            Self::HoldExpired { .. } | Self::HoldCancelled { .. } | Self::HoldWithdrawn { .. } | Self::Cancelled => "57014",
+            Self::HoldExpired { .. }
+            | Self::HoldCancelled { .. }
+            | Self::HoldWithdrawn { .. }
+            | Self::Cancelled => "57014",
             Self::TooManyHolds { .. } | Self::TooManyStatements { .. } => "53400",
             Self::Syntax { .. } => "42601",
             Self::Unsupported { .. } | Self::StartupParameter { .. } => "0A000",

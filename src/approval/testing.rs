@@ -128,6 +128,7 @@ pub(crate) fn draft_of(sql: &str, session: u128, terms: Terms) -> Draft {
         statement,
         transaction: TransactionView { status: Some(TransactionStatus::Idle), ..TransactionView::default() },
         terms,
+        refers_to: Vec::new(),
         insight: Insight::default(),
     }
 }

@@ -459,7 +459,10 @@ mod tests {
 
     #[test]
     fn operators_end_where_postgres_ends_them() {
-        assert_eq!(shown("1=-1 @- 2 a*/*x*/b <>--\n3"), ["1", "=", "-", "1", "@-", "2", "a", "*", "b", "<>", "3"]);
+        assert_eq!(
+            shown("1=-1 @- 2 a*/*x*/b <>--\n3"),
+            ["1", "=", "-", "1", "@-", "2", "a", "*", "b", "<>", "3"]
+        );
     }
 
     #[test]

@@ -68,13 +68,7 @@ impl UpstreamState {
     /// Nothing is known yet; the first session asks.
     #[must_use]
     pub fn new(upstream: Upstream, safe: Vec<String>) -> Self {
-        Self {
-            upstream,
-            safe,
-            known: ArcSwap::default(),
-            change: AtomicU64::new(0),
-            reading: Mutex::new(()),
-        }
+        Self { upstream, safe, known: ArcSwap::default(), change: AtomicU64::new(0), reading: Mutex::new(()) }
     }
 
     /// A forwarded statement may have changed the catalogue: what is known is not good any more.
@@ -114,7 +108,8 @@ impl UpstreamState {
     async fn read(&self, change: u64) -> Result<Known, ConnectError> {
         let settings = [("application_name".to_owned(), "countersign catalogue".to_owned())];
         let mut reader = Asking { connected: log_in(&self.upstream, &settings).await? };
-        let version = reader.connected.parameters.get("server_version").map(String::as_str).unwrap_or_default();
+        let version =
+            reader.connected.parameters.get("server_version").map(String::as_str).unwrap_or_default();
         let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|major| major.parse().ok());
         let server_version = major.ok_or(ConnectError::Protocol("no server version"))?;
         let search_path = reader.ask("SHOW search_path").await?;
@@ -177,7 +172,8 @@ impl Asking {
             match tag {
                 tag::DATA_ROW => rows.push(row(&body).ok_or(ConnectError::Protocol("a malformed row"))?),
                 tag::ERROR => {
-                    let fields = Fields::read(&body).map_err(|_| ConnectError::Protocol("a malformed error"))?;
+                    let fields =
+                        Fields::read(&body).map_err(|_| ConnectError::Protocol("a malformed error"))?;
                     let (code, message) = (fields.code.to_owned(), fields.message.to_owned());
                     refused = Some(ConnectError::Refused { code, message });
                 }
@@ -191,7 +187,8 @@ impl Asking {
         const LIMIT: usize = 256 << 20;
         let Connected { stream, rest, .. } = &mut self.connected;
         loop {
-            let first = Frame::first(rest, LIMIT).map_err(|_| ConnectError::Protocol("a message's length"))?;
+            let first =
+                Frame::first(rest, LIMIT).map_err(|_| ConnectError::Protocol("a message's length"))?;
             if let Some(frame) = first {
                 let (tag, total) = (frame.tag, frame.bytes.len());
                 let mut frame = rest.split_to(total);

@@ -13,7 +13,9 @@ pub(super) fn claims(sql: &[u8], claims: &mut Claims) {
     let Some(comment) = comment(sql) else { return };
     for pair in comment.split(',') {
         let Some((key, value)) = pair.trim().split_once('=') else { continue };
-        let Some(value) = value.trim().strip_prefix('\'').and_then(|value| value.strip_suffix('\'')) else { continue };
+        let Some(value) = value.trim().strip_prefix('\'').and_then(|value| value.strip_suffix('\'')) else {
+            continue;
+        };
         let name = match key.trim() {
             "traceparent" => "run",
             key => key,
@@ -82,7 +84,14 @@ mod tests {
 
     #[test]
     fn anything_else_claims_nothing() {
-        for sql in ["select 1", "/*model='x'*/ select 1", "select '/*model=''x''*/'", "select 1 /*model=x*/", "*/", "/*"] {
+        for sql in [
+            "select 1",
+            "/*model='x'*/ select 1",
+            "select '/*model=''x''*/'",
+            "select 1 /*model=x*/",
+            "*/",
+            "/*",
+        ] {
             assert!(read(sql).is_empty(), "{sql}");
         }
         let mut found = Claims::default();

@@ -117,8 +117,19 @@ impl<'i> Sink<'i> for ToAgent<'_, '_> {
 
 impl Connection {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { shared, watch, state, known, upstream_key, session, log, agent, upstream, control, defer } =
-            parts;
+        let Parts {
+            shared,
+            watch,
+            state,
+            known,
+            upstream_key,
+            session,
+            log,
+            agent,
+            upstream,
+            control,
+            defer,
+        } = parts;
         Self {
             shared,
             watch,
@@ -358,7 +369,8 @@ impl Connection {
             Output::Withdrawn(_) => {
                 // Upstream failed before it, or is gone: recorded as withdrawn, and nobody is asked.
                 if let Some(pending) = self.withdraw("an earlier statement of the same batch failed") {
-                    let refusal = holding::withdrawn(&pending, "an earlier statement of the same batch failed");
+                    let refusal =
+                        holding::withdrawn(&pending, "an earlier statement of the same batch failed");
                     self.record_refusal(&pending, &refusal);
                 }
             }
@@ -452,7 +464,9 @@ impl Connection {
     fn on_probed(&mut self, probed: Result<Probed, ProbeFailed>) {
         match (self.holding.take(), probed) {
             (Some(Holding::Probing { pending }), Ok(probed)) => self.open(pending, probed.settings),
-            (Some(Holding::Reprobing { pending, grant }), Ok(probed)) => self.use_grant(&pending, grant, probed.settings),
+            (Some(Holding::Reprobing { pending, grant }), Ok(probed)) => {
+                self.use_grant(&pending, grant, probed.settings)
+            }
             (Some(Holding::Probing { pending } | Holding::Reprobing { pending, .. }), Err(error)) => {
                 warn!(session = %self.watch.id, %error, "upstream did not tell its state");
                 let refusal = Refusal::Internal { what: "upstream did not tell the session's state" };
@@ -485,7 +499,11 @@ impl Connection {
             }
             Ok(opened) => {
                 let notice = holding::opened_notice(&opened.request);
-                self.session.notice(&notice.message, notice.detail.as_deref(), Some("Cancel the statement to withdraw the request."));
+                self.session.notice(
+                    &notice.message,
+                    notice.detail.as_deref(),
+                    Some("Cancel the statement to withdraw the request."),
+                );
                 *self.watch.held.lock() = Some(opened.request.id);
                 self.holding = Some(Holding::Waiting {
                     pending,
@@ -715,10 +733,11 @@ fn poll_holding(holding: &mut Holding, cx: &mut Context<'_>) -> Option<Event> {
         },
         Holding::Catalogue { reading, .. } => match Pin::new(reading).poll(cx) {
             Poll::Ready(Ok(read)) => Some(Event::Catalogue(read)),
-            Poll::Ready(Err(_)) => Some(Event::Catalogue(Err(ConnectError::Protocol("the reading broke off")))),
+            Poll::Ready(Err(_)) => {
+                Some(Event::Catalogue(Err(ConnectError::Protocol("the reading broke off"))))
+            }
             Poll::Pending => None,
         },
         Holding::Probing { .. } | Holding::Reprobing { .. } => None,
     }
 }
-

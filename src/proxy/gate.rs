@@ -74,7 +74,10 @@ impl Gate<'_> {
         let mut classification = classify(&submission.statement.sql);
         let mut refers_to = Vec::new();
         let executes = |c: &Classification| {
-            c.steps.iter().flat_map(|step| &step.effects).any(|effect| matches!(effect, SessionEffect::Execute(_)))
+            c.steps
+                .iter()
+                .flat_map(|step| &step.effects)
+                .any(|effect| matches!(effect, SessionEffect::Execute(_)))
         };
         if executes(&classification) {
             for name in executed(&classification) {
@@ -139,7 +142,8 @@ impl Gate<'_> {
                 } else if submission.status.is_none() && self.session.settles() {
                     Resolution::WhenIdle
                 } else {
-                    let pending = Pending { submission, classification, terms, arrived: now, refers_to, request: None };
+                    let pending =
+                        Pending { submission, classification, terms, arrived: now, refers_to, request: None };
                     return Decided::Hold(Box::new(pending));
                 }
             }

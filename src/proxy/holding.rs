@@ -62,7 +62,8 @@ pub(super) fn seal(watch: &Watch, pending: &Pending, mut settings: SealedSetting
         settings.insert("(runs before it)".into(), digest_of(&pending.submission.before).to_string().into());
     }
     for (name, sql) in &pending.refers_to {
-        settings.insert(format!("(prepared as {name})").into(), Digest::of(sql.as_bytes()).to_string().into());
+        settings
+            .insert(format!("(prepared as {name})").into(), Digest::of(sql.as_bytes()).to_string().into());
     }
     Seal {
         statement: pending.submission.digest,
@@ -121,7 +122,8 @@ pub(super) struct Notice {
 /// What the agent is told at once.
 pub(super) fn opened_notice(request: &Request) -> Notice {
     let class = request.draft.classification.class;
-    let mut message = format!("waiting for approval of this statement (class {class}): request {}", request.id);
+    let mut message =
+        format!("waiting for approval of this statement (class {class}): request {}", request.id);
     let open = request.draft.transaction.status != Some(TransactionStatus::Idle);
     if open {
         message.push_str("; the open transaction keeps its locks meanwhile");
@@ -131,7 +133,13 @@ pub(super) fn opened_notice(request: &Request) -> Notice {
         .terms
         .approvals
         .iter()
-        .map(|approval| if approval.count == 1 { approval.group.to_string() } else { format!("{} of {}", approval.count, approval.group) })
+        .map(|approval| {
+            if approval.count == 1 {
+                approval.group.to_string()
+            } else {
+                format!("{} of {}", approval.count, approval.group)
+            }
+        })
         .collect();
     let detail = format!("Asked: {}. It expires at {}.", asked.join(" and "), at(request.expires_at));
     Notice { message, detail: Some(detail) }

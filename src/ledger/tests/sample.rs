@@ -232,6 +232,7 @@ pub(crate) fn request(number: u128, info: &SessionInfo, asked: &Asked, terms: Te
                 ..TransactionView::default()
             },
             terms,
+            refers_to: Vec::new(),
             insight: Insight::default(),
         },
         past: Vec::new(),

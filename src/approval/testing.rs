@@ -76,6 +76,7 @@ pub(crate) fn classification(sql: &str) -> Classification {
             kind: ObjectKind::Relation,
             schema: Some("public".into()),
             name: "customers".into(),
+            qualified: true,
         }],
         reasons: vec![Reason {
             class: StatementClass::Export,

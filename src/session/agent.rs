@@ -420,7 +420,8 @@ impl Session {
             }
             Resolution::Refuse(refusal) => self.refuse(at, refusal),
             Resolution::RollBack => {
-                let query = matches!(self.unit.items.get(at), Some(item) if matches!(item.kind, Kind::Query(_)));
+                let query =
+                    matches!(self.unit.items.get(at), Some(item) if matches!(item.kind, Kind::Query(_)));
                 if query {
                     self.set_deciding(|deciding| deciding.refused = Some((at, Told::RolledBack)));
                 } else {

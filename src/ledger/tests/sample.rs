@@ -99,9 +99,11 @@ pub(crate) fn classified(class: StatementClass) -> Classification {
             kind: ObjectKind::Relation,
             schema: Some("public".into()),
             name: "customers".into(),
+            qualified: true,
         }],
         reasons: vec![Reason { class, text: format!("a {class} statement").into(), span: None }],
         steps: Arc::from([]),
+        names: Vec::new(),
         fingerprint: Fingerprint(Digest::of(class.as_str().as_bytes())),
         syntax_error: None,
         redacted_sql: None,
@@ -232,7 +234,10 @@ pub(crate) fn request(number: u128, info: &SessionInfo, asked: &Asked, terms: Te
                 ..TransactionView::default()
             },
             terms,
+            insight: crate::approval::request::Insight::default(),
         },
+        past: Vec::new(),
+        last_approved: None,
     })
 }
 

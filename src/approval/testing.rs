@@ -76,6 +76,7 @@ pub(crate) fn classification(sql: &str) -> Classification {
             kind: ObjectKind::Relation,
             schema: Some("public".into()),
             name: "customers".into(),
+            qualified: true,
         }],
         reasons: vec![Reason {
             class: StatementClass::Export,
@@ -83,6 +84,7 @@ pub(crate) fn classification(sql: &str) -> Classification {
             span: None,
         }],
         steps: Arc::from([Step::default()]),
+        names: Vec::new(),
         fingerprint: Fingerprint(Digest::of(sql.split(' ').next().unwrap_or_default().as_bytes())),
         syntax_error: None,
         redacted_sql: None,

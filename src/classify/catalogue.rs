@@ -83,10 +83,10 @@ WHERE p.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
     },
     Query {
         name: "relations",
-        sql: "SELECT n.nspname::text, c.relname::text, c.relkind::text
+        sql: "SELECT n.nspname::text, c.relname::text
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_'",
-        columns: 3,
+        columns: 2,
     },
 ];
 
@@ -169,7 +169,7 @@ pub struct Catalogue {
     types: HashMap<Box<str>, Vec<UserType>>,
     /// Target type to the functions that casts to it run.
     casts: HashMap<Box<str>, Vec<(Arc<str>, Arc<str>)>>,
-    relations: HashMap<Box<str>, Vec<(Arc<str>, char)>>,
+    relations: HashMap<Box<str>, Vec<Arc<str>>>,
     /// `schema.name` and `schema.*`, as the operator declared them.
     safe: Vec<(Box<str>, Box<str>)>,
 }
@@ -265,11 +265,7 @@ impl Catalogue {
                 .or_default()
                 .push(UserType { schema: shared(0)?, runs_code: yes(3) }),
             "casts" => self.casts.entry(text(1)?.into()).or_default().push((shared(2)?, shared(3)?)),
-            "relations" => self
-                .relations
-                .entry(text(1)?.into())
-                .or_default()
-                .push((shared(0)?, text(2)?.chars().next()?)),
+            "relations" => self.relations.entry(text(1)?.into()).or_default().push(shared(0)?),
             _ => return None,
         }
         Some(())
@@ -417,14 +413,7 @@ impl Catalogue {
     pub(super) fn relation_schema(&self, name: &str, path: &SearchPath) -> Option<Arc<str>> {
         let SearchPath::Known(path) = path else { return None };
         let found = self.relations.get(name)?;
-        path.iter().find_map(|schema| found.iter().find(|(s, _)| s == schema).map(|(s, _)| s.clone()))
-    }
-
-    /// Whether a schema's relations are foreign tables, by name.
-    pub(super) fn is_foreign_table(&self, schema: Option<&str>, name: &str, path: &SearchPath) -> bool {
-        self.relations.get(name).into_iter().flatten().any(|(s, kind)| {
-            *kind == 'f' && schema.map_or_else(|| is_searched(path, s), |schema| **s == *schema)
-        })
+        path.iter().find_map(|schema| found.iter().find(|s| *s == schema).cloned())
     }
 }
 

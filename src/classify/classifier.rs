@@ -262,6 +262,7 @@ fn bulk_insert(bytes: &[u8], insert: &bulk::BulkInsert, context: &Context<'_>) -
         kind: ObjectKind::Relation,
         schema: insert.schema.clone(),
         name: Arc::clone(&insert.name),
+        qualified: insert.schema.is_some(),
     });
     insertion
 }

@@ -534,15 +534,35 @@ impl<'a> Walk<'a> {
         let reason = Reason { class, text: what.into(), span };
         if reasons.len() < MOST_REASONS {
             reasons.push(reason);
-        } else if let Some(least) = reasons.iter_mut().min_by_key(|reason| reason.class)
-            && least.class < class
+            return;
+        }
+        // Whatever is left out, a reason of every class that was found stays: a policy that allows
+        // one class must see that there is another.
+        let is_new = !reasons.iter().any(|other| other.class == class);
+        if !is_new && reasons.iter().all(|other| other.class >= class) {
+            return;
+        }
+        let times = |wanted: StatementClass, reasons: &[Reason]| {
+            reasons.iter().filter(|other| other.class == wanted).count()
+        };
+        let least = (0..reasons.len())
+            .filter(|place| reasons.get(*place).is_some_and(|other| times(other.class, reasons) > 1))
+            .min_by_key(|place| reasons.get(*place).map(|other| other.class));
+        if let Some(least) = least.and_then(|place| reasons.get_mut(place))
+            && (is_new || least.class < class)
         {
             *least = reason;
         }
     }
 
     fn effect(&mut self, verb: Verb, kind: ObjectKind, schema: Option<&str>, name: &str) {
-        self.found.effects.push(Effect { verb, kind, schema: schema.map(Arc::from), name: Arc::from(name) });
+        self.found.effects.push(Effect {
+            verb,
+            kind,
+            schema: schema.map(Arc::from),
+            name: Arc::from(name),
+            qualified: schema.is_some(),
+        });
     }
 
     /// The text a node came from: from its location to the end of the name that starts there.

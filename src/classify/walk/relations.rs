@@ -140,6 +140,9 @@ impl<'a> Walk<'a> {
             (Some(_), _) => None,
         };
         self.effect(verb, ObjectKind::Relation, found.as_deref().or(schema), name);
+        if let Some(effect) = self.found.effects.last_mut() {
+            effect.qualified = schema.is_some();
+        }
         if self.is_planned(node) {
             return;
         }

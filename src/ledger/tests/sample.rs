@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::actor::{
     Agent, AgentIdentity, AuthenticationMethod, ChannelName, Claims, GroupName, PersonName, Reviewer,
 };
-use crate::approval::request::{Insight, TransactionView};
+use crate::approval::request::TransactionView;
 use crate::approval::{Draft, Grant, Request, Review, Seal, Verdict};
 use crate::classify::{Classification, Effect, ObjectKind, Reason, StatementClass, Verb};
 use crate::ledger::clock::{Clock, ManualClock};
@@ -99,9 +99,11 @@ pub(crate) fn classified(class: StatementClass) -> Classification {
             kind: ObjectKind::Relation,
             schema: Some("public".into()),
             name: "customers".into(),
+            qualified: true,
         }],
         reasons: vec![Reason { class, text: format!("a {class} statement").into(), span: None }],
         steps: Arc::from([]),
+        names: Vec::new(),
         fingerprint: Fingerprint(Digest::of(class.as_str().as_bytes())),
         syntax_error: None,
         redacted_sql: None,
@@ -233,7 +235,7 @@ pub(crate) fn request(number: u128, info: &SessionInfo, asked: &Asked, terms: Te
             },
             terms,
             refers_to: Vec::new(),
-            insight: Insight::default(),
+            insight: crate::approval::request::Insight::default(),
         },
         past: Vec::new(),
         last_approved: None,

@@ -4,7 +4,10 @@
 pub mod cluster;
 
 mod classify;
+mod reload;
+mod serve;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -20,6 +23,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Classify(classify::Arguments),
+    Serve(serve::Arguments),
 }
 
 /// Runs the command line. Exit code 2 is wrong usage or I/O; others are each command's own.
@@ -28,9 +32,27 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result: anyhow::Result<ExitCode> = match arguments.command {
         Command::Classify(arguments) => classify::run(arguments),
+        Command::Serve(arguments) => serve::run(arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("countersign: {error:#}");
         ExitCode::from(2)
     })
+}
+
+/// Sends the program's own log to standard error; `RUST_LOG` says how much of it.
+fn logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Fails only when a log has been set up already, as when the demo serves.
+    let _ = subscriber.with_ansi(std::io::stderr().is_terminal()).try_init();
+}
+
+/// Prints everything that is wrong with a file, one line each, and gives the exit code for it.
+fn report_problems(problems: &[crate::toml_reader::Problem]) -> ExitCode {
+    for problem in problems {
+        eprintln!("{problem}");
+    }
+    ExitCode::from(2)
 }

@@ -113,6 +113,8 @@ pub struct Shared {
     pub limits: ProxyLimits,
     /// Counts.
     pub counters: Counters,
+    /// Why a changed policy or configuration is not used, for `status`.
+    pub trouble: Mutex<Option<String>>,
     /// Zero of the monotonic clock.
     pub started: Instant,
     /// Sessions of each agent.

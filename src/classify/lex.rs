@@ -80,11 +80,7 @@ pub(super) fn lex(text: &str) -> Lexed {
     while let Some(token) = lexer.next() {
         tokens.push(token);
     }
-    Lexed {
-        tokens,
-        comment_depth: lexer.comment_depth,
-        operator_run: lexer.operator_run,
-    }
+    Lexed { tokens, comment_depth: lexer.comment_depth, operator_run: lexer.operator_run }
 }
 
 /// A scan in progress; it keeps no tokens, so that a bulk insert of 32 MiB costs no memory.
@@ -455,7 +451,10 @@ mod tests {
 
     #[test]
     fn operators_end_where_postgres_ends_them() {
-        assert_eq!(shown("1=-1 @- 2 a*/*x*/b <>--\n3"), ["1", "=", "-", "1", "@-", "2", "a", "*", "b", "<>", "3"]);
+        assert_eq!(
+            shown("1=-1 @- 2 a*/*x*/b <>--\n3"),
+            ["1", "=", "-", "1", "@-", "2", "a", "*", "b", "<>", "3"]
+        );
     }
 
     #[test]

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::classify::{
-    Catalogue, Classification, Classifier, Context, Effect, Limits, Reason, SearchPath, StatementClass, SyntaxError,
+    Catalogue, Classification, Classifier, Context, Effect, Limits, Reason, SearchPath, StatementClass,
+    SyntaxError,
 };
 use crate::statement::SqlText;
 
@@ -110,7 +111,10 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 "no statement: give one as an argument, or on standard input"
             );
             let mut sql = Vec::new();
-            std::io::stdin().lock().read_to_end(&mut sql).context("reading the statement from standard input")?;
+            std::io::stdin()
+                .lock()
+                .read_to_end(&mut sql)
+                .context("reading the statement from standard input")?;
             sql
         }
     };
@@ -206,7 +210,15 @@ fn underline(out: &mut String, sql: &str, piece: std::ops::Range<usize>) {
         .chars()
         .skip(skipped)
         .take(WIDTH)
-        .map(|c| if c == '\t' { ' ' } else if c.is_control() { '\u{fffd}' } else { c })
+        .map(|c| {
+            if c == '\t' {
+                ' '
+            } else if c.is_control() {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
         .collect();
     let marks = "^".repeat(length.min(WIDTH.saturating_sub(column - skipped)).max(1));
     let _ = writeln!(out, "    | {shown}\n    | {}{marks}", " ".repeat(column - skipped));

@@ -36,9 +36,11 @@ struct Summary {
     opposite: u64,
     /// It is a comparison or a test, whose value is NULL at most where a column is.
     is_test: bool,
+    /// It is a column of the same table under another name: another row of it, perhaps.
+    is_twin: bool,
 }
 
-const NOTHING: Summary = Summary { truth: Constant, hash: 0, opposite: 0, is_test: false };
+const NOTHING: Summary = Summary { truth: Constant, hash: 0, opposite: 0, is_test: false, is_twin: false };
 
 /// Whether `condition`, of the data-changing `statement`, depends on the row of its target.
 pub(super) fn picks_rows(statement: Node<'_>, condition: Node<'_>) -> bool {
@@ -176,13 +178,12 @@ impl<'t> Analysis<'t> {
             // `t.*`
             [] => ("*", None),
         };
-        let own = qualifier.is_none_or(|qualifier| {
-            qualifier == self.target || self.twins.iter().any(|twin| twin == qualifier)
-        });
+        let is_twin = qualifier.is_some_and(|qualifier| self.twins.iter().any(|twin| twin == qualifier));
+        let own = is_twin || qualifier.is_none_or(|qualifier| qualifier == self.target);
         // A column of the target has one hash under all its spellings: `t.id = id` is `id = id`.
         let hash = if own { Mix::new(2) } else { Mix::new(4).text(qualifier.unwrap_or("").as_bytes()) };
         // Columns of other tables alone do not pick rows of the target.
-        Summary { truth: if own { Picks } else { Constant }, hash: hash.text(name.as_bytes()).0, ..NOTHING }
+        Summary { truth: picks(own && !is_twin), hash: hash.text(name.as_bytes()).0, is_twin, ..NOTHING }
     }
 
     fn boolean(&self, node: Node<'t>) -> Summary {
@@ -197,7 +198,8 @@ impl<'t> Analysis<'t> {
                     Never => Always,
                     same => same,
                 };
-                return Summary { truth, hash: part.opposite ^ 0x5555, opposite: part.hash, is_test: true };
+                let hash = part.opposite ^ 0x5555;
+                return Summary { truth, hash, opposite: part.hash, is_test: true, is_twin: false };
             }
             "AND_EXPR" if any(Never) => Never,
             "AND_EXPR" if any(Picks) => Picks,
@@ -218,13 +220,17 @@ impl<'t> Analysis<'t> {
         let names = node.names(Field::Name);
         let name = names.last().map_or("", |name| &**name);
         let kind = node.word(Field::Kind);
-        let (left, right) = (self.field(node, Field::Lexpr), self.field(node, Field::Rexpr).unwrap_or(NOTHING));
+        let (left, right) =
+            (self.field(node, Field::Lexpr), self.field(node, Field::Rexpr).unwrap_or(NOTHING));
         let Some(left) = left else {
             // A sign or another prefix changes nothing about what it depends on.
             return if name == "+" { right } else { Summary { truth: picks(right.truth == Picks), ..whole } };
         };
         let items = || node.get(Field::Rexpr).into_iter().flat_map(|list| self.items(list));
-        let same = left.hash == right.hash;
+        // `t.id = t2.id` of one table joined with itself is true for each row's own twin; `t.id < t2.id`
+        // is how duplicates are removed.
+        let twins = left.is_twin != right.is_twin;
+        let same = left.hash == right.hash && (!twins || matches!(name, "=" | "<=" | ">="));
         let depends = left.truth == Picks || right.truth == Picks;
         match (kind, name) {
             ("AEXPR_OP" | "AEXPR_DISTINCT" | "AEXPR_NOT_DISTINCT" | "AEXPR_NULLIF", _) if same => {
@@ -232,7 +238,9 @@ impl<'t> Analysis<'t> {
                 let known = name == "=" && literal(Field::Lexpr);
                 Summary { truth: if known { Always } else { Constant }, is_test: true, ..whole }
             }
-            ("AEXPR_OP", "=") if self.are_other_literals(node) => Summary { truth: Never, is_test: true, ..whole },
+            ("AEXPR_OP", "=") if self.are_other_literals(node) => {
+                Summary { truth: Never, is_test: true, ..whole }
+            }
             ("AEXPR_OP", "+" | "-" | "*" | "/" | "||") => {
                 self.neutral(node, name, left, right).unwrap_or(Summary { truth: picks(depends), ..whole })
             }
@@ -259,6 +267,7 @@ impl<'t> Analysis<'t> {
             opposite: self.negated(node),
             is_test: true,
             hash: whole.hash,
+            is_twin: false,
         }
     }
 
@@ -350,7 +359,7 @@ impl<'t> Analysis<'t> {
         let is_null = node.word(Field::Nulltesttype) == "IS_NULL";
         let (this, other) = (Mix::new(11).add(inner.hash).0, Mix::new(12).add(inner.hash).0);
         let (hash, opposite) = if is_null { (this, other) } else { (other, this) };
-        Summary { truth, hash, opposite, is_test: true }
+        Summary { truth, hash, opposite, is_test: true, is_twin: false }
     }
 
     fn boolean_test(&self, node: Node<'t>) -> Summary {
@@ -366,7 +375,8 @@ impl<'t> Analysis<'t> {
         let tested = self.field(node, Field::Testexpr);
         let truth = match tested {
             Some(tested) => picks(
-                (tested.truth == Picks && !self.holds_all_of_itself(node, query)) || self.is_correlated(query),
+                (tested.truth == Picks && !self.holds_all_of_itself(node, query))
+                    || self.is_correlated(query),
             ),
             None => picks(self.is_correlated(query)),
         };
@@ -394,12 +404,15 @@ impl<'t> Analysis<'t> {
     fn holds_all_of_itself(&self, node: Node<'t>, query: Node<'t>) -> bool {
         let from: Vec<_> = query.list(Field::FromClause).collect();
         let [table] = from.as_slice() else { return false };
-        let columns: Vec<_> = query.list(Field::TargetList).filter_map(|column| column.get(Field::Val)).collect();
+        let columns: Vec<_> =
+            query.list(Field::TargetList).filter_map(|column| column.get(Field::Val)).collect();
         let last = |node: Node<'t>| node.list(Field::Fields).filter_map(Node::string).last();
         let tested = node.get(Field::Testexpr).and_then(last);
         query.kind() == Kind::SelectStmt
             && table.kind() == Kind::RangeVar
-            && table.text(Field::Relname).is_some_and(|name| name == self.target || self.twins.iter().any(|t| *t == *name))
+            && table
+                .text(Field::Relname)
+                .is_some_and(|name| name == self.target || self.twins.iter().any(|t| *t == *name))
             && ![Field::WhereClause, Field::LimitCount, Field::HavingClause, Field::LimitOffset]
                 .into_iter()
                 .any(|field| query.has(field))

@@ -110,11 +110,14 @@ struct UserFunction {
     from_extension: bool,
 }
 
+/// Schema and name.
+type QualifiedName = (Arc<str>, Arc<str>);
+
 #[derive(Debug)]
 struct UserOperator {
     schema: Arc<str>,
     built_in_types: bool,
-    function: (Arc<str>, Arc<str>),
+    function: QualifiedName,
     from_extension: bool,
 }
 
@@ -168,7 +171,7 @@ pub struct Catalogue {
     operators: HashMap<Box<str>, Vec<UserOperator>>,
     types: HashMap<Box<str>, Vec<UserType>>,
     /// Target type to the functions that casts to it run.
-    casts: HashMap<Box<str>, Vec<(Arc<str>, Arc<str>)>>,
+    casts: HashMap<Box<str>, Vec<QualifiedName>>,
     relations: HashMap<Box<str>, Vec<Arc<str>>>,
     /// `schema.name` and `schema.*`, as the operator declared them.
     safe: Vec<(Box<str>, Box<str>)>,

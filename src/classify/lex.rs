@@ -95,6 +95,7 @@ pub(super) struct Lexer<'t> {
 const OPERATOR: &[u8] = b"~!@#^&|`?+-*/%<>=";
 
 /// A class for each byte, so that the inner loops are one look-up.
+#[expect(clippy::indexing_slicing, reason = "runs at compile time, where a panic is a compile error")]
 const fn classes() -> [u8; 256] {
     let mut table = [0; 256];
     let mut byte = 0;
@@ -355,10 +356,7 @@ impl<'t> Lexer<'t> {
     }
 
     fn number(&mut self) -> TokenKind {
-        let radix = match (self.byte(0), self.byte(1)) {
-            (b'0', b'x' | b'X' | b'o' | b'O' | b'b' | b'B') => true,
-            _ => false,
-        };
+        let radix = self.byte(0) == b'0' && matches!(self.byte(1), b'x' | b'X' | b'o' | b'O' | b'b' | b'B');
         if radix {
             self.at += 2;
             self.skip(NAME);

@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_tree_is_json_and_an_error_has_postgres_message_and_position() {
-        let json = parse("select 1").ok().expect("a tree");
+        let json = parse("select 1").unwrap_or_else(|error| panic!("{error:?}"));
         assert!(json.as_bytes().starts_with(b"{\"version\":180"));
         assert_eq!(
             message("select 'ä', 1 1"),

@@ -128,6 +128,10 @@ impl<'t> Analysis<'t> {
         node.get(field).map(|part| self.of(part))
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "an expression without a rule depends on the row as its parts do"
+    )]
     fn summarise(&self, node: Node<'t>) -> Summary {
         match node.kind() {
             Kind::Scalar | Kind::Empty => Summary { hash: Mix::new(1).text(node.raw()).0, ..NOTHING },
@@ -196,7 +200,7 @@ impl<'t> Analysis<'t> {
                 let truth = match part.truth {
                     Always => Never,
                     Never => Always,
-                    same => same,
+                    Constant | Picks => part.truth,
                 };
                 let hash = part.opposite ^ 0x5555;
                 return Summary { truth, hash, opposite: part.hash, is_test: true, is_twin: false };
@@ -305,11 +309,8 @@ impl<'t> Analysis<'t> {
     }
 
     fn items(&self, list: Node<'t>) -> impl Iterator<Item = Summary> {
-        let inner = match list.kind() {
-            Kind::List => list.get(Field::Items),
-            Kind::AArrayExpr => list.get(Field::Elements),
-            _ => None,
-        };
+        // A List has items, an ARRAY[..] elements; nothing else has either.
+        let inner = list.get(Field::Items).or_else(|| list.get(Field::Elements));
         inner.into_iter().flat_map(Node::children).map(|item| self.of(item))
     }
 

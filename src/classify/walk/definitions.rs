@@ -156,10 +156,8 @@ impl<'a> Walk<'a> {
                 self.effect(Verb::Drop, object_kind(word), None, &name);
             }
         }
-        let class = match dropping(word) {
-            Ddl if temporary => Write,
-            class => class,
-        };
+        let class = altering(word);
+        let class = if class == Ddl && temporary { Write } else { class };
         self.does(class, node, &format!("drops a {}", spoken(word)));
     }
 
@@ -205,7 +203,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The class of altering an object of a kind.
+/// The class of altering or dropping an object of a kind.
 fn altering(word: &str) -> StatementClass {
     match word {
         "OBJECT_ACCESS_METHOD"
@@ -238,11 +236,6 @@ fn altering(word: &str) -> StatementClass {
         // Everything else is schema: an object type that a later version brings is held as that.
         _ => Ddl,
     }
-}
-
-/// The class of dropping it.
-fn dropping(word: &str) -> StatementClass {
-    altering(word)
 }
 
 fn object_kind(word: &str) -> ObjectKind {

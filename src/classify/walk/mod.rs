@@ -74,7 +74,7 @@ pub(super) fn walk(tree: &Tree<'_>, around: &Surroundings<'_>) -> Findings {
     }
     walk.found.effects.sort_unstable();
     walk.found.effects.dedup();
-    walk.found.reasons.sort_by(|a, b| b.class.cmp(&a.class));
+    walk.found.reasons.sort_by_key(|reason| std::cmp::Reverse(reason.class));
     walk.found
 }
 

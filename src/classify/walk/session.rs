@@ -133,6 +133,7 @@ impl<'a> Walk<'a> {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most statements leave the session as it is")]
     /// What the whole raw statement does to the session, when upstream confirms it.
     pub(super) fn step(&self, root: Node<'a>) -> Step {
         let mut effects = Vec::new();

@@ -172,6 +172,26 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// A role that a statement names.
+    pub(super) fn role(&mut self, node: Node<'a>) {
+        let Some(name) = node.text(Field::Rolename) else { return };
+        let verb = match node.place() {
+            (Kind::DropRoleStmt, _) => Verb::Drop,
+            (Kind::AlterRoleStmt | Kind::AlterRoleSetStmt, _) => Verb::Alter,
+            (Kind::GrantRoleStmt | Kind::GrantStmt, _) => Verb::Grant,
+            _ => Verb::Use,
+        };
+        self.effect(verb, ObjectKind::Role, None, &name);
+    }
+
+    /// A function or the like whose qualified name stands in a field.
+    pub(super) fn names_function(&mut self, verb: Verb, node: Node<'a>, field: Field) {
+        let names = node.names(field);
+        if let [schema @ .., name] = names.as_slice() {
+            self.effect(verb, ObjectKind::Function, schema.last().map(|schema| &**schema), name);
+        }
+    }
+
     /// CREATE AGGREGATE, OPERATOR, TYPE, COLLATION, TEXT SEARCH ..
     pub(super) fn define(&mut self, node: Node<'a>) {
         let class = match node.word(Field::Kind) {

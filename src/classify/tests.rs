@@ -357,7 +357,7 @@ mod catalogue_and_path {
         Classifier::new(Limits::default()).classify(&SqlText::from(sql), &context).class
     }
 
-    const LOWER: &[&str] = &["evil|lower|1|1|true|scalar|false"];
+    const LOWER: &[&str] = &["evil|lower|1|1|scalar|false"];
 
     fn public() -> SearchPath {
         SearchPath::Known(vec!["public".into()])
@@ -384,7 +384,7 @@ mod catalogue_and_path {
 
     #[test]
     fn an_attribute_of_a_table_is_no_call_of_a_scalar_function() {
-        let email = &["public|email|1|1|true|scalar|false"];
+        let email = &["public|email|1|1|scalar|false"];
         assert_eq!(class("SELECT c.email FROM customers c", email, public()), StatementClass::Read);
         assert_eq!(class("SELECT f.email FROM unnest(ARRAY['x']) f", email, public()), StatementClass::Code);
         assert_eq!(

@@ -33,7 +33,9 @@ impl<'a> Walk<'a> {
         // grammar already says pg_catalog.
         let looked_up = name == "json_object" && self.around.catalogue.server_version() < 16;
         let schema = if looked_up { None } else { schema };
-        let arguments = node.list(Field::Args).count();
+        // An ordered-set aggregate takes what it is ordered by as well.
+        let ordered = if node.flag(Field::AggWithinGroup) { node.list(Field::AggOrder).count() } else { 0 };
+        let arguments = node.list(Field::Args).count() + ordered;
         let meaning = self.around.catalogue.function(schema, name, arguments, self.path);
         if meaning.class == StatementClass::Settings {
             return self.set_config(node);

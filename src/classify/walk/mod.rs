@@ -74,7 +74,7 @@ pub(super) fn walk(tree: &Tree<'_>, around: &Surroundings<'_>) -> Findings {
     }
     walk.found.effects.sort_unstable();
     walk.found.effects.dedup();
-    walk.found.reasons.sort_by(|a, b| b.class.cmp(&a.class));
+    walk.found.reasons.sort_by_key(|reason| std::cmp::Reverse(reason.class));
     walk.found
 }
 
@@ -278,9 +278,15 @@ impl<'a> Walk<'a> {
             Kind::AlterDefaultPrivilegesStmt => {
                 self.does(StatementClass::Grant, node, "changes default privileges");
             }
-            Kind::CreateRoleStmt | Kind::AlterRoleStmt | Kind::AlterRoleSetStmt | Kind::DropRoleStmt => {
+            Kind::CreateRoleStmt => {
+                self.does(StatementClass::Grant, node, "changes roles");
+                let name = node.text(Field::Role).unwrap_or_default();
+                self.effect(Verb::Create, ObjectKind::Role, None, &name);
+            }
+            Kind::AlterRoleStmt | Kind::AlterRoleSetStmt | Kind::DropRoleStmt => {
                 self.does(StatementClass::Grant, node, "changes roles");
             }
+            Kind::RoleSpec => self.role(node),
             Kind::DropOwnedStmt | Kind::ReassignOwnedStmt | Kind::AlterOwnerStmt => {
                 self.does(StatementClass::Grant, node, "changes ownership");
             }
@@ -289,12 +295,19 @@ impl<'a> Walk<'a> {
                 self.does(StatementClass::Grant, node, "changes a row security policy");
             }
 
+            // A function or operator that is granted on, altered or dropped.
+            Kind::ObjectWithArgs => match node.place().0 {
+                Kind::GrantStmt => self.names_function(Verb::Grant, node, Field::Objname),
+                Kind::DropStmt => self.names_function(Verb::Drop, node, Field::Objname),
+                _ => self.names_function(Verb::Alter, node, Field::Objname),
+            },
             Kind::DoStmt => self.does(StatementClass::Code, node, "runs a block of code"),
             Kind::CallStmt => self.does(StatementClass::Code, node, "calls a procedure"),
             Kind::LoadStmt => self.does(StatementClass::Code, node, "loads a library"),
             Kind::CreateFunctionStmt | Kind::AlterFunctionStmt => {
                 self.later_until = self.later_until.max(node.end());
                 self.does(StatementClass::Code, node, "defines code");
+                self.names_function(Verb::Create, node, Field::Funcname);
             }
             Kind::CreateTrigStmt | Kind::CreateEventTrigStmt | Kind::AlterEventTrigStmt => {
                 self.does(StatementClass::Code, node, "changes a trigger");
@@ -371,7 +384,6 @@ impl<'a> Walk<'a> {
             | Kind::JoinExpr
             | Kind::ParamRef
             | Kind::TypeCast
-            | Kind::RoleSpec
             | Kind::AStar
             | Kind::AIndices
             | Kind::AArrayExpr
@@ -403,7 +415,6 @@ impl<'a> Walk<'a> {
             | Kind::TriggerTransition
             | Kind::ATAlterConstraint
             | Kind::ReplicaIdentityStmt
-            | Kind::ObjectWithArgs
             | Kind::AccessPriv
             | Kind::StatsElem
             | Kind::FunctionParameter

@@ -482,7 +482,7 @@ fn written_schema(index: &Connection) -> Result<Vec<String>, rusqlite::Error> {
 }
 
 /// The schema as a new file would have it.
-fn expected_schema() -> Result<Vec<String>, rusqlite::Error> {
+pub(super) fn expected_schema() -> Result<Vec<String>, rusqlite::Error> {
     let memory = Connection::open_in_memory()?;
     memory.execute_batch(&schema())?;
     written_schema(&memory)

@@ -2,6 +2,7 @@
 
 mod basics;
 pub(crate) mod sample;
+mod second;
 
 use std::path::PathBuf;
 
@@ -19,6 +20,9 @@ pub(crate) fn assert_good(place: &Place) {
     let report = verified(place, &[]);
     assert_eq!(report.problem, None);
     assert_eq!(report.exit_code(), 1);
+    if let Some((code, said)) = second::opinion(&place.path(), None, &[place.head()]) {
+        assert_eq!(code, 0, "{said}");
+    }
     let report = verified(place, &[place.head()]);
     assert_eq!((report.exit_code(), report.problem), (0, None));
 }

@@ -237,6 +237,10 @@ pub fn verify(options: &Options, progress: &Progress) -> Result<Report, VerifyEr
         anchored: None,
         problem: None,
     };
+    if !starts_like_sqlite(&options.path).map_err(|error| unreadable(&options.path, error.to_string()))? {
+        report.problem = Some(Problem::new(Code::Damaged, None, "not an SQLite file"));
+        return Ok(report);
+    }
     let connection = match store::open_for_reading(&options.path) {
         Ok(connection) => connection,
         Err(error) if is_damage(&error) => {
@@ -286,6 +290,17 @@ pub fn verify(options: &Options, progress: &Progress) -> Result<Report, VerifyEr
         }
     }
     Ok(report)
+}
+
+/// To SQLite an empty file is an empty database; to an auditor it is a ledger that was emptied.
+fn starts_like_sqlite(path: &Path) -> std::io::Result<bool> {
+    use std::io::Read as _;
+    let mut start = [0; 16];
+    match std::fs::File::open(path)?.read_exact(&mut start) {
+        Ok(()) => Ok(start == *b"SQLite format 3\0"),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether SQLite says that the file itself is broken, rather than that it cannot be read now.

@@ -15,10 +15,13 @@ use super::key::{KeyFiles, with_suffix};
 /// How a ledger is set up. [`Settings::new`] has what most need; everything else is a field.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The SQLite file. Beside it live `.key`, `.pub`, `.spool`, `.index.db`, `.lock`.
+    /// The SQLite file. Beside it lie `.lock`, `.index.db`, and unless said otherwise below, `.key`,
+    /// `.pub` and `.spool`.
     pub path: PathBuf,
-    /// The root's private key, when it is not beside the ledger; its public half lies beside it.
-    pub key: Option<PathBuf>,
+    /// The root key's two halves.
+    pub keys: KeyFiles,
+    /// The directory of the spool; on the fastest disk there is.
+    pub spool: PathBuf,
     /// Which entries are signed one by one.
     pub signing: Signing,
     /// Head files, best on another disk or a share (see [`super::anchor`]).
@@ -40,9 +43,11 @@ impl Settings {
     /// The ledger at `path`, with its key beside it.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
         Self {
-            path: path.into(),
-            key: None,
+            keys: KeyFiles::beside(&path),
+            spool: with_suffix(&path, "spool"),
+            path,
             signing: Signing::default(),
             heads: Vec::new(),
             epoch: Duration::from_secs(3600),
@@ -51,15 +56,6 @@ impl Settings {
             backlog_bytes: 512 << 20,
             index: true,
             clock: Clock::default(),
-        }
-    }
-
-    /// Where the root key's two halves are.
-    #[must_use]
-    pub fn key_files(&self) -> KeyFiles {
-        match &self.key {
-            Some(private) => KeyFiles::of_private(private),
-            None => KeyFiles::beside(&self.path),
         }
     }
 

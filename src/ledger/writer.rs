@@ -16,6 +16,7 @@ use super::spool::record as spooled;
 use super::spool::{Follower, SpoolError};
 use super::store::{Store, StoreError};
 use super::{OpenError, Recovery, Shared};
+use crate::statement::RequestId;
 
 /// The most records in one transaction.
 const GROUP: usize = 1024;
@@ -139,7 +140,8 @@ impl Writer {
             .uint(Key::Withdrawn, withdrawn.len() as u64);
         self.assembler.own(Kind::Recovered, now, &fields);
         self.seal_and_commit()?;
-        Ok(Recovery { replayed, lost, damaged, unknown, withdrawn })
+        let closed = withdrawn.into_iter().map(|id| RequestId(uuid::Uuid::from_bytes(id))).collect();
+        Ok(Recovery { replayed, lost, damaged, unknown, closed })
     }
 
     /// Seals and commits while the ledger is being opened: there an error is for the operator.
@@ -277,8 +279,7 @@ impl Writer {
         {
             return;
         }
-        let files = self.shared.settings.key_files();
-        let root = match RootKey::load(&files) {
+        let root = match RootKey::load(&self.shared.settings.keys) {
             Ok(root) if root.public() == self.shared.root => root,
             other => {
                 // The running epoch goes on: a long epoch is no lie, and stopping helps nobody.

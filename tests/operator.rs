@@ -1,5 +1,6 @@
 //! What an operator does before the proxy runs: a folder to start from, agents, reviewers, policies.
 //! Through the built program, as scripts use it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests say what they expect")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -14,12 +14,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::serve;
-use crate::classify::Catalogue;
 use crate::config::Config;
 use crate::ledger::Event;
 use crate::policy::Policy;
 use crate::proxy::Shared;
-use crate::statement::SqlText;
 
 /// How often files are looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -107,22 +105,9 @@ fn reload_policies(shared: &Shared, config: &Config) {
 /// `policy`, if its own cases pass.
 pub(super) fn passing(shared: &Shared, policy: Policy) -> Result<Policy, Vec<String>> {
     let failed: Vec<String> = policy
-        .cases()
-        .iter()
-        .flat_map(|case| {
-            let ran = case.run(&policy, &|case| {
-                let search_path = case.search_path();
-                let version = case.server_version.unwrap_or(15);
-                let context = crate::classify::Context {
-                    server_version: version,
-                    catalogue: &Catalogue::built_in(version),
-                    search_path: &search_path,
-                    database: case.database.as_str(),
-                    role: case.role.as_str(),
-                    strings_standard: true,
-                };
-                shared.classifier.classify(&SqlText::from(case.sql.as_str()), &context)
-            });
+        .run_cases(&shared.classifier)
+        .into_iter()
+        .flat_map(|(case, ran)| {
             ran.failures.into_iter().map(move |failure| format!("case \"{case}\": {failure}"))
         })
         .collect();

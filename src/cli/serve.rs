@@ -77,7 +77,7 @@ impl Running {
             super::report_problems(&problems);
             anyhow::anyhow!("the policies cannot be loaded")
         })?;
-        let ledger = Ledger::open(&ledger_settings(&config)).context("cannot open the ledger")?;
+        let ledger = Ledger::open(&config.ledger_settings()).context("cannot open the ledger")?;
         let recovery = ledger.recovery();
         if recovery != &ledger::Recovery::default() {
             warn!(
@@ -176,18 +176,6 @@ impl Running {
         let _ = tokio::task::spawn_blocking(move || ledger.close()).await;
         info!("countersign has stopped");
     }
-}
-
-/// The ledger's settings, from the configuration's.
-pub(super) fn ledger_settings(config: &Config) -> ledger::Settings {
-    let mut settings = ledger::Settings::new(&config.ledger.path);
-    settings.key = Some(config.ledger.keys.join("ledger.key"));
-    settings.signing = match config.ledger.signing {
-        config::Signing::EveryEntry => ledger::Signing::EveryEntry,
-        config::Signing::Checkpoint => ledger::Signing::Checkpoint,
-    };
-    settings.heads = config.ledger.head_file.iter().cloned().collect();
-    settings
 }
 
 fn limits(limits: &config::Limits) -> ProxyLimits {

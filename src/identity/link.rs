@@ -44,6 +44,13 @@ pub fn issue(directory: &Directory, reviewer: &ReviewerId, now: Timestamp) -> St
     format!("{}{}", Kind::Link.prefix(), URL_SAFE_NO_PAD.encode(bytes))
 }
 
+/// The address of a link: its secret behind the console's `/sign-in/`. The page there asks for a
+/// click before it uses the link up, because chat programs look at links before people do.
+#[must_use]
+pub fn url(console: &url::Url, secret: &str) -> String {
+    format!("{}/sign-in/{secret}", console.as_str().trim_end_matches('/'))
+}
+
 /// The links that a server accepts.
 #[derive(Debug)]
 pub struct SignInLinks {

@@ -44,6 +44,24 @@ struct World {
     time: Arc<Mutex<Timestamp>>,
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "one kind of event is wanted")]
+fn ended(event: &Event) -> Option<HoldEnd> {
+    match event {
+        Event::HoldEnded { end, .. } => Some(*end),
+        _ => None,
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "one kind of event is wanted")]
+fn refused(event: &Event) -> Option<String> {
+    match event {
+        Event::Review(review) => {
+            review.not_counted.as_ref().map(|why| format!("{}: {why}", review.reviewer.id))
+        }
+        _ => None,
+    }
+}
+
 fn person(id: &str, also: &[&str], groups: &[&str]) -> ReviewerEntry {
     ReviewerEntry {
         reviewer: Arc::new(Reviewer {
@@ -116,27 +134,11 @@ impl World {
     }
 
     fn ends(&self) -> Vec<HoldEnd> {
-        let records = self.notebook.records.lock();
-        records
-            .iter()
-            .filter_map(|record| match record {
-                Event::HoldEnded { end, .. } => Some(*end),
-                _ => None,
-            })
-            .collect()
+        self.notebook.records.lock().iter().filter_map(ended).collect()
     }
 
     fn refused_reviews(&self) -> Vec<String> {
-        let records = self.notebook.records.lock();
-        records
-            .iter()
-            .filter_map(|record| match record {
-                Event::Review(review) => {
-                    review.not_counted.as_ref().map(|why| format!("{}: {why}", review.reviewer.id))
-                }
-                _ => None,
-            })
-            .collect()
+        self.notebook.records.lock().iter().filter_map(refused).collect()
     }
 }
 

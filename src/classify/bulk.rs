@@ -49,7 +49,8 @@ impl<'t> Reader<'t> {
     }
 
     fn is_word(&self, word: &str) -> bool {
-        self.next.is_some_and(|token| token.kind == TokenKind::Word) && self.shown().eq_ignore_ascii_case(word)
+        self.next.is_some_and(|token| token.kind == TokenKind::Word)
+            && self.shown().eq_ignore_ascii_case(word)
     }
 
     fn word(&mut self, word: &str) -> Option<()> {
@@ -57,7 +58,8 @@ impl<'t> Reader<'t> {
     }
 
     fn mark(&mut self, mark: &str) -> bool {
-        let found = self.next.is_some_and(|token| token.kind == TokenKind::Punctuation) && self.shown() == mark;
+        let found =
+            self.next.is_some_and(|token| token.kind == TokenKind::Punctuation) && self.shown() == mark;
         if found {
             self.take();
         }
@@ -149,7 +151,8 @@ mod tests {
 
     #[test]
     fn plain_rows_of_literals_are_recognised() {
-        let insert = recognise("INSERT INTO App.\"T\" (a, \"b\") VALUES (1, 'x''y'), (-2.5, NULL) ; ").unwrap();
+        let insert =
+            recognise("INSERT INTO App.\"T\" (a, \"b\") VALUES (1, 'x''y'), (-2.5, NULL) ; ").unwrap();
         assert_eq!((insert.schema.as_deref(), &*insert.name), (Some("app"), "T"));
         assert!(recognise("insert into t values (E'\\'', $$;$$, default) on conflict do nothing").is_some());
     }

@@ -83,10 +83,10 @@ WHERE p.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
     },
     Query {
         name: "relations",
-        sql: "SELECT n.nspname::text, c.relname::text, c.relkind::text
+        sql: "SELECT n.nspname::text, c.relname::text
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_'",
-        columns: 3,
+        columns: 2,
     },
 ];
 
@@ -169,7 +169,7 @@ pub struct Catalogue {
     types: HashMap<Box<str>, Vec<UserType>>,
     /// Target type to the functions that casts to it run.
     casts: HashMap<Box<str>, Vec<(Arc<str>, Arc<str>)>>,
-    relations: HashMap<Box<str>, Vec<(Arc<str>, char)>>,
+    relations: HashMap<Box<str>, Vec<Arc<str>>>,
     /// `schema.name` and `schema.*`, as the operator declared them.
     safe: Vec<(Box<str>, Box<str>)>,
 }
@@ -183,7 +183,11 @@ static GENERATION: AtomicU64 = AtomicU64::new(1000);
 /// # Errors
 ///
 /// When an answer is missing or has another shape than its query.
-pub fn from_rows(server_version: u32, answers: &[Vec<Row>], safe: &[String]) -> Result<Catalogue, CatalogueError> {
+pub fn from_rows(
+    server_version: u32,
+    answers: &[Vec<Row>],
+    safe: &[String],
+) -> Result<Catalogue, CatalogueError> {
     let mut catalogue = Catalogue::empty(server_version, GENERATION.fetch_add(1, Ordering::Relaxed), safe);
     for (place, query) in QUERIES.iter().enumerate() {
         let error = |problem: &str| CatalogueError { query: query.name, problem: problem.into() };
@@ -223,8 +227,11 @@ impl Catalogue {
     /// The same, with functions that the operator declared safe.
     #[must_use]
     pub fn built_in_with(server_version: u32, safe: &[String]) -> Arc<Self> {
-        let generation =
-            if safe.is_empty() { u64::from(server_version) } else { GENERATION.fetch_add(1, Ordering::Relaxed) };
+        let generation = if safe.is_empty() {
+            u64::from(server_version)
+        } else {
+            GENERATION.fetch_add(1, Ordering::Relaxed)
+        };
         Arc::new(Self::empty(server_version, generation, safe))
     }
 
@@ -258,11 +265,7 @@ impl Catalogue {
                 .or_default()
                 .push(UserType { schema: shared(0)?, runs_code: yes(3) }),
             "casts" => self.casts.entry(text(1)?.into()).or_default().push((shared(2)?, shared(3)?)),
-            "relations" => self
-                .relations
-                .entry(text(1)?.into())
-                .or_default()
-                .push((shared(0)?, text(2)?.chars().next()?)),
+            "relations" => self.relations.entry(text(1)?.into()).or_default().push(shared(0)?),
             _ => return None,
         }
         Some(())
@@ -313,7 +316,8 @@ impl Catalogue {
             };
         }
         let others = meant.next().is_some();
-        let declared = overloads.iter().find(|f| is_searched(path, &f.schema) && self.is_safe(&f.schema, name));
+        let declared =
+            overloads.iter().find(|f| is_searched(path, &f.schema) && self.is_safe(&f.schema, name));
         match declared {
             Some(function) if !others => Meaning::harmless(Some(function.schema.clone())),
             // `uuid('..')` with one argument is a cast where no such function exists.
@@ -384,11 +388,15 @@ impl Catalogue {
         if own && (schema == Some("pg_catalog") || (schema.is_none() && !reordered)) {
             return None;
         }
-        let mut meant = self.types.get(name).into_iter().flatten().filter(|t| {
-            schema.map_or_else(|| is_searched(path, &t.schema), |schema| *t.schema == *schema)
-        });
+        let mut meant =
+            self.types.get(name).into_iter().flatten().filter(|t| {
+                schema.map_or_else(|| is_searched(path, &t.schema), |schema| *t.schema == *schema)
+            });
         meant.find(|t| t.runs_code).map(|t| {
-            Meaning::code(format!("is a type of schema {} whose checks run functions that are not on the allow-list", t.schema))
+            Meaning::code(format!(
+                "is a type of schema {} whose checks run functions that are not on the allow-list",
+                t.schema
+            ))
         })
     }
 
@@ -405,14 +413,7 @@ impl Catalogue {
     pub(super) fn relation_schema(&self, name: &str, path: &SearchPath) -> Option<Arc<str>> {
         let SearchPath::Known(path) = path else { return None };
         let found = self.relations.get(name)?;
-        path.iter().find_map(|schema| found.iter().find(|(s, _)| s == schema).map(|(s, _)| s.clone()))
-    }
-
-    /// Whether a schema's relations are foreign tables, by name.
-    pub(super) fn is_foreign_table(&self, schema: Option<&str>, name: &str, path: &SearchPath) -> bool {
-        self.relations.get(name).into_iter().flatten().any(|(s, kind)| {
-            *kind == 'f' && schema.map_or_else(|| is_searched(path, s), |schema| **s == *schema)
-        })
+        path.iter().find_map(|schema| found.iter().find(|s| *s == schema).cloned())
     }
 }
 
@@ -446,7 +447,8 @@ mod tests {
     #[test]
     fn a_users_function_takes_a_builtins_name_only_where_it_is_found_and_fits() {
         let shadowed = catalogue(&["public|lower|1|1|true|scalar|false"], &[], &[], &[]);
-        let class = |schema, arguments, path: &SearchPath| shadowed.function(schema, "lower", arguments, path).class;
+        let class =
+            |schema, arguments, path: &SearchPath| shadowed.function(schema, "lower", arguments, path).class;
 
         assert_eq!(class(None, 1, &path(&["public"])), StatementClass::Code);
         assert_eq!(class(None, 1, &SearchPath::Unknown), StatementClass::Code);

@@ -12,8 +12,8 @@ use super::parser::{Failure, LARGE, parse};
 use super::tree::{Room, Tree};
 use super::walk::{Findings, Surroundings, walk};
 use super::{
-    Catalogue, Classification, Effect, ObjectKind, Reason, SearchPath, StatementClass, StatementPart, SyntaxError,
-    Verb, bulk, crosscheck, fingerprint, redact,
+    Catalogue, Classification, Effect, ObjectKind, Reason, SearchPath, StatementClass, StatementPart,
+    SyntaxError, Verb, bulk, crosscheck, fingerprint, redact,
 };
 use crate::statement::{SqlText, Step};
 
@@ -85,7 +85,8 @@ impl Classifier {
     pub fn classify(&self, sql: &SqlText, context: &Context<'_>) -> Arc<Classification> {
         let bytes = sql.as_bytes();
         if !context.strings_standard {
-            let why = "strings are not read the standard way in this session, so nothing can be told from its text";
+            let why =
+                "strings are not read the standard way in this session, so nothing can be told from its text";
             return Arc::new(held(bytes, StatementClass::Admin, why));
         }
         let key = self.cache.key(bytes, context);
@@ -201,7 +202,8 @@ fn finish(text: &str, lexed: &Lexed, findings: Findings, nodes: usize) -> Classi
 /// The reason of a statement that has no other.
 fn plain_reason(class: StatementClass) -> Reason {
     use std::sync::LazyLock;
-    static READS: LazyLock<Arc<str>> = LazyLock::new(|| "only reads, through functions on the allow-list".into());
+    static READS: LazyLock<Arc<str>> =
+        LazyLock::new(|| "only reads, through functions on the allow-list".into());
     static SESSION: LazyLock<Arc<str>> = LazyLock::new(|| "only concerns the session itself".into());
     let text = if class == StatementClass::Session { &SESSION } else { &READS };
     Reason { class, text: Arc::clone(text), span: None }
@@ -260,6 +262,7 @@ fn bulk_insert(bytes: &[u8], insert: &bulk::BulkInsert, context: &Context<'_>) -
         kind: ObjectKind::Relation,
         schema: insert.schema.clone(),
         name: Arc::clone(&insert.name),
+        qualified: insert.schema.is_some(),
     });
     insertion
 }

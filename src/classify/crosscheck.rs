@@ -87,7 +87,9 @@ fn is_unambiguous(text: &str) -> bool {
                     }
                 }
             }
-            b'$' if !bytes.peek().is_some_and(u8::is_ascii_digit) || before.is_ascii_alphanumeric() => return false,
+            b'$' if !bytes.peek().is_some_and(u8::is_ascii_digit) || before.is_ascii_alphanumeric() => {
+                return false;
+            }
             b'-' if bytes.peek() == Some(&b'-') => return false,
             b'/' if bytes.peek() == Some(&b'*') => return false,
             b'\\' | b';' | b'#' | b'`' | 0x80.. => return false,
@@ -181,17 +183,32 @@ mod tests {
         ] {
             assert!(is_unambiguous(plain), "{plain}");
         }
-        for odd in ["select E'a'", "select 'a''b'", "select 'a' 'b'", "select 'a'\n'b'", "select 'a\\'", "select 1 -- x",
-            "select 1; select 2", "select $$a$$", "select U&\"a\"", "select ä", "select /* */ 1", "select 'a",
-            "select a$1", "select '\n'"]
-        {
+        for odd in [
+            "select E'a'",
+            "select 'a''b'",
+            "select 'a' 'b'",
+            "select 'a'\n'b'",
+            "select 'a\\'",
+            "select 1 -- x",
+            "select 1; select 2",
+            "select $$a$$",
+            "select U&\"a\"",
+            "select ä",
+            "select /* */ 1",
+            "select 'a",
+            "select a$1",
+            "select '\n'",
+        ] {
             assert!(!is_unambiguous(odd), "{odd}");
         }
     }
 
     #[test]
     fn long_sums_and_conjunctions_do_not_overflow_the_stack() {
-        for text in [format!("select {}1 -- x", "1+".repeat(8_000)), format!("select 1 where {}a -- x", "a and ".repeat(2_600))] {
+        for text in [
+            format!("select {}1 -- x", "1+".repeat(8_000)),
+            format!("select 1 where {}a -- x", "a and ".repeat(2_600)),
+        ] {
             // As many nodes as such a text has at least.
             assert!(!disagrees(&text, &[part("SelectStmt")], text.len()));
         }

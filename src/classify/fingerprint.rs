@@ -55,7 +55,24 @@ fn normalise(text: &str, tokens: &[Token], out: &mut Vec<u8>) {
                 // keywords here, and both are written alike in each statement of a group.
                 !matches!(
                     shown.to_ascii_lowercase().as_str(),
-                    "and" | "or" | "not" | "in" | "like" | "between" | "values" | "select" | "limit" | "offset" | "then" | "else" | "when" | "return" | "returning" | "where" | "to" | "set"
+                    "and"
+                        | "or"
+                        | "not"
+                        | "in"
+                        | "like"
+                        | "between"
+                        | "values"
+                        | "select"
+                        | "limit"
+                        | "offset"
+                        | "then"
+                        | "else"
+                        | "when"
+                        | "return"
+                        | "returning"
+                        | "where"
+                        | "to"
+                        | "set"
                 )
             }
             TokenKind::QuotedName => {

@@ -205,6 +205,10 @@ pub struct Effect {
     pub schema: Option<Arc<str>>,
     /// Its name.
     pub name: Arc<str>,
+    /// The statement itself names the schema. An unqualified name may mean a temporary object that
+    /// the agent put in front of the one that the catalogue knows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub qualified: bool,
 }
 
 /// Why a statement has its class, in words a reviewer understands.

@@ -205,7 +205,10 @@ mod tests {
         );
         assert_eq!(
             message("select 'a"),
-            Failure::Grammar { message: "unterminated quoted string at or near \"'a\"".into(), position: Some(8) }
+            Failure::Grammar {
+                message: "unterminated quoted string at or near \"'a\"".into(),
+                position: Some(8)
+            }
         );
     }
 

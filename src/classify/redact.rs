@@ -116,7 +116,8 @@ fn value_of(text: &str, after: usize) -> Option<(usize, usize)> {
 /// The extent of the password in `user:password@host`.
 fn url_password(text: &str, after: usize) -> Option<(usize, usize)> {
     let rest = text.get(after..)?;
-    let end = rest.find(|c: char| c.is_ascii_whitespace() || matches!(c, '/' | '\'' | '?')).unwrap_or(rest.len());
+    let end =
+        rest.find(|c: char| c.is_ascii_whitespace() || matches!(c, '/' | '\'' | '?')).unwrap_or(rest.len());
     let authority = rest.get(..end)?;
     let at = authority.rfind('@')?;
     let colon = authority.get(..at)?.find(':')?;
@@ -130,7 +131,8 @@ mod tests {
     use super::*;
 
     fn redacted(text: &str) -> Option<String> {
-        let part = StatementPart { kind: "".into(), class: StatementClass::Grant, span: 0..text.len() as u32 };
+        let part =
+            StatementPart { kind: "".into(), class: StatementClass::Grant, span: 0..text.len() as u32 };
         redact(text, &lex(text).tokens, &[part])
     }
 
@@ -138,7 +140,10 @@ mod tests {
     fn secrets_go_and_the_rest_stays() {
         let cases = [
             ("ALTER ROLE bob PASSWORD 'hunter2' LOGIN", "ALTER ROLE bob PASSWORD '<redacted>' LOGIN"),
-            ("create user u encrypted password $x$hunter2$x$", "create user u encrypted password '<redacted>'"),
+            (
+                "create user u encrypted password $x$hunter2$x$",
+                "create user u encrypted password '<redacted>'",
+            ),
             (
                 "create user mapping for x server s options (user 'u', password 'hunter2')",
                 "create user mapping for x server s options (user 'u', password '<redacted>')",
@@ -155,7 +160,10 @@ mod tests {
                 "select dblink_connect('password=''hunter 2'' host=h')",
                 "select dblink_connect('password=''<redacted>'' host=h')",
             ),
-            ("do $$ begin alter role x password 'hunter2'; end $$", "do $$ begin alter role x password '<redacted>'; end $$"),
+            (
+                "do $$ begin alter role x password 'hunter2'; end $$",
+                "do $$ begin alter role x password '<redacted>'; end $$",
+            ),
         ];
         for (text, expected) in cases {
             assert_eq!(redacted(text).as_deref(), Some(expected), "{text}");
@@ -164,14 +172,21 @@ mod tests {
 
     #[test]
     fn a_text_without_secrets_is_left_alone() {
-        for text in ["ALTER ROLE bob PASSWORD NULL", "create table t (password text)", "select 'a://b'", "drop role 'x'"] {
+        for text in [
+            "ALTER ROLE bob PASSWORD NULL",
+            "create table t (password text)",
+            "select 'a://b'",
+            "drop role 'x'",
+        ] {
             assert_eq!(redacted(text), None, "{text}");
         }
     }
 
     #[test]
     fn it_always_ends() {
-        for text in ["password=", "password password password", "://:@://:@", "password='<redacted>' password=x"] {
+        for text in
+            ["password=", "password password password", "://:@://:@", "password='<redacted>' password=x"]
+        {
             let _ = without_passwords(text);
         }
     }

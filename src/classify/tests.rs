@@ -41,7 +41,10 @@ fn mistakes(lines: &[Line]) -> Vec<String> {
     for line in lines {
         let found = classify_on(line.server_version.unwrap_or(15), &line.sql);
         if found.class != line.class {
-            mistakes.push(format!("{}: {} is {}, not {}: {:?}", line.id, line.sql, found.class, line.class, found.reasons));
+            mistakes.push(format!(
+                "{}: {} is {}, not {}: {:?}",
+                line.id, line.sql, found.class, line.class, found.reasons
+            ));
         }
     }
     mistakes

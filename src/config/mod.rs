@@ -238,7 +238,7 @@ impl Config {
 
     /// Reads the policies of the folder that the configuration names.
     pub fn load_policy(&self) -> Result<Policy, Vec<Problem>> {
-        load_policy(&[self.policy.dir.clone()], self.policy.defaults.clone())
+        load_policy(std::slice::from_ref(&self.policy.dir), self.policy.defaults.clone())
     }
 
     /// The address that agents are told, as `host:port`.

@@ -14,7 +14,7 @@ use super::hours::Hours;
 use super::pattern::{Glob, TablePattern};
 use super::{Approval, Assurance, InTransaction, Subject};
 use crate::actor::GroupName;
-use crate::classify::{Classification, Effect, ObjectKind, SearchPath, StatementClass, Verb};
+use crate::classify::{Classification, Effect, ObjectKind, SearchPath, StatementClass};
 use crate::statement::RuleName;
 use crate::toml_reader::Place;
 
@@ -194,14 +194,27 @@ impl Rule {
     }
 }
 
-/// Whether what a statement of these classes touches can be told from its effects.
+/// Whether the effects of a statement do not tell all that it touches. Code and server access can
+/// reach anything. Schema changes and grants may be on kinds of objects that stand for many tables
+/// (`ALL TABLES IN SCHEMA`, `OWNED BY`, a type, a default), and then have no effect on a table; among
+/// several statements nobody can say which of them the effects belong to.
 fn is_opaque(classification: &Classification, classes: ClassSet) -> bool {
-    [StatementClass::Admin, StatementClass::Code, StatementClass::ServerIo].into_iter().any(|c| classes.has(c))
-        || (classes.has(StatementClass::Invalid) && classification.syntax_error.is_none())
-        // DROP OWNED BY, REASSIGN OWNED BY: everything that belongs to a role.
-        || classification.effects.iter().any(|effect| {
-            effect.kind == ObjectKind::Role && matches!(effect.verb, Verb::Drop | Verb::Alter)
-        })
+    if [StatementClass::Admin, StatementClass::Code, StatementClass::ServerIo]
+        .into_iter()
+        .any(|c| classes.has(c))
+    {
+        return true;
+    }
+    if classes.has(StatementClass::Invalid) {
+        // What the grammar rejects is refused and touches nothing.
+        return classification.syntax_error.is_none();
+    }
+    let defines = classes.has(StatementClass::Ddl) || classes.has(StatementClass::Grant);
+    let names_some = classification
+        .effects
+        .iter()
+        .any(|effect| matches!(effect.kind, ObjectKind::Relation | ObjectKind::Schema));
+    defines && (!names_some || classification.parts.len() > 1)
 }
 
 fn names_a_table(patterns: &[TablePattern], subject: &Subject<'_>, classes: ClassSet) -> Matched {
@@ -226,9 +239,9 @@ fn names_a_table(patterns: &[TablePattern], subject: &Subject<'_>, classes: Clas
     }
 }
 
-/// Whether `effect` may be on a table that `pattern` matches. An unqualified name may be in any
-/// schema of the search path, or in the two that Postgres searches unasked; where the path is not
-/// known, it may be anything.
+/// Whether `effect` may be on a table that `pattern` matches. An unqualified name that the catalogue
+/// does not know may be in any schema of the search path, or in the two that Postgres searches
+/// unasked; where the path is not known, it may be anything.
 fn is_named(pattern: &TablePattern, effect: &Effect, path: &SearchPath) -> bool {
     match (&effect.schema, path) {
         (Some(schema), _) => pattern.matches(schema, &effect.name),
@@ -252,8 +265,10 @@ fn allows_tables(patterns: &[TablePattern], subject: &Subject<'_>, classes: Clas
     for effect in &subject.classification.effects {
         let covered = match effect.kind {
             ObjectKind::Relation => match &effect.schema {
-                Some(schema) => patterns.iter().any(|pattern| pattern.matches(schema, &effect.name)),
-                None => return Matched::Unknown("an allow by table needs names with their schema"),
+                Some(schema) if effect.qualified => {
+                    patterns.iter().any(|pattern| pattern.matches(schema, &effect.name))
+                }
+                Some(_) | None => return Matched::Unknown("an allow by table needs names with their schema"),
             },
             ObjectKind::Schema => patterns.iter().any(|pattern| pattern.matches_all_of(&effect.name)),
             ObjectKind::Function

@@ -91,6 +91,8 @@ pub enum Output {
     Probed(Result<Probed, probe::ProbeFailed>),
     /// A confirmed statement may have changed the catalogue.
     CatalogueChanged,
+    /// The agent set one of its claims, `countersign.<name>`; `None` resets it.
+    Claimed(Arc<str>, Option<Arc<str>>),
     /// The agent said goodbye and everything before that has been forwarded.
     AgentLeft,
 }
@@ -138,6 +140,9 @@ pub enum Resolution {
     },
     /// Refuse it.
     Refuse(Refusal),
+    /// The ledger cannot write, and the statement is nothing but a `ROLLBACK`: upstream gets one of our
+    /// own, so that an open transaction does not keep its locks until the ledger is back.
+    RollBack,
     /// Submit it again once upstream is idle, if it ever will be ([`Session::settles`]).
     WhenIdle,
 }
@@ -264,6 +269,8 @@ pub struct Session {
     synced: bool,
     /// An error was answered since the last `ReadyForQuery`.
     failed: bool,
+    /// Upstream has said that it ends the connection.
+    farewell: bool,
     /// Upstream drops everything up to a `Sync` that the agent has not sent yet.
     skipping: bool,
     /// Upstream waits for copy data.
@@ -316,6 +323,7 @@ impl Session {
             status: TransactionStatus::Idle,
             synced: true,
             failed: false,
+            farewell: false,
             skipping: false,
             copy_in: false,
             swallowed: 0,
@@ -372,6 +380,12 @@ impl Session {
     #[must_use]
     pub fn has_partial_unit(&self) -> bool {
         matches!(self.gate, Gate::Open) && !self.unit.is_empty()
+    }
+
+    /// Whether upstream has told the agent itself that it ends the connection.
+    #[must_use]
+    pub fn said_farewell(&self) -> bool {
+        self.farewell
     }
 
     /// Whether a unit is being decided.
@@ -554,6 +568,11 @@ impl Session {
                     self.release_portals(ended, now_ns);
                 }
                 SessionEffect::CatalogueChange => self.outputs.push_back(Output::CatalogueChanged),
+                SessionEffect::Set { name, value, .. } => {
+                    if let Some(claim) = name.strip_prefix("countersign.") {
+                        self.outputs.push_back(Output::Claimed(claim.into(), value.clone()));
+                    }
+                }
                 _ => {}
             }
         }

@@ -3,7 +3,9 @@
 //!
 //! The reason completes the sentence "calls f, which ..".
 
-use crate::classify::StatementClass::{self, Admin, Code, Export, Read, SensitiveRead, ServerIo, Settings, Write};
+use crate::classify::StatementClass::{
+    self, Admin, Code, Export, Read, SensitiveRead, ServerIo, Settings, Write,
+};
 
 /// A name, or the start of names when it ends in `*`; its class; what it does.
 pub(super) type Exception = (&'static str, StatementClass, &'static str);

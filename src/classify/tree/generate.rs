@@ -14,8 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Messages that never stand in a tree.
-const SKIPPED: [&str; 6] =
-    ["ScanResult", "ScanToken", "SummaryResult", "Table", "Function", "FilterColumn"];
+const SKIPPED: [&str; 6] = ["ScanResult", "ScanToken", "SummaryResult", "Table", "Function", "FilterColumn"];
 
 struct Message {
     name: String,
@@ -59,7 +58,9 @@ fn parse(proto: &str) -> (Vec<Message>, BTreeMap<String, Vec<String>>) {
                 messages.extend(message.take());
             }
             [value, "=", ..] if values.is_some() => values.as_mut().unwrap().1.push((*value).into()),
-            words if message.is_some() && words.contains(&"=") => field(message.as_mut().unwrap(), line, words),
+            words if message.is_some() && words.contains(&"=") => {
+                field(message.as_mut().unwrap(), line, words)
+            }
             _ => {}
         }
     }
@@ -96,7 +97,8 @@ fn generate(proto: &str) -> String {
     }
     // `typeName` of one node and `type_name` of another are one word here; within a node they must differ.
     for message in &kinds {
-        let words: BTreeSet<&str> = message.fields.iter().map(|(name, ..)| fields[name.as_str()].as_str()).collect();
+        let words: BTreeSet<&str> =
+            message.fields.iter().map(|(name, ..)| fields[name.as_str()].as_str()).collect();
         assert_eq!(words.len(), message.fields.len(), "{}", message.name);
     }
     let words: BTreeSet<&str> = fields.values().map(String::as_str).collect();
@@ -119,8 +121,12 @@ fn generate(proto: &str) -> String {
         writeln!(out, "    {field},").unwrap();
     }
     out += "}\n\n";
-    writeln!(out, "/// What each kind looks like, by `Kind as usize`.\npub(super) static KINDS: [KindSpec; {}] = [", kinds.len())
-        .unwrap();
+    writeln!(
+        out,
+        "/// What each kind looks like, by `Kind as usize`.\npub(super) static KINDS: [KindSpec; {}] = [",
+        kinds.len()
+    )
+    .unwrap();
     for message in &kinds {
         writeln!(
             out,
@@ -182,11 +188,8 @@ fn rustfmt(text: &str) -> String {
     let file = dir.path().join("grammar.rs");
     std::fs::write(&file, text).unwrap();
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("rustfmt.toml");
-    let done = Command::new("rustfmt")
-        .args(["--edition", "2024", "--config-path"])
-        .arg(config)
-        .arg(&file)
-        .status();
+    let done =
+        Command::new("rustfmt").args(["--edition", "2024", "--config-path"]).arg(config).arg(&file).status();
     assert!(done.is_ok_and(|status| status.success()), "rustfmt is needed to compare the table");
     std::fs::read_to_string(file).unwrap()
 }
@@ -201,7 +204,8 @@ fn proto() -> PathBuf {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo metadata");
-    let metadata: serde_json::Value = serde_json::from_slice(&out.stdout).expect("cargo metadata prints JSON");
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&out.stdout).expect("cargo metadata prints JSON");
     let package = metadata["packages"]
         .as_array()
         .and_then(|all| all.iter().find(|package| package["name"] == "pg_query"))

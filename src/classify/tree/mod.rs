@@ -69,7 +69,10 @@ impl<'j> Tree<'j> {
     }
 
     fn item(&self, index: u32) -> &Item {
-        #[expect(clippy::indexing_slicing, reason = "only `Node`s hold indexes, and each was made from one in range")]
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "only `Node`s hold indexes, and each was made from one in range"
+        )]
         &self.items[index as usize]
     }
 }

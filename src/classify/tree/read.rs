@@ -61,7 +61,11 @@ impl Reader<'_> {
     }
 
     fn expect(&mut self, byte: u8) -> Result<(), Unknown> {
-        if self.take(byte) { Ok(()) } else { Err(unknown(format!("a parse tree broken at byte {}", self.at))) }
+        if self.take(byte) {
+            Ok(())
+        } else {
+            Err(unknown(format!("a parse tree broken at byte {}", self.at)))
+        }
     }
 
     /// One field or one item of what is open, or its end.
@@ -244,7 +248,11 @@ static BY_NAME: LazyLock<[u16; 1024]> = LazyLock::new(|| {
 fn slot(name: &[u8]) -> usize {
     let byte = |place: usize| name.get(place).copied().map_or(0, usize::from);
     let length = name.len();
-    (length * 193 + byte(0) * 7 + byte(length / 2) * 31 + byte(length / 3) * 71 + byte(length.wrapping_sub(1)) * 131)
+    (length * 193
+        + byte(0) * 7
+        + byte(length / 2) * 31
+        + byte(length / 3) * 71
+        + byte(length.wrapping_sub(1)) * 131)
         & 1023
 }
 
@@ -283,7 +291,8 @@ pub(super) fn unescape(raw: &[u8]) -> Cow<'_, str> {
             Some(b'u') => {
                 // libpg_query escapes single bytes below 0x80 only.
                 let digits: Vec<u8> = rest.by_ref().take(4).collect();
-                let code = std::str::from_utf8(&digits).ok().and_then(|hex| u32::from_str_radix(hex, 16).ok());
+                let code =
+                    std::str::from_utf8(&digits).ok().and_then(|hex| u32::from_str_radix(hex, 16).ok());
                 let mut buffer = [0; 4];
                 let c = code.and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
                 out.extend_from_slice(c.encode_utf8(&mut buffer).as_bytes());
@@ -292,7 +301,9 @@ pub(super) fn unescape(raw: &[u8]) -> Cow<'_, str> {
             None => {}
         }
     }
-    Cow::Owned(String::from_utf8(out).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    Cow::Owned(
+        String::from_utf8(out).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+    )
 }
 
 #[cfg(test)]
@@ -313,9 +324,18 @@ mod tests {
     fn what_the_table_does_not_know_is_named() {
         let cases = [
             (r#"{"version":1,"stmts":[{"stmt":{"NewStmt":{}}}]}"#, "the unknown node NewStmt"),
-            (r#"{"version":1,"stmts":[{"stmt":{"SelectStmt":{"new":1}}}]}"#, "the unknown field new of node SelectStmt"),
-            (r#"{"version":1,"stmts":[{"stmt":{"SelectStmt":{"op":"SETOP_NEW"}}}]}"#, "the unknown value SETOP_NEW of Op"),
-            (r#"{"version":1,"stmts":[{"stmt":{"SelectStmt":{"op":"(null)"}}}]}"#, "the unknown value (null) of Op"),
+            (
+                r#"{"version":1,"stmts":[{"stmt":{"SelectStmt":{"new":1}}}]}"#,
+                "the unknown field new of node SelectStmt",
+            ),
+            (
+                r#"{"version":1,"stmts":[{"stmt":{"SelectStmt":{"op":"SETOP_NEW"}}}]}"#,
+                "the unknown value SETOP_NEW of Op",
+            ),
+            (
+                r#"{"version":1,"stmts":[{"stmt":{"SelectStmt":{"op":"(null)"}}}]}"#,
+                "the unknown value (null) of Op",
+            ),
         ];
         for (json, what) in cases {
             let error = Tree::read(json.as_bytes(), Room::default()).err().expect(json);

@@ -218,7 +218,8 @@ impl<'t> Analysis<'t> {
         let names = node.names(Field::Name);
         let name = names.last().map_or("", |name| &**name);
         let kind = node.word(Field::Kind);
-        let (left, right) = (self.field(node, Field::Lexpr), self.field(node, Field::Rexpr).unwrap_or(NOTHING));
+        let (left, right) =
+            (self.field(node, Field::Lexpr), self.field(node, Field::Rexpr).unwrap_or(NOTHING));
         let Some(left) = left else {
             // A sign or another prefix changes nothing about what it depends on.
             return if name == "+" { right } else { Summary { truth: picks(right.truth == Picks), ..whole } };
@@ -232,7 +233,9 @@ impl<'t> Analysis<'t> {
                 let known = name == "=" && literal(Field::Lexpr);
                 Summary { truth: if known { Always } else { Constant }, is_test: true, ..whole }
             }
-            ("AEXPR_OP", "=") if self.are_other_literals(node) => Summary { truth: Never, is_test: true, ..whole },
+            ("AEXPR_OP", "=") if self.are_other_literals(node) => {
+                Summary { truth: Never, is_test: true, ..whole }
+            }
             ("AEXPR_OP", "+" | "-" | "*" | "/" | "||") => {
                 self.neutral(node, name, left, right).unwrap_or(Summary { truth: picks(depends), ..whole })
             }
@@ -254,12 +257,7 @@ impl<'t> Analysis<'t> {
     }
 
     fn test(&self, node: Node<'t>, whole: Summary, picks_rows: bool) -> Summary {
-        Summary {
-            truth: picks(picks_rows),
-            opposite: self.negated(node),
-            is_test: true,
-            hash: whole.hash,
-        }
+        Summary { truth: picks(picks_rows), opposite: self.negated(node), is_test: true, hash: whole.hash }
     }
 
     /// The hash that the same comparison has with the opposite operator.
@@ -366,7 +364,8 @@ impl<'t> Analysis<'t> {
         let tested = self.field(node, Field::Testexpr);
         let truth = match tested {
             Some(tested) => picks(
-                (tested.truth == Picks && !self.holds_all_of_itself(node, query)) || self.is_correlated(query),
+                (tested.truth == Picks && !self.holds_all_of_itself(node, query))
+                    || self.is_correlated(query),
             ),
             None => picks(self.is_correlated(query)),
         };
@@ -394,12 +393,15 @@ impl<'t> Analysis<'t> {
     fn holds_all_of_itself(&self, node: Node<'t>, query: Node<'t>) -> bool {
         let from: Vec<_> = query.list(Field::FromClause).collect();
         let [table] = from.as_slice() else { return false };
-        let columns: Vec<_> = query.list(Field::TargetList).filter_map(|column| column.get(Field::Val)).collect();
+        let columns: Vec<_> =
+            query.list(Field::TargetList).filter_map(|column| column.get(Field::Val)).collect();
         let last = |node: Node<'t>| node.list(Field::Fields).filter_map(Node::string).last();
         let tested = node.get(Field::Testexpr).and_then(last);
         query.kind() == Kind::SelectStmt
             && table.kind() == Kind::RangeVar
-            && table.text(Field::Relname).is_some_and(|name| name == self.target || self.twins.iter().any(|t| *t == *name))
+            && table
+                .text(Field::Relname)
+                .is_some_and(|name| name == self.target || self.twins.iter().any(|t| *t == *name))
             && ![Field::WhereClause, Field::LimitCount, Field::HavingClause, Field::LimitOffset]
                 .into_iter()
                 .any(|field| query.has(field))

@@ -26,7 +26,11 @@ impl<'a> Walk<'a> {
             self.later_until = self.later_until.max(node.end());
             self.does(Ddl, node, "creates a materialized view");
         } else {
-            self.creates_table(node, into.and_then(|into| into.get(Field::Rel)), "creates a table from a query");
+            self.creates_table(
+                node,
+                into.and_then(|into| into.get(Field::Rel)),
+                "creates a table from a query",
+            );
         }
         if let Some(into) = into {
             self.access_method(into);
@@ -43,7 +47,11 @@ impl<'a> Walk<'a> {
         if let Some(method) = node.text(Field::AccessMethod)
             && !matches!(&*method, "heap" | "btree" | "hash" | "gist" | "gin" | "spgist" | "brin")
         {
-            self.does(Code, node, &format!("uses the access method {method}, which is not on the allow-list"));
+            self.does(
+                Code,
+                node,
+                &format!("uses the access method {method}, which is not on the allow-list"),
+            );
         }
     }
 
@@ -89,9 +97,10 @@ impl<'a> Walk<'a> {
     pub(super) fn alter_table_command(&mut self, node: Node<'a>) {
         let (class, what) = match node.word(Field::Subtype) {
             "AT_ChangeOwner" => (Grant, "changes ownership"),
-            "AT_EnableRowSecurity" | "AT_DisableRowSecurity" | "AT_ForceRowSecurity" | "AT_NoForceRowSecurity" => {
-                (Grant, "changes row level security")
-            }
+            "AT_EnableRowSecurity"
+            | "AT_DisableRowSecurity"
+            | "AT_ForceRowSecurity"
+            | "AT_NoForceRowSecurity" => (Grant, "changes row level security"),
             "AT_EnableTrig"
             | "AT_EnableAlwaysTrig"
             | "AT_EnableReplicaTrig"
@@ -104,7 +113,9 @@ impl<'a> Walk<'a> {
             | "AT_EnableAlwaysRule"
             | "AT_EnableReplicaRule"
             | "AT_DisableRule" => (Code, "switches triggers or rules on or off"),
-            "AT_GenericOptions" | "AT_AlterColumnGenericOptions" => (ServerIo, "changes a foreign table's options"),
+            "AT_GenericOptions" | "AT_AlterColumnGenericOptions" => {
+                (ServerIo, "changes a foreign table's options")
+            }
             _ => (Read, ""),
         };
         self.does(class, node, what);
@@ -125,7 +136,12 @@ impl<'a> Walk<'a> {
         let word = node.word(Field::RemoveType);
         let relations = matches!(
             word,
-            "OBJECT_TABLE" | "OBJECT_INDEX" | "OBJECT_SEQUENCE" | "OBJECT_VIEW" | "OBJECT_MATVIEW" | "OBJECT_FOREIGN_TABLE"
+            "OBJECT_TABLE"
+                | "OBJECT_INDEX"
+                | "OBJECT_SEQUENCE"
+                | "OBJECT_VIEW"
+                | "OBJECT_MATVIEW"
+                | "OBJECT_FOREIGN_TABLE"
         );
         let mut temporary = relations;
         for object in node.list(Field::Objects) {
@@ -178,7 +194,8 @@ impl<'a> Walk<'a> {
 
     pub(super) fn create_schema(&mut self, node: Node<'a>) {
         self.does(Ddl, node, "creates a schema");
-        let other = node.get(Field::Authrole).is_some_and(|role| role.word(Field::Roletype) == "ROLESPEC_CSTRING");
+        let other =
+            node.get(Field::Authrole).is_some_and(|role| role.word(Field::Roletype) == "ROLESPEC_CSTRING");
         if other {
             self.does(Grant, node, "creates a schema that belongs to another role");
         }
@@ -191,13 +208,31 @@ impl<'a> Walk<'a> {
 /// The class of altering an object of a kind.
 fn altering(word: &str) -> StatementClass {
     match word {
-        "OBJECT_ACCESS_METHOD" | "OBJECT_AGGREGATE" | "OBJECT_AMOP" | "OBJECT_AMPROC" | "OBJECT_CAST"
-        | "OBJECT_CONVERSION" | "OBJECT_EVENT_TRIGGER" | "OBJECT_EXTENSION" | "OBJECT_FUNCTION"
-        | "OBJECT_LANGUAGE" | "OBJECT_OPCLASS" | "OBJECT_OPERATOR" | "OBJECT_OPFAMILY" | "OBJECT_PROCEDURE"
-        | "OBJECT_ROUTINE" | "OBJECT_RULE" | "OBJECT_TRANSFORM" | "OBJECT_TRIGGER" | "OBJECT_TSPARSER"
+        "OBJECT_ACCESS_METHOD"
+        | "OBJECT_AGGREGATE"
+        | "OBJECT_AMOP"
+        | "OBJECT_AMPROC"
+        | "OBJECT_CAST"
+        | "OBJECT_CONVERSION"
+        | "OBJECT_EVENT_TRIGGER"
+        | "OBJECT_EXTENSION"
+        | "OBJECT_FUNCTION"
+        | "OBJECT_LANGUAGE"
+        | "OBJECT_OPCLASS"
+        | "OBJECT_OPERATOR"
+        | "OBJECT_OPFAMILY"
+        | "OBJECT_PROCEDURE"
+        | "OBJECT_ROUTINE"
+        | "OBJECT_RULE"
+        | "OBJECT_TRANSFORM"
+        | "OBJECT_TRIGGER"
+        | "OBJECT_TSPARSER"
         | "OBJECT_TSTEMPLATE" => Code,
         "OBJECT_ROLE" | "OBJECT_POLICY" | "OBJECT_DEFACL" | "OBJECT_PARAMETER_ACL" => Grant,
-        "OBJECT_DATABASE" | "OBJECT_TABLESPACE" | "OBJECT_PUBLICATION" | "OBJECT_PUBLICATION_NAMESPACE"
+        "OBJECT_DATABASE"
+        | "OBJECT_TABLESPACE"
+        | "OBJECT_PUBLICATION"
+        | "OBJECT_PUBLICATION_NAMESPACE"
         | "OBJECT_PUBLICATION_REL" => Admin,
         "OBJECT_FDW" | "OBJECT_FOREIGN_SERVER" | "OBJECT_USER_MAPPING" | "OBJECT_SUBSCRIPTION" => ServerIo,
         // Everything else is schema: an object type that a later version brings is held as that.
@@ -215,7 +250,9 @@ fn object_kind(word: &str) -> ObjectKind {
         "OBJECT_SCHEMA" => ObjectKind::Schema,
         "OBJECT_ROLE" => ObjectKind::Role,
         "OBJECT_TYPE" | "OBJECT_DOMAIN" => ObjectKind::Type,
-        "OBJECT_FUNCTION" | "OBJECT_PROCEDURE" | "OBJECT_ROUTINE" | "OBJECT_AGGREGATE" => ObjectKind::Function,
+        "OBJECT_FUNCTION" | "OBJECT_PROCEDURE" | "OBJECT_ROUTINE" | "OBJECT_AGGREGATE" => {
+            ObjectKind::Function
+        }
         _ => ObjectKind::Other,
     }
 }

@@ -177,7 +177,10 @@ impl<'a> Walk<'a> {
         if let (Some(schema), name) = split(&names)
             && schema != "pg_catalog"
         {
-            let what = format!("uses the operator class {}, which is not on the allow-list", shown(Some(schema), name));
+            let what = format!(
+                "uses the operator class {}, which is not on the allow-list",
+                shown(Some(schema), name)
+            );
             self.calls(StatementClass::Code, node, what);
         }
     }

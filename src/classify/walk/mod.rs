@@ -118,11 +118,7 @@ impl<'a> Walk<'a> {
         let Some(root) = root else { return };
         let step = self.step(root);
         self.found.steps.push(step);
-        self.found.parts.push(StatementPart {
-            kind: kind_name(root.kind()),
-            class: self.class,
-            span,
-        });
+        self.found.parts.push(StatementPart { kind: kind_name(root.kind()), class: self.class, span });
         self.after(root);
     }
 
@@ -228,7 +224,9 @@ impl<'a> Walk<'a> {
             Kind::IndexStmt => self.temporary_or_ddl(node, Field::Relation, "creates an index"),
             Kind::AlterTableStmt => self.alter_table(node),
             Kind::AlterTableCmd => self.alter_table_command(node),
-            Kind::RenameStmt | Kind::AlterObjectSchemaStmt | Kind::AlterObjectDependsStmt => self.alter_object(node),
+            Kind::RenameStmt | Kind::AlterObjectSchemaStmt | Kind::AlterObjectDependsStmt => {
+                self.alter_object(node)
+            }
             Kind::DropStmt => self.drop_objects(node),
             Kind::VacuumStmt => self.vacuum(node),
             Kind::DefineStmt => self.define(node),
@@ -319,7 +317,9 @@ impl<'a> Walk<'a> {
             | Kind::AlterOpFamilyStmt
             | Kind::AlterOperatorStmt
             | Kind::CreateAmStmt
-            | Kind::AlterTypeStmt => self.does(StatementClass::Code, node, "changes operators or access methods"),
+            | Kind::AlterTypeStmt => {
+                self.does(StatementClass::Code, node, "changes operators or access methods")
+            }
 
             Kind::CreateFdwStmt
             | Kind::AlterFdwStmt
@@ -490,7 +490,9 @@ impl<'a> Walk<'a> {
             | (Kind::ObjectWithArgs, Field::Objargs | Field::Objfuncargs) => {}
             // A FROM function is a pair of the call and its column definitions, if any.
             (Kind::List, Field::Items)
-                if node.holder().is_some_and(|pair| pair.place() == (Kind::RangeFunction, Field::Functions)) => {}
+                if node
+                    .holder()
+                    .is_some_and(|pair| pair.place() == (Kind::RangeFunction, Field::Functions)) => {}
             (kind, field) => {
                 let text = format!("has a part that is not known ({field:?} of {kind:?})");
                 self.finds(StatementClass::Admin, text, None);
@@ -532,15 +534,35 @@ impl<'a> Walk<'a> {
         let reason = Reason { class, text: what.into(), span };
         if reasons.len() < MOST_REASONS {
             reasons.push(reason);
-        } else if let Some(least) = reasons.iter_mut().min_by_key(|reason| reason.class)
-            && least.class < class
+            return;
+        }
+        // Whatever is left out, a reason of every class that was found stays: a policy that allows
+        // one class must see that there is another.
+        let is_new = !reasons.iter().any(|other| other.class == class);
+        if !is_new && reasons.iter().all(|other| other.class >= class) {
+            return;
+        }
+        let times = |wanted: StatementClass, reasons: &[Reason]| {
+            reasons.iter().filter(|other| other.class == wanted).count()
+        };
+        let least = (0..reasons.len())
+            .filter(|place| reasons.get(*place).is_some_and(|other| times(other.class, reasons) > 1))
+            .min_by_key(|place| reasons.get(*place).map(|other| other.class));
+        if let Some(least) = least.and_then(|place| reasons.get_mut(place))
+            && (is_new || least.class < class)
         {
             *least = reason;
         }
     }
 
     fn effect(&mut self, verb: Verb, kind: ObjectKind, schema: Option<&str>, name: &str) {
-        self.found.effects.push(Effect { verb, kind, schema: schema.map(Arc::from), name: Arc::from(name) });
+        self.found.effects.push(Effect {
+            verb,
+            kind,
+            schema: schema.map(Arc::from),
+            name: Arc::from(name),
+            qualified: schema.is_some(),
+        });
     }
 
     /// The text a node came from: from its location to the end of the name that starts there.

@@ -74,7 +74,9 @@ impl<'a> Walk<'a> {
             (Kind::LockStmt, _) => Verb::Lock,
             (Kind::GrantStmt, _) => Verb::Grant,
             (Kind::CreateStmt, Field::Relation)
-            | (Kind::IntoClause | Kind::ViewStmt | Kind::CreateSeqStmt | Kind::CompositeTypeStmt, _) => Verb::Create,
+            | (Kind::IntoClause | Kind::ViewStmt | Kind::CreateSeqStmt | Kind::CompositeTypeStmt, _) => {
+                Verb::Create
+            }
             (
                 Kind::AlterTableStmt
                 | Kind::IndexStmt
@@ -138,10 +140,14 @@ impl<'a> Walk<'a> {
             (Some(_), _) => None,
         };
         self.effect(verb, ObjectKind::Relation, found.as_deref().or(schema), name);
+        if let Some(effect) = self.found.effects.last_mut() {
+            effect.qualified = schema.is_some();
+        }
         if self.is_planned(node) {
             return;
         }
-        let is_system = system.is_some() || matches!(schema, Some("pg_catalog" | "pg_toast" | "information_schema"));
+        let is_system =
+            system.is_some() || matches!(schema, Some("pg_catalog" | "pg_toast" | "information_schema"));
         let writes = matches!(verb, Verb::Insert | Verb::Update | Verb::Delete | Verb::Truncate);
         if is_system && writes {
             let (class, what) = if name == "pg_settings" {

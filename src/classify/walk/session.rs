@@ -107,9 +107,15 @@ impl<'a> Walk<'a> {
         let plain = |select: Node<'_>| {
             select.kind() == Kind::SelectStmt
                 && select.place() == (Kind::RawStmt, Field::Stmt)
-                && [Field::FromClause, Field::WhereClause, Field::LimitCount, Field::GroupClause, Field::WithClause]
-                    .into_iter()
-                    .all(|field| !select.has(field))
+                && [
+                    Field::FromClause,
+                    Field::WhereClause,
+                    Field::LimitCount,
+                    Field::GroupClause,
+                    Field::WithClause,
+                ]
+                .into_iter()
+                .all(|field| !select.has(field))
         };
         let column = call.parent().filter(|parent| parent.kind() == Kind::ResTarget);
         call.index() >= self.later_until
@@ -141,12 +147,18 @@ impl<'a> Walk<'a> {
                 Some(name) => SessionEffect::CloseCursor(name.into()),
                 None => SessionEffect::CloseAllCursors,
             }),
-            Kind::DiscardStmt if root.word(Field::Target) == "DISCARD_ALL" => effects.push(SessionEffect::DiscardAll),
+            Kind::DiscardStmt if root.word(Field::Target) == "DISCARD_ALL" => {
+                effects.push(SessionEffect::DiscardAll)
+            }
             Kind::TransactionStmt => transaction_effects(root, &mut effects),
             Kind::VariableSetStmt => set_effects(root, &mut effects),
             // A file or program is not the session's business.
             Kind::CopyStmt if !root.has(Field::Filename) => {
-                effects.push(if root.flag(Field::IsFrom) { SessionEffect::CopyIn } else { SessionEffect::CopyOut });
+                effects.push(if root.flag(Field::IsFrom) {
+                    SessionEffect::CopyIn
+                } else {
+                    SessionEffect::CopyOut
+                });
             }
             _ => {}
         }
@@ -182,10 +194,17 @@ impl<'a> Walk<'a> {
         matches!(self.class, StatementClass::Ddl | StatementClass::Code | StatementClass::ServerIo)
             || matches!(
                 root,
-                Kind::CreateSchemaStmt | Kind::DropOwnedStmt | Kind::ReassignOwnedStmt | Kind::ImportForeignSchemaStmt
+                Kind::CreateSchemaStmt
+                    | Kind::DropOwnedStmt
+                    | Kind::ReassignOwnedStmt
+                    | Kind::ImportForeignSchemaStmt
             )
             || (root == Kind::ViewStmt || root == Kind::CreateDomainStmt || root == Kind::CreateStmt)
-            || (self.class > StatementClass::Ddl && matches!(root, Kind::DropStmt | Kind::AlterTableStmt | Kind::RenameStmt | Kind::CreateTableAsStmt))
+            || (self.class > StatementClass::Ddl
+                && matches!(
+                    root,
+                    Kind::DropStmt | Kind::AlterTableStmt | Kind::RenameStmt | Kind::CreateTableAsStmt
+                ))
     }
 }
 
@@ -236,7 +255,11 @@ fn set_effects(root: Node<'_>, effects: &mut Vec<SessionEffect>) {
         "VAR_SET_MULTI" => {}
         "VAR_SET_VALUE" => {
             let values = given(root).unwrap_or_default();
-            effects.push(SessionEffect::Set { name: name.into(), value: Some(values.join(", ").into()), local });
+            effects.push(SessionEffect::Set {
+                name: name.into(),
+                value: Some(values.join(", ").into()),
+                local,
+            });
         }
         _ => effects.push(SessionEffect::Set { name: name.into(), value: None, local }),
     }

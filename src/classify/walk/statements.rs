@@ -64,17 +64,24 @@ impl<'a> Walk<'a> {
         if node.get(Field::Relation).is_some_and(is_temporary) {
             return;
         }
-        let picks = node
-            .get(Field::JoinCondition)
-            .is_some_and(|condition| conditions::picks_rows(node, condition));
+        let picks =
+            node.get(Field::JoinCondition).is_some_and(|condition| conditions::picks_rows(node, condition));
         for branch in node.list(Field::MergeWhenClauses) {
             let changes = matches!(branch.word(Field::CommandType), "CMD_UPDATE" | "CMD_DELETE");
             match branch.word(Field::MatchKind) {
                 "MERGE_WHEN_NOT_MATCHED_BY_SOURCE" if changes => {
-                    self.does(StatementClass::MassWrite, node, "changes every row that the source does not have");
+                    self.does(
+                        StatementClass::MassWrite,
+                        node,
+                        "changes every row that the source does not have",
+                    );
                 }
                 "MERGE_WHEN_MATCHED" if changes && !picks => {
-                    self.does(StatementClass::MassWrite, node, "changes every row: its condition does not depend on the row");
+                    self.does(
+                        StatementClass::MassWrite,
+                        node,
+                        "changes every row: its condition does not depend on the row",
+                    );
                 }
                 _ => {}
             }
@@ -117,8 +124,9 @@ impl<'a> Walk<'a> {
     /// EXPLAIN. With ANALYZE it runs the statement; without, planning still evaluates functions.
     pub(super) fn explain(&mut self, node: Node<'a>) {
         self.does(StatementClass::Read, node, "");
-        let mut analyzes =
-            node.list(Field::Options).filter(|option| option.text(Field::Defname).as_deref() == Some("analyze"));
+        let mut analyzes = node
+            .list(Field::Options)
+            .filter(|option| option.text(Field::Defname).as_deref() == Some("analyze"));
         // Postgres takes the last of several; any that is not surely off is enough for us.
         let runs = analyzes.any(|option| !option.get(Field::Arg).is_some_and(is_off));
         if let Some(query) = node.get(Field::Query).filter(|_| !runs) {

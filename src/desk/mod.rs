@@ -573,6 +573,7 @@ fn view_of(
         request: slot.request.clone(),
         missing: if waits { live.hold.missing_at(&Enrolled(directory), now) } else { Vec::new() },
         may_answer: if waits { eligible.of(&live.hold, &seats) } else { Vec::new() },
+        seats,
         reviews: live.hold.reviews().to_vec(),
         state,
         behind,

@@ -1,1 +1,0 @@
-//! The configuration file: as written, and as meant.

@@ -1,0 +1,1 @@
+//! Adding and changing agents and reviewers in the file, keeping the operator's comments.

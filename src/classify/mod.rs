@@ -3,6 +3,33 @@
 //! Classification cannot fail. What it does not understand it calls by a class that is held:
 //! text that Postgres's grammar rejects is [`StatementClass::Invalid`], a node it was not told about
 //! is [`StatementClass::Admin`], a function it does not know is [`StatementClass::Code`].
+//!
+//! ```text
+//! classifier   checks before parsing -> cache -> parser (libpg_query) -> tree -> walk -> crosscheck
+//! catalogue    what the upstream's database has beyond Postgres's own names
+//! functions    Postgres's own, by version (fixtures/functions)     settings    which may be changed
+//! lex          Postgres's lexical rules, for fingerprint, redact, bulk     names    EXECUTE, resolved
+//! ```
+//!
+//! `docs/classification.md` says the same to operators.
+
+mod bulk;
+mod cache;
+pub mod catalogue;
+mod classifier;
+mod crosscheck;
+mod fingerprint;
+mod functions;
+mod lex;
+mod names;
+mod parser;
+mod redact;
+mod settings;
+mod tree;
+mod walk;
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::ops::Range;
@@ -10,6 +37,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::catalogue::Catalogue;
+pub use self::classifier::{Classifier, Context, Limits};
+pub use self::functions::SERVER_VERSIONS;
+pub use self::names::resolve_names;
 use crate::statement::{Fingerprint, Step};
 
 /// The kind of effect that a statement has, from harmless to severe: of several, the greatest
@@ -174,6 +205,10 @@ pub struct Effect {
     pub schema: Option<Arc<str>>,
     /// Its name.
     pub name: Arc<str>,
+    /// The statement itself names the schema. An unqualified name may mean a temporary object that
+    /// the agent put in front of the one that the catalogue knows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub qualified: bool,
 }
 
 /// Why a statement has its class, in words a reviewer understands.
@@ -205,6 +240,17 @@ pub struct StatementPart {
     pub span: Range<u32>,
 }
 
+/// An `EXECUTE` inside a text: what it does depends on what was prepared under the name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameUse {
+    /// The name, as Postgres keeps it.
+    pub name: Arc<str>,
+    /// The raw statement it stands in: an index into [`Classification::parts`].
+    pub part: u32,
+    /// Whether the same text prepares it before.
+    pub known: bool,
+}
+
 /// The grammar's complaint, for [`StatementClass::Invalid`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyntaxError {
@@ -227,6 +273,8 @@ pub struct Classification {
     pub reasons: Vec<Reason>,
     /// What each raw statement does to the session; as long as `parts`.
     pub steps: Arc<[Step]>,
+    /// The prepared statements that it executes by name; [`resolve_names`] says what that means.
+    pub names: Vec<NameUse>,
     /// Groups statements that differ in values only.
     pub fingerprint: Fingerprint,
     /// Set when the class is `Invalid` because of the grammar.

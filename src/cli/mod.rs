@@ -3,6 +3,8 @@
 
 pub mod cluster;
 
+mod classify;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -16,13 +18,17 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Classify(classify::Arguments),
+}
 
 /// Runs the command line. Exit code 2 is wrong usage or I/O; others are each command's own.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result: anyhow::Result<ExitCode> = match arguments.command {};
+    let result: anyhow::Result<ExitCode> = match arguments.command {
+        Command::Classify(arguments) => classify::run(arguments),
+    };
     result.unwrap_or_else(|error| {
         eprintln!("countersign: {error:#}");
         ExitCode::from(2)

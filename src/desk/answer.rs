@@ -7,10 +7,11 @@ use tracing::{info, warn};
 
 use super::shelf::{Live, Slot};
 use super::view::Enrolled;
-use super::{Desk, DeskEvent, HoldEnd, Record, ReviewRecord, SESSION_GONE};
+use super::{Desk, DeskEvent, SESSION_GONE};
 use crate::approval::hold::{Considered, People, Reply};
 use crate::approval::{HoldState, Review, Verdict, VerdictError};
 use crate::identity::AuthenticatedReviewer;
+use crate::ledger::{Event, HoldEnd, ReviewRecord};
 use crate::policy::Approval;
 use crate::statement::{Digest, RequestId};
 
@@ -99,7 +100,14 @@ impl Desk {
         if review.quick {
             warn!(request = %slot.request.id, reviewer = %review.reviewer, "approved sooner than it can be read");
         }
-        let before = self.change(&mut live, |hold| hold.on_verdict(considered));
+        let counted = live.hold.reviews().len() + 1;
+        let written = self.now();
+        let before = self.change(&mut live, |hold| hold.on_verdict(considered, written));
+        if live.hold.reviews().len() != counted {
+            // Writing it down took past the deadline.
+            self.settle(slot, &mut live, &before, None);
+            return Err(VerdictError::TooLate { state: live.hold.state().clone() });
+        }
         let recorded = live.hold.state().clone();
         let missing =
             if recorded == HoldState::Waiting { live.hold.missing_at(&people, now) } else { Vec::new() };
@@ -133,16 +141,16 @@ impl Desk {
         let request = slot.request.id;
         let review = considered.review();
         let recorder = &self.0.recorder;
-        recorder.append(Record::Review(Box::new(review_record(request, verdict, reply, None))))?;
+        recorder.append(Event::Review(Box::new(review_record(request, verdict, reply, None))))?;
         match verdict {
-            Verdict::Approve if considered.grants() => recorder.append(Record::HoldEnded {
+            Verdict::Approve if considered.grants() => recorder.append(Event::HoldEnded {
                 request,
                 end: HoldEnd::Granted,
                 reason: None,
                 by: None,
             })?,
             Verdict::Approve => {}
-            Verdict::Deny => recorder.append(Record::HoldEnded {
+            Verdict::Deny => recorder.append(Event::HoldEnded {
                 request,
                 end: HoldEnd::Denied,
                 reason: review.reason.clone(),
@@ -152,7 +160,7 @@ impl Desk {
                 if let Some(step) =
                     considered.next_step().and_then(|step| slot.request.draft.terms.escalate.get(step))
                 {
-                    recorder.append(Record::Escalated {
+                    recorder.append(Event::Escalated {
                         request,
                         group: step.to.clone(),
                         by: Some(review.reviewer.clone()),
@@ -184,7 +192,7 @@ impl Desk {
         }
         warn!(request = %slot.request.id, reviewer = %reply.by.id, verdict = verdict.as_str(), %error, "an answer was refused");
         let record = review_record(slot.request.id, verdict, reply, Some(error.to_string()));
-        if let Err(unrecorded) = self.0.recorder.append(Record::Review(Box::new(record))) {
+        if let Err(unrecorded) = self.0.recorder.append(Event::Review(Box::new(record))) {
             tracing::error!(request = %slot.request.id, %unrecorded, "a refused answer is not in the ledger");
         }
     }
@@ -193,7 +201,8 @@ impl Desk {
     pub(super) fn withdraw_if_left(&self, slot: &Arc<Slot>, live: &mut Live) {
         let left = live.waiting.as_ref().is_some_and(tokio::sync::oneshot::Sender::is_closed);
         if left {
-            let before = self.change(live, |hold| hold.on_withdrawn(SESSION_GONE));
+            let now = self.now();
+            let before = self.change(live, |hold| hold.on_withdrawn(SESSION_GONE, now));
             self.settle(slot, live, &before, None);
         }
     }
@@ -215,5 +224,6 @@ fn review_record(
         reason: reply.reason.clone(),
         displayed_at: reply.displayed_at,
         not_counted,
+        signature: None,
     }
 }

@@ -38,7 +38,7 @@ use uuid::Uuid;
 
 pub use self::answer::{Answer, Verdicted};
 pub use self::clock::Clock;
-pub use self::recorder::{HoldEnd, Record, Recorder, ReviewRecord, Unrecorded};
+pub use self::recorder::{Recorder, Unrecorded};
 use self::shelf::{Likeness, Live, Memory, Placed, Shelf, Slot};
 use self::view::{Eligible, Enrolled};
 pub use self::view::{Filter, RequestView};
@@ -47,6 +47,7 @@ use crate::approval::request::BadDraft;
 use crate::approval::{Draft, Grant, Hold, HoldState, Request, Seal, VerdictError};
 pub use crate::channel::Notice as DeskEvent;
 use crate::identity::Directory;
+use crate::ledger::{Event, HoldEnd};
 use crate::refusal::Refusal;
 use crate::statement::{Outcome, RequestId};
 
@@ -245,7 +246,7 @@ impl Desk {
         })?);
         self.0
             .recorder
-            .append(Record::RequestOpened { request: request.clone() })
+            .append(Event::RequestOpened { request: request.clone() })
             .map_err(|Unrecorded { disk_full }| Refusal::LedgerUnavailable { disk_full })?;
         Ok(request)
     }
@@ -284,9 +285,10 @@ impl Desk {
 
     /// Ends a request for a reason that is nobody's verdict. Nothing happens when it has ended.
     pub fn withdraw(&self, id: RequestId, reason: &'static str) {
+        let now = self.now();
         let slot = self.0.shelf.lock().get(id);
         if let Some(slot) = slot {
-            self.end_by(&slot, |hold| hold.on_withdrawn(reason));
+            self.end_by(&slot, |hold| hold.on_withdrawn(reason, now));
         }
     }
 
@@ -300,19 +302,13 @@ impl Desk {
         self.tell(DeskEvent::Ran { request: slot.request.clone(), receipt });
     }
 
-    /// Closes the requests that an earlier run of the proxy left open, as the ledger tells them.
-    /// Their sessions are gone and nothing of them was granted, or the grant died with the process.
-    pub fn close_left_over(&self, requests: &[RequestId]) -> Result<(), Unrecorded> {
+    /// Tells the channels of requests that an earlier run of the proxy left open. The ledger closed
+    /// them as withdrawn when it opened ([`Recovery::withdrawn`](crate::ledger::Recovery)): their
+    /// sessions are gone, and a grant that was not used died with the process.
+    pub fn close_left_over(&self, requests: &[RequestId]) {
         for id in requests {
-            self.0.recorder.append(Record::HoldEnded {
-                request: *id,
-                end: HoldEnd::Withdrawn,
-                reason: Some("the proxy was restarted".to_owned()),
-                by: None,
-            })?;
             self.tell(DeskEvent::LeftOver { id: *id });
         }
-        Ok(())
     }
 
     /// The requests that `filter` asks for, newest first.
@@ -501,7 +497,7 @@ impl Desk {
         match sender.send(ending) {
             Ok(()) | Err(Ending::Denied { .. } | Ending::Expired | Ending::Withdrawn { .. }) => false,
             Err(Ending::Granted(_)) => {
-                let before = self.change(live, |hold| hold.on_withdrawn(SESSION_GONE));
+                let before = self.change(live, |hold| hold.on_withdrawn(SESSION_GONE, now));
                 debug_assert!(matches!(before, HoldState::Granted { .. }));
                 self.record_end(slot.request.id, HoldEnd::Withdrawn, Some(SESSION_GONE), None);
                 let state = live.hold.state().clone();
@@ -522,7 +518,7 @@ impl Desk {
     /// written: nothing runs because of it. When the ledger cannot write, nothing runs at all.
     fn record_end(&self, request: RequestId, end: HoldEnd, reason: Option<&str>, by: Option<ReviewerId>) {
         let reason = reason.map(str::to_owned);
-        if let Err(unrecorded) = self.0.recorder.append(Record::HoldEnded { request, end, reason, by }) {
+        if let Err(unrecorded) = self.0.recorder.append(Event::HoldEnded { request, end, reason, by }) {
             error!(%request, ?end, %unrecorded, "the end of a hold is not in the ledger");
         }
     }

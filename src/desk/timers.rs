@@ -8,9 +8,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tracing::{error, info, warn};
 
 use super::shelf::Slot;
-use super::{Desk, DeskEvent, Filter, Record};
+use super::{Desk, DeskEvent, Filter};
 use crate::approval::HoldState;
 use crate::channel::Channel;
+use crate::ledger::Event;
 
 /// How often the desk looks for sessions that left without withdrawing.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -51,7 +52,7 @@ impl Desk {
         let before = self.change(&mut live, |hold| hold.on_time(now));
         let escalations = &slot.request.draft.terms.escalate;
         for step in escalations.iter().take(live.hold.steps()).skip(steps) {
-            let record = Record::Escalated { request: slot.request.id, group: step.to.clone(), by: None };
+            let record = Event::Escalated { request: slot.request.id, group: step.to.clone(), by: None };
             if let Err(unrecorded) = self.0.recorder.append(record) {
                 error!(request = %slot.request.id, %unrecorded, "an escalation is not in the ledger");
             }
@@ -62,7 +63,7 @@ impl Desk {
     }
 
     /// Withdraws the requests whose sessions do not wait for them any more.
-    fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         let slots: Vec<Arc<Slot>> = self.0.shelf.lock().newest_first().cloned().collect();
         for slot in slots {
             self.withdraw_if_left(&slot, &mut slot.live.lock());

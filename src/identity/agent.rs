@@ -103,10 +103,19 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
 
 /// PBKDF2 (RFC 8018) for one block, which is what SCRAM's `Hi` is.
 fn pbkdf2(password: &[u8], salt: &[u8], iterations: u32) -> [u8; 32] {
-    let mut block = hmac(password, &[salt, &1u32.to_be_bytes()]);
+    #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+    let keyed = Hmac::<Sha256>::new_from_slice(password).expect("any length");
+    let step = |parts: &[&[u8]]| -> [u8; 32] {
+        let mut mac = keyed.clone();
+        for part in parts {
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    };
+    let mut block = step(&[salt, &1u32.to_be_bytes()]);
     let mut result = block;
     for _ in 1..iterations {
-        block = hmac(password, &[&block]);
+        block = step(&[&block]);
         for (sum, byte) in result.iter_mut().zip(block) {
             *sum ^= byte;
         }

@@ -226,9 +226,9 @@ fn names_a_table(patterns: &[TablePattern], subject: &Subject<'_>, classes: Clas
     }
 }
 
-/// Whether `effect` may be on a table that `pattern` matches. An unqualified name may be in any
-/// schema of the search path, or in the two that Postgres searches unasked; where the path is not
-/// known, it may be anything.
+/// Whether `effect` may be on a table that `pattern` matches. An unqualified name that the catalogue
+/// does not know may be in any schema of the search path, or in the two that Postgres searches
+/// unasked; where the path is not known, it may be anything.
 fn is_named(pattern: &TablePattern, effect: &Effect, path: &SearchPath) -> bool {
     match (&effect.schema, path) {
         (Some(schema), _) => pattern.matches(schema, &effect.name),
@@ -252,8 +252,10 @@ fn allows_tables(patterns: &[TablePattern], subject: &Subject<'_>, classes: Clas
     for effect in &subject.classification.effects {
         let covered = match effect.kind {
             ObjectKind::Relation => match &effect.schema {
-                Some(schema) => patterns.iter().any(|pattern| pattern.matches(schema, &effect.name)),
-                None => return Matched::Unknown("an allow by table needs names with their schema"),
+                Some(schema) if effect.qualified => {
+                    patterns.iter().any(|pattern| pattern.matches(schema, &effect.name))
+                }
+                Some(_) | None => return Matched::Unknown("an allow by table needs names with their schema"),
             },
             ObjectKind::Schema => patterns.iter().any(|pattern| pattern.matches_all_of(&effect.name)),
             ObjectKind::Function

@@ -419,6 +419,15 @@ impl Session {
                 self.set_deciding(|deciding| deciding.at += 1);
             }
             Resolution::Refuse(refusal) => self.refuse(at, refusal),
+            Resolution::RollBack => {
+                let query =
+                    matches!(self.unit.items.get(at), Some(item) if matches!(item.kind, Kind::Query(_)));
+                if query {
+                    self.set_deciding(|deciding| deciding.refused = Some((at, Told::RolledBack)));
+                } else {
+                    self.refuse(at, Refusal::LedgerUnavailable { disk_full: false });
+                }
+            }
             Resolution::WhenIdle => {
                 if self.settles() && !self.is_idle() {
                     self.set_deciding(|deciding| deciding.when_idle = true);
@@ -575,6 +584,12 @@ impl Session {
     fn forward_substitute(&mut self, unit: &Unit, at: usize, told: Told, now_ns: u64) {
         let Some(item) = unit.items.get(at) else { return };
         let ticket = self.ticket();
+        if told == Told::RolledBack {
+            self.substitutes.roll_back(&mut self.to_upstream);
+            self.forget_unnamed(ticket, now_ns);
+            self.owe(Owed::Query { ticket, run: None });
+            return;
+        }
         let out = &mut self.to_upstream;
         let (substitute, kind) = match &item.kind {
             Kind::Query(_) => (self.substitutes.query(told, out), Owed::Query { ticket, run: None }),

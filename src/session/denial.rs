@@ -20,6 +20,8 @@ pub enum Told {
     NoStatement(String),
     /// What Postgres says of a portal that does not exist (34000).
     NoPortal(String),
+    /// Nothing: a `ROLLBACK` of ours stands for the agent's, and upstream's answer is the answer.
+    RolledBack,
 }
 
 impl Told {
@@ -37,6 +39,7 @@ impl Told {
             Self::NoPortal(name) => {
                 backend::put_error("34000", &format!("portal \"{name}\" does not exist"), out);
             }
+            Self::RolledBack => {}
         }
     }
 }
@@ -88,9 +91,14 @@ impl Substitutes {
                 | Refusal::Deferred { request },
             ) => request.code().replace('-', "").to_lowercase(),
             Told::Refusal(refusal) => refusal.code().to_owned(),
-            Told::NoStatement(_) | Told::NoPortal(_) => "unknown".to_owned(),
+            Told::NoStatement(_) | Told::NoPortal(_) | Told::RolledBack => "unknown".to_owned(),
         };
         self.name(&request)
+    }
+
+    /// A `ROLLBACK` of our own.
+    pub fn roll_back(&self, out: &mut BytesMut) {
+        put(out, |out| frontend::query("ROLLBACK", out));
     }
 
     /// A `Query` whose text is a syntax error: the grammar is asked before the transaction's state.

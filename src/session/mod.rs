@@ -91,6 +91,8 @@ pub enum Output {
     Probed(Result<Probed, probe::ProbeFailed>),
     /// A confirmed statement may have changed the catalogue.
     CatalogueChanged,
+    /// The agent set one of its claims, `countersign.<name>`; `None` resets it.
+    Claimed(Arc<str>, Option<Arc<str>>),
     /// The agent said goodbye and everything before that has been forwarded.
     AgentLeft,
 }
@@ -138,6 +140,9 @@ pub enum Resolution {
     },
     /// Refuse it.
     Refuse(Refusal),
+    /// The ledger cannot write, and the statement is nothing but a `ROLLBACK`: upstream gets one of our
+    /// own, so that an open transaction does not keep its locks until the ledger is back.
+    RollBack,
     /// Submit it again once upstream is idle, if it ever will be ([`Session::settles`]).
     WhenIdle,
 }
@@ -554,6 +559,11 @@ impl Session {
                     self.release_portals(ended, now_ns);
                 }
                 SessionEffect::CatalogueChange => self.outputs.push_back(Output::CatalogueChanged),
+                SessionEffect::Set { name, value, .. } => {
+                    if let Some(claim) = name.strip_prefix("countersign.") {
+                        self.outputs.push_back(Output::Claimed(claim.into(), value.clone()));
+                    }
+                }
                 _ => {}
             }
         }

@@ -57,7 +57,7 @@ fn error(code: &str, message: &str) -> Vec<u8> {
 #[derive(Default)]
 struct Collect(Vec<u8>);
 
-impl Sink for Collect {
+impl Sink<'_> for Collect {
     fn pass(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }

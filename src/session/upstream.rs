@@ -11,9 +11,9 @@ use crate::wire::frame::{Frame, Header};
 const LARGEST: usize = (u32::MAX as usize) + 1;
 
 /// Takes what goes to the agent, in order.
-pub trait Sink {
+pub trait Sink<'a> {
     /// Bytes of upstream's, a piece of the input as it was.
-    fn pass(&mut self, bytes: &[u8]);
+    fn pass(&mut self, bytes: &'a [u8]);
     /// Bytes of our own.
     fn insert(&mut self, bytes: &[u8]);
 }
@@ -32,7 +32,12 @@ impl Session {
     ///
     /// # Errors
     /// When upstream says what it cannot say here. The session cannot go on.
-    pub fn on_upstream(&mut self, input: &[u8], now_ns: u64, sink: &mut impl Sink) -> Result<usize, Refusal> {
+    pub fn on_upstream<'a>(
+        &mut self,
+        input: &'a [u8],
+        now_ns: u64,
+        sink: &mut impl Sink<'a>,
+    ) -> Result<usize, Refusal> {
         let mut used = 0;
         // Bytes from here to `used` are for the agent and not handed out yet.
         let mut pending = 0;
@@ -522,7 +527,7 @@ impl Session {
     }
 }
 
-fn hand_out(input: &[u8], from: usize, to: usize, sink: &mut impl Sink) {
+fn hand_out<'a>(input: &'a [u8], from: usize, to: usize, sink: &mut impl Sink<'a>) {
     if let Some(bytes) = input.get(from..to)
         && !bytes.is_empty()
     {

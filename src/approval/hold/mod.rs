@@ -545,18 +545,19 @@ impl Hold {
     }
 
     /// Applies what was considered. This is the only place where a [`Grant`] is made.
+    ///
+    /// Should the deadline have passed in between, because writing the answer down took that long,
+    /// the hold has expired and the answer does nothing.
     #[must_use]
-    pub fn on_verdict(self, considered: Considered) -> Self {
+    pub fn on_verdict(self, considered: Considered, now: Timestamp) -> Self {
+        let hold = self.on_time(now);
         // What was considered for another hold, or before something else happened, is void.
-        if considered.request != self.request.id
-            || considered.revision != self.revision
-            || self.state_at(considered.review.at) != HoldState::Waiting
-        {
-            return self;
+        if considered.request != hold.request.id || considered.revision != hold.revision {
+            return hold;
         }
         let Considered { review, effect, counted, .. } = considered;
         let at = review.at;
-        let mut hold = self.changed();
+        let mut hold = hold.changed();
         match effect {
             Effect::Counts => {}
             Effect::Escalates { steps } => hold.steps = steps,
@@ -599,13 +600,15 @@ impl Hold {
         Self { state, steps, grant: if expired { None } else { hold.grant }, ..hold }
     }
 
-    /// Ends it for a reason that is nobody's verdict. What has ended stays as it ended.
+    /// Ends it for a reason that is nobody's verdict. What has ended stays as it ended, also what
+    /// was past its deadline before a timer noticed.
     #[must_use]
-    pub fn on_withdrawn(self, reason: &'static str) -> Self {
-        if self.state.is_final() {
-            return self;
+    pub fn on_withdrawn(self, reason: &'static str, now: Timestamp) -> Self {
+        let hold = self.on_time(now);
+        if hold.state.is_final() {
+            return hold;
         }
-        Self { state: HoldState::Withdrawn { reason }, grant: None, ..self.changed() }
+        Self { state: HoldState::Withdrawn { reason }, grant: None, ..hold.changed() }
     }
 
     /// The session that has the grant says that the statement ran.
@@ -668,3 +671,6 @@ impl Hold {
         Ok(reason.map(str::to_owned))
     }
 }
+
+#[cfg(test)]
+mod tests;

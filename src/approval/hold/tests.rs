@@ -1,0 +1,526 @@
+//! Promises P2, P4 and P6 at the hold, and every race between an answer, the clock and the session.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::approval::testing::*;
+use crate::policy::Terms;
+
+/// Considers and applies, as the desk does when the ledger writes.
+fn give(
+    hold: Hold,
+    verdict: Verdict,
+    by: &Arc<Reviewer>,
+    crowd: &Crowd,
+    at: u64,
+) -> (Hold, Result<(), VerdictError>) {
+    let reply = reply(by, hold.request());
+    give_reply(hold, verdict, &reply, crowd, at)
+}
+
+fn give_reply(
+    hold: Hold,
+    verdict: Verdict,
+    reply: &Reply,
+    crowd: &Crowd,
+    at: u64,
+) -> (Hold, Result<(), VerdictError>) {
+    match hold.consider(verdict, reply, crowd, after(at)) {
+        Ok(considered) => (hold.on_verdict(considered, after(at)), Ok(())),
+        Err(error) => (hold, Err(error)),
+    }
+}
+
+fn bob() -> Arc<Reviewer> {
+    reviewer("bob@example.com", &["dba"])
+}
+
+fn carol() -> Arc<Reviewer> {
+    reviewer("carol@example.com", &["dba", "security"])
+}
+
+fn waiting(terms: Terms) -> Hold {
+    Hold::new(request(terms))
+}
+
+#[test]
+fn an_approval_makes_one_grant_for_what_was_shown() {
+    let (mut hold, result) = give(waiting(terms()), Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 10);
+    assert_eq!(result, Ok(()));
+    assert_eq!(hold.state(), &HoldState::Granted { until: after(70), handed_out: false });
+
+    let grant = hold.take_grant(after(11)).unwrap();
+    assert_eq!(grant.seal(), &hold.request().draft.seal);
+    assert_eq!(grant.approvals()[0].reviewer.as_str(), "bob@example.com");
+    assert!(hold.take_grant(after(11)).is_none(), "a grant leaves the hold once");
+}
+
+// ---- races ------------------------------------------------------------------------------------
+
+#[test]
+fn approval_after_the_deadline_does_not_grant() {
+    let (hold, result) = give(waiting(terms()), Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 900);
+
+    assert_eq!(result, Err(VerdictError::TooLate { state: HoldState::Expired }));
+    assert_eq!(hold.on_time(after(900)).state(), &HoldState::Expired);
+}
+
+#[test]
+fn approval_one_moment_before_the_deadline_grants() {
+    let (hold, result) = give(waiting(terms()), Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 899);
+
+    assert_eq!(result, Ok(()));
+    assert!(matches!(hold.state(), HoldState::Granted { .. }));
+}
+
+#[test]
+fn approval_and_denial_at_once_end_as_the_first_of_them() {
+    let crowd = Crowd::of(&[&bob(), &carol()]);
+    let (hold, _) = give(waiting(terms()), Verdict::Deny, &carol(), &crowd, 5);
+    let (mut hold, late) = give(hold, Verdict::Approve, &bob(), &crowd, 5);
+    assert!(matches!(late, Err(VerdictError::TooLate { state: HoldState::Denied { .. } })));
+    assert!(hold.take_grant(after(5)).is_none());
+
+    let (hold, _) = give(waiting(terms()), Verdict::Approve, &bob(), &crowd, 5);
+    let (_, late) = give(hold, Verdict::Deny, &carol(), &crowd, 5);
+    assert!(matches!(late, Err(VerdictError::TooLate { state: HoldState::Granted { .. } })));
+}
+
+#[test]
+fn approval_after_the_agent_left_does_nothing_and_says_so() {
+    let hold = waiting(terms()).on_withdrawn("the agent cancelled", after(1));
+
+    let (mut hold, late) = give(hold, Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 5);
+
+    assert_eq!(
+        late,
+        Err(VerdictError::TooLate { state: HoldState::Withdrawn { reason: "the agent cancelled" } })
+    );
+    assert!(hold.take_grant(after(5)).is_none());
+}
+
+#[test]
+fn what_was_considered_before_something_else_happened_is_void() {
+    let crowd = Crowd::of(&[&bob()]);
+    let hold = waiting(terms());
+    let considered =
+        hold.consider(Verdict::Approve, &reply(&bob(), hold.request()), &crowd, after(5)).unwrap();
+
+    let mut hold = hold.on_withdrawn("the agent hung up", after(5)).on_verdict(considered, after(5));
+
+    assert!(matches!(hold.state(), HoldState::Withdrawn { .. }));
+    assert!(hold.take_grant(after(5)).is_none());
+}
+
+#[test]
+fn an_answer_that_took_past_the_deadline_to_write_down_does_not_grant() {
+    let hold = waiting(terms());
+    let crowd = Crowd::of(&[&bob()]);
+    let considered =
+        hold.consider(Verdict::Approve, &reply(&bob(), hold.request()), &crowd, after(899)).unwrap();
+
+    let hold = hold.on_verdict(considered, after(901));
+
+    assert_eq!(hold.state(), &HoldState::Expired);
+}
+
+#[test]
+fn what_is_past_its_deadline_has_expired_and_is_not_withdrawn() {
+    assert_eq!(waiting(terms()).on_withdrawn("the agent hung up", after(900)).state(), &HoldState::Expired);
+}
+
+#[test]
+fn a_grant_that_nobody_took_expires() {
+    let deferred = Terms { defer: true, ..terms() };
+    let (hold, _) = give(waiting(deferred), Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 10);
+    assert_eq!(hold.next_change(), Some(after(910)));
+
+    let mut hold = hold.on_time(after(910));
+
+    assert_eq!(hold.state(), &HoldState::Expired);
+    assert!(hold.take_grant(after(910)).is_none());
+}
+
+#[test]
+fn a_grant_is_not_handed_out_past_its_life_even_if_no_timer_fired() {
+    let (mut hold, _) = give(waiting(terms()), Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 10);
+
+    assert!(hold.take_grant(after(70)).is_none());
+}
+
+#[test]
+fn only_what_was_handed_out_can_have_run() {
+    let (hold, _) = give(waiting(terms()), Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 10);
+    let mut hold = hold.on_ran();
+    assert!(matches!(hold.state(), HoldState::Granted { handed_out: false, .. }));
+
+    hold.take_grant(after(11)).unwrap();
+    let hold = hold.on_time(after(5000)).on_ran();
+    assert_eq!(hold.state(), &HoldState::Executed);
+    assert_eq!(hold.on_withdrawn("the session ended", after(5000)).state(), &HoldState::Executed);
+}
+
+// ---- P2: what a grant covers ------------------------------------------------------------------
+
+#[test]
+fn p2_a_grant_covers_the_sealed_statement_and_nothing_else() {
+    let (mut hold, _) = give(waiting(terms()), Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 10);
+    let seal = hold.request().draft.seal.clone();
+    let grant = hold.take_grant(after(10)).unwrap();
+    let other = |change: fn(&mut Seal)| {
+        let mut seal = seal.clone();
+        change(&mut seal);
+        grant.fits(&seal, after(10)).unwrap_err()
+    };
+
+    assert_eq!(grant.fits(&seal, after(10)), Ok(()));
+    assert_eq!(grant.fits(&seal, after(70)), Err(Misfit::Expired));
+    assert_eq!(other(|seal| seal.statement = Digest::of(b"another")), Misfit::Statement);
+    assert_eq!(other(|seal| seal.agent = "other-bot".into()), Misfit::Agent);
+    assert_eq!(other(|seal| seal.session = None), Misfit::Session);
+    assert_eq!(other(|seal| seal.upstream = "billing".into()), Misfit::Target { what: "upstream" });
+    assert_eq!(other(|seal| seal.database = "postgres".into()), Misfit::Target { what: "database" });
+    assert_eq!(other(|seal| seal.role = "postgres".into()), Misfit::Target { what: "role" });
+    let path: Arc<str> = "search_path".into();
+    let changed = Misfit::Setting { name: path.clone() };
+    assert_eq!(other(|seal| drop(seal.settings.insert("search_path".into(), "evil".into()))), changed);
+    assert_eq!(other(|seal| seal.settings.clear()), changed);
+    assert_eq!(
+        other(|seal| drop(seal.settings.insert("role".into(), "postgres".into()))),
+        Misfit::Setting { name: "role".into() }
+    );
+}
+
+#[test]
+fn p2_a_deferred_grant_fits_any_session_of_its_agent() {
+    let deferred = Terms { defer: true, ..terms() };
+    let (mut hold, _) = give(waiting(deferred), Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 10);
+    let grant = hold.take_grant(after(100)).unwrap();
+    let mut seal = hold.request().draft.seal.clone();
+    seal.session = Some(crate::statement::SessionId(uuid::Uuid::from_u128(99)));
+
+    assert_eq!(grant.fits(&seal, after(100)), Ok(()));
+}
+
+#[test]
+fn p2_a_draft_whose_seal_speaks_of_something_else_is_no_request() {
+    let id = RequestId(uuid::Uuid::from_u128(1));
+    let open = |change: fn(&mut crate::approval::Draft)| {
+        let mut draft = draft_of(SQL, 1, terms());
+        change(&mut draft);
+        Request::open(id, draft, start(), None, Vec::new(), None).map(|_| ())
+    };
+    let differs = Err(crate::approval::request::BadDraft::SealDiffers);
+
+    assert_eq!(open(|_| ()), Ok(()));
+    assert_eq!(open(|draft| draft.seal.statement = Digest::of(b"DROP TABLE customers")), differs);
+    assert_eq!(open(|draft| draft.seal.agent = "other-bot".into()), differs);
+    assert_eq!(open(|draft| draft.seal.role = "postgres".into()), differs);
+    assert_eq!(
+        open(|draft| draft.seal.session = None),
+        differs,
+        "a grant for any session is for deferred holds only"
+    );
+    assert_eq!(open(|draft| draft.terms.defer = true), differs);
+}
+
+// ---- P4: who may answer -----------------------------------------------------------------------
+
+#[test]
+fn p4_an_owner_cannot_approve_or_escalate_but_can_deny() {
+    let alice = reviewer("alice@example.com", &["dba"]);
+    let crowd = Crowd::of(&[&alice]);
+    let refused = Err(VerdictError::NotAllowed { why: NotAllowed::OwnsTheAgent });
+
+    let (hold, result) = give(waiting(terms()), Verdict::Approve, &alice, &crowd, 5);
+    assert_eq!(result, refused);
+    let (hold, result) = give(hold, Verdict::Escalate, &alice, &crowd, 5);
+    assert_eq!(result, refused);
+    let (hold, result) = give(hold, Verdict::Deny, &alice, &crowd, 5);
+    assert_eq!(result, Ok(()));
+    assert!(matches!(hold.state(), HoldState::Denied { .. }));
+}
+
+#[test]
+fn p4_somebody_who_becomes_an_owner_after_approving_no_longer_counts() {
+    let two = Terms { approvals: vec![approval("dba", 2)], ..terms() };
+    let mut crowd = Crowd::of(&[&bob(), &carol()]);
+    let (hold, _) = give(waiting(two), Verdict::Approve, &bob(), &crowd, 5);
+    crowd.owners = vec!["BOB@example.com".into()];
+
+    let (hold, result) = give(hold, Verdict::Approve, &carol(), &crowd, 6);
+
+    assert_eq!(result, Ok(()));
+    assert_eq!(hold.state(), &HoldState::Waiting);
+}
+
+#[test]
+fn p4_somebody_who_leaves_the_group_after_approving_no_longer_counts() {
+    let two = Terms { approvals: vec![approval("dba", 2)], ..terms() };
+    let (hold, _) = give(waiting(two), Verdict::Approve, &bob(), &Crowd::of(&[&bob(), &carol()]), 5);
+    let moved = reviewer("bob@example.com", &["marketing"]);
+
+    let (hold, _) = give(hold, Verdict::Approve, &carol(), &Crowd::of(&[&moved, &carol()]), 6);
+
+    assert_eq!(hold.state(), &HoldState::Waiting);
+}
+
+#[test]
+fn p4_nobody_counts_twice_on_whatever_channel() {
+    let two = Terms { approvals: vec![approval("dba", 2)], ..terms() };
+    let crowd = Crowd::of(&[&bob(), &carol()]);
+    let (hold, _) = give(waiting(two), Verdict::Approve, &bob(), &crowd, 5);
+    let on_slack = Reply { channel: ChannelName::Slack, ..reply(&bob(), hold.request()) };
+
+    let (hold, again) = give_reply(hold, Verdict::Approve, &on_slack, &crowd, 6);
+
+    assert_eq!(again, Err(VerdictError::AlreadyAnswered));
+    assert_eq!(hold.state(), &HoldState::Waiting);
+}
+
+#[test]
+fn p4_somebody_who_approved_may_still_deny_while_others_are_asked() {
+    let two = Terms { approvals: vec![approval("dba", 2)], ..terms() };
+    let crowd = Crowd::of(&[&bob()]);
+    let (hold, _) = give(waiting(two), Verdict::Approve, &bob(), &crowd, 5);
+
+    let (hold, result) = give(hold, Verdict::Deny, &bob(), &crowd, 6);
+
+    assert_eq!(result, Ok(()));
+    assert!(matches!(hold.state(), HoldState::Denied { .. }));
+}
+
+#[test]
+fn p4_an_approval_that_is_not_sure_enough_does_not_count_and_a_denial_does() {
+    let strict = Terms { assurance: Assurance::Login, ..terms() };
+    let crowd = Crowd::of(&[&bob()]);
+
+    let (hold, result) = give(waiting(strict), Verdict::Approve, &bob(), &crowd, 5);
+    assert_eq!(
+        result,
+        Err(VerdictError::AssuranceTooLow { needed: Assurance::Login, had: Assurance::Click })
+    );
+    let (hold, result) = give(hold, Verdict::Deny, &bob(), &crowd, 6);
+    assert_eq!(result, Ok(()));
+    assert!(hold.state().is_final());
+}
+
+#[test]
+fn p6_an_answer_to_something_else_than_what_waits_does_not_count() {
+    let hold = waiting(terms());
+    let saw_another = Reply { digest: Digest::of(b"select 1"), ..reply(&bob(), hold.request()) };
+
+    let (hold, result) = give_reply(hold, Verdict::Approve, &saw_another, &Crowd::of(&[&bob()]), 5);
+
+    assert_eq!(result, Err(VerdictError::DigestMismatch));
+    assert_eq!(hold.state(), &HoldState::Waiting);
+}
+
+// ---- reasons, haste, escalation ---------------------------------------------------------------
+
+#[test]
+fn a_rule_that_wants_a_reason_gets_one() {
+    let hold = waiting(Terms { reason_required: true, ..terms() });
+    let blank = Reply { reason: Some("  \n".into()), ..reply(&bob(), hold.request()) };
+    let long = Reply { reason: Some("x".repeat(2_001)), ..reply(&bob(), hold.request()) };
+    let given = Reply { reason: Some(" ticket 7 ".into()), ..reply(&bob(), hold.request()) };
+    let crowd = Crowd::of(&[&bob()]);
+
+    let (hold, result) = give_reply(hold, Verdict::Approve, &blank, &crowd, 5);
+    assert_eq!(result, Err(VerdictError::ReasonRequired));
+    let (hold, result) = give_reply(hold, Verdict::Approve, &long, &crowd, 5);
+    assert_eq!(result, Err(VerdictError::ReasonTooLong { limit: 2_000 }));
+    let (hold, _) = give_reply(hold, Verdict::Approve, &given, &crowd, 5);
+    assert_eq!(hold.reviews()[0].reason.as_deref(), Some("ticket 7"));
+}
+
+#[test]
+fn an_approval_sooner_than_it_can_be_read_is_flagged() {
+    let quick = |at, displayed_at: Option<u64>| {
+        let hold = waiting(terms());
+        let reply = Reply { displayed_at: displayed_at.map(after), ..reply(&bob(), hold.request()) };
+        let (hold, _) = give_reply(hold, Verdict::Approve, &reply, &Crowd::of(&[&bob()]), at);
+        hold.reviews()[0].quick
+    };
+
+    assert!(quick(2, None));
+    assert!(!quick(3, None));
+    assert!(quick(60, Some(58)));
+    assert!(!quick(60, Some(30)));
+    // A channel whose clock is wrong does not make haste look like care, nor the other way round.
+    assert!(!quick(60, Some(500)));
+}
+
+#[test]
+fn an_escalation_lets_its_group_answer_when_its_time_has_come_or_when_somebody_asks() {
+    let oncall = reviewer("olga@example.com", &["oncall"]);
+    let crowd = Crowd::of(&[&bob(), &oncall]);
+    let with_steps = Terms { escalate: vec![escalation(300, "oncall", &["dba"])], ..terms() };
+
+    let (hold, early) = give(waiting(with_steps), Verdict::Approve, &oncall, &crowd, 299);
+    assert!(matches!(early, Err(VerdictError::NotAllowed { why: NotAllowed::NotAsked { .. } })));
+    assert_eq!(hold.next_change(), Some(after(300)));
+    // No timer has fired.
+    let (_, in_time) = give(hold, Verdict::Approve, &oncall, &crowd, 300);
+    assert_eq!(in_time, Ok(()));
+
+    let with_steps = Terms { escalate: vec![escalation(300, "oncall", &["dba"])], ..terms() };
+    let (hold, _) = give(waiting(with_steps), Verdict::Escalate, &bob(), &crowd, 10);
+    assert_eq!((hold.steps(), hold.next_change()), (1, Some(after(900))));
+    let (hold, again) = give(hold, Verdict::Escalate, &bob(), &crowd, 11);
+    assert_eq!(again, Err(VerdictError::AlreadyAnswered));
+    let (hold, further) = give(hold, Verdict::Escalate, &oncall, &crowd, 11);
+    assert_eq!(further, Err(VerdictError::NoFurtherStep));
+    let (hold, result) = give(hold, Verdict::Approve, &oncall, &crowd, 12);
+    assert_eq!(result, Ok(()));
+    assert!(matches!(hold.state(), HoldState::Granted { .. }));
+}
+
+#[test]
+fn those_who_would_be_asked_later_may_say_no_now() {
+    let oncall = reviewer("olga@example.com", &["oncall"]);
+    let with_steps = Terms { escalate: vec![escalation(300, "oncall", &["dba"])], ..terms() };
+
+    let (hold, result) = give(waiting(with_steps), Verdict::Deny, &oncall, &Crowd::of(&[&oncall]), 1);
+
+    assert_eq!(result, Ok(()));
+    assert!(hold.state().is_final());
+}
+
+#[test]
+fn a_stand_in_for_one_group_does_not_stand_in_for_another() {
+    let both = Terms {
+        approvals: vec![approval("dba", 1), approval("security", 1)],
+        escalate: vec![escalation(300, "oncall", &["dba"])],
+        ..terms()
+    };
+    let (olga, otto) = (reviewer("olga", &["oncall"]), reviewer("otto", &["oncall"]));
+    let crowd = Crowd::of(&[&olga, &otto]);
+
+    let (hold, _) = give(waiting(both), Verdict::Approve, &olga, &crowd, 400);
+    let (hold, _) = give(hold, Verdict::Approve, &otto, &crowd, 401);
+
+    assert_eq!(hold.missing_at(&crowd, after(402)), [approval("security", 1)]);
+    assert_eq!(hold.state(), &HoldState::Waiting);
+}
+
+#[test]
+fn a_hold_inside_a_transaction_waits_no_longer_than_the_rule_says() {
+    let open = |status, in_transaction| {
+        let mut draft = draft_of(SQL, 1, Terms { in_transaction, ..terms() });
+        draft.transaction.status = status;
+        let id = RequestId(uuid::Uuid::from_u128(1));
+        Request::open(id, draft, start(), None, Vec::new(), None).map(|request| request.expires_at)
+    };
+    use crate::policy::InTransaction::{Refuse, Wait};
+    use crate::statement::TransactionStatus::{Idle, InBlock};
+    let two_minutes = Wait(Duration::from_secs(120));
+
+    assert_eq!(open(Some(Idle), two_minutes), Ok(after(900)));
+    assert_eq!(open(Some(InBlock), two_minutes), Ok(after(120)));
+    assert_eq!(
+        open(None, two_minutes),
+        Ok(after(120)),
+        "what upstream has not answered may be a transaction"
+    );
+    assert_eq!(open(Some(Idle), Refuse), Ok(after(900)));
+    assert_eq!(open(Some(InBlock), Refuse), Err(crate::approval::request::BadDraft::InTransaction));
+}
+
+// ---- any sequence of events -------------------------------------------------------------------
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Verdict(Verdict, usize),
+    Stale(Verdict, usize),
+    Time,
+    Withdraw,
+    Take,
+    Ran,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let verdict = prop_oneof![Just(Verdict::Approve), Just(Verdict::Deny), Just(Verdict::Escalate)];
+    prop_oneof![
+        6 => (verdict.clone(), 0usize..5).prop_map(|(verdict, who)| Happening::Verdict(verdict, who)),
+        2 => (verdict, 0usize..5).prop_map(|(verdict, who)| Happening::Stale(verdict, who)),
+        2 => Just(Happening::Time),
+        1 => Just(Happening::Withdraw),
+        3 => Just(Happening::Take),
+        1 => Just(Happening::Ran),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// P2: no sequence of events yields two grants, a grant after an ending, or a grant that
+    /// different people in every group that was asked did not approve.
+    #[test]
+    fn p2_no_sequence_of_events_yields_two_grants_or_one_after_an_ending(
+        happenings in prop::collection::vec((happening(), 0u64..200), 0..30),
+        defer in any::<bool>(),
+        count in 1u32..3,
+    ) {
+        let people = [
+            bob(),
+            carol(),
+            reviewer("alice@example.com", &["dba", "security"]),
+            reviewer("olga@example.com", &["oncall"]),
+            reviewer("eve@example.com", &["marketing"]),
+        ];
+        let crowd = Crowd::of(&people.each_ref());
+        let terms = Terms {
+            approvals: vec![approval("dba", count), approval("security", 1)],
+            escalate: vec![escalation(300, "oncall", &["dba"])],
+            defer,
+            ..terms()
+        };
+        let mut hold = Hold::new(request(terms));
+        let mut now = 0;
+        let mut grants = Vec::new();
+        let mut ended: Option<HoldState> = None;
+        let mut kept: Option<Considered> = None;
+        for (happening, passes) in happenings {
+            now += passes;
+            match happening {
+                Happening::Verdict(verdict, who) => {
+                    let (next, _) = give(hold, verdict, &people[who], &crowd, now);
+                    hold = next;
+                }
+                // Considered now, applied at some later time, after whatever happens in between.
+                Happening::Stale(verdict, who) => {
+                    if let Some(considered) = kept.take() {
+                        hold = hold.on_verdict(considered, after(now));
+                    }
+                    kept = hold.consider(verdict, &reply(&people[who], hold.request()), &crowd, after(now)).ok();
+                }
+                Happening::Time => hold = hold.on_time(after(now)),
+                Happening::Withdraw => hold = hold.on_withdrawn("the agent hung up", after(now)),
+                Happening::Take => {
+                    if let Some(grant) = hold.take_grant(after(now)) {
+                        prop_assert!(ended.is_none(), "a grant after {ended:?}");
+                        prop_assert!(after(now) < grant.expires());
+                        grants.push(grant);
+                    }
+                }
+                Happening::Ran => hold = hold.on_ran(),
+            }
+            let state = hold.state_at(after(now));
+            if let Some(ended) = &ended {
+                prop_assert_eq!(&state, ended, "an ending is final");
+            }
+            if state.is_final() {
+                ended = Some(state);
+            }
+        }
+        prop_assert!(grants.len() <= 1);
+        for grant in &grants {
+            let approvers: Vec<&str> = grant.approvals().iter().map(|review| review.reviewer.as_str()).collect();
+            prop_assert!(approvers.len() > count as usize, "{approvers:?}");
+            prop_assert!(!approvers.contains(&"alice@example.com"), "the owner");
+            prop_assert!(!approvers.contains(&"eve@example.com"), "nobody asked her");
+            prop_assert!(approvers.contains(&"carol@example.com"), "security had to agree");
+        }
+    }
+}

@@ -1,0 +1,538 @@
+//! What the upstream's database has beyond Postgres's own: functions, operators, types, casts,
+//! relations; and whether a name in a statement means one of them.
+//!
+//! The shell runs [`QUERIES`] and hands the answers to [`from_rows`]; nothing here does I/O. Without
+//! them ([`Catalogue::built_in`]) every name that is not Postgres's own is unknown.
+//!
+//! Postgres picks among functions of one name by argument types, and an exact match in a user's schema
+//! beats an inexact one in `pg_catalog`: `public.lower(varchar)` takes `lower(name)` away from the
+//! built-in. We know no types, so a user's function counts wherever it *could* be meant.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::functions::{BuiltIn, BuiltIns, SystemRelation, built_ins, family};
+use super::{SearchPath, StatementClass};
+
+/// One query to run on an upstream. All columns are text, so any protocol will do.
+#[derive(Clone, Copy, Debug)]
+pub struct Query {
+    /// What it asks for.
+    pub name: &'static str,
+    /// The text.
+    pub sql: &'static str,
+    /// How many columns it returns.
+    pub columns: usize,
+}
+
+/// A row of an answer.
+pub type Row = Vec<Option<String>>;
+
+/// The queries to run after connecting, in this order. Everything below OID 16384 came with initdb.
+pub const QUERIES: [Query; 5] = [
+    Query {
+        name: "functions",
+        // `first` says what the first argument can be, for attribute notation: a plain scalar of
+        // pg_catalog cannot be a table's row.
+        sql: "SELECT n.nspname::text, p.proname::text, (p.pronargs - p.pronargdefaults - (p.provariadic <> 0)::int)::text,
+ CASE WHEN p.provariadic <> 0 THEN '1000' ELSE p.pronargs::text END,
+ (NOT EXISTS (SELECT FROM pg_catalog.unnest(p.proargtypes::oid[]) a(o) JOIN pg_catalog.pg_type t ON t.oid = a.o
+   LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem WHERE t.oid >= 16384 OR e.oid >= 16384))::text,
+ (SELECT CASE WHEN t.typtype = 'b' AND t.oid < 16384 THEN 'scalar' ELSE 'any' END FROM pg_catalog.pg_type t WHERE t.oid = p.proargtypes[0]),
+ EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')::text
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.oid >= 16384",
+        columns: 7,
+    },
+    Query {
+        name: "operators",
+        sql: "SELECT n.nspname::text, o.oprname::text,
+ (NOT EXISTS (SELECT FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem
+   WHERE t.oid IN (o.oprleft, o.oprright) AND (t.oid >= 16384 OR e.oid >= 16384)))::text,
+ fn.nspname::text, f.proname::text,
+ EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_operator'::regclass AND d.objid = o.oid AND d.deptype = 'e')::text
+FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
+JOIN pg_catalog.pg_proc f ON f.oid = o.oprcode JOIN pg_catalog.pg_namespace fn ON fn.oid = f.pronamespace WHERE o.oid >= 16384",
+        columns: 6,
+    },
+    Query {
+        name: "types",
+        // The fourth column: a value of the type runs somebody's function. Checks of built-in
+        // functions leave no dependency; an extension's own types are what the extension is for.
+        sql: "SELECT n.nspname::text, t.typname::text, t.typtype::text,
+ (CASE t.typtype
+   WHEN 'd' THEN EXISTS (SELECT FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_depend d
+     ON d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = c.oid
+     WHERE c.contypid = t.oid AND d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass) AND d.refobjid >= 16384)
+   WHEN 'r' THEN EXISTS (SELECT FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid AND r.rngcanonical::oid >= 16384)
+   WHEN 'b' THEN t.typinput::oid >= 16384
+   ELSE false END
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'))::text
+FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+WHERE t.oid >= 16384 AND t.typcategory <> 'A' AND (t.typtype <> 'c' OR EXISTS (SELECT FROM pg_catalog.pg_class k WHERE k.oid = t.typrelid AND k.relkind = 'c'))",
+        columns: 4,
+    },
+    Query {
+        name: "casts",
+        sql: "SELECT tn.nspname::text, t.typname::text, n.nspname::text, p.proname::text
+FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_type t ON t.oid = c.casttarget JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
+JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+WHERE p.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+ WHERE d.classid = 'pg_catalog.pg_cast'::regclass AND d.objid = c.oid AND d.deptype = 'e')",
+        columns: 4,
+    },
+    Query {
+        name: "relations",
+        sql: "SELECT n.nspname::text, c.relname::text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_'",
+        columns: 2,
+    },
+];
+
+/// Why answers could not be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the catalogue query `{query}` answered {problem}")]
+pub struct CatalogueError {
+    query: &'static str,
+    problem: String,
+}
+
+#[derive(Debug)]
+struct UserFunction {
+    schema: Arc<str>,
+    /// How many arguments it takes at least and at most.
+    arguments: (usize, usize),
+    /// All argument types are Postgres's own, so that it competes with built-ins of its name.
+    built_in_types: bool,
+    /// Its one argument can be a row, not only a scalar.
+    takes_rows: bool,
+    from_extension: bool,
+}
+
+#[derive(Debug)]
+struct UserOperator {
+    schema: Arc<str>,
+    built_in_types: bool,
+    function: (Arc<str>, Arc<str>),
+    from_extension: bool,
+}
+
+#[derive(Debug)]
+struct UserType {
+    schema: Arc<str>,
+    runs_code: bool,
+}
+
+/// What a name stands for, when it is called or used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Meaning {
+    pub(super) class: StatementClass,
+    /// Completes "calls f, which ..".
+    pub(super) why: String,
+    /// The schema it is found in, where that is sure.
+    pub(super) schema: Option<Arc<str>>,
+}
+
+impl Meaning {
+    fn built_in(function: BuiltIn) -> Self {
+        Self { class: function.class, why: function.why.into(), schema: Some(Arc::from("pg_catalog")) }
+    }
+
+    fn harmless(schema: Option<Arc<str>>) -> Self {
+        Self { class: StatementClass::Read, why: "the operator declared safe".into(), schema }
+    }
+
+    fn code(why: impl Into<String>) -> Self {
+        Self { class: StatementClass::Code, why: why.into(), schema: None }
+    }
+}
+
+/// What an attribute can be applied to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Applied {
+    /// The row of a table, view or subquery: functions of scalars are out of reach.
+    Row,
+    /// Anything.
+    Anything,
+}
+
+/// Names that mean something in one database, as of some moment.
+#[derive(Debug)]
+pub struct Catalogue {
+    /// Grows with every load in this process; part of the cache's key.
+    pub generation: u64,
+    server_version: u32,
+    built_ins: &'static BuiltIns,
+    functions: HashMap<Box<str>, Vec<UserFunction>>,
+    operators: HashMap<Box<str>, Vec<UserOperator>>,
+    types: HashMap<Box<str>, Vec<UserType>>,
+    /// Target type to the functions that casts to it run.
+    casts: HashMap<Box<str>, Vec<(Arc<str>, Arc<str>)>>,
+    relations: HashMap<Box<str>, Vec<Arc<str>>>,
+    /// `schema.name` and `schema.*`, as the operator declared them.
+    safe: Vec<(Box<str>, Box<str>)>,
+}
+
+/// Loaded catalogues count from here; the built-in ones are their server's version.
+static GENERATION: AtomicU64 = AtomicU64::new(1000);
+
+/// Interprets the answers to [`QUERIES`], in their order. `safe` are the functions that the operator
+/// declared safe, as `schema.name` or `schema.*`.
+///
+/// # Errors
+///
+/// When an answer is missing or has another shape than its query.
+pub fn from_rows(
+    server_version: u32,
+    answers: &[Vec<Row>],
+    safe: &[String],
+) -> Result<Catalogue, CatalogueError> {
+    let mut catalogue = Catalogue::empty(server_version, GENERATION.fetch_add(1, Ordering::Relaxed), safe);
+    for (place, query) in QUERIES.iter().enumerate() {
+        let error = |problem: &str| CatalogueError { query: query.name, problem: problem.into() };
+        let rows = answers.get(place).ok_or_else(|| error("nothing"))?;
+        for row in rows {
+            if row.len() != query.columns {
+                return Err(error(&format!("{} columns instead of {}", row.len(), query.columns)));
+            }
+            catalogue.add(query.name, row).ok_or_else(|| error("a row that makes no sense"))?;
+        }
+    }
+    Ok(catalogue)
+}
+
+impl Catalogue {
+    fn empty(server_version: u32, generation: u64, safe: &[String]) -> Self {
+        let safe = safe.iter().filter_map(|name| name.split_once('.'));
+        Self {
+            generation,
+            server_version,
+            built_ins: built_ins(server_version),
+            functions: HashMap::new(),
+            operators: HashMap::new(),
+            types: HashMap::new(),
+            casts: HashMap::new(),
+            relations: HashMap::new(),
+            safe: safe.map(|(schema, name)| (schema.into(), name.into())).collect(),
+        }
+    }
+
+    /// What every server of that version has, and nothing else.
+    #[must_use]
+    pub fn built_in(server_version: u32) -> Arc<Self> {
+        Self::built_in_with(server_version, &[])
+    }
+
+    /// The same, with functions that the operator declared safe.
+    #[must_use]
+    pub fn built_in_with(server_version: u32, safe: &[String]) -> Arc<Self> {
+        let generation = if safe.is_empty() {
+            u64::from(server_version)
+        } else {
+            GENERATION.fetch_add(1, Ordering::Relaxed)
+        };
+        Arc::new(Self::empty(server_version, generation, safe))
+    }
+
+    /// The server's major version.
+    #[must_use]
+    pub fn server_version(&self) -> u32 {
+        self.server_version
+    }
+
+    fn add(&mut self, query: &str, row: &[Option<String>]) -> Option<()> {
+        let text = |place: usize| row.get(place)?.as_deref();
+        let shared = |place: usize| text(place).map(Arc::<str>::from);
+        let yes = |place: usize| text(place) == Some("true") || text(place) == Some("t");
+        match query {
+            "functions" => self.functions.entry(text(1)?.into()).or_default().push(UserFunction {
+                schema: shared(0)?,
+                arguments: (text(2)?.parse::<i64>().ok()?.max(0) as usize, text(3)?.parse().ok()?),
+                built_in_types: yes(4),
+                takes_rows: text(5) != Some("scalar"),
+                from_extension: yes(6),
+            }),
+            "operators" => self.operators.entry(text(1)?.into()).or_default().push(UserOperator {
+                schema: shared(0)?,
+                built_in_types: yes(2),
+                function: (shared(3)?, shared(4)?),
+                from_extension: yes(5),
+            }),
+            "types" => self
+                .types
+                .entry(text(1)?.into())
+                .or_default()
+                .push(UserType { schema: shared(0)?, runs_code: yes(3) }),
+            "casts" => self.casts.entry(text(1)?.into()).or_default().push((shared(2)?, shared(3)?)),
+            "relations" => self.relations.entry(text(1)?.into()).or_default().push(shared(0)?),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn is_safe(&self, schema: &str, name: &str) -> bool {
+        self.safe.iter().any(|(s, n)| &**s == schema && (&**n == "*" || &**n == name))
+    }
+
+    /// What a call of `name` with so many arguments means. `None` as the schema: as written without one.
+    pub(super) fn function(
+        &self,
+        schema: Option<&str>,
+        name: &str,
+        arguments: usize,
+        path: &SearchPath,
+    ) -> Meaning {
+        let overloads = self.functions.get(name).map_or(&[][..], Vec::as_slice);
+        let mut meant = overloads.iter().filter(|f| {
+            (f.arguments.0..=f.arguments.1).contains(&arguments)
+                && schema.map_or_else(|| is_searched(path, &f.schema), |schema| *f.schema == *schema)
+                && !self.is_safe(&f.schema, name)
+        });
+        let built_in = match schema {
+            None | Some("pg_catalog") => self.built_ins.function(name),
+            Some("information_schema") => self.built_ins.information_function(name),
+            Some(_) => None,
+        };
+        if let Some(function) = built_in {
+            // An extension's overloads for its own types (citext's `replace`) are only reached by values
+            // of those types. Anybody else's could be meant.
+            return match meant.find(|f| f.built_in_types || !f.from_extension) {
+                Some(other) => Meaning::code(format!(
+                    "may be the one in schema {} rather than Postgres's own",
+                    other.schema
+                )),
+                None => Meaning::built_in(function),
+            };
+        }
+        if let Some((class, why)) = family(name) {
+            return Meaning { class, why: why.into(), schema: None };
+        }
+        if let Some(schema) = schema {
+            return if self.is_safe(schema, name) {
+                Meaning::harmless(Some(schema.into()))
+            } else {
+                Meaning::code("is not on the allow-list")
+            };
+        }
+        let others = meant.next().is_some();
+        let declared =
+            overloads.iter().find(|f| is_searched(path, &f.schema) && self.is_safe(&f.schema, name));
+        match declared {
+            Some(function) if !others => Meaning::harmless(Some(function.schema.clone())),
+            // `uuid('..')` with one argument is a cast where no such function exists.
+            None if !others && arguments == 1 && self.built_ins.has_type(name) => Meaning {
+                class: StatementClass::Read,
+                why: "is a cast".into(),
+                schema: Some(Arc::from("pg_catalog")),
+            },
+            _ => Meaning::code("is not on the allow-list"),
+        }
+    }
+
+    /// What `x.name` means when no column has that name: a call of a function with one argument, or a
+    /// cast. `None` when nothing is called that could do harm.
+    pub(super) fn attribute(&self, name: &str, applied: Applied, path: &SearchPath) -> Option<Meaning> {
+        let user = self.functions.get(name).into_iter().flatten().find(|f| {
+            (f.arguments.0..=f.arguments.1).contains(&1)
+                && is_searched(path, &f.schema)
+                && (f.takes_rows || applied == Applied::Anything)
+                && !self.is_safe(&f.schema, name)
+        });
+        if let Some(function) = user {
+            let why = format!("is a function of schema {} if no column has this name", function.schema);
+            return Some(Meaning::code(why));
+        }
+        match self.built_ins.function(name) {
+            Some(function) => (function.takes_one && function.class > StatementClass::Read)
+                .then(|| Meaning::built_in(function)),
+            None => family(name).map(|(class, why)| Meaning { class, why: why.into(), schema: None }),
+        }
+    }
+
+    /// What an operator means: `None` when it is harmless.
+    pub(super) fn operator(&self, schema: Option<&str>, name: &str, path: &SearchPath) -> Option<Meaning> {
+        let user = self.operators.get(name).map_or(&[][..], Vec::as_slice);
+        let mut others = user.iter().filter(|o| {
+            schema.map_or_else(|| is_searched(path, &o.schema), |schema| *o.schema == *schema)
+                && !self.is_safe(&o.function.0, &o.function.1)
+        });
+        if matches!(schema, None | Some("pg_catalog")) && self.built_ins.has_operator(name) {
+            return others.find(|o| o.built_in_types || !o.from_extension).map(|other| {
+                Meaning::code(format!("may be the one in schema {} rather than Postgres's own", other.schema))
+            });
+        }
+        let declared = user.iter().any(|o| {
+            schema.map_or_else(|| is_searched(path, &o.schema), |schema| *o.schema == *schema)
+                && self.is_safe(&o.function.0, &o.function.1)
+        });
+        if declared && others.next().is_none() {
+            return None;
+        }
+        Some(Meaning::code("runs a function that is not on the allow-list"))
+    }
+
+    /// What a value of a type runs: `None` when nothing, or when the type is unknown. A type is made by
+    /// a held statement, and an unknown one is nearly always an enum or a composite.
+    pub(super) fn of_type(&self, schema: Option<&str>, name: &str, path: &SearchPath) -> Option<Meaning> {
+        let mut casts = self.casts.get(name).into_iter().flatten();
+        if let Some((schema, function)) = casts.find(|(schema, function)| !self.is_safe(schema, function)) {
+            return Some(Meaning::code(format!("may run the cast function {schema}.{function}")));
+        }
+        // Postgres's own come first, unless the path says otherwise in so many words.
+        let reordered = match path {
+            SearchPath::Known(schemas) => schemas.iter().any(|schema| &**schema == "pg_catalog"),
+            SearchPath::Unknown => true,
+        };
+        let own = self.built_ins.has_type(name);
+        if own && (schema == Some("pg_catalog") || (schema.is_none() && !reordered)) {
+            return None;
+        }
+        let mut meant =
+            self.types.get(name).into_iter().flatten().filter(|t| {
+                schema.map_or_else(|| is_searched(path, &t.schema), |schema| *t.schema == *schema)
+            });
+        meant.find(|t| t.runs_code).map(|t| {
+            Meaning::code(format!(
+                "is a type of schema {} whose checks run functions that are not on the allow-list",
+                t.schema
+            ))
+        })
+    }
+
+    /// A relation of the system's own schemas.
+    pub(super) fn system_relation(&self, schema: Option<&str>, name: &str) -> Option<SystemRelation> {
+        match schema {
+            None | Some("pg_catalog") => self.built_ins.relation(name),
+            Some("information_schema") => self.built_ins.information_relation(name),
+            Some(_) => None,
+        }
+    }
+
+    /// The schema in which a relation's name is found, where that is sure.
+    pub(super) fn relation_schema(&self, name: &str, path: &SearchPath) -> Option<Arc<str>> {
+        let SearchPath::Known(path) = path else { return None };
+        let found = self.relations.get(name)?;
+        path.iter().find_map(|schema| found.iter().find(|s| *s == schema).cloned())
+    }
+}
+
+/// Whether an unqualified function, operator or type can be found in `schema`.
+fn is_searched(path: &SearchPath, schema: &str) -> bool {
+    match path {
+        // pg_catalog is always searched; temporary schemas never are, for functions.
+        SearchPath::Known(schemas) => schema == "pg_catalog" || schemas.iter().any(|s| **s == *schema),
+        SearchPath::Unknown => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(text: &str) -> Row {
+        text.split('|').map(|column| Some(column.to_owned())).collect()
+    }
+
+    fn catalogue(functions: &[&str], operators: &[&str], types: &[&str], safe: &[&str]) -> Catalogue {
+        let rows = |texts: &[&str]| texts.iter().map(|text| row(text)).collect::<Vec<_>>();
+        let safe: Vec<String> = safe.iter().map(|name| (*name).to_owned()).collect();
+        from_rows(15, &[rows(functions), rows(operators), rows(types), vec![], vec![]], &safe).unwrap()
+    }
+
+    fn path(schemas: &[&str]) -> SearchPath {
+        SearchPath::Known(schemas.iter().map(|schema| Arc::from(*schema)).collect())
+    }
+
+    #[test]
+    fn a_users_function_takes_a_builtins_name_only_where_it_is_found_and_fits() {
+        let shadowed = catalogue(&["public|lower|1|1|true|scalar|false"], &[], &[], &[]);
+        let class =
+            |schema, arguments, path: &SearchPath| shadowed.function(schema, "lower", arguments, path).class;
+
+        assert_eq!(class(None, 1, &path(&["public"])), StatementClass::Code);
+        assert_eq!(class(None, 1, &SearchPath::Unknown), StatementClass::Code);
+        assert_eq!(class(None, 1, &path(&["app"])), StatementClass::Read);
+        assert_eq!(class(None, 2, &path(&["public"])), StatementClass::Read);
+        assert_eq!(class(Some("pg_catalog"), 1, &path(&["public"])), StatementClass::Read);
+    }
+
+    #[test]
+    fn an_extensions_overload_for_its_own_types_does_not() {
+        let citext = catalogue(
+            &["public|replace|3|3|false|any|true"],
+            &["public|=|false|public|citext_eq|true", "public|<=>|false|public|cosine|true"],
+            &[],
+            &[],
+        );
+
+        assert_eq!(citext.function(None, "replace", 3, &path(&["public"])).class, StatementClass::Read);
+        assert_eq!(citext.operator(None, "=", &path(&["public"])), None);
+        assert!(citext.operator(None, "<=>", &path(&["public"])).is_some());
+    }
+
+    #[test]
+    fn what_the_operator_declared_safe_is_read() {
+        let declared = catalogue(
+            &["public|score|1|1|true|scalar|false", "app|f|0|0|true|any|false", "other|f|0|0|true|any|false"],
+            &["public|<=>|false|public|score|true"],
+            &[],
+            &["public.score", "app.*"],
+        );
+        let public = path(&["public"]);
+
+        assert_eq!(declared.function(None, "score", 1, &public).class, StatementClass::Read);
+        assert_eq!(declared.function(Some("public"), "score", 1, &public).class, StatementClass::Read);
+        assert_eq!(declared.operator(None, "<=>", &public), None);
+        assert_eq!(declared.function(None, "f", 0, &path(&["app"])).class, StatementClass::Read);
+        assert_eq!(declared.function(None, "f", 0, &path(&["app", "other"])).class, StatementClass::Code);
+        assert_eq!(declared.function(None, "f", 0, &SearchPath::Unknown).class, StatementClass::Code);
+    }
+
+    #[test]
+    fn attributes_are_functions_of_one_argument() {
+        let user = catalogue(
+            &["public|email|1|1|true|scalar|false", "public|secret|1|1|false|any|false"],
+            &[],
+            &[],
+            &[],
+        );
+        let public = path(&["public"]);
+        let class = |name, applied| user.attribute(name, applied, &public).map(|meaning| meaning.class);
+
+        assert_eq!(class("pg_read_file", Applied::Row), Some(StatementClass::ServerIo));
+        assert_eq!(class("email", Applied::Row), None);
+        assert_eq!(class("email", Applied::Anything), Some(StatementClass::Code));
+        assert_eq!(class("secret", Applied::Row), Some(StatementClass::Code));
+        assert_eq!(class("name", Applied::Anything), None);
+        assert_eq!(class("id", Applied::Anything), None);
+    }
+
+    #[test]
+    fn a_domain_with_code_in_its_check_is_code() {
+        let types = catalogue(&[], &[], &["public|evil|d|true", "public|mood|e|false"], &[]);
+
+        assert!(types.of_type(None, "evil", &path(&["public"])).is_some());
+        assert_eq!(types.of_type(None, "mood", &path(&["public"])), None);
+        assert_eq!(types.of_type(None, "int4", &path(&["public"])), None);
+        assert_eq!(types.of_type(None, "unheard_of", &path(&["public"])), None);
+    }
+
+    #[test]
+    fn answers_of_another_shape_are_an_error() {
+        assert!(from_rows(15, &[], &[]).is_err());
+        let short = vec![vec![row("a|b")], vec![], vec![], vec![], vec![]];
+        assert_eq!(
+            from_rows(15, &short, &[]).unwrap_err().to_string(),
+            "the catalogue query `functions` answered 2 columns instead of 7"
+        );
+    }
+
+    #[test]
+    fn each_load_has_a_generation_of_its_own() {
+        let (one, two) = (catalogue(&[], &[], &[], &[]), catalogue(&[], &[], &[], &[]));
+
+        assert_ne!(one.generation, two.generation);
+        assert_eq!(Catalogue::built_in(15).generation, Catalogue::built_in(15).generation);
+    }
+}

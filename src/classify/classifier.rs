@@ -1,0 +1,268 @@
+//! The whole way of one text: checks before parsing, cache, parse, walk, second opinion.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::cache::Cache;
+use super::lex::{LONGEST_OPERATOR_RUN, Lexed, lex};
+use super::parser::{Failure, LARGE, parse};
+use super::tree::{Room, Tree};
+use super::walk::{Findings, Surroundings, walk};
+use super::{
+    Catalogue, Classification, Effect, ObjectKind, Reason, SearchPath, StatementClass, StatementPart,
+    SyntaxError, Verb, bulk, crosscheck, fingerprint, redact,
+};
+use crate::statement::{SqlText, Step};
+
+/// How large and how deep a text may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The longest text that is parsed.
+    pub parse_bytes: usize,
+    /// The longest text that may be recognised as a bulk INSERT of literals.
+    pub bulk_bytes: usize,
+    /// The deepest nesting of comments; Postgres's scanner takes quadratic time for it.
+    pub comment_depth: u32,
+    /// What the cache may hold.
+    pub cache_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            parse_bytes: 1024 * 1024,
+            bulk_bytes: 32 * 1024 * 1024,
+            comment_depth: 64,
+            cache_bytes: 32 * 1024 * 1024,
+        }
+    }
+}
+
+/// Everything but the text that decides the meaning.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The server's major version.
+    pub server_version: u32,
+    /// What the database has beyond Postgres's own.
+    pub catalogue: &'a Catalogue,
+    /// Where unqualified names are looked up.
+    pub search_path: &'a SearchPath,
+    /// The database.
+    pub database: &'a str,
+    /// The role that the proxy logged in with.
+    pub role: &'a str,
+    /// Whether the session reads strings the standard way, in UTF-8. If upstream ever reports
+    /// otherwise, no text means what it seems to, and everything is held.
+    pub strings_standard: bool,
+}
+
+/// Classifies texts, and remembers. One for the whole process.
+///
+/// Call it from long-lived threads with stacks of at least 1 MiB: the parser keeps memory per thread,
+/// and one of the process's 1,024 pthread keys.
+pub struct Classifier {
+    limits: Limits,
+    cache: Cache,
+    /// Held while a large text is read, so that memory is bounded by one of them.
+    large: Mutex<()>,
+}
+
+thread_local! {
+    static ROOM: RefCell<Room> = RefCell::new(Room::default());
+}
+
+impl Classifier {
+    /// A classifier with an empty cache.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, cache: Cache::new(limits.cache_bytes), large: Mutex::new(()) }
+    }
+
+    /// What a text does.
+    pub fn classify(&self, sql: &SqlText, context: &Context<'_>) -> Arc<Classification> {
+        let bytes = sql.as_bytes();
+        if !context.strings_standard {
+            let why =
+                "strings are not read the standard way in this session, so nothing can be told from its text";
+            return Arc::new(held(bytes, StatementClass::Admin, why));
+        }
+        let key = self.cache.key(bytes, context);
+        if let Some(known) = key.and_then(|key| self.cache.get(key, bytes, context)) {
+            return known;
+        }
+        let large = (bytes.len() > LARGE).then(|| self.large.lock());
+        // A bug in here must never take the proxy down, nor let a statement pass.
+        let classified = catch_unwind(AssertUnwindSafe(|| self.classify_anew(bytes, context)))
+            .unwrap_or_else(|_| held(bytes, StatementClass::Admin, "the classifier failed on it"));
+        drop(large);
+        let classified = Arc::new(classified);
+        if let Some(key) = key {
+            self.cache.put(key, bytes, context, &classified);
+        }
+        classified
+    }
+
+    fn classify_anew(&self, bytes: &[u8], context: &Context<'_>) -> Classification {
+        let hold = |why: &str| held(bytes, StatementClass::Admin, why);
+        if bytes.len() > self.limits.bulk_bytes {
+            return hold("is too long to be read");
+        }
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return held(bytes, StatementClass::Invalid, "is no valid UTF-8");
+        };
+        if bytes.contains(&0) {
+            return held(bytes, StatementClass::Invalid, "holds a NUL byte");
+        }
+        // Large inserts of literals are common, harmless, and dear to parse.
+        if bytes.len() > LARGE
+            && let Some(insert) = bulk::recognise(text)
+        {
+            return bulk_insert(bytes, &insert, context);
+        }
+        if bytes.len() > self.limits.parse_bytes {
+            return hold("is longer than 1 MiB and no plain INSERT of literal rows, so it was not read");
+        }
+        let lexed = lex(text);
+        if lexed.comment_depth > self.limits.comment_depth {
+            return hold("nests comments too deeply to be read");
+        }
+        if lexed.operator_run > LONGEST_OPERATOR_RUN {
+            return hold("has an operator too long to be read");
+        }
+        match parse(text) {
+            Ok(json) => self.read(text, &lexed, json.as_bytes(), context),
+            Err(Failure::Grammar { message, position }) => rejected(text, &lexed, message, position),
+            Err(Failure::Limit(message)) => {
+                let mut hold = hold(&format!("is beyond the parser's limits: {message}"));
+                hold.redacted_sql = redact::redact_unparsed(text, &lexed.tokens).map(Into::into);
+                hold
+            }
+        }
+    }
+
+    fn read(&self, text: &str, lexed: &Lexed, json: &[u8], context: &Context<'_>) -> Classification {
+        let room = ROOM.with_borrow_mut(std::mem::take);
+        let tree = match Tree::read(json, room) {
+            Ok(tree) => tree,
+            Err(unknown) => {
+                let mut hold = held(text.as_bytes(), StatementClass::Admin, &format!("has {unknown}"));
+                hold.redacted_sql = redact::redact_unparsed(text, &lexed.tokens).map(Into::into);
+                return hold;
+            }
+        };
+        let around = Surroundings {
+            text,
+            tokens: &lexed.tokens,
+            catalogue: context.catalogue,
+            search_path: context.search_path,
+        };
+        let findings = walk(&tree, &around);
+        let nodes = tree.len();
+        let room = tree.into_room();
+        if room.is_small() {
+            ROOM.set(room);
+        }
+        finish(text, lexed, findings, nodes)
+    }
+}
+
+fn finish(text: &str, lexed: &Lexed, findings: Findings, nodes: usize) -> Classification {
+    let Findings { parts, effects, mut reasons, steps, names, called } = findings;
+    let mut class = parts.iter().map(|part| part.class).max().unwrap_or(StatementClass::Session);
+    if !class.is_privileged() && crosscheck::disagrees(text, &parts, nodes) {
+        let (worse, words) = crosscheck::DISAGREEMENT;
+        class = worse;
+        reasons.insert(0, Reason { class, text: words.into(), span: None });
+    }
+    if reasons.is_empty() {
+        reasons.push(plain_reason(class));
+    }
+    let explainable = matches!(parts.as_slice(), [part]
+        if matches!(&*part.kind, "SelectStmt" | "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt"))
+        && called.is_none_or(|called| called <= StatementClass::Write)
+        && class < StatementClass::Export;
+    let redacted = redact::redact(text, &lexed.tokens, &parts);
+    Classification {
+        class,
+        parts,
+        effects,
+        reasons,
+        steps: steps.into(),
+        names,
+        fingerprint: fingerprint::of_tokens(text, &lexed.tokens),
+        syntax_error: None,
+        redacted_sql: redacted.map(Into::into),
+        explainable,
+    }
+}
+
+/// The reason of a statement that has no other.
+fn plain_reason(class: StatementClass) -> Reason {
+    use std::sync::LazyLock;
+    static READS: LazyLock<Arc<str>> =
+        LazyLock::new(|| "only reads, through functions on the allow-list".into());
+    static SESSION: LazyLock<Arc<str>> = LazyLock::new(|| "only concerns the session itself".into());
+    let text = if class == StatementClass::Session { &SESSION } else { &READS };
+    Reason { class, text: Arc::clone(text), span: None }
+}
+
+/// A text about which nothing is known but why it is held.
+fn held(bytes: &[u8], class: StatementClass, why: &str) -> Classification {
+    Classification {
+        class,
+        parts: Vec::new(),
+        effects: Vec::new(),
+        reasons: vec![Reason { class, text: why.into(), span: None }],
+        steps: Arc::from([]),
+        names: Vec::new(),
+        fingerprint: fingerprint::of_bytes(bytes),
+        syntax_error: None,
+        redacted_sql: None,
+        explainable: false,
+    }
+}
+
+fn rejected(text: &str, lexed: &Lexed, message: String, position: Option<u32>) -> Classification {
+    let why = format!("is not accepted by Postgres's grammar: {message}");
+    let mut rejected = held(text.as_bytes(), StatementClass::Invalid, &why);
+    if let Some(reason) = rejected.reasons.first_mut() {
+        reason.span = position.and_then(|position| token_at(text, lexed, position));
+    }
+    rejected.syntax_error = Some(SyntaxError { message: message.into(), position });
+    rejected.redacted_sql = redact::redact_unparsed(text, &lexed.tokens).map(Into::into);
+    rejected
+}
+
+/// The bytes of the token at a 1-based character position.
+fn token_at(text: &str, lexed: &Lexed, position: u32) -> Option<std::ops::Range<u32>> {
+    let (start, _) = text.char_indices().nth(position as usize - 1)?;
+    let start = start as u32;
+    let place = lexed.tokens.partition_point(|token| token.start < start);
+    let end = lexed.tokens.get(place).map_or(text.len() as u32, |token| token.end);
+    Some(start..end.max(start))
+}
+
+fn bulk_insert(bytes: &[u8], insert: &bulk::BulkInsert, context: &Context<'_>) -> Classification {
+    let schema = insert.schema.as_deref();
+    let system = context.catalogue.system_relation(schema, &insert.name).is_some()
+        || matches!(schema, Some("pg_catalog" | "pg_toast" | "information_schema"));
+    let (class, why) = if system {
+        (StatementClass::Admin, format!("writes to {} of the system catalogue", insert.name))
+    } else {
+        (StatementClass::Write, "inserts rows of literals".to_owned())
+    };
+    let mut insertion = held(bytes, class, &why);
+    insertion.parts.push(StatementPart { kind: "InsertStmt".into(), class, span: 0..insert.end });
+    insertion.steps = Arc::from([Step::default()]);
+    insertion.effects.push(Effect {
+        verb: Verb::Insert,
+        kind: ObjectKind::Relation,
+        schema: insert.schema.clone(),
+        name: Arc::clone(&insert.name),
+        qualified: insert.schema.is_some(),
+    });
+    insertion
+}

@@ -1,0 +1,273 @@
+//! Statements that make, alter and drop objects.
+
+use super::Walk;
+use super::statements::is_temporary;
+use crate::classify::StatementClass::{self, Admin, Code, Ddl, Grant, Read, ServerIo, Write};
+use crate::classify::tree::{Field, Kind, Node};
+use crate::classify::{ObjectKind, Verb};
+
+impl<'a> Walk<'a> {
+    /// A new table. A temporary one is the session's own, but for what ties it to others.
+    pub(super) fn create_table(&mut self, node: Node<'a>) {
+        let temporary = node.get(Field::Relation).is_some_and(is_temporary);
+        let tied = node.has(Field::InhRelations) || node.has(Field::Partbound);
+        // As a child of a permanent table it would change what others read from that.
+        if !temporary || tied {
+            self.does(Ddl, node, "creates a table");
+        } else {
+            self.does(Write, node, "creates a temporary table");
+            self.access_method(node);
+        }
+    }
+
+    pub(super) fn create_table_as(&mut self, node: Node<'a>) {
+        let into = node.get(Field::Into);
+        if node.word(Field::Objtype) == "OBJECT_MATVIEW" {
+            self.later_until = self.later_until.max(node.end());
+            self.does(Ddl, node, "creates a materialized view");
+        } else {
+            self.creates_table(
+                node,
+                into.and_then(|into| into.get(Field::Rel)),
+                "creates a table from a query",
+            );
+        }
+        if let Some(into) = into {
+            self.access_method(into);
+        }
+    }
+
+    pub(super) fn creates_table(&mut self, node: Node<'a>, table: Option<Node<'a>>, what: &str) {
+        let class = if table.is_some_and(is_temporary) { Write } else { Ddl };
+        self.does(class, node, what);
+    }
+
+    /// Storage methods are code of extensions.
+    fn access_method(&mut self, node: Node<'a>) {
+        if let Some(method) = node.text(Field::AccessMethod)
+            && !matches!(&*method, "heap" | "btree" | "hash" | "gist" | "gin" | "spgist" | "brin")
+        {
+            self.does(
+                Code,
+                node,
+                &format!("uses the access method {method}, which is not on the allow-list"),
+            );
+        }
+    }
+
+    /// A statement on one relation that is a write where that is temporary.
+    pub(super) fn temporary_or_ddl(&mut self, node: Node<'a>, relation: Field, what: &str) {
+        if node.get(relation).is_some_and(is_temporary) {
+            self.does(Write, node, what);
+            self.access_method(node);
+        } else {
+            self.does(Ddl, node, what);
+        }
+    }
+
+    /// The commands say what it is; each is visited.
+    pub(super) fn alter_table(&mut self, node: Node<'a>) {
+        let foreign = node.word(Field::Objtype) == "OBJECT_FOREIGN_TABLE";
+        let temporary = node.get(Field::Relation).is_some_and(is_temporary);
+        let plain = node.list(Field::Cmds).all(|command| {
+            matches!(
+                command.word(Field::Subtype),
+                "AT_AddColumn"
+                    | "AT_DropColumn"
+                    | "AT_ColumnDefault"
+                    | "AT_SetNotNull"
+                    | "AT_DropNotNull"
+                    | "AT_AlterColumnType"
+                    | "AT_AddConstraint"
+                    | "AT_DropConstraint"
+                    | "AT_SetStatistics"
+                    | "AT_SetRelOptions"
+                    | "AT_ResetRelOptions"
+            )
+        });
+        if foreign {
+            self.does(ServerIo, node, "changes a foreign table");
+        } else if temporary && plain {
+            self.does(Write, node, "alters a temporary table");
+        } else {
+            self.does(Ddl, node, "alters a table");
+        }
+    }
+
+    pub(super) fn alter_table_command(&mut self, node: Node<'a>) {
+        let (class, what) = match node.word(Field::Subtype) {
+            "AT_ChangeOwner" => (Grant, "changes ownership"),
+            "AT_EnableRowSecurity"
+            | "AT_DisableRowSecurity"
+            | "AT_ForceRowSecurity"
+            | "AT_NoForceRowSecurity" => (Grant, "changes row level security"),
+            "AT_EnableTrig"
+            | "AT_EnableAlwaysTrig"
+            | "AT_EnableReplicaTrig"
+            | "AT_DisableTrig"
+            | "AT_EnableTrigAll"
+            | "AT_DisableTrigAll"
+            | "AT_EnableTrigUser"
+            | "AT_DisableTrigUser"
+            | "AT_EnableRule"
+            | "AT_EnableAlwaysRule"
+            | "AT_EnableReplicaRule"
+            | "AT_DisableRule" => (Code, "switches triggers or rules on or off"),
+            "AT_GenericOptions" | "AT_AlterColumnGenericOptions" => {
+                (ServerIo, "changes a foreign table's options")
+            }
+            _ => (Read, ""),
+        };
+        self.does(class, node, what);
+    }
+
+    /// RENAME, SET SCHEMA and DEPENDS ON.
+    pub(super) fn alter_object(&mut self, node: Node<'a>) {
+        let word = [Field::RenameType, Field::ObjectType].into_iter().map(|field| node.word(field));
+        let word = word.into_iter().find(|word| !word.is_empty()).unwrap_or("");
+        let class = altering(word);
+        let temporary = class == Ddl && node.get(Field::Relation).is_some_and(is_temporary);
+        // A temporary table can leave its schema for no other, so only renames are left.
+        let class = if temporary && node.kind() == Kind::RenameStmt { Write } else { class };
+        self.does(class, node, &format!("alters a {}", spoken(word)));
+    }
+
+    pub(super) fn drop_objects(&mut self, node: Node<'a>) {
+        let word = node.word(Field::RemoveType);
+        let relations = matches!(
+            word,
+            "OBJECT_TABLE"
+                | "OBJECT_INDEX"
+                | "OBJECT_SEQUENCE"
+                | "OBJECT_VIEW"
+                | "OBJECT_MATVIEW"
+                | "OBJECT_FOREIGN_TABLE"
+        );
+        let mut temporary = relations;
+        for object in node.list(Field::Objects) {
+            let names = object.names(Field::Items);
+            if let [schema @ .., name] = names.as_slice()
+                && relations
+            {
+                let schema = schema.last().map(|schema| &**schema);
+                self.effect(Verb::Drop, ObjectKind::Relation, schema, name);
+                temporary &= schema == Some("pg_temp");
+            } else if let Some(name) = object.string() {
+                self.effect(Verb::Drop, object_kind(word), None, &name);
+            }
+        }
+        let class = match dropping(word) {
+            Ddl if temporary => Write,
+            class => class,
+        };
+        self.does(class, node, &format!("drops a {}", spoken(word)));
+    }
+
+    pub(super) fn vacuum(&mut self, node: Node<'a>) {
+        let tables = node.list(Field::Rels);
+        let temporary = tables.clone().count() > 0
+            && tables.into_iter().all(|table| table.get(Field::Relation).is_some_and(is_temporary));
+        match (node.flag(Field::IsVacuumcmd), temporary) {
+            (_, true) => self.does(Write, node, "maintains a temporary table"),
+            (true, false) => self.does(Admin, node, "vacuums tables"),
+            (false, false) => self.does(Admin, node, "collects statistics of tables"),
+        }
+    }
+
+    /// CREATE AGGREGATE, OPERATOR, TYPE, COLLATION, TEXT SEARCH ..
+    pub(super) fn define(&mut self, node: Node<'a>) {
+        let class = match node.word(Field::Kind) {
+            "OBJECT_COLLATION" | "OBJECT_TSDICTIONARY" | "OBJECT_TSCONFIGURATION" => Ddl,
+            // CREATE TYPE t; announces a type. With a definition it names its functions.
+            "OBJECT_TYPE" if !node.has(Field::Definition) => Ddl,
+            _ => Code,
+        };
+        self.does(class, node, &format!("creates a {}", spoken(node.word(Field::Kind))));
+    }
+
+    pub(super) fn create_range(&mut self, node: Node<'a>) {
+        let runs = node.list(Field::Params).any(|option| {
+            matches!(option.text(Field::Defname).as_deref(), Some("canonical" | "subtype_diff"))
+        });
+        self.does(if runs { Code } else { Ddl }, node, "creates a range type");
+    }
+
+    pub(super) fn create_schema(&mut self, node: Node<'a>) {
+        self.does(Ddl, node, "creates a schema");
+        let other =
+            node.get(Field::Authrole).is_some_and(|role| role.word(Field::Roletype) == "ROLESPEC_CSTRING");
+        if other {
+            self.does(Grant, node, "creates a schema that belongs to another role");
+        }
+        if let Some(name) = node.text(Field::Schemaname) {
+            self.effect(Verb::Create, ObjectKind::Schema, None, &name);
+        }
+    }
+}
+
+/// The class of altering an object of a kind.
+fn altering(word: &str) -> StatementClass {
+    match word {
+        "OBJECT_ACCESS_METHOD"
+        | "OBJECT_AGGREGATE"
+        | "OBJECT_AMOP"
+        | "OBJECT_AMPROC"
+        | "OBJECT_CAST"
+        | "OBJECT_CONVERSION"
+        | "OBJECT_EVENT_TRIGGER"
+        | "OBJECT_EXTENSION"
+        | "OBJECT_FUNCTION"
+        | "OBJECT_LANGUAGE"
+        | "OBJECT_OPCLASS"
+        | "OBJECT_OPERATOR"
+        | "OBJECT_OPFAMILY"
+        | "OBJECT_PROCEDURE"
+        | "OBJECT_ROUTINE"
+        | "OBJECT_RULE"
+        | "OBJECT_TRANSFORM"
+        | "OBJECT_TRIGGER"
+        | "OBJECT_TSPARSER"
+        | "OBJECT_TSTEMPLATE" => Code,
+        "OBJECT_ROLE" | "OBJECT_POLICY" | "OBJECT_DEFACL" | "OBJECT_PARAMETER_ACL" => Grant,
+        "OBJECT_DATABASE"
+        | "OBJECT_TABLESPACE"
+        | "OBJECT_PUBLICATION"
+        | "OBJECT_PUBLICATION_NAMESPACE"
+        | "OBJECT_PUBLICATION_REL" => Admin,
+        "OBJECT_FDW" | "OBJECT_FOREIGN_SERVER" | "OBJECT_USER_MAPPING" | "OBJECT_SUBSCRIPTION" => ServerIo,
+        // Everything else is schema: an object type that a later version brings is held as that.
+        _ => Ddl,
+    }
+}
+
+/// The class of dropping it.
+fn dropping(word: &str) -> StatementClass {
+    altering(word)
+}
+
+fn object_kind(word: &str) -> ObjectKind {
+    match word {
+        "OBJECT_SCHEMA" => ObjectKind::Schema,
+        "OBJECT_ROLE" => ObjectKind::Role,
+        "OBJECT_TYPE" | "OBJECT_DOMAIN" => ObjectKind::Type,
+        "OBJECT_FUNCTION" | "OBJECT_PROCEDURE" | "OBJECT_ROUTINE" | "OBJECT_AGGREGATE" => {
+            ObjectKind::Function
+        }
+        _ => ObjectKind::Other,
+    }
+}
+
+/// `OBJECT_FOREIGN_TABLE` as a person says it.
+fn spoken(word: &str) -> String {
+    match word.strip_prefix("OBJECT_").unwrap_or(word) {
+        "MATVIEW" => "materialized view".into(),
+        "FDW" => "foreign-data wrapper".into(),
+        "TSCONFIGURATION" => "text search configuration".into(),
+        "TSDICTIONARY" => "text search dictionary".into(),
+        "TSPARSER" => "text search parser".into(),
+        "TSTEMPLATE" => "text search template".into(),
+        "OPCLASS" => "operator class".into(),
+        "OPFAMILY" => "operator family".into(),
+        other => other.to_ascii_lowercase().replace('_', " "),
+    }
+}

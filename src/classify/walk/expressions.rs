@@ -1,0 +1,197 @@
+//! Whatever runs a function: calls, operators, casts, attributes, sampling methods.
+
+use std::collections::HashSet;
+
+use super::Walk;
+use crate::classify::catalogue::{Applied, Meaning};
+use crate::classify::tree::{Field, Kind, Node};
+use crate::classify::{ObjectKind, StatementClass, Verb};
+
+/// A qualified name's schema and last part. A database in front of the schema changes nothing: it
+/// can only be this one.
+fn split<'n>(names: &'n [std::borrow::Cow<'_, str>]) -> (Option<&'n str>, &'n str) {
+    match names {
+        [.., schema, name] => (Some(schema), name),
+        [name] => (None, name),
+        [] => (None, ""),
+    }
+}
+
+fn shown(schema: Option<&str>, name: &str) -> String {
+    match schema {
+        Some(schema) if schema != "pg_catalog" => format!("{schema}.{name}"),
+        _ => name.to_owned(),
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// A function call.
+    pub(super) fn call(&mut self, node: Node<'a>) {
+        let names = node.names(Field::Funcname);
+        let (schema, name) = split(&names);
+        // Up to 15, `json_object(..)` was written like any function and looked up like one; the newer
+        // grammar already says pg_catalog.
+        let looked_up = name == "json_object" && self.around.catalogue.server_version() < 16;
+        let schema = if looked_up { None } else { schema };
+        let arguments = node.list(Field::Args).count();
+        let meaning = self.around.catalogue.function(schema, name, arguments, self.path);
+        if meaning.class == StatementClass::Settings {
+            return self.set_config(node);
+        }
+        self.meets(&meaning, node, ObjectKind::Function, schema, name, "calls");
+    }
+
+    fn meets(
+        &mut self,
+        meaning: &Meaning,
+        node: Node<'a>,
+        kind: ObjectKind,
+        schema: Option<&str>,
+        name: &str,
+        verb: &str,
+    ) {
+        // Calls that only read are not worth a line in the record of what was touched.
+        if meaning.class > StatementClass::Read {
+            let schema = meaning.schema.as_deref().or(schema);
+            self.effect(Verb::Call, kind, schema, name);
+        }
+        self.calls(meaning.class, node, format!("{verb} {}, which {}", shown(schema, name), meaning.why));
+    }
+
+    /// Syntax that is a function of the grammar's from some version on. Before, the same text calls a
+    /// function of that name, and only users can have made one.
+    pub(super) fn newer_function(&mut self, node: Node<'a>, name: &str, since: u32) {
+        let version = self.around.catalogue.server_version();
+        if version < since {
+            let what = format!("calls {name}, which Postgres {version} does not have itself");
+            self.calls(StatementClass::Code, node, what);
+        }
+    }
+
+    /// `a + b` and its kind.
+    pub(super) fn operator_expression(&mut self, node: Node<'a>) {
+        match node.word(Field::Kind) {
+            "AEXPR_BETWEEN" | "AEXPR_NOT_BETWEEN" | "AEXPR_BETWEEN_SYM" | "AEXPR_NOT_BETWEEN_SYM" => {
+                for name in [">=", "<="] {
+                    self.operator(node, None, name);
+                }
+            }
+            _ => self.qualified_operator(node, Field::Name),
+        }
+    }
+
+    /// An operator in a list of names.
+    pub(super) fn qualified_operator(&mut self, node: Node<'a>, field: Field) {
+        if node.has(field) {
+            let names = node.names(field);
+            let (schema, name) = split(&names);
+            self.operator(node, schema, name);
+        }
+    }
+
+    fn operator(&mut self, node: Node<'a>, schema: Option<&str>, name: &str) {
+        if let Some(meaning) = self.around.catalogue.operator(schema, name, self.path) {
+            self.meets(&meaning, node, ObjectKind::Operator, schema, name, "uses the operator");
+        }
+    }
+
+    /// `a.b`: where no column has the name, `b` is called with the row of `a`, and no call shows.
+    pub(super) fn column(&mut self, node: Node<'a>) {
+        let fields = node.list(Field::Fields);
+        let count = fields.clone().count();
+        if count < 2 {
+            return;
+        }
+        let mut last = fields.skip(count - 2);
+        let (qualifier, attribute) = (last.next().and_then(Node::string), last.next().and_then(Node::string));
+        let Some(name) = attribute else { return };
+        let catalogue = self.around.catalogue;
+        if catalogue.attribute(&name, Applied::Anything, self.path).is_none() {
+            return;
+        }
+        // Only now is it worth asking what the qualifier stands for.
+        let scalar = qualifier.is_none_or(|qualifier| self.is_function_alias(&qualifier));
+        let applied = if scalar { Applied::Anything } else { Applied::Row };
+        if let Some(meaning) = catalogue.attribute(&name, applied, self.path) {
+            self.meets(&meaning, node, ObjectKind::Function, None, &name, "may call");
+        }
+    }
+
+    /// Whether some FROM item of that name is a function, whose row may be a scalar.
+    fn is_function_alias(&mut self, name: &str) -> bool {
+        let tree = self.tree;
+        let aliases = self.function_aliases.get_or_insert_with(|| {
+            let mut aliases = HashSet::new();
+            for item in tree.node(0).into_iter().flat_map(Node::within) {
+                if item.kind() != Kind::RangeFunction {
+                    continue;
+                }
+                match item.get(Field::Alias).and_then(|alias| alias.text(Field::Aliasname)) {
+                    Some(alias) => _ = aliases.insert(alias),
+                    None => {
+                        let calls = item.within().filter(|call| call.kind() == Kind::FuncCall);
+                        aliases.extend(calls.filter_map(|call| call.names(Field::Funcname).pop()));
+                    }
+                }
+            }
+            aliases
+        });
+        aliases.contains(name)
+    }
+
+    /// `(a).b`: the same, of any expression.
+    pub(super) fn indirection(&mut self, node: Node<'a>) {
+        for attribute in node.list(Field::Indirection) {
+            let Some(name) = attribute.string() else { continue };
+            if let Some(meaning) = self.around.catalogue.attribute(&name, Applied::Anything, self.path) {
+                let subject = node.get(Field::Arg).filter(|arg| arg.location().is_some()).unwrap_or(node);
+                self.meets(&meaning, subject, ObjectKind::Function, None, &name, "may call");
+            }
+        }
+    }
+
+    /// A type, wherever one is named: making a value of it may run a function.
+    pub(super) fn type_name(&mut self, node: Node<'a>) {
+        let names = node.names(Field::Names);
+        let (schema, name) = split(&names);
+        if let Some(meaning) = self.around.catalogue.of_type(schema, name, self.path) {
+            self.meets(&meaning, node, ObjectKind::Type, schema, name, "uses the type");
+        }
+    }
+
+    /// TABLESAMPLE methods are functions.
+    pub(super) fn sample(&mut self, node: Node<'a>) {
+        let names = node.names(Field::Method);
+        let (schema, name) = split(&names);
+        let own = matches!(schema, None | Some("pg_catalog")) && matches!(name, "bernoulli" | "system");
+        if !own {
+            let what = format!("samples with {}, which is not on the allow-list", shown(schema, name));
+            self.calls(StatementClass::Code, node, what);
+        }
+    }
+
+    /// An index's operator class brings functions. Those that are not qualified are Postgres's own, or
+    /// made by a statement that was held.
+    pub(super) fn operator_class(&mut self, node: Node<'a>) {
+        let names = node.names(Field::Opclass);
+        if let (Some(schema), name) = split(&names)
+            && schema != "pg_catalog"
+        {
+            let what = format!(
+                "uses the operator class {}, which is not on the allow-list",
+                shown(Some(schema), name)
+            );
+            self.calls(StatementClass::Code, node, what);
+        }
+    }
+
+    /// The operators of an exclusion constraint: pairs of an element and a list of names.
+    pub(super) fn exclusion(&mut self, node: Node<'a>) {
+        let pairs = node.list(Field::Exclusions);
+        for names in pairs.flat_map(|pair| pair.list(Field::Items)).filter(|part| part.kind() == Kind::List) {
+            let names = names.names(Field::Items);
+            let (schema, name) = split(&names);
+            self.operator(node, schema, name);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Tables: which statement does what to them, and which names only look like tables.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::Walk;
+use crate::classify::tree::{Field, Kind, Node};
+use crate::classify::{ObjectKind, StatementClass, Verb};
+
+/// A WITH clause around the current node.
+pub(super) struct Scope<'a> {
+    /// Where the statement that has it ends.
+    end: u32,
+    recursive: bool,
+    /// Where each of its queries ends, in order.
+    ends: Vec<u32>,
+    /// Where the queries start.
+    start: u32,
+    /// Name to the place of the first query of that name.
+    names: HashMap<Cow<'a, str>, usize>,
+}
+
+impl<'a> Walk<'a> {
+    /// Remembers a statement's WITH clause while its nodes are visited.
+    pub(super) fn enter_scope(&mut self, statement: Node<'a>) {
+        let Some(with) = statement.get(Field::WithClause) else { return };
+        let mut scope = Scope {
+            end: statement.end(),
+            recursive: with.flag(Field::Recursive),
+            ends: Vec::new(),
+            start: with.index(),
+            names: HashMap::new(),
+        };
+        for (place, query) in with.list(Field::Ctes).enumerate() {
+            scope.ends.push(query.end());
+            scope.names.entry(query.text(Field::Ctename).unwrap_or_default()).or_insert(place);
+        }
+        self.scopes.push(scope);
+    }
+
+    /// Whether an unqualified name at this place is a WITH query's, by Postgres's rules: a query sees
+    /// those before it in its own WITH clause, all of them in a recursive one. So the second `t` of
+    /// `WITH t AS (SELECT * FROM t) ..` is a table.
+    fn is_with_query(&mut self, node: Node<'a>, name: &str) -> bool {
+        let index = node.index();
+        while self.scopes.last().is_some_and(|scope| scope.end <= index) {
+            self.scopes.pop();
+        }
+        self.scopes.iter().rev().any(|scope| {
+            let Some(place) = scope.names.get(name) else { return false };
+            let before = scope.ends.partition_point(|end| *end <= index);
+            let inside = index > scope.start && before < scope.ends.len();
+            !inside || scope.recursive || *place < before
+        })
+    }
+
+    /// A relation that a statement names.
+    pub(super) fn relation(&mut self, node: Node<'a>) {
+        let name = node.text(Field::Relname).unwrap_or_default();
+        let schema = node.text(Field::Schemaname);
+        let place = node.place();
+        let verb = match place {
+            // Names of other FROM items, not of relations.
+            (Kind::LockingClause, _) => return,
+            (Kind::InsertStmt, Field::Relation) => Verb::Insert,
+            (Kind::UpdateStmt, Field::Relation) => Verb::Update,
+            (Kind::DeleteStmt, Field::Relation) => Verb::Delete,
+            (Kind::MergeStmt, Field::Relation) => return self.merge_target(node, schema.as_deref(), &name),
+            (Kind::CopyStmt, _) => {
+                let from = node.holder().is_some_and(|copy| copy.flag(Field::IsFrom));
+                if from { Verb::Insert } else { Verb::Export }
+            }
+            (Kind::TruncateStmt, _) => Verb::Truncate,
+            (Kind::LockStmt, _) => Verb::Lock,
+            (Kind::GrantStmt, _) => Verb::Grant,
+            (Kind::CreateStmt, Field::Relation)
+            | (Kind::IntoClause | Kind::ViewStmt | Kind::CreateSeqStmt | Kind::CompositeTypeStmt, _) => {
+                Verb::Create
+            }
+            (
+                Kind::AlterTableStmt
+                | Kind::IndexStmt
+                | Kind::AlterSeqStmt
+                | Kind::RenameStmt
+                | Kind::AlterObjectSchemaStmt
+                | Kind::AlterObjectDependsStmt
+                | Kind::AlterOwnerStmt
+                | Kind::RefreshMatViewStmt
+                | Kind::ClusterStmt
+                | Kind::VacuumRelation
+                | Kind::ReindexStmt
+                | Kind::RuleStmt
+                | Kind::CreateTrigStmt
+                | Kind::CreatePolicyStmt
+                | Kind::AlterPolicyStmt,
+                _,
+            ) => Verb::Alter,
+            (
+                Kind::CreateStmt
+                | Kind::Constraint
+                | Kind::TableLikeClause
+                | Kind::PublicationTable
+                | Kind::CreateStatsStmt
+                | Kind::PartitionCmd
+                | Kind::ImportForeignSchemaStmt
+                | Kind::ColumnDef,
+                _,
+            ) => Verb::Use,
+            _ => Verb::Read,
+        };
+        if verb == Verb::Read && schema.is_none() && self.is_with_query(node, &name) {
+            return;
+        }
+        self.touches(verb, node, schema.as_deref(), &name);
+        if verb == Verb::Export {
+            self.touches(Verb::Read, node, schema.as_deref(), &name);
+        }
+    }
+
+    /// MERGE does to its target what its branches say.
+    fn merge_target(&mut self, node: Node<'a>, schema: Option<&str>, name: &str) {
+        let branches = node.holder().into_iter().flat_map(|merge| merge.list(Field::MergeWhenClauses));
+        for branch in branches {
+            let verb = match branch.word(Field::CommandType) {
+                "CMD_INSERT" => Verb::Insert,
+                "CMD_UPDATE" => Verb::Update,
+                "CMD_DELETE" => Verb::Delete,
+                _ => continue,
+            };
+            self.touches(verb, node, schema, name);
+        }
+    }
+
+    fn touches(&mut self, verb: Verb, node: Node<'a>, schema: Option<&str>, name: &str) {
+        let catalogue = self.around.catalogue;
+        let system = catalogue.system_relation(schema, name);
+        let found = match (schema, system) {
+            (None, Some(_)) => Some("pg_catalog".into()),
+            (None, None) => catalogue.relation_schema(name, self.path),
+            (Some(_), _) => None,
+        };
+        self.effect(verb, ObjectKind::Relation, found.as_deref().or(schema), name);
+        if let Some(effect) = self.found.effects.last_mut() {
+            effect.qualified = schema.is_some();
+        }
+        if self.is_planned(node) {
+            return;
+        }
+        let is_system =
+            system.is_some() || matches!(schema, Some("pg_catalog" | "pg_toast" | "information_schema"));
+        let writes = matches!(verb, Verb::Insert | Verb::Update | Verb::Delete | Verb::Truncate);
+        if is_system && writes {
+            let (class, what) = if name == "pg_settings" {
+                (StatementClass::Settings, "changes settings through pg_settings".to_owned())
+            } else {
+                (StatementClass::Admin, format!("writes to {name} of the system catalogue"))
+            };
+            self.finds(class, what, self.span_of(node));
+        }
+        // A TOAST table holds the long values of its table, whoever may read that.
+        let is_sensitive = system.is_some_and(|system| system.sensitive) || schema == Some("pg_toast");
+        if verb == Verb::Read && is_sensitive {
+            let what = format!("reads {name}, which holds credentials or other people's data");
+            self.finds(StatementClass::SensitiveRead, what, self.span_of(node));
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Settings, and what a statement leaves behind in the session.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::Walk;
+use crate::classify::settings::{self, Value};
+use crate::classify::tree::{Field, Kind, Node};
+use crate::classify::{ObjectKind, StatementClass, Verb};
+use crate::statement::{SessionEffect, Step};
+
+/// A constant of SET as text; `None` for anything that is computed.
+fn constant(node: Node<'_>) -> Option<Cow<'_, str>> {
+    if node.kind() != Kind::AConst {
+        return None;
+    }
+    let text = |outer: Field, inner: Field| node.get(outer).map(|value| value.text(inner));
+    if let Some(text) = text(Field::Sval, Field::Sval) {
+        return Some(text.unwrap_or_default());
+    }
+    if let Some(number) = node.get(Field::Ival) {
+        return Some(Cow::Owned(number.number(Field::Ival).to_string()));
+    }
+    if let Some(text) = text(Field::Fval, Field::Fval) {
+        return text;
+    }
+    let flag = node.get(Field::Boolval)?;
+    Some(Cow::Borrowed(if flag.flag(Field::Boolval) { "true" } else { "false" }))
+}
+
+/// What a SET gives: its values, or nothing that we can know.
+fn given<'n>(node: Node<'n>) -> Option<Vec<Cow<'n, str>>> {
+    node.list(Field::Args).map(constant).collect()
+}
+
+impl<'a> Walk<'a> {
+    /// SET and RESET. Inside ALTER ROLE, DATABASE, SYSTEM or FUNCTION they belong to that.
+    pub(super) fn set(&mut self, node: Node<'a>) {
+        if node.place() != (Kind::RawStmt, Field::Stmt) {
+            return;
+        }
+        let name = node.text(Field::Name).unwrap_or_default().to_ascii_lowercase();
+        match node.word(Field::Kind) {
+            "VAR_SET_VALUE" => match given(node) {
+                Some(values) => {
+                    let values: Vec<&str> = values.iter().map(|value| &**value).collect();
+                    self.sets(node, &name, Value::Given(&values));
+                }
+                None => self.sets(node, &name, Value::Computed),
+            },
+            "VAR_SET_DEFAULT" | "VAR_RESET" => self.sets(node, &name, Value::Default),
+            // SET TRANSACTION, SET SESSION CHARACTERISTICS, SET TRANSACTION SNAPSHOT: the session's own
+            // view of time. RESET ALL: pools send it all the time.
+            "VAR_SET_MULTI" | "VAR_RESET_ALL" => {}
+            _ => self.sets(node, &name, Value::Computed),
+        }
+    }
+
+    fn sets(&mut self, node: Node<'a>, name: &str, value: Value<'_>) {
+        let (class, why) = settings::judge(name, value);
+        self.effect(Verb::Set, ObjectKind::Setting, None, name);
+        if let Some(why) = why {
+            self.does(class, node, &format!("sets {name}, which {why}"));
+        }
+    }
+
+    /// `set_config(name, value, is_local)`: SET as a function, so that name and value can be computed.
+    pub(super) fn set_config(&mut self, node: Node<'a>) {
+        if node.index() >= self.later_until && !self.is_planned(node) {
+            self.config_calls.push(node.index());
+        }
+        let mut arguments = node.list(Field::Args);
+        let (name, value) = (arguments.next(), arguments.next());
+        let Some(name) = name.and_then(Node::literal) else {
+            let what = "calls set_config for a setting that only the server will know".to_owned();
+            return self.calls(StatementClass::Settings, node, what);
+        };
+        let name = name.to_ascii_lowercase();
+        self.effect(Verb::Set, ObjectKind::Setting, None, &name);
+        let literal = value.and_then(Node::literal);
+        let is_null = value.is_some_and(|value| value.flag(Field::Isnull));
+        let (class, why) = match &literal {
+            _ if is_null => settings::judge(&name, Value::Default),
+            None => settings::judge(&name, Value::Computed),
+            Some(value) if name == "search_path" => match settings::split_search_path(value) {
+                Some(schemas) => {
+                    let schemas: Vec<&str> = schemas.iter().map(String::as_str).collect();
+                    settings::judge(&name, Value::Given(&schemas))
+                }
+                None => (StatementClass::Settings, Some("is set to something that is no list of schemas")),
+            },
+            Some(value) => settings::judge(&name, Value::Given(&[value])),
+        };
+        if let Some(why) = why {
+            return self.calls(class, node, format!("calls set_config for {name}, which {why}"));
+        }
+        // Where names are looked up must be known for every later statement, so it may only be changed
+        // where it surely happens, once and now.
+        if name == "search_path" && !self.surely_runs(node) {
+            let what = "calls set_config for search_path where it may run never, later or often".to_owned();
+            self.calls(StatementClass::Settings, node, what);
+        }
+    }
+
+    /// Whether a call is a column of a plain `SELECT ..;`.
+    fn surely_runs(&self, call: Node<'a>) -> bool {
+        let plain = |select: Node<'_>| {
+            select.kind() == Kind::SelectStmt
+                && select.place() == (Kind::RawStmt, Field::Stmt)
+                && [
+                    Field::FromClause,
+                    Field::WhereClause,
+                    Field::LimitCount,
+                    Field::GroupClause,
+                    Field::WithClause,
+                ]
+                .into_iter()
+                .all(|field| !select.has(field))
+        };
+        let column = call.parent().filter(|parent| parent.kind() == Kind::ResTarget);
+        call.index() >= self.later_until
+            && !self.is_planned(call)
+            && column.is_some_and(|column| column.holder().is_some_and(plain))
+    }
+
+    /// BEGIN and its kind; two-phase commit keeps locks beyond the session.
+    pub(super) fn transaction(&mut self, node: Node<'a>) {
+        if matches!(
+            node.word(Field::Kind),
+            "TRANS_STMT_PREPARE" | "TRANS_STMT_COMMIT_PREPARED" | "TRANS_STMT_ROLLBACK_PREPARED"
+        ) {
+            self.does(StatementClass::Admin, node, "uses two-phase commit");
+        }
+    }
+
+    /// What the whole raw statement does to the session, when upstream confirms it.
+    pub(super) fn step(&self, root: Node<'a>) -> Step {
+        let mut effects = Vec::new();
+        let name = |field| -> Arc<str> { root.text(field).unwrap_or_default().into() };
+        match root.kind() {
+            Kind::PrepareStmt => effects.push(SessionEffect::Prepare(name(Field::Name))),
+            Kind::DeallocateStmt if root.flag(Field::Isall) => effects.push(SessionEffect::DeallocateAll),
+            Kind::DeallocateStmt => effects.push(SessionEffect::Deallocate(name(Field::Name))),
+            Kind::DeclareCursorStmt => effects.push(SessionEffect::Declare(name(Field::Portalname))),
+            // No name is CLOSE ALL.
+            Kind::ClosePortalStmt => effects.push(match root.text(Field::Portalname) {
+                Some(name) => SessionEffect::CloseCursor(name.into()),
+                None => SessionEffect::CloseAllCursors,
+            }),
+            Kind::DiscardStmt if root.word(Field::Target) == "DISCARD_ALL" => {
+                effects.push(SessionEffect::DiscardAll)
+            }
+            Kind::TransactionStmt => transaction_effects(root, &mut effects),
+            Kind::VariableSetStmt => set_effects(root, &mut effects),
+            // A file or program is not the session's business.
+            Kind::CopyStmt if !root.has(Field::Filename) => {
+                effects.push(if root.flag(Field::IsFrom) {
+                    SessionEffect::CopyIn
+                } else {
+                    SessionEffect::CopyOut
+                });
+            }
+            _ => {}
+        }
+        self.set_config_effects(&mut effects);
+        // EXECUTE may stand inside EXPLAIN and CREATE TABLE AS. One raw statement has at most one.
+        let used = self.found.names.last().filter(|used| used.part == self.part);
+        effects.extend(used.map(|used| SessionEffect::Execute(used.name.clone())));
+        if self.changes_catalogue(root.kind()) {
+            effects.push(SessionEffect::CatalogueChange);
+        }
+        Step { effects }
+    }
+
+    /// Calls of set_config with literal arguments, as far as they run now.
+    fn set_config_effects(&self, effects: &mut Vec<SessionEffect>) {
+        for call in self.config_calls.iter().filter_map(|index| self.tree.node(*index)) {
+            let mut arguments = call.list(Field::Args);
+            let (name, value, local) = (arguments.next(), arguments.next(), arguments.next());
+            let Some(name) = name.and_then(Node::literal) else { continue };
+            effects.push(SessionEffect::Set {
+                name: name.to_ascii_lowercase().into(),
+                value: value.and_then(Node::literal).map(Into::into),
+                // Anything but a literal `true` may be false, which lasts longer.
+                local: local
+                    .and_then(|local| local.get(Field::Boolval))
+                    .is_some_and(|flag| flag.flag(Field::Boolval)),
+            });
+        }
+    }
+
+    fn changes_catalogue(&self, root: Kind) -> bool {
+        // Dropping privileges or settings changes no names.
+        matches!(self.class, StatementClass::Ddl | StatementClass::Code | StatementClass::ServerIo)
+            || matches!(
+                root,
+                Kind::CreateSchemaStmt
+                    | Kind::DropOwnedStmt
+                    | Kind::ReassignOwnedStmt
+                    | Kind::ImportForeignSchemaStmt
+            )
+            || (root == Kind::ViewStmt || root == Kind::CreateDomainStmt || root == Kind::CreateStmt)
+            || (self.class > StatementClass::Ddl
+                && matches!(
+                    root,
+                    Kind::DropStmt | Kind::AlterTableStmt | Kind::RenameStmt | Kind::CreateTableAsStmt
+                ))
+    }
+}
+
+fn transaction_effects(root: Node<'_>, effects: &mut Vec<SessionEffect>) {
+    let chain = root.flag(Field::Chain);
+    match root.word(Field::Kind) {
+        "TRANS_STMT_BEGIN" | "TRANS_STMT_START" => {
+            effects.push(SessionEffect::Begin);
+            characteristics(root.list(Field::Options), "", true, effects);
+        }
+        "TRANS_STMT_COMMIT" => effects.push(SessionEffect::Commit { chain }),
+        "TRANS_STMT_PREPARE" => effects.push(SessionEffect::Commit { chain: false }),
+        "TRANS_STMT_ROLLBACK" => effects.push(SessionEffect::Rollback { chain }),
+        "TRANS_STMT_SAVEPOINT" => effects.push(SessionEffect::Savepoint),
+        "TRANS_STMT_ROLLBACK_TO" => effects.push(SessionEffect::RollbackToSavepoint),
+        _ => {}
+    }
+}
+
+/// `ISOLATION LEVEL ..`, `READ ONLY`, `DEFERRABLE`: options named like the settings they are.
+fn characteristics<'n>(
+    options: impl Iterator<Item = Node<'n>>,
+    prefix: &str,
+    local: bool,
+    effects: &mut Vec<SessionEffect>,
+) {
+    for option in options {
+        let Some(name) = option.text(Field::Defname) else { continue };
+        effects.push(SessionEffect::Set {
+            name: format!("{prefix}{name}").into(),
+            value: option.get(Field::Arg).and_then(constant).map(Into::into),
+            local,
+        });
+    }
+}
+
+fn set_effects(root: Node<'_>, effects: &mut Vec<SessionEffect>) {
+    let name = root.text(Field::Name).unwrap_or_default().to_ascii_lowercase();
+    let local = root.flag(Field::IsLocal);
+    match root.word(Field::Kind) {
+        "VAR_RESET_ALL" => effects.push(SessionEffect::ResetAll),
+        "VAR_SET_MULTI" if name == "transaction" => {
+            characteristics(root.list(Field::Args), "", true, effects);
+        }
+        "VAR_SET_MULTI" if name == "session characteristics" => {
+            characteristics(root.list(Field::Args), "default_", false, effects);
+        }
+        "VAR_SET_MULTI" => {}
+        "VAR_SET_VALUE" => {
+            let values = given(root).unwrap_or_default();
+            effects.push(SessionEffect::Set {
+                name: name.into(),
+                value: Some(values.join(", ").into()),
+                local,
+            });
+        }
+        _ => effects.push(SessionEffect::Set { name: name.into(), value: None, local }),
+    }
+}

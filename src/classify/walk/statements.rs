@@ -1,0 +1,179 @@
+//! Statements that read, write and wrap rows.
+
+use std::sync::Arc;
+
+use super::{Walk, conditions};
+use crate::classify::tree::{Field, Kind, Node};
+use crate::classify::{NameUse, ObjectKind, StatementClass, Verb, names};
+
+/// FETCH of more rows than this is taking data out in bulk.
+const LARGE_FETCH: i64 = 10_000;
+
+impl<'a> Walk<'a> {
+    /// SELECT, VALUES and TABLE.
+    pub(super) fn select(&mut self, node: Node<'a>) {
+        self.enter_scope(node);
+        self.does(StatementClass::Read, node, "");
+        if let Some(into) = node.get(Field::IntoClause) {
+            self.creates_table(node, into.get(Field::Rel), "creates a table from a query");
+        }
+        if node.has(Field::LockingClause) {
+            self.does(StatementClass::Write, node, "locks rows");
+            for table in node.list(Field::FromClause).filter(|item| item.kind() == Kind::RangeVar) {
+                let (schema, name) = (table.text(Field::Schemaname), table.text(Field::Relname));
+                self.effect(Verb::Lock, ObjectKind::Relation, schema.as_deref(), &name.unwrap_or_default());
+            }
+        }
+    }
+
+    pub(super) fn insert(&mut self, node: Node<'a>) {
+        self.enter_scope(node);
+        self.does(StatementClass::Write, node, "inserts rows");
+    }
+
+    pub(super) fn update(&mut self, node: Node<'a>) {
+        self.enter_scope(node);
+        self.does(StatementClass::Write, node, "updates rows");
+        self.needs_condition(node, "updates");
+    }
+
+    pub(super) fn delete(&mut self, node: Node<'a>) {
+        self.enter_scope(node);
+        self.does(StatementClass::Write, node, "deletes rows");
+        self.needs_condition(node, "deletes");
+    }
+
+    fn needs_condition(&mut self, node: Node<'a>, what: &str) {
+        let target = node.get(Field::Relation);
+        if target.is_some_and(is_temporary) {
+            return;
+        }
+        let why = match node.get(Field::WhereClause) {
+            None => format!("{what} every row: there is no WHERE"),
+            Some(condition) if !conditions::picks_rows(node, condition) => {
+                format!("{what} every row: its WHERE does not depend on the row")
+            }
+            Some(_) => return,
+        };
+        self.does(StatementClass::MassWrite, node, &why);
+    }
+
+    pub(super) fn merge(&mut self, node: Node<'a>) {
+        self.enter_scope(node);
+        self.does(StatementClass::Write, node, "merges rows");
+        if node.get(Field::Relation).is_some_and(is_temporary) {
+            return;
+        }
+        let picks =
+            node.get(Field::JoinCondition).is_some_and(|condition| conditions::picks_rows(node, condition));
+        for branch in node.list(Field::MergeWhenClauses) {
+            let changes = matches!(branch.word(Field::CommandType), "CMD_UPDATE" | "CMD_DELETE");
+            match branch.word(Field::MatchKind) {
+                "MERGE_WHEN_NOT_MATCHED_BY_SOURCE" if changes => {
+                    self.does(
+                        StatementClass::MassWrite,
+                        node,
+                        "changes every row that the source does not have",
+                    );
+                }
+                "MERGE_WHEN_MATCHED" if changes && !picks => {
+                    self.does(
+                        StatementClass::MassWrite,
+                        node,
+                        "changes every row: its condition does not depend on the row",
+                    );
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn truncate(&mut self, node: Node<'a>) {
+        if node.list(Field::Relations).all(is_temporary) {
+            self.does(StatementClass::Write, node, "empties temporary tables");
+        } else {
+            self.does(StatementClass::MassWrite, node, "removes every row");
+        }
+    }
+
+    pub(super) fn copy(&mut self, node: Node<'a>) {
+        if node.flag(Field::IsProgram) {
+            self.does(StatementClass::ServerIo, node, "runs a program on the server");
+        } else if node.has(Field::Filename) {
+            self.does(StatementClass::ServerIo, node, "reads or writes a file of the server");
+        }
+        if node.flag(Field::IsFrom) {
+            self.does(StatementClass::Write, node, "copies rows in");
+        } else {
+            self.does(StatementClass::Export, node, "copies rows out");
+        }
+    }
+
+    pub(super) fn fetch(&mut self, node: Node<'a>) {
+        let (rows, moves) = (node.number(Field::HowMany), node.flag(Field::Ismove));
+        // ABSOLUTE and RELATIVE return one row, however large their number.
+        let many = matches!(node.word(Field::Direction), "FETCH_FORWARD" | "FETCH_BACKWARD")
+            && (rows > LARGE_FETCH || rows < -LARGE_FETCH);
+        if many && !moves {
+            self.does(StatementClass::Export, node, "fetches more than 10,000 rows of a cursor, or all");
+        } else {
+            self.does(StatementClass::Read, node, "");
+        }
+    }
+
+    /// EXPLAIN. With ANALYZE it runs the statement; without, planning still evaluates functions.
+    pub(super) fn explain(&mut self, node: Node<'a>) {
+        self.does(StatementClass::Read, node, "");
+        let mut analyzes = node
+            .list(Field::Options)
+            .filter(|option| option.text(Field::Defname).as_deref() == Some("analyze"));
+        // Postgres takes the last of several; any that is not surely off is enough for us.
+        let runs = analyzes.any(|option| !option.get(Field::Arg).is_some_and(is_off));
+        if let Some(query) = node.get(Field::Query).filter(|_| !runs) {
+            self.planned_until = self.planned_until.max(query.end());
+        }
+    }
+
+    /// PREPARE and DECLARE are what they wrap.
+    pub(super) fn deferred(&mut self, node: Node<'a>) {
+        self.does(StatementClass::Read, node, "");
+        self.later_until = self.later_until.max(node.end());
+    }
+
+    /// EXECUTE is what was prepared under the name, wherever that was. Inside a plain EXPLAIN we take
+    /// it for the same, because the plan may evaluate any function in it.
+    pub(super) fn execute(&mut self, node: Node<'a>) {
+        let name: Arc<str> = node.text(Field::Name).unwrap_or_default().into();
+        let known = self.prepared.get(&name).copied();
+        self.class = self.class.max(StatementClass::Read);
+        let span = Some(self.part_range.clone());
+        match known {
+            Some(class) if class > StatementClass::Read => {
+                self.finds(class, format!("executes {name}, prepared in the same text"), span);
+            }
+            Some(_) => {}
+            None => self.finds(StatementClass::Code, names::unknown(&name), span),
+        }
+        self.found.names.push(NameUse { name, part: self.part, known: known.is_some() });
+    }
+}
+
+/// Whether a relation is temporary by the way it is written. Unqualified names are not: a temporary
+/// table of that name may be gone by now.
+pub(super) fn is_temporary(relation: Node<'_>) -> bool {
+    let kept = relation.text(Field::Relpersistence);
+    kept.as_deref() == Some("t") || relation.text(Field::Schemaname).as_deref() == Some("pg_temp")
+}
+
+/// Whether an option's argument is certainly false.
+fn is_off(argument: Node<'_>) -> bool {
+    match argument.kind() {
+        Kind::Integer => argument.number(Field::Ival) == 0,
+        Kind::Boolean => !argument.flag(Field::Boolval),
+        Kind::String => {
+            let text = argument.string().unwrap_or_default();
+            text.eq_ignore_ascii_case("off") || text.eq_ignore_ascii_case("false")
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,313 @@
+//! `countersign classify`: what a statement is, and why, without a server.
+//!
+//! Exit codes: 0 classified (whatever the class), 2 wrong usage, unreadable input, or a malformed line
+//! of `--jsonl`.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufWriter, IsTerminal, Read, Write};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::classify::{
+    Catalogue, Classification, Classifier, Context, Effect, Limits, Reason, SearchPath, StatementClass,
+    SyntaxError,
+};
+use crate::statement::SqlText;
+
+/// Classify a statement with the built-in catalogue, and say why it would be held.
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// The statement; `-` or nothing reads it from standard input
+    #[arg(allow_hyphen_values = true, conflicts_with = "jsonl")]
+    sql: Option<String>,
+    /// Read `{"id": .., "sql": ..}` lines from standard input and write a line for each, in order
+    #[arg(long)]
+    jsonl: bool,
+    /// Write one JSON object
+    #[arg(long, conflicts_with = "jsonl")]
+    json: bool,
+    /// The server's major version
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(14..=18))]
+    server_version: u32,
+}
+
+/// What is written for one text.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a RawValue>,
+    class: StatementClass,
+    privileged: bool,
+    statements: Vec<Part<'a>>,
+    effects: &'a [Effect],
+    reasons: &'a [Reason],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    syntax_error: Option<&'a SyntaxError>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fingerprint: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Part<'a> {
+    kind: &'a str,
+    class: StatementClass,
+}
+
+/// One line of `--jsonl`.
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
+    sql: String,
+}
+
+/// What is written for a line that cannot be read.
+#[derive(Serialize)]
+struct LineError {
+    line: u64,
+    error: String,
+}
+
+impl<'a> Report<'a> {
+    fn of(id: Option<&'a RawValue>, found: &'a Classification) -> Self {
+        Self {
+            id,
+            class: found.class,
+            privileged: found.class.is_privileged(),
+            statements: found.parts.iter().map(|part| Part { kind: &part.kind, class: part.class }).collect(),
+            effects: &found.effects,
+            reasons: &found.reasons,
+            syntax_error: found.syntax_error.as_ref(),
+            fingerprint: None,
+        }
+    }
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let catalogue = Catalogue::built_in(arguments.server_version);
+    let context = Context {
+        server_version: arguments.server_version,
+        catalogue: &catalogue,
+        search_path: &SearchPath::Unknown,
+        database: "",
+        role: "",
+        strings_standard: true,
+    };
+    let classifier = Classifier::new(Limits::default());
+    let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+    if arguments.jsonl {
+        return classify_lines(std::io::stdin().lock(), &mut out, &classifier, &context);
+    }
+    let sql = match arguments.sql {
+        Some(sql) if sql != "-" => sql.into_bytes(),
+        given => {
+            anyhow::ensure!(
+                given.is_some() || !std::io::stdin().is_terminal(),
+                "no statement: give one as an argument, or on standard input"
+            );
+            let mut sql = Vec::new();
+            std::io::stdin()
+                .lock()
+                .read_to_end(&mut sql)
+                .context("reading the statement from standard input")?;
+            sql
+        }
+    };
+    let sql = SqlText::new(sql);
+    let found = classifier.classify(&sql, &context);
+    if arguments.json {
+        let report = Report { fingerprint: Some(found.fingerprint.to_string()), ..Report::of(None, &found) };
+        serde_json::to_writer(&mut out, &report)?;
+        out.write_all(b"\n")?;
+    } else {
+        out.write_all(render(&sql.to_display(), &found).as_bytes())?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads lines, writes lines; those that cannot be read get an error in their place.
+fn classify_lines(
+    mut input: impl BufRead,
+    out: &mut impl Write,
+    classifier: &Classifier,
+    context: &Context<'_>,
+) -> anyhow::Result<ExitCode> {
+    let mut buffer = Vec::new();
+    let mut number = 0_u64;
+    let mut malformed = false;
+    loop {
+        buffer.clear();
+        if input.read_until(b'\n', &mut buffer).context("reading standard input")? == 0 {
+            break;
+        }
+        number += 1;
+        if buffer.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        match serde_json::from_slice::<Line<'_>>(&buffer) {
+            Ok(line) => {
+                let found = classifier.classify(&SqlText::new(line.sql), context);
+                serde_json::to_writer(&mut *out, &Report::of(line.id, &found))?;
+            }
+            Err(error) => {
+                malformed = true;
+                let error = LineError { line: number, error: error.to_string() };
+                serde_json::to_writer(&mut *out, &error)?;
+            }
+        }
+        out.write_all(b"\n")?;
+    }
+    out.flush()?;
+    Ok(if malformed { ExitCode::from(2) } else { ExitCode::SUCCESS })
+}
+
+/// The answer for a person: the class, then each reason with the piece of the text it is about.
+fn render(sql: &str, found: &Classification) -> String {
+    let mut out = String::new();
+    let verdict = if found.class.is_privileged() { "held until somebody approves" } else { "not held" };
+    let _ = writeln!(out, "{}: {verdict}", found.class);
+    if let [_, _, ..] = found.parts.as_slice() {
+        for (place, part) in found.parts.iter().enumerate() {
+            let _ = writeln!(out, "  {}. {} is {}", place + 1, part.kind, part.class);
+        }
+    }
+    for reason in &found.reasons {
+        let _ = writeln!(out, "\n  {} because it {}", reason.class, reason.text);
+        if let Some(span) = &reason.span {
+            underline(&mut out, sql, span.start as usize..span.end as usize);
+        }
+    }
+    if !found.effects.is_empty() {
+        out.push_str("\n  touches\n");
+        for effect in &found.effects {
+            let verb = format!("{:?}", effect.verb).to_lowercase();
+            let schema = effect.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
+            let _ = writeln!(out, "    {verb:<8} {schema}{}", effect.name);
+        }
+    }
+    out
+}
+
+/// Longer lines are cut around the piece.
+const WIDTH: usize = 100;
+
+/// The line that a piece starts in, with the piece marked below it.
+fn underline(out: &mut String, sql: &str, piece: std::ops::Range<usize>) {
+    let Some(before) = sql.get(..piece.start) else { return };
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = sql.get(line_start..).unwrap_or("").lines().next().unwrap_or("");
+    let column = sql.get(line_start..piece.start).map_or(0, |text| text.chars().count());
+    let length = sql.get(piece).map_or(1, |text| text.lines().next().unwrap_or("").chars().count()).max(1);
+    let skipped = if column + length.min(WIDTH) > WIDTH { column.saturating_sub(20) } else { 0 };
+    // One column for each character: what would move the cursor, or show nothing, is replaced.
+    let shown: String = line
+        .chars()
+        .skip(skipped)
+        .take(WIDTH)
+        .map(|c| {
+            if c == '\t' {
+                ' '
+            } else if c.is_control() {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect();
+    let marks = "^".repeat(length.min(WIDTH.saturating_sub(column - skipped)).max(1));
+    let _ = writeln!(out, "    | {shown}\n    | {}{marks}", " ".repeat(column - skipped));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_context<T>(run: impl FnOnce(&Classifier, &Context<'_>) -> T) -> T {
+        let catalogue = Catalogue::built_in(15);
+        let context = Context {
+            server_version: 15,
+            catalogue: &catalogue,
+            search_path: &SearchPath::Unknown,
+            database: "",
+            role: "",
+            strings_standard: true,
+        };
+        run(&Classifier::new(Limits::default()), &context)
+    }
+
+    fn rendered(sql: &str) -> String {
+        with_context(|classifier, context| render(sql, &classifier.classify(&SqlText::from(sql), context)))
+    }
+
+    #[test]
+    fn a_person_sees_the_class_and_the_piece_it_comes_from() {
+        insta::assert_snapshot!(rendered("select a,\n\tpg_catalog.pg_read_file('/etc/passwd') from t"), @r"
+        server_io: held until somebody approves
+
+          server_io because it calls pg_read_file, which reads files of the server
+            |  pg_catalog.pg_read_file('/etc/passwd') from t
+            |  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+
+          touches
+            read     t
+            call     pg_catalog.pg_read_file
+        ");
+        insta::assert_snapshot!(rendered("begin; delete from t where 1=1; commit"), @r"
+        mass_write: held until somebody approves
+          1. TransactionStmt is session
+          2. DeleteStmt is mass_write
+          3. TransactionStmt is session
+
+          mass_write because it deletes every row: its WHERE does not depend on the row
+            | begin; delete from t where 1=1; commit
+            |        ^^^^^^^^^^^^^^^^^^^^^^^
+
+          write because it deletes rows
+            | begin; delete from t where 1=1; commit
+            |        ^^^^^^^^^^^^^^^^^^^^^^^
+
+          touches
+            delete   t
+        ");
+        insta::assert_snapshot!(rendered("selec 1"), @r#"
+        invalid: held until somebody approves
+
+          invalid because it is not accepted by Postgres's grammar: syntax error at or near "selec"
+            | selec 1
+            | ^^^^^
+        "#);
+    }
+
+    #[test]
+    fn lines_come_back_in_order_and_a_malformed_one_is_an_error_in_its_place() {
+        let input = "{\"id\":1,\"sql\":\"select 1\"}\n\nnot json\n{\"id\":\"x\",\"sql\":\"drop table t\"}\n";
+        let mut out = Vec::new();
+
+        let code = with_context(|classifier, context| {
+            classify_lines(input.as_bytes(), &mut out, classifier, context).unwrap()
+        });
+
+        let lines: Vec<serde_json::Value> =
+            String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines[0]["id"], 1);
+        assert_eq!((&lines[0]["class"], &lines[0]["privileged"]), (&"read".into(), &false.into()));
+        assert_eq!(lines[1]["line"], 3);
+        assert!(lines[1]["error"].is_string());
+        assert_eq!((&lines[2]["id"], &lines[2]["class"]), (&"x".into(), &"ddl".into()));
+        assert_eq!(lines[2]["statements"][0]["kind"], "DropStmt");
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(2)));
+    }
+
+    #[test]
+    fn odd_characters_cannot_move_the_marks() {
+        let shown = rendered("select '\u{1b}[2J', pg_read_file('x')");
+
+        assert!(!shown.contains('\u{1b}'));
+    }
+}

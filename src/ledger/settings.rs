@@ -1,0 +1,83 @@
+//! How a ledger is set up.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::OpenError;
+use super::assemble::Signing;
+use super::clock::Clock;
+use super::key::{KeyFiles, with_suffix};
+
+/// How a ledger is set up. [`Settings::new`] has what most need; everything else is a field.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The SQLite file. Beside it live `.key`, `.pub`, `.spool`, `.index.db`, `.lock`.
+    pub path: PathBuf,
+    /// The root's private key, when it is not beside the ledger; its public half lies beside it.
+    pub key: Option<PathBuf>,
+    /// Which entries are signed one by one.
+    pub signing: Signing,
+    /// Head files, best on another disk or a share (see [`super::anchor`]).
+    pub heads: Vec<PathBuf>,
+    /// How long an epoch key lives.
+    pub epoch: Duration,
+    /// How often anchors are given the newest checkpoint, besides after privileged outcomes.
+    pub anchor_every: Duration,
+    /// The size of a spool segment.
+    pub segment_bytes: u64,
+    /// The most that may be spooled and not in the ledger yet, before nothing runs any more.
+    pub backlog_bytes: u64,
+    /// Whether the index for people is kept beside the ledger.
+    pub index: bool,
+    pub(crate) clock: Clock,
+}
+
+impl Settings {
+    /// The ledger at `path`, with its key beside it.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            key: None,
+            signing: Signing::default(),
+            heads: Vec::new(),
+            epoch: Duration::from_secs(3600),
+            anchor_every: Duration::from_secs(10),
+            segment_bytes: 16 << 20,
+            backlog_bytes: 512 << 20,
+            index: true,
+            clock: Clock::default(),
+        }
+    }
+
+    /// Where the root key's two halves are.
+    #[must_use]
+    pub fn key_files(&self) -> KeyFiles {
+        match &self.key {
+            Some(private) => KeyFiles::of_private(private),
+            None => KeyFiles::beside(&self.path),
+        }
+    }
+
+    /// The one who holds this lock is the one who writes.
+    pub(super) fn lock(&self) -> Result<File, OpenError> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(lock_file(&self.path))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| OpenError::InUse(self.path.clone()))?;
+        Ok(file)
+    }
+}
+
+/// The lock that the running proxy holds.
+pub(crate) fn lock_file(ledger: &Path) -> PathBuf {
+    with_suffix(ledger, "lock")
+}

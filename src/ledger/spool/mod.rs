@@ -1,0 +1,585 @@
+//! The spool: where a record is durable before the statement it tells of goes upstream.
+//!
+//! A record is one `write()` into a segment whose space was allocated beforehand: about a
+//! microsecond, and it survives the death of the process. Privileged records are followed by
+//! `fdatasync` and survive the loss of power too. The writer thread follows behind, reads the same
+//! bytes back ([`Follower`]), and deletes a segment once all of it is committed to SQLite; reading
+//! back costs little, bounds memory however far the writer falls behind, and makes replay after a
+//! crash the ordinary way of working rather than a special one.
+//!
+//! What this module refuses to know: what a record means.
+
+pub(crate) mod record;
+mod segment;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::cbor::Fields;
+use super::clock::{Clock, Moment};
+use record::{NoRecord, Record};
+pub(crate) use segment::Segment;
+use segment::{FIRST_OFFSET, SegmentHeader};
+
+/// The end of a segment that only the record of a breakdown may use: there must be room to say that
+/// there is no room.
+const RESERVE: u64 = 4096;
+/// How much is read back at a time.
+const CHUNK: u64 = 1 << 20;
+
+/// Why a record could not be spooled.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SpoolError {
+    /// The disk is full.
+    #[error("no space for the spool")]
+    NoSpace,
+    /// Writing or syncing failed.
+    #[error("the spool cannot be written: {0}")]
+    Io(io::Error),
+    /// An earlier write failed and has not been repaired yet.
+    #[error("the spool is broken")]
+    Broken,
+    /// The writer is too far behind.
+    #[error("the spool holds {0} bytes that are not in the ledger yet")]
+    Backlog(u64),
+    /// The record can never fit.
+    #[error("a record of {0} bytes does not fit into a segment")]
+    TooLarge(usize),
+}
+
+impl SpoolError {
+    pub(crate) fn is_disk_full(&self) -> bool {
+        matches!(self, Self::NoSpace)
+    }
+
+    fn of(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace,
+            // A limit on file size (RLIMIT_FSIZE) is a full disk by another name.
+            io::ErrorKind::FileTooLarge => Self::NoSpace,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// The constants of one session, and the segment that has them already.
+#[derive(Debug)]
+pub(crate) struct Context {
+    session: [u8; 16],
+    fields: Fields,
+    written_in: u64,
+}
+
+impl Context {
+    pub(crate) fn new(session: [u8; 16], fields: Fields) -> Self {
+        Self { session, fields, written_in: 0 }
+    }
+
+    /// Other constants from now on.
+    pub(crate) fn replace(&mut self, fields: Fields) {
+        self.fields = fields;
+        self.written_in = 0;
+    }
+}
+
+/// How the spool is laid out.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub(crate) directory: PathBuf,
+    pub(crate) segment_bytes: u64,
+    pub(crate) backlog_bytes: u64,
+}
+
+/// The spool of one running ledger.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    layout: Layout,
+    boot: [u8; 16],
+    clock: Clock,
+    inner: Mutex<Inner>,
+    wake: Wake,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// What is not yet all in the ledger, oldest first. The last one is being written.
+    segments: VecDeque<Arc<Segment>>,
+    /// Allocated and empty.
+    spare: Option<Segment>,
+    /// The end of what is written in the last segment.
+    offset: u64,
+    next_record: u64,
+    /// A write failed; the last segment's end cannot be trusted.
+    broken: bool,
+    /// Left behind without a sync; the next sync includes them.
+    unsynced: Vec<Arc<Segment>>,
+}
+
+impl Spool {
+    /// Opens the spool directory. Segments that an earlier run left are first in line to be
+    /// followed; `next_record` is the number for new records once those are counted.
+    pub(crate) fn open(layout: Layout, boot: [u8; 16], clock: Clock, ingested: u64) -> io::Result<Self> {
+        segment::make_directory(&layout.directory)?;
+        let old = segment::list(&layout.directory)?;
+        let last = old.last().map_or(0, |segment| segment.number());
+        let next_record = next_after(&old, ingested)?;
+        let mut segments: VecDeque<_> = old.into_iter().map(Arc::new).collect();
+        let header = SegmentHeader { number: last + 1, first_record: next_record, boot };
+        segments.push_back(Arc::new(Segment::create(&layout.directory, layout.segment_bytes, header)?));
+        Ok(Self {
+            layout,
+            boot,
+            clock,
+            inner: Mutex::new(Inner {
+                segments,
+                spare: None,
+                offset: FIRST_OFFSET,
+                next_record,
+                broken: false,
+                unsynced: Vec::new(),
+            }),
+            wake: Wake::default(),
+        })
+    }
+
+    /// Writes records, all in one piece, and returns the number of the last. With `sync` they are on
+    /// the disk when this returns.
+    ///
+    /// `context` is written first where this segment does not have it yet.
+    pub(crate) fn append(
+        &self,
+        records: &mut [u8],
+        lengths: &[usize],
+        context: Option<&mut Context>,
+        sync: bool,
+    ) -> Result<u64, SpoolError> {
+        let mut inner = self.inner.lock();
+        if inner.broken {
+            return Err(SpoolError::Broken);
+        }
+        let mut prelude = Vec::new();
+        let mut needed = records.len() as u64;
+        if let Some(context) = &context {
+            needed += (record::HEADER + 64 + context.fields.as_bytes().len()) as u64;
+        }
+        if FIRST_OFFSET + needed > self.layout.segment_bytes - RESERVE {
+            return Err(SpoolError::TooLarge(records.len()));
+        }
+        if inner.offset + needed > self.layout.segment_bytes - RESERVE {
+            self.roll(&mut inner)?;
+        }
+        let current = inner.current()?;
+        let now = self.clock.now();
+        if let Some(context) = context
+            && context.written_in != current.number()
+        {
+            record::context(&mut prelude, &context.session, &context.fields);
+            record::seal(&mut prelude, inner.next_record, now);
+            self.write(&mut inner, &current, &prelude)?;
+            context.written_in = current.number();
+        }
+        let number = seal_all(records, lengths, inner.next_record, now);
+        self.write(&mut inner, &current, records)?;
+        inner.next_record = number + 1;
+        let unsynced = if sync { std::mem::take(&mut inner.unsynced) } else { Vec::new() };
+        drop(inner);
+        self.wake.appended(number);
+        if sync {
+            self.sync(&current, unsynced)?;
+        }
+        Ok(number)
+    }
+
+    /// Writes the record of a breakdown where nothing else may be written.
+    pub(crate) fn append_reserved(&self, record: &mut [u8]) -> Result<u64, SpoolError> {
+        let mut inner = self.inner.lock();
+        if inner.broken || inner.offset + record.len() as u64 > self.layout.segment_bytes {
+            return Err(SpoolError::Broken);
+        }
+        let current = inner.current()?;
+        let number = inner.next_record;
+        record::seal(record, number, self.clock.now());
+        self.write(&mut inner, &current, record)?;
+        inner.next_record = number + 1;
+        drop(inner);
+        self.wake.appended(number);
+        self.sync(&current, Vec::new())?;
+        Ok(number)
+    }
+
+    fn write(&self, inner: &mut Inner, current: &Segment, bytes: &[u8]) -> Result<(), SpoolError> {
+        match current.write_at(bytes, inner.offset) {
+            Ok(()) => {
+                inner.offset += bytes.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                // How much of it arrived nobody knows. Nothing more goes behind it.
+                inner.broken = true;
+                Err(SpoolError::of(error))
+            }
+        }
+    }
+
+    fn sync(&self, current: &Segment, unsynced: Vec<Arc<Segment>>) -> Result<(), SpoolError> {
+        // In order, so that power lost in the middle leaves a beginning and not a hole.
+        let result = unsynced.iter().try_for_each(|segment| segment.sync()).and_then(|()| current.sync());
+        result.map_err(|error| {
+            // After a failed sync the kernel may have dropped the pages and will not say so again:
+            // what this segment holds is unknown from here on.
+            self.inner.lock().broken = true;
+            SpoolError::of(error)
+        })
+    }
+
+    /// Goes on in a new segment.
+    fn roll(&self, inner: &mut Inner) -> Result<(), SpoolError> {
+        let held = inner.segments.len() as u64 * self.layout.segment_bytes;
+        if held + self.layout.segment_bytes > self.layout.backlog_bytes {
+            return Err(SpoolError::Backlog(held));
+        }
+        let current = inner.current()?;
+        let header =
+            SegmentHeader { number: current.number() + 1, first_record: inner.next_record, boot: self.boot };
+        let spare = match inner.spare.take() {
+            Some(spare) => spare,
+            None => Segment::allocate(&self.layout.directory, self.layout.segment_bytes, header.number)
+                .map_err(SpoolError::of)?,
+        };
+        let next = spare.begin(header).map_err(SpoolError::of)?;
+        current.seal(inner.offset);
+        inner.unsynced.push(current);
+        inner.segments.push_back(Arc::new(next));
+        inner.offset = FIRST_OFFSET;
+        Ok(())
+    }
+
+    /// Allocates the next segment ahead of time, so that no statement waits for it.
+    pub(crate) fn prepare(&self) -> Result<(), SpoolError> {
+        let number = {
+            let inner = self.inner.lock();
+            if inner.spare.is_some() || inner.offset < self.layout.segment_bytes / 2 {
+                return Ok(());
+            }
+            inner.current()?.number() + 1
+        };
+        let spare = Segment::allocate(&self.layout.directory, self.layout.segment_bytes, number)
+            .map_err(SpoolError::of)?;
+        let mut inner = self.inner.lock();
+        // An append may have been faster.
+        if inner.spare.is_none() && inner.current()?.number() + 1 == number {
+            inner.spare = Some(spare);
+        }
+        Ok(())
+    }
+
+    /// Somebody altered what was written. Nothing more goes into this segment.
+    pub(crate) fn mistrust(&self) {
+        self.inner.lock().broken = true;
+    }
+
+    /// Deletes every segment: all of them is in the ledger, and nothing is going to be written.
+    pub(crate) fn clear(&self) {
+        self.retire(u64::MAX);
+        let mut inner = self.inner.lock();
+        inner.broken = true;
+        let spare = inner.spare.take();
+        for path in inner.segments.iter().map(|segment| segment.path()).chain(spare.iter().map(Segment::path))
+        {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// Makes the spool writable again, if it can be: goes on in a new segment after a failed write,
+    /// or when there is no room left in this one.
+    pub(crate) fn repair(&self) -> Result<(), SpoolError> {
+        let mut inner = self.inner.lock();
+        let room = inner.offset + 2 * RESERVE <= self.layout.segment_bytes;
+        if inner.broken || !room {
+            inner.spare = None;
+            self.roll(&mut inner)?;
+            inner.broken = false;
+        }
+        Ok(())
+    }
+
+    /// Deletes segments before `number`; all of them is in the ledger.
+    pub(crate) fn retire(&self, number: u64) {
+        let mut retired = Vec::new();
+        {
+            let mut inner = self.inner.lock();
+            while inner.segments.len() > 1
+                && inner.segments.front().is_some_and(|segment| segment.number() < number)
+            {
+                retired.extend(inner.segments.pop_front());
+            }
+            inner.unsynced.retain(|segment| segment.number() >= number);
+        }
+        for segment in retired {
+            // One that cannot be deleted is skipped by its records' numbers at the next start.
+            if let Err(error) = std::fs::remove_file(segment.path()) {
+                tracing::warn!(%error, "a spool segment cannot be deleted");
+            }
+        }
+    }
+
+    /// The number the next record will have.
+    pub(crate) fn next_record(&self) -> u64 {
+        self.inner.lock().next_record
+    }
+
+    /// Bytes that are not in the ledger yet, whole segments counted whole.
+    pub(crate) fn backlog(&self) -> u64 {
+        let inner = self.inner.lock();
+        (inner.segments.len() as u64 - 1) * self.layout.segment_bytes + inner.offset
+    }
+
+    /// Now, but not before any record that was appended: read under the lock that stamps records.
+    /// `None` when records wait that `following` has not taken.
+    pub(crate) fn quiet_moment(&self, following: u64) -> Option<Moment> {
+        let inner = self.inner.lock();
+        (inner.next_record == following).then(|| self.clock.now())
+    }
+
+    /// Blocks the writer until record `number` was appended, `limit` has passed, or it is woken.
+    pub(crate) fn wait(&self, number: u64, limit: Duration) {
+        self.wake.wait(number, limit, || self.inner.lock().next_record > number);
+    }
+
+    /// Wakes the writer.
+    pub(crate) fn nudge(&self) {
+        self.wake.nudge();
+    }
+}
+
+impl Inner {
+    fn current(&self) -> Result<Arc<Segment>, SpoolError> {
+        self.segments.back().cloned().ok_or(SpoolError::Broken)
+    }
+}
+
+/// Numbers and checks each record; returns the last number.
+fn seal_all(records: &mut [u8], lengths: &[usize], first: u64, now: Moment) -> u64 {
+    let mut rest = records;
+    let mut number = first;
+    for (place, length) in lengths.iter().enumerate() {
+        let Some((record, after)) = rest.split_at_mut_checked(*length) else { break };
+        number = first + place as u64;
+        record::seal(record, number, now);
+        rest = after;
+    }
+    number
+}
+
+/// The number after the last whole record that an earlier run left.
+fn next_after(old: &[Segment], ingested: u64) -> io::Result<u64> {
+    let mut next = ingested + 1;
+    let mut buffer = Vec::new();
+    for segment in old {
+        next = next.max(segment.first_record());
+        buffer.resize(segment.length()? as usize, 0);
+        segment.read_at(&mut buffer, 0)?;
+        let mut rest = buffer.get(FIRST_OFFSET as usize..).unwrap_or_default();
+        while let Ok(record) = record::read(rest) {
+            if !matches!(record.content, record::Content::Context { .. }) {
+                next = next.max(record.number + 1);
+            }
+            rest = rest.get(record.length..).unwrap_or_default();
+        }
+    }
+    Ok(next)
+}
+
+/// Reads back what was appended, in order, across segments.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    segment: Option<Arc<Segment>>,
+    offset: u64,
+    next_record: u64,
+    buffer: Vec<u8>,
+}
+
+/// Records of one segment.
+#[derive(Debug, Default)]
+pub(crate) struct Batch<'a> {
+    /// The run of the proxy that wrote them.
+    pub(crate) boot: [u8; 16],
+    /// The records.
+    pub(crate) records: Vec<Record<'a>>,
+    /// Numbers, first to last, that were written and are not there any more.
+    pub(crate) lost: Vec<(u64, u64)>,
+    /// Bytes behind the last whole record are neither blank nor a record cut off by a crash.
+    pub(crate) damaged: bool,
+    /// There is more to read.
+    pub(crate) more: bool,
+}
+
+impl Follower {
+    /// Follows from the record after `ingested`.
+    pub(crate) fn new(ingested: u64) -> Self {
+        Self { segment: None, offset: FIRST_OFFSET, next_record: ingested + 1, buffer: Vec::new() }
+    }
+
+    /// The number of the record it will give next.
+    pub(crate) fn next_record(&self) -> u64 {
+        self.next_record
+    }
+
+    /// The segment it is in; those before it have been given whole.
+    pub(crate) fn segment(&self) -> u64 {
+        self.segment.as_ref().map_or(0, |segment| segment.number())
+    }
+
+    /// Gives the next records, at most `most` of them.
+    pub(crate) fn read(&mut self, spool: &Spool, most: usize) -> io::Result<Batch<'_>> {
+        let (segment, end, next, first_behind) = {
+            let inner = spool.inner.lock();
+            let mut segments = inner.segments.iter();
+            let segment = match &self.segment {
+                Some(here) => segments.find(|segment| segment.number() == here.number()).cloned(),
+                None => segments.next().cloned(),
+            };
+            let next = segments.next().cloned();
+            let end = if next.is_none() { Some(inner.offset) } else { None };
+            let first_behind = next.as_ref().map_or(inner.next_record, |next| next.first_record());
+            (segment, end, next, first_behind)
+        };
+        let Some(segment) = segment else { return Ok(Batch::default()) };
+        let end = match end.or(segment.sealed_at()) {
+            Some(end) => end,
+            None => segment.length()?,
+        };
+        self.segment = Some(segment.clone());
+        let mut wanted = CHUNK.min(end.saturating_sub(self.offset));
+        loop {
+            self.buffer.resize(wanted as usize, 0);
+            segment.read_at(&mut self.buffer, self.offset)?;
+            // A record longer than a chunk: read as far as it goes.
+            let first = self.buffer.first_chunk().map_or(0, |length| u64::from(u32::from_le_bytes(*length)));
+            let whole = first.min(end.saturating_sub(self.offset));
+            if whole <= wanted {
+                break;
+            }
+            wanted = whole;
+        }
+        let mut batch = Batch { boot: segment.boot(), ..Batch::default() };
+        let mut taken = 0;
+        let stopped = loop {
+            let rest = self.buffer.get(taken..).unwrap_or_default();
+            if batch.records.len() >= most {
+                break None;
+            }
+            match record::read(rest) {
+                Ok(found) => {
+                    taken += found.length;
+                    let is_context = matches!(found.content, record::Content::Context { .. });
+                    if found.number < self.next_record && !is_context {
+                        // Committed before the crash that kept its segment from being deleted.
+                        continue;
+                    }
+                    if !is_context {
+                        if found.number > self.next_record {
+                            batch.lost.push((self.next_record, found.number - 1));
+                        }
+                        self.next_record = found.number + 1;
+                    }
+                    batch.records.push(found);
+                }
+                Err(no_record) => break Some((no_record, rest)),
+            }
+        };
+        let at_end = self.offset + taken as u64 >= end;
+        self.offset += taken as u64;
+        batch.more = !at_end || next.is_some();
+        if let Some((no_record, rest)) = stopped
+            && !at_end
+            && (taken == 0 || no_record == NoRecord::Blank && rest.len() >= record::HEADER)
+        {
+            // Here ends what can be read of this segment.
+            batch.damaged = !is_end(rest, no_record, &segment, self.offset, end)?;
+            self.offset = end;
+            batch.more = next.is_some();
+        }
+        if self.offset >= end && self.next_record < first_behind {
+            batch.lost.push((self.next_record, first_behind - 1));
+            self.next_record = first_behind;
+        }
+        if self.offset >= end
+            && let Some(next) = next
+        {
+            self.segment = Some(next);
+            self.offset = FIRST_OFFSET;
+        }
+        Ok(batch)
+    }
+}
+
+/// Whether a segment may end here: at most one `write()` that a crash cut off, then nothing but the
+/// zeros that the segment was allocated with.
+fn is_end(rest: &[u8], found: NoRecord, segment: &Segment, offset: u64, end: u64) -> io::Result<bool> {
+    let length = rest.first_chunk().map_or(0, |length| u64::from(u32::from_le_bytes(*length)));
+    let cut_off = match found {
+        NoRecord::Blank => 0,
+        NoRecord::Torn if length < record::HEADER as u64 => return Ok(false),
+        NoRecord::Torn => length,
+    };
+    let behind = (offset + cut_off).min(end);
+    let mut tail = vec![0; (end - behind) as usize];
+    segment.read_at(&mut tail, behind)?;
+    Ok(tail.iter().all(|&byte| byte == 0))
+}
+
+/// Lets the writer sleep until there is enough to do. Appending costs one atomic load unless the
+/// writer waits for exactly that record.
+#[derive(Debug)]
+struct Wake {
+    /// The record the writer wants to be woken at.
+    at: AtomicU64,
+    woken: Mutex<bool>,
+    condvar: Condvar,
+}
+
+impl Default for Wake {
+    fn default() -> Self {
+        Self { at: AtomicU64::new(u64::MAX), woken: Mutex::new(false), condvar: Condvar::new() }
+    }
+}
+
+impl Wake {
+    fn appended(&self, number: u64) {
+        if number >= self.at.load(Ordering::SeqCst) {
+            self.nudge();
+        }
+    }
+
+    fn nudge(&self) {
+        self.at.store(u64::MAX, Ordering::SeqCst);
+        *self.woken.lock() = true;
+        self.condvar.notify_one();
+    }
+
+    fn wait(&self, number: u64, limit: Duration, there_already: impl FnOnce() -> bool) {
+        self.at.store(number, Ordering::SeqCst);
+        // Between the caller's last look and the store above it may have been appended unseen.
+        if !there_already() {
+            let mut woken = self.woken.lock();
+            if !*woken {
+                let _timed_out = self.condvar.wait_for(&mut woken, limit);
+            }
+        }
+        self.at.store(u64::MAX, Ordering::SeqCst);
+        *self.woken.lock() = false;
+    }
+}
+
+/// Makes a new entry of a directory survive the loss of power.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

@@ -1,0 +1,183 @@
+//! One file of the spool: allocated before it is needed, written from front to back, deleted whole.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+use super::sync_directory;
+
+const MAGIC: &[u8; 8] = b"CSSPOOL1";
+/// Where the first record lies.
+pub(crate) const FIRST_OFFSET: u64 = 64;
+
+/// What a segment says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    /// Segments follow each other by number.
+    pub(crate) number: u64,
+    /// The number of its first record.
+    pub(crate) first_record: u64,
+    /// The run of the proxy that writes it.
+    pub(crate) boot: [u8; 16],
+}
+
+impl SegmentHeader {
+    fn to_bytes(self) -> [u8; FIRST_OFFSET as usize] {
+        let mut bytes = [0; FIRST_OFFSET as usize];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.first_record.to_le_bytes());
+        bytes[24..40].copy_from_slice(&self.boot);
+        let check = crc32fast::hash(&bytes[..40]);
+        bytes[40..44].copy_from_slice(&check.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; FIRST_OFFSET as usize]) -> Option<Self> {
+        let number = |from: usize| Some(u64::from_le_bytes(bytes.get(from..from + 8)?.try_into().ok()?));
+        let check = u32::from_le_bytes(bytes.get(40..44)?.try_into().ok()?);
+        let good = bytes.starts_with(MAGIC) && crc32fast::hash(bytes.get(..40)?) == check;
+        let boot = bytes.get(24..40)?.try_into().ok()?;
+        good.then_some(Self { number: number(8)?, first_record: number(16)?, boot })
+    }
+}
+
+/// A segment. `end` is known once nothing more will be written to it.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    header: SegmentHeader,
+    file: File,
+    path: PathBuf,
+    end: OnceLock<u64>,
+}
+
+pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The segments in a directory, by number. One whose header never reached the disk holds nothing
+/// and is deleted.
+pub(super) fn list(directory: &Path) -> io::Result<Vec<Segment>> {
+    let mut segments = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "seg") {
+            continue;
+        }
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let mut bytes = [0; FIRST_OFFSET as usize];
+        let header = file.read_exact_at(&mut bytes, 0).ok().and_then(|()| SegmentHeader::from_bytes(&bytes));
+        match header {
+            Some(header) => segments.push(Segment { header, file, path, end: OnceLock::new() }),
+            None => std::fs::remove_file(&path)?,
+        }
+    }
+    segments.sort_by_key(Segment::number);
+    Ok(segments)
+}
+
+impl Segment {
+    /// Allocates the file of a segment. It holds nothing until [`Self::begin`].
+    pub(super) fn allocate(directory: &Path, bytes: u64, number: u64) -> io::Result<Self> {
+        let path = directory.join(format!("{number:012}.seg"));
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let allocated = match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+            Err(rustix::io::Errno::OPNOTSUPP) => fill_with_zeros(&file, bytes),
+            other => other.map_err(io::Error::from),
+        };
+        if let Err(error) = allocated.and_then(|()| file.sync_all()).and_then(|()| sync_directory(directory))
+        {
+            // The space that was taken before it ran out is needed for other things now.
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
+        }
+        let header = SegmentHeader { number, first_record: 0, boot: [0; 16] };
+        Ok(Self { header, file, path, end: OnceLock::new() })
+    }
+
+    /// Gives it its header. It is not synced here: the first sync of a record includes it.
+    pub(super) fn begin(mut self, header: SegmentHeader) -> io::Result<Self> {
+        self.file.write_all_at(&header.to_bytes(), 0)?;
+        self.header = header;
+        Ok(self)
+    }
+
+    /// Allocates a segment and begins it.
+    pub(super) fn create(directory: &Path, bytes: u64, header: SegmentHeader) -> io::Result<Self> {
+        Self::allocate(directory, bytes, header.number)?.begin(header)
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.header.number
+    }
+
+    pub(crate) fn first_record(&self) -> u64 {
+        self.header.first_record
+    }
+
+    pub(crate) fn boot(&self) -> [u8; 16] {
+        self.header.boot
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn length(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// Nothing more will be written behind `end`.
+    pub(super) fn seal(&self, end: u64) {
+        let _ = self.end.set(end);
+    }
+
+    pub(super) fn sealed_at(&self) -> Option<u64> {
+        self.end.get().copied()
+    }
+
+    pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    /// Reads as much as there is; what lies behind the end of the file reads as zeros.
+    pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut read = 0;
+        while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, offset + read as u64) {
+                Ok(0) => {
+                    rest.fill(0);
+                    return Ok(());
+                }
+                Ok(count) => read += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+/// For file systems that cannot allocate: there a write is the only promise of space there is.
+fn fill_with_zeros(file: &File, bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; 1 << 16];
+    let mut offset = 0;
+    while offset < bytes {
+        let count = (bytes - offset).min(zeros.len() as u64);
+        file.write_all_at(zeros.get(..count as usize).unwrap_or_default(), offset)?;
+        offset += count;
+    }
+    Ok(())
+}

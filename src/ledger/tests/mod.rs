@@ -1,0 +1,4 @@
+//! What the ledger promises, tried from inside.
+
+mod basics;
+pub(crate) mod sample;

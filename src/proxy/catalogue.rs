@@ -1,0 +1,231 @@
+//! Upstreams with what classification must know of them: version, defaults, and the catalogue.
+//!
+//! The catalogue is read over a connection of our own with the same login, so that what it shows is
+//! what a session sees. It is read again after every statement that may have changed it, and from
+//! time to time, because others change it without asking us.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Mutex;
+use tracing::{info, warn};
+
+use super::upstream::{ConnectError, Connected, Upstream, log_in};
+use crate::classify::catalogue::{QUERIES, Row, from_rows};
+use crate::classify::{Catalogue, SearchPath};
+use crate::session::settings::parse_search_path;
+use crate::wire::backend::{Fields, tag};
+use crate::wire::frame::{Frame, Reader};
+
+/// How long a catalogue counts as current although nobody told us of a change.
+const LIFE: Duration = Duration::from_secs(60);
+
+/// How long reading it may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What an upstream is like, as of some moment.
+#[derive(Debug)]
+pub struct Known {
+    /// Major version.
+    pub server_version: u32,
+    /// Its catalogue.
+    pub catalogue: Arc<Catalogue>,
+    /// `search_path` of a fresh session of our role in this database.
+    pub search_path: Option<Arc<str>>,
+    /// What a fresh session reports of itself.
+    pub parameters: BTreeMap<String, String>,
+    read_at: Instant,
+    change: u64,
+}
+
+impl Known {
+    /// The fresh session's path, parsed.
+    #[must_use]
+    pub fn initial_path(&self, role: &str) -> SearchPath {
+        self.search_path.as_deref().map_or(SearchPath::Unknown, |path| parse_search_path(path, role))
+    }
+}
+
+/// One upstream and what is known of it.
+pub struct UpstreamState {
+    /// Where it is.
+    pub upstream: Upstream,
+    /// Functions that the operator declared safe.
+    safe: Vec<String>,
+    known: ArcSwap<Option<Arc<Known>>>,
+    /// Counts the changes that we know of.
+    change: AtomicU64,
+    reading: Mutex<()>,
+}
+
+impl UpstreamState {
+    /// Nothing is known yet; the first session asks.
+    #[must_use]
+    pub fn new(upstream: Upstream, safe: Vec<String>) -> Self {
+        Self {
+            upstream,
+            safe,
+            known: ArcSwap::default(),
+            change: AtomicU64::new(0),
+            reading: Mutex::new(()),
+        }
+    }
+
+    /// A forwarded statement may have changed the catalogue: what is known is not good any more.
+    pub fn changed(&self) {
+        self.change.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// What is known, if it is current.
+    #[must_use]
+    pub fn current(&self) -> Option<Arc<Known>> {
+        let known = self.known.load();
+        let known = known.as_ref().as_ref()?;
+        let current = known.change == self.change.load(Ordering::Acquire) && known.read_at.elapsed() < LIFE;
+        current.then(|| Arc::clone(known))
+    }
+
+    /// What is known, read anew unless it is current. Several who ask at once wait for one reading.
+    ///
+    /// # Errors
+    /// When upstream cannot be reached or does not answer as expected.
+    pub async fn known(&self) -> Result<Arc<Known>, ConnectError> {
+        if let Some(known) = self.current() {
+            return Ok(known);
+        }
+        let _reading = self.reading.lock().await;
+        if let Some(known) = self.current() {
+            return Ok(known);
+        }
+        let change = self.change.load(Ordering::Acquire);
+        let read = tokio::time::timeout(PATIENCE, self.read(change));
+        let known = Arc::new(read.await.unwrap_or(Err(ConnectError::Timeout(PATIENCE)))?);
+        info!(upstream = %self.upstream.name, version = known.server_version, generation = known.catalogue.generation, "catalogue read");
+        self.known.store(Arc::new(Some(Arc::clone(&known))));
+        Ok(known)
+    }
+
+    async fn read(&self, change: u64) -> Result<Known, ConnectError> {
+        let settings = [("application_name".to_owned(), "countersign catalogue".to_owned())];
+        let mut reader = Asking { connected: log_in(&self.upstream, &settings).await? };
+        let version = reader.connected.parameters.get("server_version").map(String::as_str).unwrap_or_default();
+        let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|major| major.parse().ok());
+        let server_version = major.ok_or(ConnectError::Protocol("no server version"))?;
+        let search_path = reader.ask("SHOW search_path").await?;
+        let search_path = search_path.into_iter().flatten().flatten().next().map(Arc::from);
+        let mut answers = Vec::with_capacity(QUERIES.len());
+        for query in &QUERIES {
+            answers.push(reader.ask(query.sql).await?);
+        }
+        let catalogue = from_rows(server_version, &answers, &self.safe).map_err(|error| {
+            warn!(upstream = %self.upstream.name, %error, "catalogue not understood");
+            ConnectError::Protocol("a catalogue that makes no sense")
+        })?;
+        let parameters = reader.connected.parameters.clone();
+        reader.leave().await;
+        Ok(Known {
+            server_version,
+            catalogue: Arc::new(catalogue),
+            search_path,
+            parameters,
+            read_at: Instant::now(),
+            change,
+        })
+    }
+}
+
+/// A session of our own in which a few queries are asked, one after the other.
+pub struct Asking {
+    connected: Connected,
+}
+
+impl Asking {
+    /// Logs in.
+    ///
+    /// # Errors
+    /// As for [`log_in`].
+    pub async fn begin(upstream: &Upstream, purpose: &str) -> Result<Self, ConnectError> {
+        let settings = [("application_name".to_owned(), format!("countersign {purpose}"))];
+        Ok(Self { connected: log_in(upstream, &settings).await? })
+    }
+
+    /// What the server reported of itself at login.
+    #[must_use]
+    pub fn parameters(&self) -> &BTreeMap<String, String> {
+        &self.connected.parameters
+    }
+
+    /// Asks one query; returns its rows as text.
+    ///
+    /// # Errors
+    /// When upstream refuses it, is gone, or answers something else.
+    pub async fn ask(&mut self, sql: &str) -> Result<Vec<Row>, ConnectError> {
+        let mut request = BytesMut::new();
+        frontend::query(sql, &mut request)?;
+        self.connected.stream.write_all(&request).await?;
+        self.connected.stream.flush().await?;
+        let mut rows = Vec::new();
+        let mut refused = None;
+        loop {
+            let (tag, body) = self.receive().await?;
+            match tag {
+                tag::DATA_ROW => rows.push(row(&body).ok_or(ConnectError::Protocol("a malformed row"))?),
+                tag::ERROR => {
+                    let fields = Fields::read(&body).map_err(|_| ConnectError::Protocol("a malformed error"))?;
+                    let (code, message) = (fields.code.to_owned(), fields.message.to_owned());
+                    refused = Some(ConnectError::Refused { code, message });
+                }
+                tag::READY => return refused.map_or(Ok(rows), Err),
+                _ => {}
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<(u8, BytesMut), ConnectError> {
+        const LIMIT: usize = 256 << 20;
+        let Connected { stream, rest, .. } = &mut self.connected;
+        loop {
+            let first = Frame::first(rest, LIMIT).map_err(|_| ConnectError::Protocol("a message's length"))?;
+            if let Some(frame) = first {
+                let (tag, total) = (frame.tag, frame.bytes.len());
+                let mut frame = rest.split_to(total);
+                return Ok((tag, frame.split_off(crate::wire::frame::HEADER)));
+            }
+            if stream.read_buf(rest).await? == 0 {
+                return Err(ConnectError::Io(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    /// Says goodbye.
+    pub async fn leave(mut self) {
+        let mut goodbye = BytesMut::new();
+        frontend::terminate(&mut goodbye);
+        // Whether it arrives or not, the connection ends.
+        let _ = self.connected.stream.write_all(&goodbye).await;
+        let _ = self.connected.stream.shutdown().await;
+    }
+}
+
+fn row(body: &[u8]) -> Option<Row> {
+    let mut reader = Reader::new(body);
+    let count = reader.count().ok()?;
+    let mut row = Vec::with_capacity(count);
+    for _ in 0..count {
+        row.push(match reader.i32().ok()? {
+            -1 => None,
+            length => {
+                let bytes = reader.bytes(usize::try_from(length).ok()?).ok()?;
+                Some(String::from_utf8_lossy(bytes).into_owned())
+            }
+        });
+    }
+    reader.end().ok()?;
+    Some(row)
+}

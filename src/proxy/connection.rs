@@ -1,0 +1,724 @@
+//! Drives one session: bytes between two sockets and the state machine, statements through the gate,
+//! and, while something is held, the wait.
+
+use std::collections::VecDeque;
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Sleep;
+use tracing::{debug, info, warn};
+
+use super::catalogue::{Known, UpstreamState};
+use super::gate::{Decided, Gate, Pending, record};
+use super::holding::{self, Holding};
+use super::pipe::Pipe;
+use super::sessions::{Control, Doing, Watch};
+use super::upstream::{self, ConnectError};
+use super::{Shared, created};
+use crate::approval::Grant;
+use crate::desk::{self, Claim};
+use crate::ledger::{Clearance, IntentId, SessionLog};
+use crate::refusal::{OneLine, Refusal};
+use crate::session::probe::{ProbeFailed, Probed};
+use crate::session::{Output, Resolution, Session, Sink, Submission};
+use crate::statement::{RequestId, TransactionStatus};
+
+/// Bytes that may wait for an agent that does not read, before upstream is not read any more.
+const AGENT_HIGH: usize = 256 << 10;
+/// Bytes that may wait for upstream, before the agent is not read any more.
+const UPSTREAM_HIGH: usize = 1 << 20;
+/// Bytes of an agent that are read while its statement is held, so that a goodbye is seen.
+const HELD_AHEAD: usize = 1 << 20;
+/// How long an agent may be silent in the middle of a unit before it is decided as it is.
+const PARTIAL_AFTER: Duration = Duration::from_millis(50);
+/// How often a waiting agent is told that it waits.
+const NOTICE_EVERY: Duration = Duration::from_secs(30);
+/// How long upstream may go on after the agent has left.
+const AFTERMATH: Duration = Duration::from_secs(600);
+
+/// Something that happened.
+enum Event {
+    /// Bytes came or a socket closed.
+    Traffic,
+    Control(Control),
+    /// The request that waits has ended.
+    Ended(desk::Ending),
+    /// The catalogue was read anew.
+    Catalogue(Result<Arc<Known>, ConnectError>),
+    /// A cancel has reached upstream.
+    Cancelled,
+    Timer,
+}
+
+pub(super) struct Connection {
+    shared: Arc<Shared>,
+    watch: Arc<Watch>,
+    state: Arc<UpstreamState>,
+    known: Arc<Known>,
+    upstream_key: Option<(i32, i32)>,
+    session: Session,
+    log: SessionLog,
+    agent: Pipe,
+    upstream: Pipe,
+    control: mpsc::Receiver<Control>,
+    holding: Option<Holding>,
+    /// A cancel on its way to upstream; nothing new is forwarded meanwhile, so that it cannot hit a
+    /// later statement.
+    cancelling: Option<JoinHandle<()>>,
+    granted: VecDeque<(IntentId, RequestId)>,
+    created: Vec<Arc<str>>,
+    defer: bool,
+    draining: bool,
+    ended: Option<&'static str>,
+    left_at: Option<Instant>,
+    last_read: Instant,
+    timer: Pin<Box<Sleep>>,
+    timer_at: Option<Instant>,
+}
+
+/// What a connection is made of.
+pub(super) struct Parts {
+    pub(super) shared: Arc<Shared>,
+    pub(super) watch: Arc<Watch>,
+    pub(super) state: Arc<UpstreamState>,
+    pub(super) known: Arc<Known>,
+    pub(super) upstream_key: Option<(i32, i32)>,
+    pub(super) session: Session,
+    pub(super) log: SessionLog,
+    pub(super) agent: Pipe,
+    pub(super) upstream: Pipe,
+    pub(super) control: mpsc::Receiver<Control>,
+    pub(super) defer: bool,
+}
+
+/// Hands upstream's bytes to the agent: the first piece straight to its socket, if nothing waits.
+struct ToAgent<'a, 'b> {
+    pipe: &'b mut Pipe,
+    cx: &'b mut Context<'a>,
+}
+
+impl<'i> Sink<'i> for ToAgent<'_, '_> {
+    fn pass(&mut self, bytes: &'i [u8]) {
+        self.pipe.write(self.cx, bytes);
+    }
+
+    fn insert(&mut self, bytes: &[u8]) {
+        self.pipe.output().extend_from_slice(bytes);
+    }
+}
+
+impl Connection {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { shared, watch, state, known, upstream_key, session, log, agent, upstream, control, defer } =
+            parts;
+        Self {
+            shared,
+            watch,
+            state,
+            known,
+            upstream_key,
+            session,
+            log,
+            agent,
+            upstream,
+            control,
+            holding: None,
+            cancelling: None,
+            granted: VecDeque::new(),
+            created: Vec::new(),
+            defer,
+            draining: false,
+            ended: None,
+            left_at: None,
+            last_read: Instant::now(),
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            timer_at: None,
+        }
+    }
+
+    /// Runs the session to its end; returns why it ended.
+    pub(super) async fn run(mut self) -> &'static str {
+        self.turn().await;
+        while self.ended.is_none() {
+            match self.next().await {
+                Event::Traffic | Event::Timer => {}
+                Event::Control(control) => self.on_control(control),
+                Event::Ended(ending) => self.on_ending(ending),
+                Event::Catalogue(read) => self.on_catalogue(read),
+                Event::Cancelled => self.cancelling = None,
+            }
+            self.turn().await;
+        }
+        let reason = self.ended.unwrap_or("ended");
+        self.withdraw("the session ended");
+        self.session.upstream_gone(self.shared.now_ns());
+        self.tell_outcomes();
+        let goodbye = async {
+            let _ = self.agent.shut_down().await;
+            let _ = self.upstream.shut_down().await;
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
+        self.log.closed(reason);
+        reason
+    }
+
+    /// Waits for the next event. Everything that can happen is polled in one place, so that a slow
+    /// reader on one side never stops the other side from being seen.
+    async fn next(&mut self) -> Event {
+        self.set_timer();
+        poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Poll::Ready(Some(control)) = self.control.poll_recv(cx) {
+            return Poll::Ready(Event::Control(control));
+        }
+        if let Some(event) = self.holding.as_mut().and_then(|holding| poll_holding(holding, cx)) {
+            return Poll::Ready(event);
+        }
+        if let Some(cancel) = &mut self.cancelling
+            && Pin::new(cancel).poll(cx).is_ready()
+        {
+            return Poll::Ready(Event::Cancelled);
+        }
+        let mut wrote = false;
+        if !self.upstream.output().is_empty() {
+            wrote |= self.upstream.poll_write(cx).is_ready();
+        }
+        if !self.agent.output().is_empty() {
+            wrote |= self.agent.poll_write(cx).is_ready();
+        }
+        let read_upstream = self.agent.output().len() < AGENT_HIGH;
+        if read_upstream && self.upstream.poll_read(cx).is_ready() {
+            return Poll::Ready(Event::Traffic);
+        }
+        if self.wants_agent() && self.agent.poll_read(cx).is_ready() {
+            self.last_read = Instant::now();
+            return Poll::Ready(Event::Traffic);
+        }
+        if self.timer_at.is_some() && self.timer.as_mut().poll(cx).is_ready() {
+            self.timer_at = None;
+            return Poll::Ready(Event::Timer);
+        }
+        // Room was made on one side: the other may be read again.
+        if wrote { Poll::Ready(Event::Traffic) } else { Poll::Pending }
+    }
+
+    fn wants_agent(&mut self) -> bool {
+        self.upstream.output().len() < UPSTREAM_HIGH
+            && (!self.session.is_deciding() || self.agent.input().len() < HELD_AHEAD)
+    }
+
+    /// Does everything that can be done with what is there.
+    async fn turn(&mut self) {
+        poll_fn(|cx| {
+            self.turn_with(cx);
+            Poll::Ready(())
+        })
+        .await;
+        self.watch.set_doing(self.doing());
+    }
+
+    fn doing(&self) -> Doing {
+        if matches!(self.holding, Some(Holding::Waiting { .. })) {
+            Doing::Holding
+        } else if !self.session.is_idle() {
+            Doing::Running
+        } else if self.session.status() == TransactionStatus::Idle {
+            Doing::Idle
+        } else {
+            Doing::InTransaction
+        }
+    }
+
+    fn turn_with(&mut self, cx: &mut Context<'_>) {
+        let now_ns = self.shared.now_ns();
+        loop {
+            let mut progress = false;
+            if !self.upstream.input().is_empty() {
+                let mut sink = ToAgent { pipe: &mut self.agent, cx };
+                match self.session.on_upstream(self.upstream.input(), now_ns, &mut sink) {
+                    Ok(used) => {
+                        progress |= used > 0;
+                        self.upstream.consume(used);
+                    }
+                    Err(refusal) => {
+                        warn!(session = %self.watch.id, error = %OneLine(&refusal), "upstream out of step");
+                        return self.fail(&refusal, "upstream out of step");
+                    }
+                }
+            }
+            self.flush_to_agent();
+            if self.upstream.is_closed() {
+                return self.upstream_closed();
+            }
+            if self.cancelling.is_none() {
+                if !self.agent.input().is_empty() {
+                    match self.session.on_agent(self.agent.input(), now_ns) {
+                        Ok(used) => {
+                            progress |= used > 0;
+                            self.agent.consume(used);
+                        }
+                        Err(refusal) => {
+                            self.shared.counters.malformed();
+                            info!(session = %self.watch.id, error = %OneLine(&refusal), "agent broke the protocol");
+                            return self.fail(&refusal, "protocol violation");
+                        }
+                    }
+                }
+                self.look_for_goodbye();
+                if self.session.has_partial_unit() && self.last_read.elapsed() >= PARTIAL_AFTER {
+                    self.session.decide_partial(now_ns);
+                }
+            }
+            while let Some(output) = self.session.poll() {
+                progress = true;
+                self.on_output(output);
+            }
+            self.look_at_hold();
+            self.flush_to_upstream(cx);
+            self.flush_to_agent();
+            if self.ended.is_some() || !progress {
+                break;
+            }
+        }
+        if self.draining && self.ended.is_none() && self.may_drain() {
+            self.fail(&Refusal::ShuttingDown, "drained");
+        }
+        if self.left_at.is_some_and(|left| left.elapsed() > AFTERMATH) {
+            self.ended = Some("upstream did not finish after the agent had left");
+        }
+        if self.left_at.is_some() && self.session.is_idle() && self.upstream.output().is_empty() {
+            self.ended = Some("the agent left");
+        }
+    }
+
+    fn flush_to_agent(&mut self) {
+        let bytes = self.session.to_agent();
+        if !bytes.is_empty() {
+            self.agent.output().extend_from_slice(bytes);
+            bytes.clear();
+        }
+    }
+
+    /// One write for everything that was decided in this turn.
+    fn flush_to_upstream(&mut self, cx: &mut Context<'_>) {
+        let bytes = self.session.to_upstream();
+        if !bytes.is_empty() {
+            self.upstream.write(cx, bytes);
+            if bytes.capacity() > 256 << 10 {
+                *bytes = BytesMut::new();
+            } else {
+                bytes.clear();
+            }
+        }
+    }
+
+    /// Sees an agent that hangs up while its statement is held, or before it was complete.
+    fn look_for_goodbye(&mut self) {
+        if self.left_at.is_some() {
+            return;
+        }
+        let gone = self.agent.is_closed();
+        let terminated = self.session.is_deciding() && Session::says_goodbye(self.agent.input());
+        if !gone && !terminated {
+            return;
+        }
+        if let Some(pending) = self.withdraw("the agent disconnected") {
+            let refusal = holding::withdrawn(&pending, "the agent disconnected");
+            self.refuse(&pending, refusal);
+            // What was queued behind it is dropped with it: whoever sent it is gone.
+            let rest = self.agent.input().len();
+            self.agent.consume(rest);
+            self.leave();
+        } else if gone && (self.agent.input().is_empty() || !self.session.is_deciding()) {
+            self.leave();
+        }
+    }
+
+    fn leave(&mut self) {
+        if self.left_at.is_none() {
+            self.left_at = Some(Instant::now());
+            self.session.agent_gone(self.shared.now_ns());
+        }
+    }
+
+    fn on_output(&mut self, output: Output) {
+        match output {
+            Output::Submit(submission) => self.submit(submission),
+            Output::Withdrawn(_) => {
+                // Upstream failed before it, or is gone: recorded as withdrawn, and nobody is asked.
+                if let Some(pending) = self.withdraw("an earlier statement of the same batch failed") {
+                    let refusal = holding::withdrawn(&pending, "an earlier statement of the same batch failed");
+                    self.record_refusal(&pending, &refusal);
+                }
+            }
+            Output::Outcome { intent, outcome, duration_ns } => {
+                self.log.outcome(intent, &outcome, duration_ns);
+                if let Some(at) = self.granted.iter().position(|(granted, _)| *granted == intent)
+                    && let Some((_, request)) = self.granted.remove(at)
+                {
+                    self.shared.desk.ran(request, &outcome, Duration::from_nanos(duration_ns));
+                }
+            }
+            Output::Probed(probed) => self.on_probed(probed),
+            Output::CatalogueChanged => {
+                self.state.changed();
+            }
+            Output::Claimed(name, value) => self.on_claim(&name, value.as_deref()),
+            Output::AgentLeft => self.leave(),
+        }
+        if self.session.status() == TransactionStatus::Idle && self.session.is_idle() && !self.created.is_empty() {
+            self.created.clear();
+            self.state.changed();
+        }
+    }
+
+    fn tell_outcomes(&mut self) {
+        while let Some(output) = self.session.poll() {
+            if let Output::Outcome { .. } = output {
+                self.on_output(output);
+            }
+        }
+    }
+
+    fn on_claim(&mut self, name: &str, value: Option<&str>) {
+        if name == "hold" {
+            self.defer = value == Some("defer");
+            return;
+        }
+        let mut claimed = self.watch.claimed.lock();
+        if claimed.set(name, value.unwrap_or_default()) {
+            self.log.claims(&claimed);
+        }
+    }
+
+    fn gate(&self) -> Gate<'_> {
+        Gate {
+            shared: &self.shared,
+            known: &self.known,
+            session: &self.session,
+            watch: &self.watch,
+            log: &self.log,
+            defer: self.defer,
+            created: &self.created,
+        }
+    }
+
+    fn submit(&mut self, submission: Submission) {
+        match self.state.current() {
+            Some(known) => self.known = known,
+            None => {
+                let state = Arc::clone(&self.state);
+                let reading = tokio::spawn(async move { state.known().await });
+                self.holding = Some(Holding::Catalogue { submission, reading });
+                return;
+            }
+        }
+        self.decide(submission);
+    }
+
+    fn decide(&mut self, submission: Submission) {
+        let ticket = submission.ticket;
+        match self.gate().decide(submission, Timestamp::now()) {
+            Decided::Resolved(resolution) => self.session.resolve(ticket, resolution, self.shared.now_ns()),
+            Decided::Hold(pending) => self.hold(pending),
+        }
+    }
+
+    /// Something has to be held: first upstream itself is asked what the session is like.
+    fn hold(&mut self, pending: Box<Pending>) {
+        if self.session.probe() {
+            self.holding = Some(Holding::Probing { pending });
+        } else {
+            let settings = holding::hints(&self.session);
+            self.open(pending, settings);
+        }
+    }
+
+    fn on_probed(&mut self, probed: Result<Probed, ProbeFailed>) {
+        match (self.holding.take(), probed) {
+            (Some(Holding::Probing { pending }), Ok(probed)) => self.open(pending, probed.settings),
+            (Some(Holding::Reprobing { pending, grant }), Ok(probed)) => self.use_grant(&pending, grant, probed.settings),
+            (Some(Holding::Probing { pending } | Holding::Reprobing { pending, .. }), Err(error)) => {
+                warn!(session = %self.watch.id, %error, "upstream did not tell its state");
+                let refusal = Refusal::Internal { what: "upstream did not tell the session's state" };
+                self.refuse(&pending, refusal);
+            }
+            // The hold ended while upstream was asked.
+            (other, _) => self.holding = other,
+        }
+    }
+
+    /// Opens the request, or claims what was approved before.
+    fn open(&mut self, pending: Box<Pending>, settings: holding::SealedSettings) {
+        let seal = holding::seal(&self.watch, &pending, settings);
+        if pending.terms.defer {
+            match self.shared.desk.claim(&seal) {
+                Claim::Granted(grant) => return self.forward_granted(&pending, grant),
+                Claim::Waiting(request) => return self.refuse(&pending, Refusal::Deferred { request }),
+                Claim::Denied { request, message, .. } => {
+                    return self.refuse(&pending, Refusal::DeniedByReviewer { request, message });
+                }
+                Claim::None => {}
+            }
+        }
+        let draft = holding::draft(&self.watch, &self.session, &pending, seal);
+        match self.shared.desk.open(draft) {
+            Err(refusal) => self.refuse(&pending, refusal),
+            Ok(opened) if pending.terms.defer => {
+                let request = opened.request.id;
+                self.refuse_under(&pending, Refusal::Deferred { request }, Some(request));
+            }
+            Ok(opened) => {
+                let notice = holding::opened_notice(&opened.request);
+                self.session.notice(&notice.message, notice.detail.as_deref(), Some("Cancel the statement to withdraw the request."));
+                *self.watch.held.lock() = Some(opened.request.id);
+                self.holding = Some(Holding::Waiting {
+                    pending,
+                    request: opened.request,
+                    ending: opened.ending,
+                    notice_at: Instant::now() + NOTICE_EVERY,
+                });
+            }
+        }
+    }
+
+    fn on_ending(&mut self, ending: desk::Ending) {
+        let Some(Holding::Waiting { pending, request, .. }) = self.holding.take() else { return };
+        *self.watch.held.lock() = None;
+        let id = request.id;
+        match ending {
+            desk::Ending::Granted(grant) => {
+                info!(session = %self.watch.id, request = %id, "grant received");
+                // The state is asked for again: what was approved was approved for that state.
+                if self.session.probe() {
+                    self.holding = Some(Holding::Reprobing { pending, grant });
+                } else {
+                    let settings = holding::hints(&self.session);
+                    self.use_grant(&pending, grant, settings);
+                }
+            }
+            desk::Ending::Denied { message, .. } => {
+                self.refuse(&pending, Refusal::DeniedByReviewer { request: id, message });
+            }
+            desk::Ending::Expired => self.refuse(&pending, Refusal::HoldExpired { request: id }),
+            desk::Ending::Withdrawn { reason } => {
+                self.refuse(&pending, Refusal::HoldWithdrawn { request: id, reason });
+            }
+        }
+    }
+
+    fn use_grant(&mut self, pending: &Pending, grant: Grant, settings: holding::SealedSettings) {
+        let seal = holding::seal(&self.watch, pending, settings);
+        let request = grant.request();
+        if let Err(misfit) = grant.fits(&seal, Timestamp::now()) {
+            warn!(session = %self.watch.id, %request, %misfit, "grant does not fit any more");
+            let reason = "the session is not what it was when approval was asked for";
+            self.shared.desk.withdraw(request, reason);
+            return self.refuse(pending, Refusal::HoldWithdrawn { request, reason });
+        }
+        self.forward_granted(pending, grant);
+    }
+
+    fn forward_granted(&mut self, pending: &Pending, grant: Grant) {
+        let request = grant.request();
+        let Pending { submission, classification, terms, arrived, .. } = pending;
+        let record = record(submission, classification, &terms.rules, terms.policy, Some(request), *arrived);
+        let resolution = self.gate().forward(submission, classification, &record, Clearance::Granted(grant));
+        if let Resolution::Forward { receipt, .. } = &resolution {
+            self.granted.push_back((receipt.intent(), request));
+            if submission.status != Some(TransactionStatus::Idle) || pending.opens_transaction() {
+                self.created.extend(created::names(&classification.effects));
+            }
+        } else {
+            self.shared.desk.withdraw(request, "the ledger could not record it");
+        }
+        self.session.resolve(submission.ticket, resolution, self.shared.now_ns());
+    }
+
+    fn refuse(&mut self, pending: &Pending, refusal: Refusal) {
+        let request = pending_request(&refusal);
+        self.refuse_under(pending, refusal, request);
+    }
+
+    fn refuse_under(&mut self, pending: &Pending, refusal: Refusal, request: Option<RequestId>) {
+        *self.watch.held.lock() = None;
+        let Pending { submission, classification, terms, arrived, .. } = pending;
+        let record = record(submission, classification, &terms.rules, terms.policy, request, *arrived);
+        let resolution = self.gate().refuse(&record, refusal);
+        self.session.resolve(submission.ticket, resolution, self.shared.now_ns());
+    }
+
+    fn record_refusal(&self, pending: &Pending, refusal: &Refusal) {
+        let Pending { submission, classification, terms, arrived, .. } = pending;
+        let request = pending_request(refusal);
+        let record = record(submission, classification, &terms.rules, terms.policy, request, *arrived);
+        if let Err(error) = self.log.refuse(&record, refusal) {
+            tracing::error!(session = %self.watch.id, %error, "refusal not recorded");
+        }
+    }
+
+    /// Ends whatever waits, for a reason that is nobody's verdict; returns what waited.
+    fn withdraw(&mut self, reason: &'static str) -> Option<Box<Pending>> {
+        *self.watch.held.lock() = None;
+        match self.holding.take()? {
+            Holding::Catalogue { .. } => None,
+            Holding::Probing { pending } => Some(pending),
+            Holding::Waiting { pending, request, .. } => {
+                self.shared.desk.withdraw(request.id, reason);
+                Some(Box::new(Pending { request: Some(request.id), ..*pending }))
+            }
+            Holding::Reprobing { pending, grant } => {
+                let request = grant.request();
+                self.shared.desk.withdraw(request, reason);
+                Some(Box::new(Pending { request: Some(request), ..*pending }))
+            }
+        }
+    }
+
+    fn on_catalogue(&mut self, read: Result<Arc<Known>, ConnectError>) {
+        let Some(Holding::Catalogue { submission, .. }) = self.holding.take() else { return };
+        match read {
+            Ok(known) => {
+                self.known = known;
+                self.decide(submission);
+            }
+            Err(error) => {
+                warn!(session = %self.watch.id, %error, "catalogue not read; nothing can be judged");
+                let upstream = self.watch.target.upstream.to_string();
+                let refusal = Refusal::UpstreamUnreachable { upstream };
+                self.session.resolve(submission.ticket, Resolution::Refuse(refusal), self.shared.now_ns());
+            }
+        }
+    }
+
+    fn on_control(&mut self, control: Control) {
+        match control {
+            Control::Cancel(reached) => {
+                if let Some(pending) = self.withdraw("the agent cancelled") {
+                    let refusal = match pending.request {
+                        Some(request) => Refusal::HoldCancelled { request },
+                        None => Refusal::Cancelled,
+                    };
+                    self.refuse(&pending, refusal);
+                    let _ = reached.send(());
+                } else if let (true, Some(key)) = (self.session.is_running(), self.upstream_key) {
+                    let state = Arc::clone(&self.state);
+                    self.cancelling = Some(tokio::spawn(async move {
+                        if let Err(error) = upstream::cancel(&state.upstream, key).await {
+                            debug!(upstream = %state.upstream.name, %error, "cancel did not reach upstream");
+                        }
+                        let _ = reached.send(());
+                    }));
+                }
+            }
+            Control::Kill => self.fail(&Refusal::Killed, "ended by an operator"),
+            Control::Drain => self.draining = true,
+            Control::Stop => self.fail(&Refusal::ShuttingDown, "the proxy shut down"),
+        }
+    }
+
+    fn may_drain(&self) -> bool {
+        self.session.is_idle()
+            && self.session.status() == TransactionStatus::Idle
+            && self.holding.is_none()
+            && !self.session.has_partial_unit()
+    }
+
+    /// Ends the session with an error of ours.
+    fn fail(&mut self, refusal: &Refusal, reason: &'static str) {
+        if let Some(pending) = self.withdraw(reason) {
+            let refusal = holding::withdrawn(&pending, reason);
+            self.record_refusal(&pending, &refusal);
+        }
+        self.session.end(refusal, self.shared.now_ns());
+        self.tell_outcomes();
+        self.flush_to_agent();
+        self.ended = Some(reason);
+    }
+
+    /// Upstream is gone. If it said why, the agent has its error; otherwise it gets ours.
+    fn upstream_closed(&mut self) {
+        if self.left_at.is_some() {
+            self.ended = Some("the agent left");
+            return;
+        }
+        let upstream = self.watch.target.upstream.to_string();
+        let refusal = if self.session.said_farewell() {
+            None
+        } else if self.session.is_running() {
+            Some(Refusal::UpstreamLost { upstream })
+        } else {
+            Some(Refusal::UpstreamUnreachable { upstream })
+        };
+        match refusal {
+            Some(refusal) => self.fail(&refusal, "upstream closed the connection"),
+            None => {
+                if let Some(pending) = self.withdraw("upstream closed the connection") {
+                    let refusal = holding::withdrawn(&pending, "upstream closed the connection");
+                    self.record_refusal(&pending, &refusal);
+                }
+                self.ended = Some("upstream closed the connection");
+            }
+        }
+    }
+
+    /// While a statement waits, the agent is told so from time to time.
+    fn look_at_hold(&mut self) {
+        let Some(Holding::Waiting { request, notice_at, .. }) = &mut self.holding else { return };
+        if Instant::now() >= *notice_at {
+            *notice_at = Instant::now() + NOTICE_EVERY;
+            let notice = holding::waiting_notice(request, Timestamp::now());
+            self.session.notice(&notice.message, notice.detail.as_deref(), None);
+        }
+    }
+
+    fn set_timer(&mut self) {
+        let mut at: Option<Instant> = None;
+        let mut earliest = |candidate: Instant| at = Some(at.map_or(candidate, |at| at.min(candidate)));
+        if let Some(Holding::Waiting { notice_at, .. }) = &self.holding {
+            earliest(*notice_at);
+        }
+        if self.session.has_partial_unit() {
+            earliest(self.last_read + PARTIAL_AFTER);
+        }
+        if let Some(left) = self.left_at {
+            earliest(left + AFTERMATH + Duration::from_millis(1));
+        }
+        if at != self.timer_at {
+            self.timer_at = at;
+            if let Some(at) = at {
+                self.timer.as_mut().reset(at.into());
+            }
+        }
+    }
+}
+
+fn poll_holding(holding: &mut Holding, cx: &mut Context<'_>) -> Option<Event> {
+    match holding {
+        Holding::Waiting { ending, .. } => match Pin::new(ending).poll(cx) {
+            Poll::Ready(Ok(ending)) => Some(Event::Ended(ending)),
+            Poll::Ready(Err(_)) => Some(Event::Ended(desk::Ending::Withdrawn { reason: "the desk closed" })),
+            Poll::Pending => None,
+        },
+        Holding::Catalogue { reading, .. } => match Pin::new(reading).poll(cx) {
+            Poll::Ready(Ok(read)) => Some(Event::Catalogue(read)),
+            Poll::Ready(Err(_)) => Some(Event::Catalogue(Err(ConnectError::Protocol("the reading broke off")))),
+            Poll::Pending => None,
+        },
+        Holding::Probing { .. } | Holding::Reprobing { .. } => None,
+    }
+}
+
+/// The request that a refusal speaks of.
+fn pending_request(refusal: &Refusal) -> Option<RequestId> {
+    refusal.request()
+}

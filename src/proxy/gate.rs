@@ -1,0 +1,228 @@
+//! What happens to one submitted statement: classified, decided, recorded.
+//!
+//! Everything here is quick and local; what takes time (asking upstream, asking people) is handed
+//! back to the connection.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::Shared;
+use super::catalogue::Known;
+use super::sessions::Watch;
+use crate::classify::{Classification, Context, resolve_names};
+use crate::ledger::{Clearance, SessionLog, StatementRecord};
+use crate::policy::{Decision, Subject, Terms};
+use crate::refusal::Refusal;
+use crate::session::names::Lookup;
+use crate::session::{Purpose, Resolution, Session, Submission};
+use crate::statement::{Digest, RequestId, RuleName, SessionEffect, SqlText, TransactionStatus};
+
+/// A statement that waits for something, with everything known about it.
+pub(super) struct Pending {
+    pub(super) submission: Submission,
+    pub(super) classification: Arc<Classification>,
+    pub(super) terms: Terms,
+    pub(super) arrived: Timestamp,
+    /// Texts that it refers to by name (`EXECUTE x`): name and text.
+    pub(super) refers_to: Vec<(Arc<str>, SqlText)>,
+}
+
+impl Pending {
+    /// The text as it may be shown.
+    pub(super) fn shown(&self) -> SqlText {
+        shown(&self.submission, &self.classification)
+    }
+}
+
+/// What is to be done with a submission.
+pub(super) enum Decided {
+    /// The session can be told at once.
+    Resolved(Resolution),
+    /// People have to be asked.
+    Hold(Box<Pending>),
+}
+
+/// The parties to a decision.
+pub(super) struct Gate<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) known: &'a Known,
+    pub(super) session: &'a Session,
+    pub(super) watch: &'a Watch,
+    pub(super) log: &'a SessionLog,
+    pub(super) defer: bool,
+    /// Functions, operators and types that this session's open transaction has created: nobody else
+    /// can see them yet, so no catalogue has them.
+    pub(super) created: &'a [Arc<str>],
+}
+
+impl Gate<'_> {
+    pub(super) fn decide(&self, submission: Submission, now: Timestamp) -> Decided {
+        let search_path = self.session.settings().search_path();
+        let context = Context {
+            server_version: self.known.server_version,
+            catalogue: &self.known.catalogue,
+            search_path: &search_path,
+            database: self.watch.target.database.as_str(),
+            role: self.watch.target.role.as_str(),
+            strings_standard: self.session.settings().as_assumed(),
+        };
+        let classify = |sql: &SqlText| {
+            /// Beyond this, parsing may take long enough to keep other sessions of the thread waiting.
+            const LONG: usize = 32 << 10;
+            if sql.len() > LONG {
+                tokio::task::block_in_place(|| self.shared.classifier.classify(sql, &context))
+            } else {
+                self.shared.classifier.classify(sql, &context)
+            }
+        };
+        let mut classification = classify(&submission.statement.sql);
+        let mut refers_to = Vec::new();
+        let executes = |c: &Classification| {
+            c.steps.iter().flat_map(|step| &step.effects).any(|effect| matches!(effect, SessionEffect::Execute(_)))
+        };
+        if executes(&classification) {
+            for name in executed(&classification) {
+                match self.session.lookup(name) {
+                    Lookup::Known(prepared) => refers_to.push((Arc::clone(name), prepared.sql.clone())),
+                    Lookup::Unknown => {}
+                    Lookup::Unsettled if self.session.settles() && !self.session.is_idle() => {
+                        return Decided::Resolved(Resolution::WhenIdle);
+                    }
+                    // It cannot be told what it means: treated as a name that is not known, held.
+                    Lookup::Unsettled => {}
+                }
+            }
+            let lookup = |name: &str| {
+                let (_, sql) = refers_to.iter().find(|(known, _)| &**known == name)?;
+                Some(classify(sql))
+            };
+            classification = resolve_names(&classification, &lookup);
+        }
+        if !self.created.is_empty() {
+            classification = super::created::apply(&classification, self.created);
+        }
+
+        let subject = Subject {
+            agent: &self.watch.identity.agent,
+            target: &self.watch.target,
+            classification: &classification,
+            search_path: &search_path,
+            in_transaction: submission.status != Some(TransactionStatus::Idle),
+            claimed_defer: self.defer,
+            now,
+        };
+        let decision = self.shared.policy.load().decide(&subject);
+        let resolution = match decision {
+            Decision::Invalid(invalid) => {
+                let refusal = Refusal::Syntax {
+                    message: invalid.error.message.to_string(),
+                    position: invalid.error.position,
+                };
+                let record = record(&submission, &classification, &[], invalid.policy, None, now);
+                self.refuse(&record, refusal)
+            }
+            _ if submission.purpose == Purpose::Prepare => {
+                let policy = self.shared.policy.load().digest();
+                let record = record(&submission, &classification, &[], policy, None, now);
+                self.forward(&submission, &classification, &record, Clearance::ParseOnly)
+            }
+            Decision::Allow(allowed) => {
+                let rules: Vec<RuleName> = allowed.rule().cloned().into_iter().collect();
+                let record = record(&submission, &classification, &rules, allowed.policy(), None, now);
+                self.forward(&submission, &classification, &record, Clearance::Allowed(allowed))
+            }
+            Decision::Deny(denied) => {
+                let rules = [denied.rule.clone()];
+                let record = record(&submission, &classification, &rules, denied.policy, None, now);
+                self.refuse(&record, Refusal::DeniedByPolicy { rule: denied.rule, message: denied.message })
+            }
+            Decision::Hold(terms) => {
+                if Session::is_doomed(submission.status, &classification.steps) {
+                    let record = record(&submission, &classification, &terms.rules, terms.policy, None, now);
+                    self.forward(&submission, &classification, &record, Clearance::Doomed)
+                } else if submission.status.is_none() && self.session.settles() {
+                    Resolution::WhenIdle
+                } else {
+                    let pending = Pending { submission, classification, terms, arrived: now, refers_to };
+                    return Decided::Hold(Box::new(pending));
+                }
+            }
+        };
+        Decided::Resolved(resolution)
+    }
+
+    /// Records and forwards.
+    pub(super) fn forward(
+        &self,
+        submission: &Submission,
+        classification: &Classification,
+        record: &StatementRecord<'_>,
+        clearance: Clearance,
+    ) -> Resolution {
+        match self.log.forward(record, clearance) {
+            Ok(receipt) => {
+                self.watch.count_statement();
+                Resolution::Forward {
+                    receipt,
+                    steps: Arc::clone(&classification.steps),
+                    shown: shown(submission, classification),
+                    digest_result: classification.class.is_privileged(),
+                }
+            }
+            Err(error) => {
+                tracing::error!(session = %self.watch.id, %error, "statement not recorded, so not forwarded");
+                let only_rolls_back = matches!(
+                    &*classification.steps,
+                    [step] if matches!(&*step.effects, [SessionEffect::Rollback { .. }])
+                );
+                if only_rolls_back { Resolution::RollBack } else { Resolution::Refuse(error.into()) }
+            }
+        }
+    }
+
+    /// Records and refuses.
+    pub(super) fn refuse(&self, record: &StatementRecord<'_>, refusal: Refusal) -> Resolution {
+        if let Err(error) = self.log.refuse(record, &refusal) {
+            // It is refused all the same; the ledger's own state says that something is missing.
+            tracing::error!(session = %self.watch.id, %error, "refusal not recorded");
+        }
+        Resolution::Refuse(refusal)
+    }
+}
+
+fn executed(classification: &Classification) -> impl Iterator<Item = &Arc<str>> {
+    classification.steps.iter().flat_map(|step| &step.effects).filter_map(|effect| {
+        let SessionEffect::Execute(name) = effect else { return None };
+        Some(name)
+    })
+}
+
+/// The text as it may be shown and stored: passwords replaced.
+fn shown(submission: &Submission, classification: &Classification) -> SqlText {
+    match &classification.redacted_sql {
+        Some(redacted) => SqlText::from(&**redacted),
+        None => submission.statement.sql.clone(),
+    }
+}
+
+/// The ledger's record of a submission.
+pub(super) fn record<'a>(
+    submission: &'a Submission,
+    classification: &'a Classification,
+    rules: &'a [RuleName],
+    policy: Digest,
+    request: Option<RequestId>,
+    wall: Timestamp,
+) -> StatementRecord<'a> {
+    StatementRecord {
+        statement: &submission.statement,
+        digest: submission.digest,
+        classification,
+        in_transaction: submission.status != Some(TransactionStatus::Idle),
+        request,
+        policy,
+        rules,
+        wall,
+    }
+}

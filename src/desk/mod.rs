@@ -6,6 +6,7 @@
 //! before it takes effect, that of two answers one is first, and that nobody is asked too much.
 //!
 //! - [`recorder`]: what it needs of the ledger. - [`view`]: requests as channels see them.
+//! - [`accounts`]: answers from chat accounts.
 //! - `shelf`: how requests are found. - `answer`: how verdicts are given. - `timers`: the clock's part.
 //!
 //! **Identical requests** have one card. Several sessions of one agent that ask for the same thing
@@ -17,6 +18,7 @@
 //! **What has ended** is kept for a while, bounded in number and bytes, so that late clicks are told
 //! what happened. The ledger has all of it, for ever.
 
+pub mod accounts;
 mod answer;
 pub mod clock;
 pub mod recorder;

@@ -51,7 +51,9 @@ impl Findings {
             println!("{}", serde_json::to_string_pretty(&answer)?);
             return Ok(());
         }
-        for (mark, lines) in [("ok      ", &self.good), ("warning ", &self.warnings), ("problem ", &self.problems)] {
+        for (mark, lines) in
+            [("ok      ", &self.good), ("warning ", &self.warnings), ("problem ", &self.problems)]
+        {
             for line in lines {
                 println!("{mark} {line}");
             }
@@ -61,11 +63,16 @@ impl Findings {
 }
 
 async fn look(config: &Config, findings: &mut Findings) {
-    let counts = (config.upstreams.len(), config.directory.agents().count(), config.directory.reviewers().count());
-    findings.good.push(format!("configuration: {} upstreams, {} agents, {} reviewers", counts.0, counts.1, counts.2));
+    let counts =
+        (config.upstreams.len(), config.directory.agents().count(), config.directory.reviewers().count());
+    findings
+        .good
+        .push(format!("configuration: {} upstreams, {} agents, {} reviewers", counts.0, counts.1, counts.2));
     match serve::agent_tls(config) {
         Ok(Some(_)) => findings.good.push("TLS towards agents: certificate and key fit".to_owned()),
-        Ok(None) => findings.warnings.push("no TLS towards agents: only agents on this machine can connect".to_owned()),
+        Ok(None) => findings
+            .warnings
+            .push("no TLS towards agents: only agents on this machine can connect".to_owned()),
         Err(error) => findings.problems.push(format!("TLS towards agents: {error:#}")),
     }
     match config.load_policy() {
@@ -76,7 +83,9 @@ async fn look(config: &Config, findings: &mut Findings) {
             let classifier = Classifier::new(classify::Limits::default());
             match reload::passing(&classifier, policy) {
                 Ok(_) => findings.good.push(format!("policies: {rules} rules, {cases} cases pass")),
-                Err(failed) => findings.problems.extend(failed.iter().map(|failed| format!("policies: {failed}"))),
+                Err(failed) => {
+                    findings.problems.extend(failed.iter().map(|failed| format!("policies: {failed}")))
+                }
             }
         }
     }
@@ -87,14 +96,17 @@ async fn look(config: &Config, findings: &mut Findings) {
 }
 
 fn look_at_ledger(config: &Config, findings: &mut Findings) {
-    let settings = serve::ledger_settings(config);
-    match RootKey::load(&settings.key_files()) {
-        Ok(key) => findings.good.push(format!("ledger: {} (origin {})", settings.path.display(), key.origin())),
+    let settings = config.ledger_settings();
+    match RootKey::load(&settings.keys) {
+        Ok(key) => {
+            findings.good.push(format!("ledger: {} (origin {})", settings.path.display(), key.origin()))
+        }
         Err(error) => findings.problems.push(format!("ledger: {error}; countersign key init makes one")),
     }
     if settings.heads.is_empty() {
         findings.warnings.push(
-            "ledger: no head_file; without an anchor elsewhere nobody can tell when its end is cut off".to_owned(),
+            "ledger: no head_file; without an anchor elsewhere nobody can tell when its end is cut off"
+                .to_owned(),
         );
     }
 }
@@ -119,10 +131,15 @@ async fn look_at_upstream(upstream: &Upstream, findings: &mut Findings) {
         }
     };
     match UpstreamState::known(&state).await {
-        Err(error) => findings.problems.push(format!("upstream \"{name}\" at {}:{}: {error}", upstream.host, upstream.port)),
+        Err(error) => findings
+            .problems
+            .push(format!("upstream \"{name}\" at {}:{}: {error}", upstream.host, upstream.port)),
         Ok(known) => {
             let role = &upstream.target.role;
-            findings.good.push(format!("upstream \"{name}\": PostgreSQL {}, logged in as {role}", known.server_version));
+            findings.good.push(format!(
+                "upstream \"{name}\": PostgreSQL {}, logged in as {role}",
+                known.server_version
+            ));
             if !(14..=18).contains(&known.server_version) {
                 findings.warnings.push(format!(
                     "upstream \"{name}\": PostgreSQL {} is not one of 14 to 18, which the function lists are made from",

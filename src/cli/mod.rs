@@ -4,12 +4,14 @@
 pub mod cluster;
 
 mod agent;
+mod check;
 mod classify;
 mod init;
 mod policy;
 mod reload;
 mod reviewer;
 mod serve;
+mod views;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
@@ -34,6 +36,7 @@ enum Command {
     Init(init::Arguments),
     Classify(classify::Arguments),
     Serve(serve::Arguments),
+    Check(check::Arguments),
     Policy(policy::Arguments),
     Agent(agent::Arguments),
     Reviewer(reviewer::Arguments),
@@ -47,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Classify(arguments) => classify::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Policy(arguments) => policy::run(arguments),
         Command::Agent(arguments) => agent::run(arguments),
         Command::Reviewer(arguments) => reviewer::run(arguments),

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::serve;
+use crate::classify::Classifier;
 use crate::config::Config;
 use crate::ledger::Event;
 use crate::policy::Policy;
@@ -71,7 +72,7 @@ fn look_at_configuration(config: &Config) -> Look {
 fn reload_policies(shared: &Shared, config: &Config) {
     let loaded =
         config.load_policy().map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>());
-    let policy = match loaded.and_then(|policy| passing(shared, policy)) {
+    let policy = match loaded.and_then(|policy| passing(&shared.classifier, policy)) {
         Ok(policy) => policy,
         Err(problems) => {
             for problem in &problems {
@@ -103,9 +104,9 @@ fn reload_policies(shared: &Shared, config: &Config) {
 }
 
 /// `policy`, if its own cases pass.
-pub(super) fn passing(shared: &Shared, policy: Policy) -> Result<Policy, Vec<String>> {
+pub(super) fn passing(classifier: &Classifier, policy: Policy) -> Result<Policy, Vec<String>> {
     let failed: Vec<String> = policy
-        .run_cases(&shared.classifier)
+        .run_cases(classifier)
         .into_iter()
         .flat_map(|(case, ran)| {
             ran.failures.into_iter().map(move |failure| format!("case \"{case}\": {failure}"))

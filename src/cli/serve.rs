@@ -17,9 +17,12 @@ use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
 use super::reload;
+use super::views::Seen;
 use crate::actor::UpstreamName;
+use crate::channel::slack::{SLACK_API, Slack, SlackSettings, Timing, Token};
 use crate::classify::{self, Classifier};
 use crate::config::{self, Config, UpstreamTls};
+use crate::desk::accounts::SlackAnswers;
 use crate::desk::{Clock, Desk};
 use crate::ledger::{self, Event, Ledger};
 use crate::proxy::catalogue::UpstreamState;
@@ -28,6 +31,8 @@ use crate::proxy::tls::{AgentTls, UpstreamTlsMode, upstream_config};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{self, Counters, ProxyLimits, Shared, Stop};
 use crate::session;
+use crate::web::views::Absent;
+use crate::web::{self, Views, Web};
 
 /// Runs the proxy until SIGTERM or Ctrl-C.
 #[derive(Args)]
@@ -63,7 +68,8 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// A running proxy.
 pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
-    pub(super) config: Arc<ArcSwap<Config>>,
+    pub(super) web: Option<Web>,
+    slack: Option<Arc<Slack>>,
     stop: watch::Sender<Stop>,
     agents: JoinHandle<()>,
     background: Vec<JoinHandle<()>>,
@@ -84,10 +90,11 @@ impl Running {
                 replayed = recovery.replayed,
                 lost = recovery.lost,
                 unknown = recovery.unknown,
-                withdrawn = recovery.withdrawn.len(),
+                closed = recovery.closed.len(),
                 "the last run did not end in good order; the ledger was brought up to date"
             );
         }
+        let left_over = recovery.closed.clone();
         let directory = Arc::new(ArcSwap::from(Arc::clone(&config.directory)));
         let desk =
             Desk::new(config.limits.desk, Arc::new(ledger.clone()), Arc::clone(&directory), Clock::real());
@@ -124,15 +131,42 @@ impl Running {
             started: Instant::now(),
             per_agent: parking_lot::Mutex::default(),
         });
+        desk.close_left_over(&left_over);
+        let slack = slack(&config, &desk)?;
+        let web = web(&config, &shared, slack.clone());
+        let console = match &config.console {
+            Some(console) => Some(
+                TcpListener::bind(console.listen)
+                    .await
+                    .with_context(|| format!("the console cannot listen on {}", console.listen))?,
+            ),
+            None => None,
+        };
         let (stop, stopped) = watch::channel(Stop::Run);
         info!(listen = %listener.local_addr()?, upstreams = config.upstreams.len(), "countersign is ready");
         let agents = tokio::spawn(proxy::serve(Arc::clone(&shared), listener, stopped));
         let config = Arc::new(ArcSwap::from_pointee(config));
-        let background = vec![
-            tokio::spawn(async move { desk.run_timers().await }),
+        let timers = desk.clone();
+        let mut background = vec![
+            tokio::spawn(async move { timers.run_timers().await }),
             tokio::spawn(reload::watch(Arc::clone(&shared), Arc::clone(&config))),
         ];
-        Ok(Self { shared, config, stop, agents, background })
+        if let Some(slack) = slack.clone() {
+            background.push(tokio::spawn(async move { desk.carry(slack).await }));
+        }
+        if let (Some(web), Some(listener)) = (web.clone(), console) {
+            let mut stopped = stop.subscribe();
+            let until_stopped = async move {
+                // The console stays until sessions have ended: what waits may still be answered.
+                while *stopped.borrow_and_update() != Stop::Now && stopped.changed().await.is_ok() {}
+            };
+            background.push(tokio::spawn(async move {
+                if let Err(error) = web.serve(listener, None, until_stopped).await {
+                    error!(%error, "the console has stopped");
+                }
+            }));
+        }
+        Ok(Self { shared, web, slack, stop, agents, background })
     }
 
     /// Runs until SIGTERM or Ctrl-C, then drains; the second signal ends it at once.
@@ -159,7 +193,7 @@ impl Running {
 
     /// Ends in good order: no new sessions; those that run have until `impatience` ends.
     pub(super) async fn stop_after(self, impatience: impl Future<Output = ()>) {
-        let Self { shared, stop, mut agents, background, .. } = self;
+        let Self { shared, slack, stop, mut agents, background, .. } = self;
         let _ = stop.send(Stop::Drain);
         tokio::select! {
             _ = &mut agents => {}
@@ -167,6 +201,10 @@ impl Running {
                 let _ = stop.send(Stop::Now);
                 let _ = tokio::time::timeout(Duration::from_secs(5), agents).await;
             }
+        }
+        let _ = stop.send(Stop::Now);
+        if let Some(slack) = slack {
+            slack.drain(Duration::from_secs(5)).await;
         }
         for task in background {
             task.abort();
@@ -176,6 +214,35 @@ impl Running {
         let _ = tokio::task::spawn_blocking(move || ledger.close()).await;
         info!("countersign has stopped");
     }
+}
+
+/// The Slack channel, where it is configured. That Slack cannot be reached is no reason not to start.
+fn slack(config: &Config, desk: &Desk) -> anyhow::Result<Option<Arc<Slack>>> {
+    let Some(slack) = &config.slack else { return Ok(None) };
+    let settings = SlackSettings {
+        api_url: match &slack.api_url {
+            Some(url) => url.clone(),
+            None => SLACK_API.parse()?,
+        },
+        app_token: Token::new(slack.app_token.expose()),
+        bot_token: Token::new(slack.bot_token.expose()),
+        channel: slack.channel.clone(),
+        console_url: config.console.as_ref().map(|console| console.url.clone()),
+        cards_file: Some(config.ledger.path.with_extension("slack-cards")),
+        timing: Timing::default(),
+    };
+    let answers = Arc::new(SlackAnswers::new(desk.clone()));
+    Ok(Some(Slack::start(settings, answers).context("Slack")?))
+}
+
+/// The console and the API, where they are configured.
+fn web(config: &Config, shared: &Arc<Shared>, slack: Option<Arc<Slack>>) -> Option<Web> {
+    let console = config.console.as_ref()?;
+    let seen = Arc::new(Seen { shared: Arc::clone(shared), slack });
+    let views =
+        Views { ledger: Arc::new(Absent), sessions: seen.clone(), policy: seen.clone(), health: seen };
+    let settings = web::Settings::new(console.url.clone());
+    Some(Web::new(settings, shared.desk.clone(), Arc::clone(&shared.directory), views))
 }
 
 fn limits(limits: &config::Limits) -> ProxyLimits {

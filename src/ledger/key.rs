@@ -182,6 +182,12 @@ impl KeyFiles {
         Self { private: with_suffix(ledger, "key"), public: with_suffix(ledger, "pub") }
     }
 
+    /// A private key's file, with the public half beside it: `ledger.key` and `ledger.pub`.
+    #[must_use]
+    pub fn of_private(private: &Path) -> Self {
+        Self { private: private.to_owned(), public: private.with_extension("pub") }
+    }
+
     /// The files in a directory of keys: `ledger.key` and `ledger.pub`.
     #[must_use]
     pub fn in_directory(directory: &Path) -> Self {

@@ -106,7 +106,8 @@ pub(super) async fn history(
 ) -> Answer {
     let state = wanted.state.filter(|state| ENDED.contains(&state.as_str()));
     let agent = wanted.agent.filter(|agent| !agent.is_empty());
-    let filter = Filter { state: state.clone(), agent: agent.as_deref().map(AgentName::from), ..Filter::default() };
+    let filter =
+        Filter { state: state.clone(), agent: agent.as_deref().map(AgentName::from), ..Filter::default() };
     let desk = web.0.desk.clone();
     let found = off_thread(move || {
         let views = desk.requests(&filter).into_iter();
@@ -213,8 +214,13 @@ fn beginning(request: &Request) -> (String, Option<String>) {
     }
     let is_all = looked_at.len() == bytes.len() && kept.len() == shown.as_str().trim_start().len();
     let lines = String::from_utf8_lossy(bytes).lines().count();
-    let left_out =
-        (!is_all).then(|| format!("the beginning of {} bytes in {}", super::words::number(bytes.len() as u64), count(lines, "line", "lines")));
+    let left_out = (!is_all).then(|| {
+        format!(
+            "the beginning of {} bytes in {}",
+            super::words::number(bytes.len() as u64),
+            count(lines, "line", "lines")
+        )
+    });
     (kept, left_out)
 }
 

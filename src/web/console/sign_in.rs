@@ -6,8 +6,8 @@
 
 use askama::Template;
 use axum::Form;
-use axum::extract::{Query, Request, State};
 use axum::extract::FromRequest as _;
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
@@ -109,9 +109,10 @@ fn explained(why: NotRecognised) -> Refused {
         NotRecognised::Unknown => {
             ("That is no link or token of this console.", "Check that all of it was copied.")
         }
-        NotRecognised::Expired => {
-            ("That link has expired.", "Links work for ten minutes, and not across a restart. Ask for a new one.")
-        }
+        NotRecognised::Expired => (
+            "That link has expired.",
+            "Links work for ten minutes, and not across a restart. Ask for a new one.",
+        ),
         NotRecognised::Used => (
             "That link was used before. A link works once.",
             "If it was not you who used it, tell the operator now. Otherwise ask for a new one.",
@@ -120,9 +121,7 @@ fn explained(why: NotRecognised) -> Refused {
             "That is an agent's credential. An agent cannot sign in, and can never approve.",
             "Use your own personal token, or a link.",
         ),
-        NotRecognised::NotEnrolled => {
-            ("You are not enrolled as a reviewer any more.", "Ask the operator.")
-        }
+        NotRecognised::NotEnrolled => ("You are not enrolled as a reviewer any more.", "Ask the operator."),
     };
     Refused { what, advice }
 }
@@ -130,7 +129,11 @@ fn explained(why: NotRecognised) -> Refused {
 #[derive(Deserialize)]
 pub(super) struct Nothing {}
 
-pub(super) async fn sign_out(State(web): State<Web>, headers: HeaderMap, posted: Posted<Nothing>) -> Response {
+pub(super) async fn sign_out(
+    State(web): State<Web>,
+    headers: HeaderMap,
+    posted: Posted<Nothing>,
+) -> Response {
     if let Some(secret) = web.session_secret(&headers) {
         web.0.sessions.close(&secret);
     }

@@ -4,6 +4,8 @@
 pub mod cluster;
 
 mod classify;
+mod key;
+mod ledger;
 mod reload;
 mod serve;
 
@@ -23,6 +25,10 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Classify(classify::Arguments),
+    /// Check, read and export a ledger
+    Ledger(ledger::Arguments),
+    /// Make, hand over and show a ledger's root key
+    Key(key::Arguments),
     Serve(serve::Arguments),
 }
 
@@ -32,6 +38,8 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result: anyhow::Result<ExitCode> = match arguments.command {
         Command::Classify(arguments) => classify::run(arguments),
+        Command::Ledger(arguments) => ledger::run(arguments),
+        Command::Key(arguments) => key::run(&arguments),
         Command::Serve(arguments) => serve::run(arguments),
     };
     result.unwrap_or_else(|error| {

@@ -182,6 +182,7 @@ impl Running {
 pub(super) fn ledger_settings(config: &Config) -> ledger::Settings {
     let mut settings = ledger::Settings::new(&config.ledger.path);
     settings.key = Some(config.ledger.keys.join("ledger.key"));
+    settings.spool = Some(config.ledger.spool.clone());
     settings.signing = match config.ledger.signing {
         config::Signing::EveryEntry => ledger::Signing::EveryEntry,
         config::Signing::Checkpoint => ledger::Signing::Checkpoint,

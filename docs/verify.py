@@ -760,9 +760,9 @@ def main():
     arguments.add_argument("--key", help="the root's public key; LEDGER.pub when not given")
     arguments.add_argument("--anchor", action="append", default=[], help="a checkpoint that was kept elsewhere")
     given = arguments.parse_args()
-    key = given.key or given.ledger + ".pub"
-    if not given.key and not os.path.exists(key):
-        key = os.path.join(os.path.dirname(given.ledger), "keys", "ledger.pub")
+    beside = os.path.dirname(given.ledger) or "."
+    places = [given.ledger + ".pub", beside + "/keys/ledger.pub", beside + "/../keys/ledger.pub"]
+    key = given.key or next(filter(os.path.exists, places), places[0])
     try:
         size, anchored = verify(given.ledger, key, given.anchor)
     except Bad as bad:

@@ -97,7 +97,7 @@ async fn look(config: &Config, findings: &mut Findings) {
 
 fn look_at_ledger(config: &Config, findings: &mut Findings) {
     let settings = config.ledger_settings();
-    match RootKey::load(&settings.keys) {
+    match RootKey::load(&settings.key_files()) {
         Ok(key) => {
             findings.good.push(format!("ledger: {} (origin {})", settings.path.display(), key.origin()))
         }

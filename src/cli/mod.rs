@@ -7,6 +7,8 @@ mod agent;
 mod check;
 mod classify;
 mod init;
+mod key;
+mod ledger;
 mod policy;
 mod reload;
 mod reviewer;
@@ -35,6 +37,10 @@ struct Arguments {
 enum Command {
     Init(init::Arguments),
     Classify(classify::Arguments),
+    /// Check, read and export a ledger
+    Ledger(ledger::Arguments),
+    /// Make, hand over and show a ledger's root key
+    Key(key::Arguments),
     Serve(serve::Arguments),
     Check(check::Arguments),
     Policy(policy::Arguments),
@@ -49,6 +55,8 @@ pub fn main() -> ExitCode {
     let result: anyhow::Result<ExitCode> = match arguments.command {
         Command::Init(arguments) => init::run(&arguments),
         Command::Classify(arguments) => classify::run(arguments),
+        Command::Ledger(arguments) => ledger::run(arguments),
+        Command::Key(arguments) => key::run(&arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Policy(arguments) => policy::run(arguments),

@@ -90,11 +90,11 @@ impl Running {
                 replayed = recovery.replayed,
                 lost = recovery.lost,
                 unknown = recovery.unknown,
-                closed = recovery.closed.len(),
+                withdrawn = recovery.withdrawn.len(),
                 "the last run did not end in good order; the ledger was brought up to date"
             );
         }
-        let left_over = recovery.closed.clone();
+        let left_over = recovery.withdrawn.clone();
         let directory = Arc::new(ArcSwap::from(Arc::clone(&config.directory)));
         let desk =
             Desk::new(config.limits.desk, Arc::new(ledger.clone()), Arc::clone(&directory), Clock::real());

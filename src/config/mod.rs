@@ -228,7 +228,7 @@ impl Config {
     #[must_use]
     pub fn ledger_settings(&self) -> ledger::Settings {
         ledger::Settings {
-            keys: ledger::key::KeyFiles::of_private(&self.ledger.key),
+            key: Some(self.ledger.key.clone()),
             signing: self.ledger.signing,
             heads: self.ledger.head_files.clone(),
             ..ledger::Settings::new(&self.ledger.path)

@@ -19,6 +19,7 @@ use super::Shared;
 use super::cbor::Value;
 use super::entry::{Entry, Key, Kind, Shape};
 use super::key::with_suffix;
+use super::settings::is_live;
 use super::store::{StoreError, open_for_reading};
 use super::verify::{Code, Problem};
 
@@ -218,10 +219,8 @@ fn schema() -> String {
 }
 
 fn type_of(key: Key) -> &'static str {
-    match key.shape() {
-        Shape::Uint | Shape::Bool if key != Key::Kind => "INTEGER",
-        _ => "TEXT",
-    }
+    let is_number = matches!(key.shape(), Shape::Uint | Shape::Bool) && key != Key::Kind;
+    if is_number { "INTEGER" } else { "TEXT" }
 }
 
 /// A field as the index has it.
@@ -242,7 +241,7 @@ fn cell(entry: &Entry<'_>, key: Key, text: &mut dyn FnMut(Key) -> Option<Vec<u8>
 
 /// A field's value as people read it.
 #[must_use]
-pub(crate) fn display(key: Key, shape: Shape, value: &Value<'_>) -> String {
+pub fn display(key: Key, shape: Shape, value: &Value<'_>) -> String {
     match (shape, value) {
         (Shape::Time, Value::Uint(time)) => display_time(*time),
         (Shape::Uuid, Value::Bytes(bytes)) => {
@@ -286,7 +285,7 @@ fn display_element(key: Key, value: &Value<'_>) -> String {
 
 /// `YYYY-MM-DD HH:MM:SS.mmm`, UTC.
 #[must_use]
-pub(crate) fn display_time(nanoseconds: u64) -> String {
+pub fn display_time(nanoseconds: u64) -> String {
     let (seconds, rest) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000 / 1_000_000);
     let time = jiff::Timestamp::from_second(i64::try_from(seconds).unwrap_or(i64::MAX));
     match time {
@@ -360,9 +359,12 @@ impl Index {
         for suffix in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(super::store::with_suffix_raw(&path, suffix));
         }
-        let index = open_index(&path)?;
+        Self::begin(ledger, open_index(&path)?, &origin)
+    }
+
+    fn begin(ledger: Connection, index: Connection, origin: &str) -> Result<Self, IndexError> {
         index.execute_batch(&format!("BEGIN;\n{}\nCOMMIT", schema()))?;
-        index.execute("INSERT INTO meta VALUES (?1, 0)", [&origin])?;
+        index.execute("INSERT INTO meta VALUES (?1, 0)", [origin])?;
         Ok(Self { ledger, index, size: 0 })
     }
 
@@ -413,6 +415,29 @@ impl Index {
     }
 }
 
+/// An index that is up to date, or nearly: the one beside the ledger, kept by the running proxy or
+/// brought up to date here; one in memory where neither is possible.
+pub(super) fn for_searching(ledger: &Path) -> Result<Connection, IndexError> {
+    let beside = path_of(ledger);
+    if is_live(ledger) {
+        if beside.exists() {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(&beside, flags)?;
+            connection.busy_timeout(Duration::from_secs(5))?;
+            return Ok(connection);
+        }
+    } else if let Ok(mut index) = Index::open(ledger)
+        && index.catch_up().is_ok()
+    {
+        return Ok(index.index);
+    }
+    let source = open_for_reading(ledger)?;
+    let origin = origin_of(&source)?;
+    let mut index = Index::begin(source, Connection::open_in_memory()?, &origin)?;
+    index.catch_up()?;
+    Ok(index.index)
+}
+
 /// Takes the texts that an entry redacts out of the index as well.
 fn forget(index: &Connection, entry: &Entry<'_>) -> Result<(), rusqlite::Error> {
     for (seq, key) in redacted(entry) {
@@ -432,7 +457,11 @@ fn redacted<'e>(entry: &'e Entry<'_>) -> impl Iterator<Item = (u64, Key)> + 'e {
     })
 }
 
-fn open_index(path: &Path) -> Result<Connection, rusqlite::Error> {
+fn open_index(path: &Path) -> Result<Connection, IndexError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    // It holds the same texts as the ledger, and is for nobody else's eyes either.
+    let options = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    options.map_err(StoreError::from)?;
     let connection = Connection::open(path)?;
     connection.busy_timeout(Duration::from_secs(2))?;
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;

@@ -182,16 +182,10 @@ impl KeyFiles {
         Self { private: with_suffix(ledger, "key"), public: with_suffix(ledger, "pub") }
     }
 
-    /// A private key's file, with the public half beside it: `ledger.key` and `ledger.pub`.
+    /// The files that belong to one private key: `x.key` has `x.pub` beside it.
     #[must_use]
     pub fn of_private(private: &Path) -> Self {
         Self { private: private.to_owned(), public: private.with_extension("pub") }
-    }
-
-    /// The files in a directory of keys: `ledger.key` and `ledger.pub`.
-    #[must_use]
-    pub fn in_directory(directory: &Path) -> Self {
-        Self { private: directory.join("ledger.key"), public: directory.join("ledger.pub") }
     }
 }
 

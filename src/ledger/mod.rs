@@ -29,10 +29,13 @@ pub mod checkpoint;
 mod clock;
 mod compose;
 pub mod entry;
+pub mod export;
 mod health;
+pub mod inbox;
 pub mod index;
 pub mod key;
 pub mod payload;
+pub mod read;
 mod record;
 mod settings;
 mod shared;
@@ -69,7 +72,7 @@ use self::payload::Payload;
 pub use self::record::{
     Clearance, Event, HoldEnd, ReviewRecord, ReviewerSignature, SessionInfo, StatementRecord,
 };
-pub use self::settings::Settings;
+pub use self::settings::{Settings, is_live};
 use self::spool::record as spooled;
 use self::spool::{Context, Layout, Spool};
 use self::store::Store;
@@ -197,8 +200,8 @@ pub struct Recovery {
     pub damaged: bool,
     /// Intents closed as unknown.
     pub unknown: u64,
-    /// Requests closed as withdrawn, or as executed where their statement had been forwarded.
-    pub closed: Vec<RequestId>,
+    /// Requests closed: as withdrawn, or as executed where their statement had been forwarded.
+    pub withdrawn: Vec<RequestId>,
 }
 
 /// How the ledger is doing.
@@ -298,7 +301,7 @@ impl Ledger {
     /// When it cannot be written, its key is missing, it is damaged, or an anchor has seen more.
     pub fn open(settings: &Settings) -> Result<Self, OpenError> {
         let lock = settings.lock()?;
-        let root = RootKey::load(&settings.keys)?;
+        let root = RootKey::load(&settings.key_files())?;
         let store = if settings.path.exists() {
             Store::open(&settings.path)?
         } else {
@@ -319,9 +322,10 @@ impl Ledger {
             None => (assemble::Standing::default(), 0),
         };
 
+        inbox::make_directory(&settings.path)?;
         let boot = random()?;
         let layout = Layout {
-            directory: settings.spool.clone(),
+            directory: settings.spool_directory(),
             segment_bytes: settings.segment_bytes,
             backlog_bytes: settings.backlog_bytes,
         };
@@ -344,7 +348,7 @@ impl Ledger {
         let mut writer = Writer::new(shared.clone(), store, assembler, ingested, heads);
         writer.begin_run(&root, is_new.then_some(SOFTWARE), hand_over.as_ref())?;
         if hand_over.is_some() {
-            writer::forget_hand_over(&settings.keys, &settings.path);
+            writer::forget_hand_over(&settings.key_files(), &settings.path);
         }
         let recovery = if is_new { Recovery::default() } else { writer.recover(SOFTWARE)? };
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());

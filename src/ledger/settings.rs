@@ -18,10 +18,10 @@ pub struct Settings {
     /// The SQLite file. Beside it lie `.lock`, `.index.db`, and unless said otherwise below, `.key`,
     /// `.pub` and `.spool`.
     pub path: PathBuf,
-    /// The root key's two halves.
-    pub keys: KeyFiles,
-    /// The directory of the spool; on the fastest disk there is.
-    pub spool: PathBuf,
+    /// The root's private key, when it is not beside the ledger; its public half lies beside it.
+    pub key: Option<PathBuf>,
+    /// The directory of the spool, when it is not beside the ledger: best on the fastest disk there is.
+    pub spool: Option<PathBuf>,
     /// Which entries are signed one by one.
     pub signing: Signing,
     /// Head files, best on another disk or a share (see [`super::anchor`]).
@@ -43,11 +43,10 @@ impl Settings {
     /// The ledger at `path`, with its key beside it.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        let path = path.into();
         Self {
-            keys: KeyFiles::beside(&path),
-            spool: with_suffix(&path, "spool"),
-            path,
+            path: path.into(),
+            key: None,
+            spool: None,
             signing: Signing::default(),
             heads: Vec::new(),
             epoch: Duration::from_secs(3600),
@@ -57,6 +56,19 @@ impl Settings {
             index: true,
             clock: Clock::default(),
         }
+    }
+
+    /// Where the root key's two halves are.
+    #[must_use]
+    pub fn key_files(&self) -> KeyFiles {
+        match &self.key {
+            Some(private) => KeyFiles::of_private(private),
+            None => KeyFiles::beside(&self.path),
+        }
+    }
+
+    pub(super) fn spool_directory(&self) -> PathBuf {
+        self.spool.clone().unwrap_or_else(|| with_suffix(&self.path, "spool"))
     }
 
     /// The one who holds this lock is the one who writes.
@@ -71,6 +83,13 @@ impl Settings {
             .map_err(|_| OpenError::InUse(self.path.clone()))?;
         Ok(file)
     }
+}
+
+/// Whether a proxy is writing this ledger now.
+#[must_use]
+pub fn is_live(ledger: &Path) -> bool {
+    File::open(lock_file(ledger))
+        .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
 }
 
 /// The lock that the running proxy holds.

@@ -244,9 +244,11 @@ impl Shared {
     pub(super) fn wait_for_end(&self, limit: Duration) {
         let mut progress = self.progress.lock();
         let until = std::time::Instant::now() + limit;
-        while !self.written_out.load(Ordering::Acquire)
-            && !self.moved.wait_until(&mut progress, until).timed_out()
-        {}
+        while !self.written_out.load(Ordering::Acquire) {
+            if self.moved.wait_until(&mut progress, until).timed_out() {
+                return;
+            }
+        }
     }
 
     /// Waits until everything spooled so far is in the file.

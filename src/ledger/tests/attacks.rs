@@ -92,8 +92,11 @@ impl Drop for Wrong {
     }
 }
 
+/// Its name, the exit code it must get, and what it does.
+type Attack = (&'static str, i32, fn(&Target));
+
 /// Attacks that anybody with write access to the file can try.
-fn on_the_file() -> Vec<(&'static str, i32, fn(&Target))> {
+fn on_the_file() -> Vec<Attack> {
     vec![
         ("nothing", 0, |_| {}),
         ("a byte of an entry is changed", 13, |target| {
@@ -256,19 +259,7 @@ fn on_the_file() -> Vec<(&'static str, i32, fn(&Target))> {
         }),
         ("an anchor whose signature was made up", 14, |target| {
             let text = std::fs::read_to_string(&target.anchor).unwrap();
-            let forged = text.replace("\n\n", "\n\n").replacen("ledger A", "ledger A", 1);
-            let (head, lines) = forged.split_once("\n\n").unwrap();
-            let lines = lines
-                .chars()
-                .rev()
-                .collect::<String>()
-                .replacen("AA", "BB", 1)
-                .chars()
-                .rev()
-                .collect::<String>();
-            let lines =
-                if lines == forged.split_once("\n\n").unwrap().1 { flip_base64(&lines) } else { lines };
-            std::fs::write(&target.anchor, format!("{head}\n\n{lines}")).unwrap();
+            std::fs::write(&target.anchor, flip_base64(&text)).unwrap();
         }),
         ("an anchor of another ledger", 14, |target| {
             let text = std::fs::read_to_string(&target.anchor).unwrap();
@@ -287,15 +278,14 @@ fn on_the_file() -> Vec<(&'static str, i32, fn(&Target))> {
             let other = RootKey::generate("example.org/other").unwrap().public();
             std::fs::write(KeyFiles::beside(&target.path).public, other.to_text()).unwrap();
         }),
-        ("no key", 2, |_| {}),
     ]
 }
 
-/// Changes one letter of a base64 signature, a few places before its end.
-fn flip_base64(lines: &str) -> String {
-    let place = lines.len() - 12;
-    let flipped = if lines.as_bytes()[place] == b'Q' { "R" } else { "Q" };
-    format!("{}{flipped}{}", &lines[..place], &lines[place + 1..])
+/// Changes one letter of the last signature, a few places before its end.
+fn flip_base64(note: &str) -> String {
+    let place = note.len() - 12;
+    let flipped = if note.as_bytes()[place] == b'Q' { "R" } else { "Q" };
+    format!("{}{flipped}{}", &note[..place], &note[place + 1..])
 }
 
 /// The three lines of the anchor, as copied out of a chat message.
@@ -311,9 +301,6 @@ fn attacks_on_the_file_are_found() {
     let scene = Scene::new();
     let mut wrong = Wrong::default();
     for (name, code, attack) in on_the_file() {
-        if name == "no key" {
-            continue;
-        }
         let target = scene.copy();
         attack(&target);
         wrong.expect(name, &target, true, code);
@@ -689,7 +676,7 @@ fn keys_cannot_be_played_with() {
     forge("epochs begin at two", 19, &|forger| forger.epoch_number = |number| number + 1);
     forge("an older epoch's key goes on signing", 13, &|forger| forger.stale_epoch = true);
     forge("a number is spelled in a longer way", 13, &|forger| {
-        forger.spell = Some(|_, kind, mut body| {
+        forger.spell = Some(|kind, mut body| {
             if kind == Kind::Export {
                 // Key 6, the epoch, as 0x18 0x02 instead of 0x02.
                 let place = body.windows(2).position(|two| two == [6, 1]).unwrap();
@@ -699,7 +686,7 @@ fn keys_cannot_be_played_with() {
         });
     });
     forge("fields are in another order", 13, &|forger| {
-        forger.spell = Some(|_, kind, mut body| {
+        forger.spell = Some(|kind, mut body| {
             if kind == Kind::Export {
                 // The first two fields change places.
                 let start = body.windows(4).position(|four| four[..3] == [0, 1, 1]).unwrap();
@@ -710,7 +697,7 @@ fn keys_cannot_be_played_with() {
         });
     });
     forge("a field stands twice", 13, &|forger| {
-        forger.spell = Some(|_, kind, mut body| {
+        forger.spell = Some(|kind, mut body| {
             if kind == Kind::Export {
                 body[0] += 1;
                 body.splice(1..1, [0, 1]);
@@ -782,7 +769,7 @@ fn an_older_copy_shows_only_with_an_anchor() {
 #[test]
 fn the_key_must_be_there() {
     let scene = Scene::new();
-    let mut wrong = Wrong::default();
+
     let target = scene.copy();
     std::fs::remove_file(KeyFiles::beside(&target.path).public).unwrap();
 

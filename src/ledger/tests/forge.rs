@@ -123,7 +123,7 @@ pub(crate) struct Forger<'a> {
     /// Leaves record numbers as they are, gaps and all.
     pub(crate) keep_records: bool,
     /// Writes the body of an entry in its own way.
-    pub(crate) spell: Option<fn(seq: u64, kind: Kind, body: Vec<u8>) -> Vec<u8>>,
+    pub(crate) spell: Option<fn(kind: Kind, body: Vec<u8>) -> Vec<u8>>,
     /// The number of an epoch, in place of the right one.
     pub(crate) epoch_number: fn(u64) -> u64,
     /// Keeps signing with the first epoch's key.
@@ -235,7 +235,7 @@ pub(crate) fn put_together(path: &Path, mut pieces: Vec<Piece>, forger: &Forger<
             body.extend(value);
         }
         if let Some(spell) = forger.spell {
-            body = spell(seq, kind, body);
+            body = spell(kind, body);
         }
         let leaf = leaf_hash(&body);
         let by_root = matches!(kind, Kind::LedgerCreated | Kind::KeyRoot);

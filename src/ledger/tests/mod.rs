@@ -2,6 +2,7 @@
 
 mod attacks;
 mod basics;
+mod fixture;
 mod forge;
 mod rich;
 pub(crate) mod sample;

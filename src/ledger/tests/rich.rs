@@ -8,6 +8,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use sha2::{Digest as _, Sha512};
 
 use super::sample::*;
+use crate::actor::Claims;
 use crate::approval::Verdict;
 use crate::classify::StatementClass;
 use crate::ledger::entry::Key;
@@ -18,18 +19,12 @@ use crate::statement::{Digest, Ending, Outcome};
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Where entries of interest ended up.
-#[derive(Debug, Default)]
-pub(crate) struct Rich {
-    pub(crate) redacted: u64,
-}
-
 /// Fills `place` with both runs and closes the ledger.
-pub(crate) fn fill(place: &Place) -> Rich {
+pub(crate) fn fill(place: &Place) {
     let ledger = place.open();
     let log = first_session(place, &ledger);
     held(place, &ledger, &log);
-    let redacted = redact(place, &ledger);
+    redact(place, &ledger);
     let info = session(3, "etl-bot");
     let other = ledger.session_opened(&info).unwrap();
     let _never_answered = read(&other, "select pg_sleep(60)");
@@ -47,12 +42,16 @@ pub(crate) fn fill(place: &Place) -> Rich {
         place.clock.pass(SECOND / 100);
         read_through(&log, &format!("select * from orders where id = {number}"));
     }
-    deferred(&ledger);
+    log.claims(&Claims { run: Some("r-82".into()), purpose: Some("month end".into()), ..Claims::default() });
+    read_through(&log, "select 'under another claim'");
+    let now = place.settings.clock.now().wall;
+    place.clock.set_wall(now + 3600 * SECOND);
+    read_through(&log, "select 'an hour later, says the wall clock'");
+    deferred(place, &ledger);
     escalated(place, &ledger, &log);
     log.closed("the agent left");
     settle(&ledger);
     ledger.close();
-    Rich { redacted }
 }
 
 fn first_session(place: &Place, ledger: &Ledger) -> SessionLog {
@@ -144,8 +143,8 @@ fn held(place: &Place, ledger: &Ledger, log: &SessionLog) {
     ledger.append(end(HoldEnd::Executed)).unwrap();
 }
 
-/// Redacts the parameters of the update, and says which entry that was.
-fn redact(place: &Place, ledger: &Ledger) -> u64 {
+/// Redacts the parameters of the update, and exports the rest.
+fn redact(place: &Place, ledger: &Ledger) {
     settle(ledger);
     let connection = crate::ledger::store::open_for_reading(&place.path()).unwrap();
     let seq: u64 = connection
@@ -158,16 +157,15 @@ fn redact(place: &Place, ledger: &Ledger) -> u64 {
     let reason = "request of the data subject".to_owned();
     ledger.append(Event::Redaction { by: by.clone(), reason, fields }).unwrap();
     ledger.append(Event::Export { by, what: "jsonl".to_owned(), from: Some(0), to: Some(seq) }).unwrap();
-    seq
 }
 
 /// Approved later than asked, and claimed by another session of the agent.
-fn deferred(ledger: &Ledger) {
+fn deferred(place: &Place, ledger: &Ledger) {
     let bob = person("bob@example.com", &["dba"]);
     let first = session(12, "etl-bot");
     let log = ledger.session_opened(&first).unwrap();
     let mut asked = Asked::new(query("create index on orders (id)"), StatementClass::Ddl);
-    let mut waiting = (*request(4, &first, &asked, terms(&[("dba", 1)]))).clone();
+    let mut waiting = (*at_now(place, request(4, &first, &asked, terms(&[("dba", 1)])))).clone();
     waiting.draft.seal.session = None;
     waiting.draft.terms.defer = true;
     let waiting = Arc::new(waiting);

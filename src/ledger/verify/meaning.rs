@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::people::{Person, Seat, can_be_seated, folded};
 use super::{Code, Counts, Problem, sshsig};
 use crate::classify::StatementClass;
+use crate::ledger::assemble::is_routine;
 use crate::ledger::clock::JUMP;
 use crate::ledger::entry::{Entry, Key, Kind};
 use crate::statement::Digest;
@@ -98,14 +99,15 @@ fn ensure(holds: bool, otherwise: &'static str) -> Checked {
 impl Meaning {
     /// Whether this entry must be signed by itself where only some are.
     pub(super) fn must_sign(&self, entry: &Entry<'_>) -> bool {
-        match entry.kind() {
-            Kind::Statement => is_privileged(entry) || entry.has(Key::Request),
-            Kind::Outcome => {
-                let intent = entry.uint(Key::Ref).and_then(|seq| self.intents.get(&seq));
-                intent.is_none_or(|intent| intent.must_sign)
-            }
-            kind => !crate::ledger::assemble::is_routine(kind),
+        let kind = entry.kind();
+        if kind == Kind::Statement {
+            return is_privileged(entry) || entry.has(Key::Request);
         }
+        if kind == Kind::Outcome {
+            let intent = entry.uint(Key::Ref).and_then(|seq| self.intents.get(&seq));
+            return intent.is_none_or(|intent| intent.must_sign);
+        }
+        !is_routine(kind)
     }
 
     /// A checkpoint that was found good.

@@ -212,12 +212,14 @@ impl Progress {
     }
 }
 
-/// Where the public key of a ledger lies when nobody says: `ledger.db.pub`, or `keys/ledger.pub`.
+/// Where the public key of a ledger lies when nobody says: beside it, or where `countersign init` puts
+/// it.
 #[must_use]
 pub fn key_beside(ledger: &Path) -> PathBuf {
     let beside = with_suffix(ledger, "pub");
-    let in_directory = super::anchor::directory_of(ledger).join("keys").join("ledger.pub");
-    if !beside.exists() && in_directory.exists() { in_directory } else { beside }
+    let directory = super::anchor::directory_of(ledger);
+    let places = [beside.clone(), directory.join("keys/ledger.pub"), directory.join("../keys/ledger.pub")];
+    places.into_iter().find(|place| place.exists()).unwrap_or(beside)
 }
 
 /// Checks a ledger: the live file, or a copy.

@@ -215,6 +215,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Roots, epochs, and which key must have signed this entry.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all other kinds are of the running epoch")]
     fn keys(&mut self, entry: &Entry<'_>) -> Step {
         let problem = |what: &str| Err(Problem::new(Code::Key, entry.seq(), what));
         let epoch = entry.uint(Key::Epoch).unwrap_or_default();

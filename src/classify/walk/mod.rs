@@ -96,8 +96,9 @@ struct Walk<'a> {
     scopes: Vec<relations::Scope<'a>>,
     /// Names prepared earlier in this text.
     prepared: HashMap<Arc<str>, StatementClass>,
-    /// The names of FROM items that are functions, once somebody asked.
-    function_aliases: Option<HashSet<Cow<'a, str>>>,
+    /// The names of FROM items that are functions, once somebody asked, and whether there are some whose
+    /// names we do not know.
+    function_aliases: Option<(HashSet<Cow<'a, str>>, bool)>,
     /// The calls of `set_config` in this raw statement.
     config_calls: Vec<u32>,
 }

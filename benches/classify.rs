@@ -29,7 +29,10 @@ fn classify(c: &mut Criterion) {
     let statements = [
         ("select 1", "SELECT 1".to_owned()),
         ("pgbench select", "SELECT abalance FROM pgbench_accounts WHERE aid = 45013;".to_owned()),
-        ("pgbench update", "UPDATE pgbench_accounts SET abalance = abalance + -503 WHERE aid = 45013;".to_owned()),
+        (
+            "pgbench update",
+            "UPDATE pgbench_accounts SET abalance = abalance + -503 WHERE aid = 45013;".to_owned(),
+        ),
         ("begin", "BEGIN".to_owned()),
         ("60 columns", wide),
         ("second opinion", "SELECT abalance FROM pgbench_accounts WHERE aid = 1 /* c */".to_owned()),
@@ -39,9 +42,13 @@ fn classify(c: &mut Criterion) {
     let uncached = Classifier::new(Limits { cache_bytes: 0, ..Limits::default() });
     for (name, sql) in &statements {
         let sql = SqlText::from(sql.as_str());
-        c.bench_function(&format!("uncached/{name}"), |b| b.iter(|| uncached.classify(black_box(&sql), &context)));
+        c.bench_function(&format!("uncached/{name}"), |b| {
+            b.iter(|| uncached.classify(black_box(&sql), &context))
+        });
         if sql.len() < 16 * 1024 {
-            c.bench_function(&format!("cached/{name}"), |b| b.iter(|| cached.classify(black_box(&sql), &context)));
+            c.bench_function(&format!("cached/{name}"), |b| {
+                b.iter(|| cached.classify(black_box(&sql), &context))
+            });
         }
     }
 }

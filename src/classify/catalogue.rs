@@ -491,12 +491,8 @@ mod tests {
 
     #[test]
     fn attributes_are_functions_of_one_argument() {
-        let user = catalogue(
-            &["public|email|1|1|scalar|false", "public|secret|1|1|any|false"],
-            &[],
-            &[],
-            &[],
-        );
+        let user =
+            catalogue(&["public|email|1|1|scalar|false", "public|secret|1|1|any|false"], &[], &[], &[]);
         let public = path(&["public"]);
         let class = |name, applied| user.attribute(name, applied, &public).map(|meaning| meaning.class);
 

@@ -114,7 +114,10 @@ fn what_is_too_large_or_too_deep_is_held_with_a_reason() {
         (format!("SELECT {}1{}", "/*".repeat(65), "*/".repeat(65)), "nests comments"),
         (format!("SELECT 1 {} 1", "+".repeat(2_000)), "operator too long"),
         // Found by trying: 1 MiB of it took more than five minutes.
-        (format!("SELECT 1 {}", ["/*".repeat(60), "*/".repeat(60)].concat().repeat(4_000)), "operator too long"),
+        (
+            format!("SELECT 1 {}", ["/*".repeat(60), "*/".repeat(60)].concat().repeat(4_000)),
+            "operator too long",
+        ),
         (format!("SELECT '{}'", "x".repeat(1 << 20)), "longer than 1 MiB"),
         (format!("SELECT 1 {}", " ".repeat(33 << 20)), "too long"),
     ];

@@ -228,7 +228,8 @@ mod tests {
 
     #[test]
     fn each_dangerous_family_is_known_by_its_start() {
-        let dangerous = exceptions::EXCEPTIONS.iter().filter(|(_, class, _)| *class == StatementClass::ServerIo);
+        let dangerous =
+            exceptions::EXCEPTIONS.iter().filter(|(_, class, _)| *class == StatementClass::ServerIo);
         for (name, ..) in dangerous {
             assert!(FAMILIES.iter().any(|start| name.starts_with(start)), "{name}");
         }

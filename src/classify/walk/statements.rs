@@ -30,7 +30,11 @@ impl<'a> Walk<'a> {
         self.enter_scope(node);
         self.does(StatementClass::Write, node, "inserts rows");
         if self.overwrites_itself(node) {
-            self.does(StatementClass::MassWrite, node, "overwrites every row: it inserts the table into itself");
+            self.does(
+                StatementClass::MassWrite,
+                node,
+                "overwrites every row: it inserts the table into itself",
+            );
         }
     }
 

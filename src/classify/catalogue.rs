@@ -53,19 +53,25 @@ JOIN pg_catalog.pg_proc f ON f.oid = o.oprcode JOIN pg_catalog.pg_namespace fn O
     },
     Query {
         name: "types",
-        // The fourth column: a value of the type runs somebody's function. Checks of built-in
-        // functions leave no dependency; an extension's own types are what the extension is for.
-        sql: "SELECT n.nspname::text, t.typname::text, t.typtype::text,
- (CASE t.typtype
+        // The fourth column: a value of the type runs somebody's function, by itself or by a type inside
+        // it. Checks of built-in functions leave no dependency; an extension's own types are what the
+        // extension is for.
+        sql: "WITH RECURSIVE code(oid) AS (
+ SELECT t.oid FROM pg_catalog.pg_type t WHERE t.oid >= 16384 AND CASE t.typtype
    WHEN 'd' THEN EXISTS (SELECT FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_depend d
      ON d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = c.oid
      WHERE c.contypid = t.oid AND d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass) AND d.refobjid >= 16384)
    WHEN 'r' THEN EXISTS (SELECT FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid AND r.rngcanonical::oid >= 16384)
    WHEN 'b' THEN t.typinput::oid >= 16384
    ELSE false END
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'))::text
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e')
+ UNION SELECT t.oid FROM code c JOIN pg_catalog.pg_type t ON t.typbasetype = c.oid OR t.typelem = c.oid
+  OR EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid AND a.atttypid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
+  OR EXISTS (SELECT FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid AND r.rngsubtype = c.oid))
+SELECT n.nspname::text, t.typname::text, t.typtype::text, (t.oid IN (SELECT oid FROM code))::text
 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-WHERE t.oid >= 16384 AND t.typcategory <> 'A' AND (t.typtype <> 'c' OR EXISTS (SELECT FROM pg_catalog.pg_class k WHERE k.oid = t.typrelid AND k.relkind = 'c'))",
+WHERE t.oid >= 16384 AND t.typcategory <> 'A' AND (t.typtype <> 'c' OR t.oid IN (SELECT oid FROM code)
+ OR EXISTS (SELECT FROM pg_catalog.pg_class k WHERE k.oid = t.typrelid AND k.relkind = 'c'))",
         columns: 4,
     },
     Query {
@@ -533,7 +539,8 @@ mod tests {
         assert!(real.operator(None, "+", &SearchPath::Unknown).is_some());
         assert!(real.of_type(None, "evil_int", &public).is_some());
         assert!(real.of_type(None, "mood", &public).is_some(), "a cast to it runs a function");
-        for name in ["citext", "hstore", "posint", "pair", "int4"] {
+        assert!(real.of_type(None, "pair", &public).is_some(), "it has a column of the domain");
+        for name in ["citext", "hstore", "posint", "int4"] {
             assert_eq!(real.of_type(None, name, &public), None, "{name}");
         }
         assert!(real.attribute("secret", Applied::Row, &public).is_some());

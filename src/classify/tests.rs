@@ -397,6 +397,24 @@ mod catalogue_and_path {
             StatementClass::Code
         );
         assert_eq!(class("SELECT (c.x).email FROM customers c", email, public()), StatementClass::Code);
+        // Found by trying on a server: these FROM items have names that no call shows.
+        for sql in [
+            "SELECT \"current_user\".email FROM current_user",
+            "SELECT text.email FROM CAST('x' AS text)",
+            "SELECT coalesce.email FROM coalesce('x'::text)",
+            "SELECT \"btrim\".email FROM trim('x')",
+            "SELECT r.email FROM ROWS FROM (unnest(ARRAY['x'])) r",
+            "SELECT f.email FROM unnest(ARRAY['x']) AS f(col)",
+        ] {
+            assert_eq!(class(sql, email, public()), StatementClass::Code, "{sql}");
+        }
+        for sql in [
+            "SELECT q.email FROM (SELECT 'x'::text a) q",
+            "SELECT q.email FROM (VALUES ('x'::text)) q",
+            "WITH c AS (SELECT unnest(ARRAY['x'])) SELECT c.email FROM c",
+        ] {
+            assert_eq!(class(sql, email, public()), StatementClass::Read, "{sql}");
+        }
     }
 }
 

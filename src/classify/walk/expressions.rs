@@ -122,23 +122,30 @@ impl<'a> Walk<'a> {
     /// Whether some FROM item of that name is a function, whose row may be a scalar.
     fn is_function_alias(&mut self, name: &str) -> bool {
         let tree = self.tree;
-        let aliases = self.function_aliases.get_or_insert_with(|| {
+        let (aliases, any) = self.function_aliases.get_or_insert_with(|| {
             let mut aliases = HashSet::new();
+            let mut any = false;
             for item in tree.node(0).into_iter().flat_map(Node::within) {
                 if item.kind() != Kind::RangeFunction {
                     continue;
                 }
                 match item.get(Field::Alias).and_then(|alias| alias.text(Field::Aliasname)) {
                     Some(alias) => _ = aliases.insert(alias),
+                    // `FROM upper('x')` is called upper; `FROM CAST('x' AS text)` is called text,
+                    // `FROM current_user` current_user, and so on for a dozen kinds of syntax.
                     None => {
-                        let calls = item.within().filter(|call| call.kind() == Kind::FuncCall);
-                        aliases.extend(calls.filter_map(|call| call.names(Field::Funcname).pop()));
+                        let first = item.list(Field::Functions).next();
+                        let first = first.and_then(|pair| pair.list(Field::Items).next());
+                        match first.filter(|call| call.kind() == Kind::FuncCall) {
+                            Some(call) => aliases.extend(call.names(Field::Funcname).pop()),
+                            None => any = true,
+                        }
                     }
                 }
             }
-            aliases
+            (aliases, any)
         });
-        aliases.contains(name)
+        *any || aliases.contains(name)
     }
 
     /// `(a).b`: the same, of any expression.

@@ -42,6 +42,8 @@ pub(super) struct Findings {
     pub(super) names: Vec<NameUse>,
     /// The most severe function, operator or type that was met.
     pub(super) called: Option<StatementClass>,
+    /// What an older server's grammar would say to syntax that it does not have.
+    pub(super) too_new: Option<String>,
 }
 
 /// What the walk needs to know beside the tree.
@@ -96,8 +98,9 @@ struct Walk<'a> {
     scopes: Vec<relations::Scope<'a>>,
     /// Names prepared earlier in this text.
     prepared: HashMap<Arc<str>, StatementClass>,
-    /// The names of FROM items that are functions, once somebody asked.
-    function_aliases: Option<HashSet<Cow<'a, str>>>,
+    /// The names of FROM items that are functions, once somebody asked, and whether there are some whose
+    /// names we do not know.
+    function_aliases: Option<(HashSet<Cow<'a, str>>, bool)>,
     /// The calls of `set_config` in this raw statement.
     config_calls: Vec<u32>,
 }
@@ -171,7 +174,10 @@ impl<'a> Walk<'a> {
             Kind::InsertStmt => self.insert(node),
             Kind::UpdateStmt => self.update(node),
             Kind::DeleteStmt => self.delete(node),
-            Kind::MergeStmt => self.merge(node),
+            Kind::MergeStmt => {
+                self.merge(node);
+                self.newer_merge(node);
+            }
             Kind::CopyStmt => self.copy(node),
             Kind::TruncateStmt => self.truncate(node),
             Kind::RangeVar => self.relation(node),
@@ -187,6 +193,11 @@ impl<'a> Walk<'a> {
             Kind::RangeTableSample => self.sample(node),
             Kind::IndexElem | Kind::PartitionElem => self.operator_class(node),
             Kind::Constraint => self.exclusion(node),
+            // Syntax that an older server rejects outright.
+            Kind::RangeSubselect if node.has(Field::Alias) => {}
+            Kind::RangeSubselect => self.needs_version(16, "subquery in FROM must have an alias"),
+            Kind::JsonIsPredicate => self.needs_version(16, "syntax error at or near \"JSON\""),
+            Kind::ReturningOption => self.needs_version(18, "syntax error at or near \"WITH\""),
             Kind::MergeSupportFunc => self.newer_function(node, "merge_action", 17),
             Kind::JsonObjectConstructor => self.newer_function(node, "json_object", 16),
             Kind::JsonArrayConstructor | Kind::JsonArrayQueryConstructor => {
@@ -369,7 +380,6 @@ impl<'a> Walk<'a> {
             | Kind::JsonFormat
             | Kind::JsonReturning
             | Kind::JsonValueExpr
-            | Kind::JsonIsPredicate
             | Kind::JsonBehavior
             | Kind::JsonOutput
             | Kind::JsonArgument
@@ -390,7 +400,6 @@ impl<'a> Walk<'a> {
             | Kind::ResTarget
             | Kind::MultiAssignRef
             | Kind::WindowDef
-            | Kind::RangeSubselect
             | Kind::RangeFunction
             | Kind::RangeTableFunc
             | Kind::RangeTableFuncCol
@@ -410,7 +419,6 @@ impl<'a> Walk<'a> {
             | Kind::CTECycleClause
             | Kind::CommonTableExpr
             | Kind::MergeWhenClause
-            | Kind::ReturningOption
             | Kind::ReturningClause
             | Kind::TriggerTransition
             | Kind::ATAlterConstraint
@@ -508,6 +516,25 @@ impl<'a> Walk<'a> {
                 let text = format!("has a part that is not known ({field:?} of {kind:?})");
                 self.finds(StatementClass::Admin, text, None);
             }
+        }
+    }
+
+    /// Syntax that came with a version: the grammar we have is the newest.
+    fn needs_version(&mut self, version: u32, complaint: &str) {
+        if self.around.catalogue.server_version() < version && self.found.too_new.is_none() {
+            self.found.too_new = Some(complaint.to_owned());
+        }
+    }
+
+    fn newer_merge(&mut self, node: Node<'a>) {
+        self.needs_version(15, "syntax error at or near \"MERGE\"");
+        if node.has(Field::ReturningClause) {
+            self.needs_version(17, "syntax error at or near \"RETURNING\"");
+        }
+        let by_source =
+            |branch: Node<'_>| branch.word(Field::MatchKind) == "MERGE_WHEN_NOT_MATCHED_BY_SOURCE";
+        if node.list(Field::MergeWhenClauses).any(by_source) {
+            self.needs_version(17, "syntax error at or near \"BY\"");
         }
     }
 

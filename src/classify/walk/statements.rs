@@ -29,6 +29,31 @@ impl<'a> Walk<'a> {
     pub(super) fn insert(&mut self, node: Node<'a>) {
         self.enter_scope(node);
         self.does(StatementClass::Write, node, "inserts rows");
+        if self.overwrites_itself(node) {
+            self.does(
+                StatementClass::MassWrite,
+                node,
+                "overwrites every row: it inserts the table into itself",
+            );
+        }
+    }
+
+    /// `INSERT INTO t SELECT .. FROM t ON CONFLICT .. DO UPDATE ..` is an UPDATE of the whole of t.
+    fn overwrites_itself(&self, node: Node<'a>) -> bool {
+        let updates = node
+            .get(Field::OnConflictClause)
+            .is_some_and(|conflict| conflict.word(Field::Action) == "ONCONFLICT_UPDATE");
+        let (Some(target), Some(query)) = (node.get(Field::Relation), node.get(Field::SelectStmt)) else {
+            return false;
+        };
+        let name = target.text(Field::Relname);
+        updates
+            && !is_temporary(target)
+            && !query.has(Field::WhereClause)
+            && query
+                .list(Field::FromClause)
+                .flat_map(Node::within)
+                .any(|table| table.kind() == Kind::RangeVar && table.text(Field::Relname) == name)
     }
 
     pub(super) fn update(&mut self, node: Node<'a>) {

@@ -14,6 +14,7 @@ use super::difference;
 use super::parameter::{self, ShownParameter};
 use super::request::{Draft, Request};
 use super::visible::Shown;
+use crate::classify::ObjectKind;
 use crate::policy::{Approval, Escalation};
 use crate::statement::{Digest, TransactionStatus};
 
@@ -205,7 +206,10 @@ fn effects(draft: &Draft) -> Option<Body> {
         let verb = word(&effect.verb);
         let kind = word(&effect.kind);
         let schema = effect.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
-        say(format!("{verb} {kind} {schema}{}", effect.name));
+        // The same name may mean a temporary table that the agent made a moment ago.
+        let unqualified = effect.kind == ObjectKind::Relation && !effect.qualified;
+        let note = if unqualified { " (the statement names no schema)" } else { "" };
+        say(format!("{verb} {kind} {schema}{}{note}", effect.name));
     }
     Some(Body::Lines(lines))
 }

@@ -597,6 +597,8 @@ fn read_limits(table: &Table<'_>) -> Limits {
     number("message_bytes", 1 << 30, &mut limits.message_bytes);
     number("waiting_per_agent", 10_000, &mut limits.desk.waiting_per_agent);
     number("waiting", 100_000, &mut limits.desk.waiting);
+    number("waiting_bytes_per_agent", 1 << 40, &mut limits.desk.waiting_bytes_per_agent);
+    number("opened_per_minute", 1_000_000, &mut limits.desk.opened_per_minute);
     number("history", 1_000_000, &mut limits.desk.history);
     number("history_bytes", 1 << 40, &mut limits.desk.history_bytes);
     if let Some(login) = table.duration("login") {

@@ -32,11 +32,11 @@ const HEADER: usize = 8 + NONCE;
 /// Makes a link's secret for `reviewer`, to be put behind the console's address.
 ///
 /// ```text
-/// "csl_" base64url( i64 issued, seconds | 16 random bytes | reviewer's id | HMAC-SHA-256 of what precedes )
+/// "csl_" base64url( i64 issued, milliseconds | 16 random bytes | reviewer's id | HMAC-SHA-256 of what precedes )
 /// ```
 #[must_use]
 pub fn issue(directory: &Directory, reviewer: &ReviewerId, now: Timestamp) -> String {
-    let mut bytes = now.as_second().to_be_bytes().to_vec();
+    let mut bytes = now.as_millisecond().to_be_bytes().to_vec();
     bytes.extend_from_slice(&secret::random::<NONCE>());
     bytes.extend_from_slice(reviewer.as_str().as_bytes());
     let tag = mac(directory, &bytes).finalize().into_bytes();
@@ -87,13 +87,12 @@ impl ReviewerIdentity for SignInLinks {
         let (header, id) = body.split_at_checked(HEADER).ok_or(NotRecognised::Unknown)?;
         let (issued, nonce) = header.split_at_checked(8).ok_or(NotRecognised::Unknown)?;
         let issued = i64::from_be_bytes(issued.try_into().map_err(|_| NotRecognised::Unknown)?);
-        let issued = Timestamp::from_second(issued).map_err(|_| NotRecognised::Unknown)?;
+        let issued = Timestamp::from_millisecond(issued).map_err(|_| NotRecognised::Unknown)?;
         let nonce: [u8; NONCE] = nonce.try_into().map_err(|_| NotRecognised::Unknown)?;
         let id = std::str::from_utf8(id).map_err(|_| NotRecognised::Unknown)?;
 
         let expires = issued.saturating_add(LIFE).unwrap_or(Timestamp::MAX);
-        // The seconds are cut off: a link made in the second in which the server started is good.
-        let before_start = issued.as_second() < self.started.as_second();
+        let before_start = issued.as_millisecond() < self.started.as_millisecond();
         if now >= expires || before_start || issued.duration_since(now) > SKEW {
             return Err(NotRecognised::Expired);
         }

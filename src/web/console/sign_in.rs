@@ -6,8 +6,7 @@
 
 use askama::Template;
 use axum::Form;
-use axum::extract::{Query, Request, State};
-use axum::extract::FromRequest as _;
+use axum::extract::{FromRequest as _, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
@@ -39,7 +38,6 @@ struct Refused {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Came {
-    link: Option<String>,
     next: Option<String>,
     /// Somebody who has signed in wants to do so anew.
     again: Option<String>,
@@ -47,11 +45,17 @@ pub(super) struct Came {
 
 pub(super) async fn page(State(web): State<Web>, headers: HeaderMap, Query(came): Query<Came>) -> Response {
     let next = safe_next(came.next.as_deref());
-    if came.link.is_none() && came.again.is_none() && web.browser(&headers, true).is_some() {
+    if came.again.is_none() && web.browser(&headers, true).is_some() {
         return Redirect::to(next).into_response();
     }
     let frame = Frame::stranger("Sign in");
-    render(StatusCode::OK, &SignInPage { frame, link: came.link, next: next.to_owned(), refused: None })
+    render(StatusCode::OK, &SignInPage { frame, link: None, next: next.to_owned(), refused: None })
+}
+
+/// The page that a link leads to. It does not look at the link: that is used up by the button.
+pub(super) async fn with_link(Path(link): Path<String>) -> Response {
+    let frame = Frame::stranger("Sign in");
+    render(StatusCode::OK, &SignInPage { frame, link: Some(link), next: "/requests".to_owned(), refused: None })
 }
 
 #[derive(Deserialize)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{Extensions, HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -36,7 +36,7 @@ pub(super) struct Peer(pub(super) SocketAddr);
 
 impl Peer {
     /// The address; one that stands for nobody where the request came without a connection (tests).
-    pub(super) fn of(extensions: &axum::http::Extensions) -> IpAddr {
+    pub(super) fn of(extensions: &Extensions) -> IpAddr {
         extensions.get::<Self>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip())
     }
 }
@@ -145,9 +145,9 @@ impl Web {
     async fn recognise_agent(&self, shown: Shown) -> Result<Arc<Agent>, NotRecognised> {
         let (name, password) = match shown {
             Shown::Password { name, password } => (Some(name), password),
-            // A token says nothing of whose it is. Those that we made are told by their form; only
+            // A token says nothing of whose it is. Those that we made are told by their prefix; only
             // they are worth trying on every agent.
-            Shown::Token(token) if looks_generated(&token) => (None, token),
+            Shown::Token(token) if token.starts_with(Kind::Agent.prefix()) => (None, token),
             Shown::Token(_) => return Err(NotRecognised::Unknown),
         };
         let hash = SecretHash::of(&format!("{}\0{password}", name.as_deref().unwrap_or_default()));
@@ -177,11 +177,6 @@ impl Web {
         known.insert(hash, (entry.agent.name.clone(), entry.verifier));
         Ok(entry.agent)
     }
-}
-
-/// Whether `token` has the form of the passwords that we make for agents.
-fn looks_generated(token: &str) -> bool {
-    token.strip_prefix(Kind::Agent.prefix()).is_some_and(|rest| rest.len() == 43)
 }
 
 /// A browser that has signed in, and what its forms are signed with.

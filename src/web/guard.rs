@@ -97,11 +97,12 @@ fn check(url: &Url, method: &Method, headers: &HeaderMap, authority: Option<&str
             Some(_) => Err(Foreign::Site),
         };
     }
-    // Every browser says where a form comes from, by one of these at least.
+    // Every browser says where a form comes from, by one of these at least. `null` is what our own
+    // pages' forms say, too, because they are told to send no referrer.
     let origin = text(header::ORIGIN);
-    let same_origin = origin.map(|origin| is_our_origin(url, origin));
-    match (site, same_origin) {
-        (Some("same-origin"), None | Some(true)) | (None, Some(true)) => Ok(()),
+    match (site, origin) {
+        (Some("same-origin"), None | Some("null")) => Ok(()),
+        (Some("same-origin") | None, Some(origin)) if is_our_origin(url, origin) => Ok(()),
         (Some(_) | None, _) => Err(Foreign::Site),
     }
 }
@@ -154,6 +155,7 @@ mod tests {
         let ours = ("origin", "https://approve.example.com");
 
         assert_eq!(post(&[host, ours, ("sec-fetch-site", "same-origin")]), Ok(()));
+        assert_eq!(post(&[host, ("origin", "null"), ("sec-fetch-site", "same-origin")]), Ok(()));
         assert_eq!(post(&[host, ours]), Ok(()));
         for refused in [
             vec![host],

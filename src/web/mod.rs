@@ -153,16 +153,12 @@ impl Web {
     }
 }
 
-/// The address of a sign-in link, from its secret. The command line makes the same from the
-/// configuration, without talking to the server.
-#[must_use]
-pub fn sign_in_url(console: &Url, secret: &str) -> Url {
+/// The address of a sign-in link: its secret behind the console's `/sign-in/`. In the path, not behind
+/// `#`: signing in must work without JavaScript. The page there uses the link up only when a button
+/// is pressed, so previews of chat services do not.
+fn sign_in_url(console: &Url, secret: &str) -> Url {
     let mut url = console.clone();
-    url.set_path("/sign-in");
-    url.set_fragment(None);
-    // Behind `?`, not `#`: signing in must work without JavaScript. The page it leads to uses the
-    // link up only when a button is pressed, so previews of chat services do not.
-    url.query_pairs_mut().clear().append_pair("link", secret);
+    url.set_path(&format!("/sign-in/{secret}"));
     url
 }
 

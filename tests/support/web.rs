@@ -1,6 +1,6 @@
 //! A console with people, agents and a desk, on a port of its own, for tests that use it as the
 //! world does: over HTTP.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,9 +13,10 @@ use countersign::actor::{
 use countersign::approval::request::{Insight, PlanView, TableView, TransactionView, TreeHead};
 use countersign::approval::{Draft, Seal};
 use countersign::classify::{self, Catalogue, Classifier, Context, SearchPath};
-use countersign::desk::{Clock, Desk, Limits, Opened, Record, Recorder, Unrecorded};
+use countersign::desk::{Clock, Desk, Limits, Opened, Recorder, Unrecorded};
 use countersign::identity::secret::{self, Kind, SecretHash};
 use countersign::identity::{AgentEntry, Directory, ReviewerEntry, ScramVerifier};
+use countersign::ledger::Event;
 use countersign::policy::{Decision, Defaults, Policy, Subject};
 use countersign::refusal::Refusal;
 use countersign::statement::{Digest, SessionId, Statement, Target, TransactionStatus};
@@ -67,12 +68,12 @@ expect = { then = "deny", rule = "no-server-files" }
 /// Remembers what was recorded, and fails when it is told to.
 #[derive(Default)]
 pub struct Notes {
-    pub records: Mutex<Vec<Record>>,
+    pub records: Mutex<Vec<Event>>,
     pub broken: Mutex<bool>,
 }
 
 impl Recorder for Notes {
-    fn append(&self, record: Record) -> Result<(), Unrecorded> {
+    fn append(&self, record: Event) -> Result<(), Unrecorded> {
         if *self.broken.lock() {
             return Err(Unrecorded { disk_full: true });
         }
@@ -141,6 +142,7 @@ pub struct Plan {
     /// The desk writes here instead of into [`Notes`].
     pub recorder: Option<Arc<dyn Recorder>>,
     pub patience: Option<Duration>,
+    pub limits: Option<Limits>,
 }
 
 impl House {
@@ -159,7 +161,7 @@ impl House {
         // The time of day stands still: what a test says happened at the same moment did.
         let time = Arc::new(Mutex::new("2026-11-23T09:41:07Z".parse().unwrap()));
         let recorder = plan.recorder.unwrap_or_else(|| notes.clone());
-        let desk = Desk::new(Limits::default(), recorder, directory.clone(), Clock::manual(time.clone()));
+        let desk = Desk::new(plan.limits.unwrap_or_default(), recorder, directory.clone(), Clock::manual(time.clone()));
         let classifier = Arc::new(Classifier::new(classify::Limits::default()));
         let catalogue = Catalogue::built_in(15);
         let rooms = Arc::new(Rooms::default());
@@ -187,7 +189,8 @@ impl House {
         runtime.spawn(web.clone().serve(listener, None, async move {
             let _ = stopped.changed().await;
         }));
-        runtime.spawn(desk.clone().run_timers());
+        let timers = desk.clone();
+        runtime.spawn(async move { timers.run_timers().await });
         Self {
             url,
             web,
@@ -287,6 +290,7 @@ impl House {
             },
             terms,
             insight: Insight::default(),
+            refers_to: Default::default(),
         };
         change(&mut draft);
         // Whatever was changed, the seal speaks of it.

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
@@ -88,7 +88,7 @@ pub(super) async fn proof(
     State(web): State<Web>,
     Person(by): Person,
     Path(seq): Path<String>,
-    headers: axum::http::HeaderMap,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let seq = number(&seq)?;
     let ledger = web.0.views.ledger.clone();

@@ -33,6 +33,7 @@ pub(super) fn router(web: &Web) -> Router<Web> {
     let pages = Router::new()
         .route("/", get(async || Redirect::to("/requests")))
         .route("/sign-in", get(sign_in::page).post(sign_in::sign_in))
+        .route("/sign-in/{link}", get(sign_in::with_link))
         .route("/sign-out", post(sign_in::sign_out))
         .route("/requests", get(requests::waiting))
         .route("/requests/{id}", get(request::page))

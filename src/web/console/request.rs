@@ -113,7 +113,6 @@ struct SeatLine {
     count: u32,
     got: u32,
     stand_ins: String,
-    people: String,
 }
 
 struct ReviewLine {
@@ -438,7 +437,6 @@ fn seats(found: &RequestView) -> Vec<SeatLine> {
                 count: seat.count,
                 got,
                 stand_ins: stand_ins.join(", "),
-                people: String::new(),
             }
         })
         .collect()

@@ -6,8 +6,7 @@
 
 use askama::Template;
 use axum::Form;
-use axum::extract::FromRequest as _;
-use axum::extract::{Query, Request, State};
+use axum::extract::{FromRequest as _, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
@@ -39,7 +38,6 @@ struct Refused {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Came {
-    link: Option<String>,
     next: Option<String>,
     /// Somebody who has signed in wants to do so anew.
     again: Option<String>,
@@ -47,11 +45,17 @@ pub(super) struct Came {
 
 pub(super) async fn page(State(web): State<Web>, headers: HeaderMap, Query(came): Query<Came>) -> Response {
     let next = safe_next(came.next.as_deref());
-    if came.link.is_none() && came.again.is_none() && web.browser(&headers, true).is_some() {
+    if came.again.is_none() && web.browser(&headers, true).is_some() {
         return Redirect::to(next).into_response();
     }
     let frame = Frame::stranger("Sign in");
-    render(StatusCode::OK, &SignInPage { frame, link: came.link, next: next.to_owned(), refused: None })
+    render(StatusCode::OK, &SignInPage { frame, link: None, next: next.to_owned(), refused: None })
+}
+
+/// The page that a link leads to. It does not look at the link: that is used up by the button.
+pub(super) async fn with_link(Path(link): Path<String>) -> Response {
+    let frame = Frame::stranger("Sign in");
+    render(StatusCode::OK, &SignInPage { frame, link: Some(link), next: "/requests".to_owned(), refused: None })
 }
 
 #[derive(Deserialize)]
@@ -109,10 +113,9 @@ fn explained(why: NotRecognised) -> Refused {
         NotRecognised::Unknown => {
             ("That is no link or token of this console.", "Check that all of it was copied.")
         }
-        NotRecognised::Expired => (
-            "That link has expired.",
-            "Links work for ten minutes, and not across a restart. Ask for a new one.",
-        ),
+        NotRecognised::Expired => {
+            ("That link has expired.", "Links work for ten minutes, and not across a restart. Ask for a new one.")
+        }
         NotRecognised::Used => (
             "That link was used before. A link works once.",
             "If it was not you who used it, tell the operator now. Otherwise ask for a new one.",
@@ -121,7 +124,9 @@ fn explained(why: NotRecognised) -> Refused {
             "That is an agent's credential. An agent cannot sign in, and can never approve.",
             "Use your own personal token, or a link.",
         ),
-        NotRecognised::NotEnrolled => ("You are not enrolled as a reviewer any more.", "Ask the operator."),
+        NotRecognised::NotEnrolled => {
+            ("You are not enrolled as a reviewer any more.", "Ask the operator.")
+        }
     };
     Refused { what, advice }
 }
@@ -129,11 +134,7 @@ fn explained(why: NotRecognised) -> Refused {
 #[derive(Deserialize)]
 pub(super) struct Nothing {}
 
-pub(super) async fn sign_out(
-    State(web): State<Web>,
-    headers: HeaderMap,
-    posted: Posted<Nothing>,
-) -> Response {
+pub(super) async fn sign_out(State(web): State<Web>, headers: HeaderMap, posted: Posted<Nothing>) -> Response {
     if let Some(secret) = web.session_secret(&headers) {
         web.0.sessions.close(&secret);
     }

@@ -17,6 +17,8 @@ mod relations;
 mod session;
 mod statements;
 
+pub(super) use relations::relations_of_a_scheduler;
+
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;

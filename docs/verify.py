@@ -640,7 +640,7 @@ def run(db, origin, trusted, anchors, index):
     payloads = iter(db.execute("SELECT seq, field, salt, value FROM payload ORDER BY seq, field"))
     checkpoint, payload = next(checkpoints, None), next(payloads, None)
     tree, meaning, roots, epochs, epoch, untold, covered = Tree(), Meaning(), [], 0, None, None, 0
-    runs, over, last_wall, upto, ahead, missing, seen = {}, set(), 0, 0, set(), {}, {}
+    runs, over, last_wall, upto, ahead, missing, seen, told = {}, set(), 0, 0, set(), {}, {}, {}
     for found, body, signature in db.execute("SELECT seq, body, sig FROM entry ORDER BY seq"):
         seq = tree.size
         need(found == seq, 12, seq, f"missing; entry {found} follows")                              # 5.1
@@ -721,6 +721,8 @@ def run(db, origin, trusted, anchors, index):
         while upto + 1 in ahead:
             upto += 1
             ahead.remove(upto)
+        if kind == "anchored":
+            told[entry["anchor"]] = entry["tree_size"]
         if epoch:
             seen[tree.size] = (tree.root(), epoch[0])
         if checkpoint and checkpoint[0] <= tree.size:                                               # 5.8
@@ -747,7 +749,11 @@ def run(db, origin, trusted, anchors, index):
     need(not missing, 20, min(missing, default=(None,))[0], "a text is gone, and no redaction says so")
     stored = {(level, at): hashes for level, at, hashes in db.execute("SELECT level, idx, hashes FROM tile")}
     need(stored == {place: bytes(tile) for place, tile in tree.tiles.items()}, 16, None, "a tile is not as derived")  # 7
-    for anchor in kept + anchors:                                                                   # 7, 8
+    for anchor in kept:
+        check_anchor(anchor, origin, size, seen, roots)
+        need(told.pop(anchor[0], None) == anchor[2], 16, None, f"anchor {anchor[0]} is kept otherwise than its entry tells")
+    need(not told, 16, None, "an anchor is not kept")
+    for anchor in anchors:                                                                          # 8
         check_anchor(anchor, origin, size, seen, roots)
     if index:                                                                                       # 9
         index.finish(origin, size)

@@ -239,7 +239,7 @@ struct Handle {
     threads: Mutex<Threads>,
     recovery: Recovery,
     /// Held for as long as the ledger is open.
-    _lock: File,
+    lock: Mutex<Option<File>>,
 }
 
 #[derive(Debug)]
@@ -360,7 +360,7 @@ impl Ledger {
             None
         };
         let threads = Mutex::new(Threads { writing: Some(writing), indexing });
-        let handle = Handle { shared, threads, recovery, _lock: lock };
+        let handle = Handle { shared, threads, recovery, lock: Mutex::new(Some(lock)) };
         Ok(Self { handle: Arc::new(handle) })
     }
 
@@ -444,6 +444,7 @@ impl Handle {
         self.shared.written_out.store(true, Ordering::Release);
         self.shared.moved.notify_all();
         join(threads.indexing.take());
+        *self.lock.lock() = None;
     }
 }
 

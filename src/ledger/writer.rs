@@ -162,12 +162,13 @@ impl Writer {
             let stopping = self.shared.stop.load(Ordering::Acquire);
             let busy = self.turn();
             if self.shared.health.is_degraded() {
+                // A moment first: what flaps is worse for agents than what is down.
+                if !stopping {
+                    std::thread::sleep(RETRY);
+                }
                 self.try_to_resume();
                 if stopping {
                     break;
-                }
-                if self.shared.health.is_degraded() {
-                    self.shared.spool.wait(u64::MAX, RETRY);
                 }
                 continue;
             }

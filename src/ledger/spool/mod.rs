@@ -529,8 +529,8 @@ fn is_end(rest: &[u8], found: NoRecord, segment: &Segment, offset: u64, end: u64
     let length = rest.first_chunk().map_or(0, |length| u64::from(u32::from_le_bytes(*length)));
     let cut_off = match found {
         NoRecord::Blank => 0,
-        NoRecord::Torn if length < record::HEADER as u64 => return Ok(false),
-        NoRecord::Torn => length,
+        // Where even the length was cut off, the rest of the header is the most there can be.
+        NoRecord::Torn => length.max(record::HEADER as u64),
     };
     let behind = (offset + cut_off).min(end);
     let mut tail = vec![0; (end - behind) as usize];

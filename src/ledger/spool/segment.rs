@@ -86,6 +86,8 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<Segment>> {
 impl Segment {
     /// Allocates the file of a segment. It holds nothing until [`Self::begin`].
     pub(super) fn allocate(directory: &Path, bytes: u64, number: u64) -> io::Result<Self> {
+        // It may have been removed under us; what is written in the segments that are open is safe.
+        make_directory(directory)?;
         let path = directory.join(format!("{number:012}.seg"));
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;

@@ -232,6 +232,8 @@ fn on_the_file() -> Vec<Attack> {
             target.sql("UPDATE anchor SET note = replace(note, 'A', 'B')");
         }),
         ("an anchor's size is changed", 14, |target| target.sql("UPDATE anchor SET size = size - 1")),
+        ("an anchor is forgotten", 16, |target| target.sql("DELETE FROM anchor")),
+        ("an anchor under another name", 16, |target| target.sql("UPDATE anchor SET name = 'file:tape'")),
         ("an anchor that is no note", 14, |target| {
             target.sql("INSERT INTO anchor VALUES ('slack', 5, 'trust me')");
         }),
@@ -348,6 +350,12 @@ fn take_out(pieces: &mut Vec<Piece>, place: usize) -> Piece {
     piece
 }
 
+/// Puts an entry in; if the one before it ended a group, this one does now.
+fn put_behind(pieces: &mut Vec<Piece>, place: usize, mut piece: Piece) {
+    piece.ends_group = std::mem::take(&mut pieces[place].ends_group);
+    pieces.insert(place + 1, piece);
+}
+
 /// Attacks by whoever holds the root key.
 fn by_the_key_holder() -> Vec<Forgery> {
     vec![
@@ -423,12 +431,12 @@ fn by_the_key_holder() -> Vec<Forgery> {
         ("a grant is used twice", 22, |pieces| {
             let place = granted(pieces);
             let again = pieces[place].copy();
-            pieces.insert(place + 1, again);
+            put_behind(pieces, place, again);
         }),
         ("a grant is recorded twice", 22, |pieces| {
             let place = place_of(pieces, kind(Kind::GrantUsed));
             let again = pieces[place].copy();
-            pieces.insert(place + 1, again);
+            put_behind(pieces, place, again);
         }),
         ("a held statement without a grant", 22, |pieces| {
             let place = place_of(pieces, kind(Kind::GrantUsed));
@@ -470,12 +478,12 @@ fn by_the_key_holder() -> Vec<Forgery> {
             let place = place_of(pieces, kind(Kind::Outcome));
             let outcome = take_out(pieces, place);
             let first_statement = place_of(pieces, kind(Kind::SessionOpened));
-            pieces.insert(first_statement + 1, outcome);
+            put_behind(pieces, first_statement, outcome);
         }),
         ("a statement has two outcomes", 22, |pieces| {
             let place = place_of(pieces, kind(Kind::Outcome));
             let again = pieces[place].copy();
-            pieces.insert(place + 1, again);
+            put_behind(pieces, place, again);
         }),
         ("an outcome of another session", 22, |pieces| {
             first(pieces, Kind::Outcome).set_bytes(Key::Session, &[5; 16]);
@@ -507,7 +515,7 @@ fn by_the_key_holder() -> Vec<Forgery> {
         ("a request is opened twice", 22, |pieces| {
             let place = place_of(pieces, kind(Kind::RequestOpened));
             let again = pieces[place].copy();
-            pieces.insert(place + 1, again);
+            put_behind(pieces, place, again);
         }),
         ("a request is called executed and was not", 22, |pieces| {
             let place = place_of(pieces, |piece| piece.text(Key::State).as_deref() == Some("denied"));
@@ -537,7 +545,7 @@ fn by_the_key_holder() -> Vec<Forgery> {
             claim.set_bytes(Key::TreeRoot, &[0; 32]);
             // Marked, so that putting together leaves it alone.
             claim.fields.insert(2000, encoded(|e| drop(e.bool(true))));
-            pieces.insert(place + 1, claim);
+            put_behind(pieces, place, claim);
         }),
         ("an entry is taken out, and a record is missing", 12, |pieces| {
             let place = place_of(pieces, kind(Kind::Refused));
@@ -548,7 +556,7 @@ fn by_the_key_holder() -> Vec<Forgery> {
             let record = pieces[place].uint(Key::Record).unwrap();
             let mut again = pieces[place].copy();
             again.set_uint(Key::Record, record);
-            pieces.insert(place + 1, again);
+            put_behind(pieces, place, again);
         }),
         ("the wall clock goes back in silence", 21, |pieces| {
             first(pieces, Kind::Export).move_time(-3_600_000_000_000, 0);
@@ -623,7 +631,7 @@ fn by_the_key_holder() -> Vec<Forgery> {
         }),
         ("another creation in the middle", 12, |pieces| {
             let again = pieces[0].copy();
-            pieces.insert(5, again);
+            put_behind(pieces, 4, again);
         }),
         ("an epoch is taken out", 19, |pieces| {
             let place = pieces.iter().rposition(kind(Kind::KeyEpoch)).unwrap();
@@ -736,11 +744,15 @@ fn an_end_that_was_cut_off_shows_only_with_an_anchor() {
         "DELETE FROM entry WHERE seq >= ?1",
         "DELETE FROM payload WHERE seq >= ?1",
         "DELETE FROM checkpoint WHERE size > ?1",
-        "DELETE FROM anchor WHERE size > ?1",
         "UPDATE tile SET hashes = substr(hashes, 1, 32 * ?1)",
     ] {
         connection.execute(sql, params![size]).unwrap();
     }
+    // The ledger's own memory of its anchor goes back, too: to what the entries that are left tell of.
+    let told = take_apart(&target.path).into_iter().rev().find(kind(Kind::Anchored)).unwrap();
+    let told = told.uint(Key::TreeSize).unwrap();
+    let sql = "UPDATE anchor SET size = ?1, note = (SELECT note FROM checkpoint WHERE size = ?1)";
+    connection.execute(sql, [told]).unwrap();
     drop(connection);
     std::fs::remove_file(index::path_of(&target.path)).unwrap();
 

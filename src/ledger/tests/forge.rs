@@ -188,6 +188,7 @@ pub(crate) fn put_together(path: &Path, mut pieces: Vec<Piece>, forger: &Forger<
     let mut epochs = 0;
     let mut epoch: Option<EpochKey> = None;
     let mut full = Vec::new();
+    let mut kept = BTreeMap::new();
     let none = (Digest::from_bytes([0; 32]), String::new());
     for (seq, piece) in pieces.iter_mut().enumerate() {
         let seq = seq as u64;
@@ -218,6 +219,7 @@ pub(crate) fn put_together(path: &Path, mut pieces: Vec<Piece>, forger: &Forger<
             Kind::Anchored if !piece.fields.contains_key(&2000) => {
                 // Sizes have moved: the last checkpoint is one that was.
                 let (root, _) = roots.get(&last_checkpoint).unwrap_or(&none);
+                kept.insert(piece.text(Key::Anchor).unwrap(), last_checkpoint);
                 piece.set_uint(Key::TreeSize, last_checkpoint);
                 piece.set_bytes(Key::TreeRoot, root.as_bytes());
             }
@@ -261,6 +263,10 @@ pub(crate) fn put_together(path: &Path, mut pieces: Vec<Piece>, forger: &Forger<
             roots.insert(head.size, (head.root, note));
             last_checkpoint = head.size;
         }
+    }
+    for (name, size) in kept {
+        let note = &roots[&size].1;
+        transaction.execute("INSERT INTO anchor VALUES (?1, ?2, ?3)", params![name, size, note]).unwrap();
     }
     full.extend(tiles.changed());
     for tile in full {

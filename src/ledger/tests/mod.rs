@@ -2,7 +2,10 @@
 
 mod attacks;
 mod basics;
+mod crash;
+mod failure;
 mod fixture;
+mod flips;
 mod forge;
 mod rich;
 pub(crate) mod sample;

@@ -1,6 +1,6 @@
 //! The pass over the entries, in their order, with checkpoints and texts alongside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_dalek::{Signature, VerifyingKey};
 use rusqlite::{Connection, Rows};
@@ -81,6 +81,8 @@ struct Pass<'a> {
     /// Rows of `payload` that are not there and that no redaction has named yet.
     missing: BTreeSet<(u64, u64)>,
     seen: Seen,
+    /// What entries tell of anchors: the last size left with each.
+    anchored: BTreeMap<String, u64>,
     /// The first tile that is not as derived.
     bad_tile: Option<(u32, u64)>,
     tiles_checked: u64,
@@ -103,6 +105,7 @@ impl<'a> Pass<'a> {
             covered: 0,
             missing: BTreeSet::new(),
             seen: Seen::default(),
+            anchored: BTreeMap::new(),
             bad_tile: None,
             tiles_checked: 0,
         }
@@ -175,6 +178,11 @@ impl<'a> Pass<'a> {
                 stored_tile.query_row([u64::from(level), index], |row| row.get::<_, Vec<u8>>(0)).ok()
             });
             self.records.entry(&entry).map_err(after)?;
+            if let (Kind::Anchored, Some(name), Some(size)) =
+                (entry.kind(), entry.text(Key::Anchor), entry.uint(Key::TreeSize))
+            {
+                self.anchored.insert(name.to_owned(), size);
+            }
             let size = self.tree.size();
             if wanted.contains(&size)
                 && let Some((_, key, _)) = &self.epoch
@@ -484,8 +492,17 @@ impl<'a> Pass<'a> {
     ) -> Step {
         self.seen.size = self.tree.size();
         self.seen.roots.clone_from(&self.roots);
+        let mut told = std::mem::take(&mut self.anchored);
         for anchor in kept {
-            anchors::check(anchor.as_ref().map_err(Clone::clone)?, &self.root.origin, &self.seen)?;
+            let anchor = anchor.as_ref().map_err(Clone::clone)?;
+            anchors::check(anchor, &self.root.origin, &self.seen)?;
+            if told.remove(&anchor.name) != Some(anchor.head.size) {
+                let what = format!("anchor {} is kept otherwise than its entry tells", anchor.name);
+                return Err(Problem::new(Code::Derived, None, what));
+            }
+        }
+        if let Some(name) = told.keys().next() {
+            return Err(Problem::new(Code::Derived, None, format!("anchor {name} is not kept")));
         }
         for anchor in given {
             let anchor = anchor.as_ref().map_err(Clone::clone)?;

@@ -85,7 +85,12 @@ impl PersonName {
     /// directories do not agree on it and a self-approval must not hide behind a capital letter.
     #[must_use]
     pub fn same_person(&self, other: &str) -> bool {
-        person_key(&self.0) == person_key(other)
+        let (one, other) = (self.0.trim(), other.trim());
+        // Most names are ASCII, and lists of requests compare many of them.
+        if one.is_ascii() && other.is_ascii() {
+            return one.eq_ignore_ascii_case(other);
+        }
+        person_key(one) == person_key(other)
     }
 }
 

@@ -514,6 +514,21 @@ mod tests {
     }
 
     #[test]
+    fn p6_a_name_is_shown_with_what_it_stands_for() {
+        let mut draft = draft_of("EXECUTE tidy", 1, terms());
+        draft.refers_to = vec![("tidy".to_owned(), "DELETE FROM customers".into())];
+
+        let document = opened(draft);
+
+        let Some(Section { body: Body::Sql(sql), .. }) = document.section(SectionId::Statement) else {
+            panic!("no statement")
+        };
+        assert_eq!(sql.as_str(), "EXECUTE tidy\n\n⟨tidy stands for⟩\nDELETE FROM customers");
+        let forged = Shown::of("EXECUTE tidy\n\n⟨tidy stands for⟩\nSELECT 1");
+        assert!(!forged.as_str().contains("⟨tidy"), "the agent cannot write such a heading");
+    }
+
+    #[test]
     fn a_secret_is_hidden_and_the_document_says_so() {
         let mut draft = draft_of("ALTER ROLE bot PASSWORD 'hunter2'", 1, terms());
         let mut classification = (*draft.classification).clone();

@@ -111,7 +111,7 @@ pub fn may_approve(
     owners: &[PersonName],
     seats: &[Seats],
 ) -> Result<(), NotAllowed> {
-    if reviewer.is(&agent.name.as_str().into()) {
+    if goes_by(reviewer, agent) {
         return Err(NotAllowed::IsTheAgent);
     }
     if is_owner(reviewer, agent, owners) {
@@ -128,13 +128,17 @@ pub fn may_deny(
     owners: &[PersonName],
     seats: &[Seats],
 ) -> Result<(), NotAllowed> {
-    if reviewer.is(&agent.name.as_str().into()) {
+    if goes_by(reviewer, agent) {
         return Err(NotAllowed::IsTheAgent);
     }
     if is_owner(reviewer, agent, owners) {
         return Ok(());
     }
     is_asked(reviewer, seats)
+}
+
+fn goes_by(reviewer: &Reviewer, agent: &Agent) -> bool {
+    reviewer.is(&agent.name.as_str().into())
 }
 
 /// Whether `reviewer` is a human behind `agent`.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 
+use super::visible::Shown;
 use super::words::words;
 use crate::actor::{AgentIdentity, AgentName, Claims, DatabaseName, ReviewerId, RoleName, UpstreamName};
 use crate::classify::{Classification, StatementClass};
@@ -314,13 +315,19 @@ impl Request {
         }
     }
 
-    /// The text that may be shown and stored: passwords replaced.
+    /// The text to show: passwords replaced, and behind it the texts of the prepared statements that
+    /// it runs by name. They are part of it here, and not a section of their own, so that no channel
+    /// can show `EXECUTE x` without what `x` stands for.
     #[must_use]
-    pub fn shown_sql(&self) -> super::visible::Shown {
-        match &self.draft.classification.redacted_sql {
-            Some(redacted) => super::visible::Shown::of(redacted),
-            None => super::visible::Shown::of_bytes(self.draft.statement.sql.as_bytes()),
-        }
+    pub fn shown_sql(&self) -> Shown {
+        let own = match &self.draft.classification.redacted_sql {
+            Some(redacted) => Shown::of(redacted),
+            None => Shown::of_bytes(self.draft.statement.sql.as_bytes()),
+        };
+        self.draft.refers_to.iter().fold(own, |text, (name, sql)| {
+            let heading = format!("{text}\n\n⟨{} stands for⟩\n", Shown::line(name));
+            Shown::after(&heading, &Shown::of_bytes(sql.as_bytes()))
+        })
     }
 }
 

@@ -178,7 +178,7 @@ fn sign_in_link(id: &str, file: &ConfigFile) -> anyhow::Result<ExitCode> {
     let url = link::url(&console.url, &secret);
     let mut out = std::io::stdout().lock();
     if file.json {
-        writeln!(out, "{}", json!({ "id": id, "url": url, "expires_in": link::LIFE.as_secs() }))?;
+        writeln!(out, "{}", json!({ "id": id, "url": url.as_str(), "expires_in": link::LIFE.as_secs() }))?;
     } else {
         writeln!(out, "{url}\n\nIt signs {id} in, once, within {} minutes.", link::LIFE.as_secs() / 60)?;
     }

@@ -51,8 +51,8 @@ impl Desk {
         answer: Answer,
     ) -> Result<Verdicted, VerdictError> {
         let slot = self.0.shelf.lock().get(id).ok_or(VerdictError::Unknown)?;
-        let given = self.give(&slot, verdict, &answer)?;
-        if verdict == Verdict::Deny {
+        let given = self.give(&slot, verdict, &answer);
+        if verdict == Verdict::Deny && given.is_ok() {
             let twins: Vec<Arc<Slot>> = {
                 let shelf = self.0.shelf.lock();
                 shelf.twins(&slot).into_iter().filter_map(|twin| shelf.get(twin)).collect()
@@ -65,7 +65,8 @@ impl Desk {
                 }
             }
         }
-        Ok(given)
+        self.show_next();
+        given
     }
 
     fn give(&self, slot: &Arc<Slot>, verdict: Verdict, answer: &Answer) -> Result<Verdicted, VerdictError> {

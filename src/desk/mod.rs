@@ -152,6 +152,8 @@ struct Inner {
     events: broadcast::Sender<DeskEvent>,
     /// Told when a deadline may have come closer.
     wake: Notify,
+    /// Requests whose turn for a card has come; see [`Desk::show_next`].
+    next: Mutex<Vec<Arc<Slot>>>,
 }
 
 /// How many events a listener may lag behind before it misses some.
@@ -175,6 +177,7 @@ impl Desk {
             shelf: Mutex::default(),
             events,
             wake: Notify::new(),
+            next: Mutex::default(),
         }))
     }
 
@@ -214,6 +217,9 @@ impl Desk {
             sameness,
             live: Mutex::new(Live { hold, waiting: (!deferred).then_some(sender), receipt: None }),
         });
+        // Whoever finds the request from now on waits until its card has been announced, so that
+        // nobody hears of its end before its beginning.
+        let live = slot.live.lock();
         let placed = {
             let mut shelf = self.0.shelf.lock();
             let placed = shelf.place(&slot);
@@ -234,6 +240,7 @@ impl Desk {
                 return Ok(joined(&other));
             }
         }
+        drop(live);
         self.0.wake.notify_one();
         info!(request = %request.id, agent = %agent, class = %request.draft.classification.class, deferred, "hold opened");
         Ok(Opened { request, ending })
@@ -276,7 +283,9 @@ impl Desk {
     pub fn claim(&self, seal: &Seal) -> Claim {
         let now = self.now();
         let sameness = seal.without_session().digest();
-        if let Some(slot) = self.live_deferred(&sameness, now) {
+        let slot = self.live_deferred(&sameness, now);
+        self.show_next();
+        if let Some(slot) = slot {
             let mut live = slot.live.lock();
             if let Some(grant) = live.hold.take_grant(now) {
                 self.0.shelf.lock().stop_deferring(&slot);
@@ -401,9 +410,26 @@ impl Desk {
 
     /// Lets `change` do something to a hold, and carries out what follows.
     fn end_by(&self, slot: &Arc<Slot>, change: impl FnOnce(Hold) -> Hold) {
-        let mut live = slot.live.lock();
-        let before = self.change(&mut live, change);
-        self.settle(slot, &mut live, &before, None);
+        {
+            let mut live = slot.live.lock();
+            let before = self.change(&mut live, change);
+            self.settle(slot, &mut live, &before, None);
+        }
+        self.show_next();
+    }
+
+    /// Announces the requests whose turn for a card has come, because the one before them in line has
+    /// ended. Called with no slot in hand: each is locked while it is announced, so that nobody hears
+    /// of its end before its beginning.
+    fn show_next(&self) {
+        let next = std::mem::take(&mut *self.0.next.lock());
+        for slot in next {
+            let live = slot.live.lock();
+            let (behind, is_behind) = self.0.shelf.lock().behind(&slot);
+            if *live.hold.state() == HoldState::Waiting && !is_behind {
+                self.tell(DeskEvent::Opened { request: slot.request.clone(), behind });
+            }
+        }
     }
 
     /// Replaces a hold by what `change` makes of it; says how it stood before.
@@ -472,9 +498,7 @@ impl Desk {
             shelf.stop_waiting(slot)
         };
         match next {
-            Some((first, behind, true)) => {
-                self.tell(DeskEvent::Opened { request: first.request.clone(), behind });
-            }
+            Some((first, _, true)) => self.0.next.lock().push(first),
             Some((first, behind, false)) => {
                 self.tell(DeskEvent::Joined { request: first.request.clone(), behind });
             }

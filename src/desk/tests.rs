@@ -381,6 +381,50 @@ fn a_denial_is_for_all_identical_requests_and_cools_down() {
 }
 
 #[test]
+fn nobody_hears_of_an_end_before_the_beginning() {
+    for _ in 0..200 {
+        let world = world();
+        let mut events = world.desk.subscribe();
+        std::thread::scope(|scope| {
+            // Somebody who watches the list and answers at once.
+            scope.spawn(|| {
+                let mut answered = 0;
+                while answered < 3 {
+                    for view in world.desk.requests(&Filter::waiting()) {
+                        answered += usize::from(world.give(&view.request, Verdict::Approve, "bob").is_ok());
+                    }
+                }
+            });
+            let opened: Vec<Opened> = (0..3).map(|session| world.open(session, terms())).collect();
+            while opened.iter().any(|opened| world.state(&opened.request) == HoldState::Waiting) {
+                std::thread::yield_now();
+            }
+        });
+        let mut shown = Vec::new();
+        let mut ended = Vec::new();
+        while let Ok(event) = events.try_recv() {
+            let id = event.id();
+            match event {
+                DeskEvent::Opened { .. } => {
+                    assert!(!ended.contains(&id), "a card for what is over");
+                    shown.push(id);
+                }
+                // A twin may be answered before its turn for a card; then it never has one.
+                DeskEvent::Ended { .. } => ended.push(id),
+                DeskEvent::Joined { .. }
+                | DeskEvent::Reviewed { .. }
+                | DeskEvent::Escalated { .. }
+                | DeskEvent::Ran { .. }
+                | DeskEvent::LeftOver { .. } => {}
+            }
+        }
+        let mut once = shown.clone();
+        once.dedup();
+        assert_eq!(once, shown, "no card is shown twice");
+    }
+}
+
+#[test]
 fn a_request_shows_what_was_said_to_its_like_before() {
     let world = world();
     let first = world.open(1, terms());

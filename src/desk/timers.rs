@@ -43,6 +43,7 @@ impl Desk {
         for slot in due {
             self.on_time_for(&slot, now);
         }
+        self.show_next();
         self.0.shelf.lock().next_due()
     }
 
@@ -68,6 +69,7 @@ impl Desk {
         for slot in slots {
             self.withdraw_if_left(&slot, &mut slot.live.lock());
         }
+        self.show_next();
     }
 
     /// Carries everything that happens to `channel`, for ever. A channel that fell so

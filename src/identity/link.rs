@@ -47,8 +47,10 @@ pub fn issue(directory: &Directory, reviewer: &ReviewerId, now: Timestamp) -> St
 /// The address of a link: its secret behind the console's `/sign-in/`. The page there asks for a
 /// click before it uses the link up, because chat programs look at links before people do.
 #[must_use]
-pub fn url(console: &url::Url, secret: &str) -> String {
-    format!("{}/sign-in/{secret}", console.as_str().trim_end_matches('/'))
+pub fn url(console: &url::Url, secret: &str) -> url::Url {
+    let mut url = console.clone();
+    url.set_path(&format!("/sign-in/{secret}"));
+    url
 }
 
 /// The links that a server accepts.

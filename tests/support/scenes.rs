@@ -72,6 +72,7 @@ pub fn set(house: &House) -> Scene {
         id
     };
     let ran = keep(house.ask_as("reporting-bot", "COPY customers TO STDOUT", |_| {}).unwrap());
+    house.pass(41);
     let digest = house.desk.request(&ran.code()).unwrap().request.digest.to_string();
     verdict(house, "carol", ran, "approve", json!({"digest": digest, "reason": "monthly export for finance"}));
     verdict(house, "dave", ran, "approve", json!({"digest": digest, "reason": "DPA signed"}));
@@ -86,6 +87,7 @@ pub fn set(house: &House) -> Scene {
     house.desk.ran(ran, &outcome, Duration::from_millis(1_240));
 
     let denied = keep(house.ask_as("support-copilot", "TRUNCATE TABLE tickets, ticket_comments", |_| {}).unwrap());
+    house.pass(25);
     let digest = house.desk.request(&denied.code()).unwrap().request.digest.to_string();
     let reason = "Never truncate tickets. Archive them with app.archive_tickets(before date) instead.";
     verdict(house, "bob", denied, "deny", json!({"digest": digest, "reason": reason}));

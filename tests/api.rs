@@ -85,7 +85,9 @@ fn every_route_is_in_the_document_and_nothing_else_is() {
         .as_object()
         .unwrap()
         .iter()
-        .flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(move |m| (m.clone(), path.clone())))
+        .flat_map(|(path, methods)| {
+            methods.as_object().unwrap().keys().map(move |m| (m.clone(), path.clone()))
+        })
         .collect();
 
     assert_eq!(routes, described);
@@ -231,7 +233,10 @@ fn an_answer_that_cannot_count_says_why() {
 
     assert_eq!(said("bob", json!({"digest": digest})), no(422, "reason_required"));
     assert_eq!(said("bob", json!({"digest": digest, "reason": "  "})), no(422, "reason_required"));
-    assert_eq!(said("bob", json!({"digest": digest, "reason": "x".repeat(3000)})), no(422, "reason_too_long"));
+    assert_eq!(
+        said("bob", json!({"digest": digest, "reason": "x".repeat(3000)})),
+        no(422, "reason_too_long")
+    );
     assert_eq!(said("bob", json!({"reason": "x"})), no(422, "digest_required"));
     assert_eq!(said("bob", json!({"digest": "abc", "reason": "x"})), no(422, "digest_required"));
     assert_eq!(said("bob", json!({"digest": other, "reason": "x"})), no(409, "digest_mismatch"));
@@ -298,17 +303,32 @@ fn strangers_get_nothing() {
     let house = House::open();
     let opened = house.ask(DDL);
     let request = format!("/requests/{}", opened.request.id);
-    let reads = ["/whoami", "/status", "/requests", &request, "/events", "/sessions", "/ledger", "/ledger/entries",
-        "/ledger/entries/1", "/policies", "/agents", "/reviewers"];
+    let reads = [
+        "/whoami",
+        "/status",
+        "/requests",
+        &request,
+        "/events",
+        "/sessions",
+        "/ledger",
+        "/ledger/entries",
+        "/ledger/entries/1",
+        "/policies",
+        "/agents",
+        "/reviewers",
+    ];
 
     for path in reads {
-        for credentials in [None, Some("Bearer csr_nobody"), Some("Bearer"), Some("Basic !!"), Some("Digest x")] {
+        for credentials in
+            [None, Some("Bearer csr_nobody"), Some("Bearer"), Some("Basic !!"), Some("Digest x")]
+        {
             let refused = house.send("GET", path, credentials, None);
             assert!(matches!(refused.status, 401 | 429), "{path} {credentials:?}: {}", refused.status);
             assert!(!refused.text.contains("orders"));
         }
     }
-    let cookie = client().get(house.at("/api/v1/requests")).header("cookie", "countersign=css_x").call().unwrap();
+    let cookie =
+        client().get(house.at("/api/v1/requests")).header("cookie", "countersign=css_x").call().unwrap();
     assert_eq!(cookie.status(), 401);
 }
 
@@ -338,9 +358,15 @@ fn an_agent_reads_its_own_requests_and_decides_nothing() {
 
         for verdict in ["approve", "deny", "escalate"] {
             let refused = post(&format!("/requests/{}/{verdict}", own.request.id), digest.clone());
-            assert_eq!((refused.status, &refused.body["error"]), (403, &json!("agent_credential")), "{verdict}");
+            assert_eq!(
+                (refused.status, &refused.body["error"]),
+                (403, &json!("agent_credential")),
+                "{verdict}"
+            );
         }
-        for path in ["/status", "/sessions", "/ledger", "/ledger/entries", "/policies", "/agents", "/reviewers"] {
+        for path in
+            ["/status", "/sessions", "/ledger", "/ledger/entries", "/policies", "/agents", "/reviewers"]
+        {
             assert_eq!(get(path).status, 403, "{path}");
         }
         assert_eq!(post("/policies/what-if", json!({"sql": "select 1"})).status, 403);
@@ -452,7 +478,10 @@ fn sessions_are_listed_and_ended() {
     house.rooms.0.lock().push(row);
 
     let listed = house.get("/sessions", "bob");
-    assert_eq!((&listed.body[0]["agent"], &listed.body[0]["activity"]), (&json!("reporting-bot"), &json!("running")));
+    assert_eq!(
+        (&listed.body[0]["agent"], &listed.body[0]["activity"]),
+        (&json!("reporting-bot"), &json!("running"))
+    );
 
     let killed = house.post(&format!("/sessions/{id}/kill"), "bob", json!({}));
     assert_eq!((killed.status, &killed.body["killed"]), (200, &json!(true)));
@@ -484,7 +513,8 @@ fn a_statement_can_be_tried_out() {
     let held = ask(json!({"sql": EXPORT, "agent": "reporting-bot"})).body;
     assert_eq!((&held["then"], &held["class"]), (&json!("hold"), &json!("export")));
     assert_eq!(held["approvals"], json!([{"group": "dba", "count": 1}, {"group": "security", "count": 1}]));
-    let decided: Vec<&Value> = held["rules"].as_array().unwrap().iter().filter(|r| r["decided"] == true).collect();
+    let decided: Vec<&Value> =
+        held["rules"].as_array().unwrap().iter().filter(|r| r["decided"] == true).collect();
     assert_eq!(decided[0]["rule"], "customer-export");
 
     assert_eq!(ask(json!({"sql": "select 1"})).body["then"], "allow");
@@ -550,7 +580,8 @@ fn every_answer_has_the_headers_that_protect_browsers() {
 
     for path in ["/api/v1/requests", "/sign-in", "/static/none", "/nowhere", "/api/v1/nowhere"] {
         let answer = client().get(house.at(path)).call().unwrap();
-        let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap()).unwrap_or_default();
+        let header =
+            |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap()).unwrap_or_default();
         let policy = header("content-security-policy");
         assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{path}");
         assert!(!policy.contains("unsafe"), "{path}");
@@ -579,7 +610,8 @@ fn a_request_whose_body_never_comes_is_given_up() {
 
 #[test]
 fn ten_thousand_waiting_requests_are_listed() {
-    let limits = countersign::desk::Limits { waiting_per_agent: 20_000, ..countersign::desk::Limits::default() };
+    let limits =
+        countersign::desk::Limits { waiting_per_agent: 20_000, ..countersign::desk::Limits::default() };
     let house = House::open_with(Plan { limits: Some(limits), ..Plan::default() });
     let waiting: Vec<_> = (0..10_000).map(|number| house.ask(&format!("drop table t{number}"))).collect();
 

@@ -303,7 +303,8 @@ fn an_answer_that_comes_late_is_told_what_happened() {
     let opened = house.ask(DDL);
     browser.goto(&house.page(&opened.request));
     // Pressed by hand below, as by a browser that has not heard yet.
-    let form = ["csrf", "seen"].map(|name| (name, browser.value(&format!("form.verdict input[name={name}]"))));
+    let form =
+        ["csrf", "seen"].map(|name| (name, browser.value(&format!("form.verdict input[name={name}]"))));
     let cookie = format!("countersign={}", browser.cookies()[0]["value"].as_str().unwrap());
 
     house.verdict("carol", &opened.request, "deny");
@@ -326,7 +327,8 @@ fn a_form_of_another_site_does_nothing() {
     let (house, mut browser) = signed_in("bob");
     let opened = house.ask(DDL);
     browser.goto(&house.page(&opened.request));
-    let field = |browser: &mut Browser, name: &str| browser.value(&format!("form.verdict input[name={name}]"));
+    let field =
+        |browser: &mut Browser, name: &str| browser.value(&format!("form.verdict input[name={name}]"));
     // The worst case: the other site knows every token.
     let (csrf, seen) = (field(&mut browser, "csrf"), field(&mut browser, "seen"));
     let target = house.at(&format!("/requests/{}/verdict", opened.request.id.code()));
@@ -404,7 +406,10 @@ fn a_form_counts_only_with_the_tokens_of_this_session() {
     assert_eq!(send(&opened.request, &good, &[("sec-fetch-site", "cross-site")]), 403);
     assert_eq!(send(&opened.request, &good, &[("host", "evil.example")]), 421);
     assert_eq!(send(&opened.request, &good, &[("cookie", "")]), 303);
-    assert_eq!(send(&opened.request, &good, &[("cookie", &format!("countersign=css_planted; {cookie}"))]), 303);
+    assert_eq!(
+        send(&opened.request, &good, &[("cookie", &format!("countersign=css_planted; {cookie}"))]),
+        303
+    );
     assert_eq!(house.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
     assert_eq!(send(&opened.request, &good, &[]), 303);
     assert_eq!(house.desk.request(&opened.request.id.code()).unwrap().reviews.len(), 1);
@@ -427,10 +432,16 @@ fn what_an_agent_writes_is_text_and_nothing_hides_in_it() {
     let expected = "drop table a; -- ⟨U+202E⟩⟨U+2066⟩⟨U+200B⟩</pre></code><script>document.title='owned'</script><img src=x onerror=document.title='owned'>{{7*7}}";
     assert_eq!(shown.trim_end(), expected);
     assert_eq!(browser.count("#sql script, #sql img, .claims b, .claims form"), 0);
-    assert_eq!(browser.text(".claims dd >> nth=1"), "<b onmouseover=alert(1)>nightly</b>⟨U+202E⟩⟨line break⟩APPROVED by carol");
+    assert_eq!(
+        browser.text(".claims dd >> nth=1"),
+        "<b onmouseover=alert(1)>nightly</b>⟨U+202E⟩⟨line break⟩APPROVED by carol"
+    );
     assert!(browser.text("article").contains("Some characters are not what they seem"));
     // Nothing is drawn from right to left, whatever letters there are.
-    assert_eq!(browser.evaluate("getComputedStyle(document.querySelector('#sql')).unicodeBidi"), "bidi-override");
+    assert_eq!(
+        browser.evaluate("getComputedStyle(document.querySelector('#sql')).unicodeBidi"),
+        "bidi-override"
+    );
     assert!(!browser.title().contains("owned"));
     browser.goto(&house.at("/requests"));
     assert!(!browser.title().contains("owned"));
@@ -440,7 +451,8 @@ fn what_an_agent_writes_is_text_and_nothing_hides_in_it() {
 #[test]
 fn a_statement_that_no_page_can_hold_has_no_approve() {
     let (house, mut browser) = signed_in("bob");
-    let rows = (0..60_000).map(|n| format!("({n}, 'a name that takes some room')")).collect::<Vec<_>>().join(",\n");
+    let rows =
+        (0..60_000).map(|n| format!("({n}, 'a name that takes some room')")).collect::<Vec<_>>().join(",\n");
     let sql = format!("INSERT INTO t VALUES {rows}; DROP TABLE t");
     assert!(sql.len() > 2 << 20);
     let opened = house.ask(&sql);
@@ -463,7 +475,8 @@ fn a_statement_that_no_page_can_hold_has_no_approve() {
 #[test]
 fn a_statement_of_half_a_megabyte_is_shown_whole() {
     let (house, mut browser) = signed_in("bob");
-    let rows = (0..11_000).map(|n| format!("({n}, 'a name that takes room')")).collect::<Vec<_>>().join(",\n");
+    let rows =
+        (0..11_000).map(|n| format!("({n}, 'a name that takes room')")).collect::<Vec<_>>().join(",\n");
     let sql = format!("INSERT INTO t VALUES {rows}; DROP TABLE t");
     let opened = house.ask(&sql);
 
@@ -498,7 +511,12 @@ fn bound_values_are_shown_as_they_are() {
 #[test]
 fn a_session_is_ended_from_its_row() {
     let (house, mut browser) = signed_in("bob");
-    house.rooms.0.lock().push(web::room("reporting-bot", 5, house.now(), countersign::web::views::Activity::Running));
+    house.rooms.0.lock().push(web::room(
+        "reporting-bot",
+        5,
+        house.now(),
+        countersign::web::views::Activity::Running,
+    ));
 
     browser.goto(&house.at("/sessions"));
     browser.click("summary");
@@ -563,7 +581,10 @@ fn evil_site(html: String) -> String {
             let _ = std::io::Read::read(&mut socket, &mut head);
             let page = format!("<!doctype html><title>evil</title>{html}");
             let head = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\ncontent-length:";
-            let _ = std::io::Write::write_all(&mut socket, format!("{head} {}\r\n\r\n{page}", page.len()).as_bytes());
+            let _ = std::io::Write::write_all(
+                &mut socket,
+                format!("{head} {}\r\n\r\n{page}", page.len()).as_bytes(),
+            );
         }
     });
     format!("http://localhost:{port}/")

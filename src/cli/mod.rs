@@ -4,6 +4,12 @@
 pub mod cluster;
 
 mod classify;
+mod client;
+mod document;
+mod requests;
+mod sessions;
+mod status;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -20,6 +26,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Classify(classify::Arguments),
+    Requests(requests::Arguments),
+    Sessions(sessions::Arguments),
+    Status(status::Arguments),
 }
 
 /// Runs the command line. Exit code 2 is wrong usage or I/O; others are each command's own.
@@ -28,6 +37,9 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result: anyhow::Result<ExitCode> = match arguments.command {
         Command::Classify(arguments) => classify::run(arguments),
+        Command::Requests(arguments) => requests::run(arguments),
+        Command::Sessions(arguments) => sessions::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("countersign: {error:#}");

@@ -25,7 +25,9 @@ use super::api::ApiError;
 use crate::actor::{Agent, AgentName};
 use crate::identity::reviewer::PersonalTokens;
 use crate::identity::secret::{Kind, SecretHash};
-use crate::identity::{AgentEntry, AuthenticatedReviewer, NotRecognised, ReviewerIdentity as _, ScramVerifier};
+use crate::identity::{
+    AgentEntry, AuthenticatedReviewer, NotRecognised, ReviewerIdentity as _, ScramVerifier,
+};
 use crate::statement::Digest;
 
 /// The address at the other end of the connection.

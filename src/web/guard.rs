@@ -180,7 +180,10 @@ mod tests {
         let cross = ("sec-fetch-site", "cross-site");
 
         assert_eq!(get(&[host]), Ok(()));
-        assert_eq!(get(&[host, cross, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")]), Ok(()));
+        assert_eq!(
+            get(&[host, cross, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")]),
+            Ok(())
+        );
         assert_eq!(get(&[host, cross, ("sec-fetch-mode", "no-cors")]), Err(Foreign::Site));
         let framed = [host, cross, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")];
         assert_eq!(get(&framed), Err(Foreign::Site));
@@ -193,7 +196,9 @@ mod tests {
         for good in ["127.0.0.1:6480", "localhost:6480", "[::1]:6480"] {
             assert_eq!(get(LOCAL, good), Ok(()), "{good}");
         }
-        for bad in ["evil.example:6480", "127.0.0.1", "127.0.0.1:80", "localhost.evil.example:6480", "a b", ""] {
+        for bad in
+            ["evil.example:6480", "127.0.0.1", "127.0.0.1:80", "localhost.evil.example:6480", "a b", ""]
+        {
             assert_eq!(get(LOCAL, bad), Err(Foreign::Host), "{bad}");
         }
         assert_eq!(get(PUBLIC, "APPROVE.example.com"), Ok(()));

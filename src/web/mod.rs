@@ -21,9 +21,9 @@ mod caller;
 pub mod console;
 mod guard;
 mod limiter;
-mod what_if;
 pub mod serve;
 pub mod views;
+mod what_if;
 
 use std::sync::Arc;
 use std::time::Duration;

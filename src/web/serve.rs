@@ -54,11 +54,8 @@ impl Web {
             };
             let Some((socket, address, place)) = accepted else { continue };
             let _ = socket.set_nodelay(true);
-            let connection = Connection {
-                router: router.clone(),
-                peer: Peer(address),
-                watcher: graceful.watcher(),
-            };
+            let connection =
+                Connection { router: router.clone(), peer: Peer(address), watcher: graceful.watcher() };
             let tls = tls.clone();
             tokio::spawn(async move {
                 let _place = place;

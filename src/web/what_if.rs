@@ -85,7 +85,9 @@ pub(super) fn what_if(
         return Err(ViewError::Question("there is no statement to ask about".to_owned()));
     }
     if question.sql.len() > LONGEST {
-        return Err(ViewError::Question(format!("statements of up to {LONGEST} bytes can be tried out here")));
+        return Err(ViewError::Question(format!(
+            "statements of up to {LONGEST} bytes can be tried out here"
+        )));
     }
     let targets = policy.targets();
     let wanted = question.upstream.as_deref().filter(|name| !name.is_empty());
@@ -202,7 +204,10 @@ fn terms(decision: &Decision) -> Vec<(&'static str, String)> {
     };
     said.push(("in a transaction", inside));
     for step in &terms.escalate {
-        said.push(("escalation", format!("{} after {}", step.to, super::console::words::duration(step.after))));
+        said.push((
+            "escalation",
+            format!("{} after {}", step.to, super::console::words::duration(step.after)),
+        ));
     }
     if terms.defer {
         said.push(("deferred", "fails at once, runs when retried after approval".to_owned()));

@@ -40,7 +40,8 @@ impl Browser {
         writeln!(stdin, "{command}").unwrap();
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
-        let mut answer: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("the browser died: {line}"));
+        let mut answer: Value =
+            serde_json::from_str(&line).unwrap_or_else(|_| panic!("the browser died: {line}"));
         if let Some(error) = answer["error"].as_str() {
             panic!("{error}");
         }

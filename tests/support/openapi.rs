@@ -18,7 +18,10 @@ pub fn check(method: &str, path: &str, status: u16, content_type: &str, body: &s
         return;
     };
     let answer = &operation["responses"][status.to_string()];
-    assert!(!answer.is_null(), "{method} {template} answered {status}, which the document does not describe: {body}");
+    assert!(
+        !answer.is_null(),
+        "{method} {template} answered {status}, which the document does not describe: {body}"
+    );
     let answer = resolve(&document, answer);
     let essence = content_type.split(';').next().unwrap_or_default();
     let media = &answer["content"][essence];
@@ -95,7 +98,9 @@ fn fits(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(),
             return Err(format!("{at} is no digest: {text}"));
         }
     }
-    if schema["format"] == "date-time" && value.as_str().unwrap_or_default().parse::<jiff::Timestamp>().is_err() {
+    if schema["format"] == "date-time"
+        && value.as_str().unwrap_or_default().parse::<jiff::Timestamp>().is_err()
+    {
         return Err(format!("{at} is no time: {value}"));
     }
     for (place, element) in value.as_array().into_iter().flatten().enumerate() {
@@ -110,7 +115,9 @@ fn fits(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(),
     for (name, inner) in object {
         match schema["properties"].get(name) {
             Some(known) => fits(document, known, inner, &format!("{at}.{name}"))?,
-            None if schema["additionalProperties"] == false => return Err(format!("{at} has {name}, which is not described")),
+            None if schema["additionalProperties"] == false => {
+                return Err(format!("{at} has {name}, which is not described"));
+            }
             None => {}
         }
     }

@@ -61,7 +61,8 @@ const MIGRATION: &str = "ALTER TABLE orders
 
 /// A right-to-left override that makes a comment look like code, a look-alike letter in a table's
 /// name, and an attempt to end the element it is shown in.
-const ATTACK: &str = "DELETE FROM sessi\u{43e}ns WHERE expires < now(); /* \u{202e}⟨ ;1 timil \u{2066}only old ones \u{2069}*/
+const ATTACK: &str =
+    "DELETE FROM sessi\u{43e}ns WHERE expires < now(); /* \u{202e}⟨ ;1 timil \u{2066}only old ones \u{2069}*/
 DELETE FROM users;  -- </pre><script>alert('approved')</script>\u{200b}";
 
 pub fn set(house: &House) -> Scene {
@@ -74,7 +75,13 @@ pub fn set(house: &House) -> Scene {
     let ran = keep(house.ask_as("reporting-bot", "COPY customers TO STDOUT", |_| {}).unwrap());
     house.pass(41);
     let digest = house.desk.request(&ran.code()).unwrap().request.digest.to_string();
-    verdict(house, "carol", ran, "approve", json!({"digest": digest, "reason": "monthly export for finance"}));
+    verdict(
+        house,
+        "carol",
+        ran,
+        "approve",
+        json!({"digest": digest, "reason": "monthly export for finance"}),
+    );
     verdict(house, "dave", ran, "approve", json!({"digest": digest, "reason": "DPA signed"}));
     let tag = Ending::Completed { tag: "COPY 84213".into() };
     let outcome = Outcome {
@@ -86,7 +93,8 @@ pub fn set(house: &House) -> Scene {
     };
     house.desk.ran(ran, &outcome, Duration::from_millis(1_240));
 
-    let denied = keep(house.ask_as("support-copilot", "TRUNCATE TABLE tickets, ticket_comments", |_| {}).unwrap());
+    let denied =
+        keep(house.ask_as("support-copilot", "TRUNCATE TABLE tickets, ticket_comments", |_| {}).unwrap());
     house.pass(25);
     let digest = house.desk.request(&denied.code()).unwrap().request.digest.to_string();
     let reason = "Never truncate tickets. Archive them with app.archive_tickets(before date) instead.";
@@ -97,7 +105,9 @@ pub fn set(house: &House) -> Scene {
 
     let deferred = keep(
         house
-            .ask_as("support-copilot", "DROP INDEX CONCURRENTLY tickets_old_idx", |draft| draft.terms.defer = true)
+            .ask_as("support-copilot", "DROP INDEX CONCURRENTLY tickets_old_idx", |draft| {
+                draft.terms.defer = true
+            })
             .unwrap(),
     );
     house.pass(140);
@@ -129,8 +139,20 @@ pub fn set(house: &House) -> Scene {
                 draft.claimed = claims();
                 draft.insight = insight();
                 draft.insight.recent = vec![
-                    recent(house, 4, StatementClass::Read, "SELECT count(*) FROM customers WHERE country = 'DE'", "SELECT 1"),
-                    recent(house, 9, StatementClass::Read, "SELECT column_name FROM information_schema.columns WHERE table_name = 'customers'", "SELECT 7"),
+                    recent(
+                        house,
+                        4,
+                        StatementClass::Read,
+                        "SELECT count(*) FROM customers WHERE country = 'DE'",
+                        "SELECT 1",
+                    ),
+                    recent(
+                        house,
+                        9,
+                        StatementClass::Read,
+                        "SELECT column_name FROM information_schema.columns WHERE table_name = 'customers'",
+                        "SELECT 7",
+                    ),
                 ];
             })
             .unwrap(),
@@ -140,14 +162,19 @@ pub fn set(house: &House) -> Scene {
         house
             .ask_as("reporting-bot", "DELETE FROM report_cache WHERE $1::boolean OR key = key", |draft| {
                 draft.statement.via = Via::Bind;
-                draft.statement.parameters = Arc::from([
-                    Parameter { format: 0, type_oid: 16, value: Some("true".into()) },
-                ]);
+                draft.statement.parameters =
+                    Arc::from([Parameter { format: 0, type_oid: 16, value: Some("true".into()) }]);
             })
             .unwrap(),
     );
     let digest = house.desk.request(&export.code()).unwrap().request.digest.to_string();
-    verdict(house, "bob", export, "approve", json!({"digest": digest, "reason": "Known report, row count as expected."}));
+    verdict(
+        house,
+        "bob",
+        export,
+        "approve",
+        json!({"digest": digest, "reason": "Known report, row count as expected."}),
+    );
     house.pass(28);
 
     let now = house.now();

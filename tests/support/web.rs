@@ -151,7 +151,8 @@ impl House {
     }
 
     pub fn open_with(plan: Plan) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (directory, secrets) = people();
         let directory = Arc::new(ArcSwap::from_pointee(directory));
         let files = [("policies/exports.toml".to_owned(), POLICY.to_owned())];
@@ -161,7 +162,12 @@ impl House {
         // The time of day stands still: what a test says happened at the same moment did.
         let time = Arc::new(Mutex::new("2026-11-23T09:41:07Z".parse().unwrap()));
         let recorder = plan.recorder.unwrap_or_else(|| notes.clone());
-        let desk = Desk::new(plan.limits.unwrap_or_default(), recorder, directory.clone(), Clock::manual(time.clone()));
+        let desk = Desk::new(
+            plan.limits.unwrap_or_default(),
+            recorder,
+            directory.clone(),
+            Clock::manual(time.clone()),
+        );
         let classifier = Arc::new(Classifier::new(classify::Limits::default()));
         let catalogue = Catalogue::built_in(15);
         let rooms = Arc::new(Rooms::default());
@@ -366,9 +372,11 @@ pub fn room(agent: &str, minutes: i64, now: Timestamp, activity: Activity) -> Se
 fn people() -> (Directory, BTreeMap<&'static str, String>) {
     let mut secrets = BTreeMap::new();
     let mut agents = Vec::new();
-    for (name, owner) in
-        [("reporting-bot", "alice@example.com"), ("migration-agent", "bob@example.com"), ("support-copilot", "erin@example.com")]
-    {
+    for (name, owner) in [
+        ("reporting-bot", "alice@example.com"),
+        ("migration-agent", "bob@example.com"),
+        ("support-copilot", "erin@example.com"),
+    ] {
         let password = secret::generate(Kind::Agent).to_string();
         agents.push(AgentEntry {
             agent: Arc::new(Agent {

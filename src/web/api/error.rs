@@ -31,14 +31,7 @@ pub struct ApiError {
 
 impl ApiError {
     fn new(status: StatusCode, error: &'static str, message: impl Into<String>, hint: &str) -> Self {
-        Self {
-            status,
-            error,
-            message: message.into(),
-            hint: hint.to_owned(),
-            state: None,
-            retry_after: None,
-        }
+        Self { status, error, message: message.into(), hint: hint.to_owned(), state: None, retry_after: None }
     }
 
     /// The stable word.
@@ -186,14 +179,14 @@ impl From<VerdictError> for ApiError {
             VerdictError::NotEnrolled => {
                 (StatusCode::FORBIDDEN, "not_enrolled", "Ask the operator to enrol you as a reviewer.")
             }
-            VerdictError::AssuranceTooLow { .. } => (
-                StatusCode::FORBIDDEN,
-                "assurance_too_low",
-                "Sign in to the console again and answer there.",
-            ),
-            VerdictError::DigestMismatch => {
-                (StatusCode::CONFLICT, "digest_mismatch", "Get the request again, and read what is there now.")
+            VerdictError::AssuranceTooLow { .. } => {
+                (StatusCode::FORBIDDEN, "assurance_too_low", "Sign in to the console again and answer there.")
             }
+            VerdictError::DigestMismatch => (
+                StatusCode::CONFLICT,
+                "digest_mismatch",
+                "Get the request again, and read what is there now.",
+            ),
             VerdictError::AlreadyAnswered => {
                 (StatusCode::CONFLICT, "already_answered", "Your earlier answer counts; others are missing.")
             }
@@ -248,7 +241,8 @@ impl IntoResponse for ApiError {
         let headers = answer.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             // Not `Basic`: a browser would ask its user for a password in a window of its own.
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"countersign\""));
+            headers
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"countersign\""));
         }
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

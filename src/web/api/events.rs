@@ -23,7 +23,8 @@ use crate::web::Web;
 use crate::web::caller::Caller;
 
 /// A stream of events.
-pub(in crate::web) type Stream = Sse<axum::response::sse::KeepAliveStream<ReceiverStream<Result<Event, Infallible>>>>;
+pub(in crate::web) type Stream =
+    Sse<axum::response::sse::KeepAliveStream<ReceiverStream<Result<Event, Infallible>>>>;
 
 /// How long a stream may be silent; proxies close silent connections.
 const SILENCE: Duration = Duration::from_secs(15);

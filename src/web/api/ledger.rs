@@ -32,7 +32,8 @@ pub(in crate::web) struct Search {
 impl Search {
     /// The search that is meant. A field that a form leaves empty asks for nothing.
     pub(in crate::web) fn meant(self) -> Result<LedgerSearch, ApiError> {
-        let word = |field: Option<String>| field.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        let word =
+            |field: Option<String>| field.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
         let number = |field: Option<String>, what: &str| match word(field) {
             None => Ok(None),
             Some(text) => match text.parse::<u64>() {
@@ -77,7 +78,8 @@ pub(super) async fn entry(
 ) -> Result<Json<LedgerEntry>, ApiError> {
     let seq = number(&seq)?;
     let ledger = web.0.views.ledger.clone();
-    let found = off_thread(move || ledger.entry(seq, &by.reviewer().id)).await.ok_or_else(ApiError::internal)??;
+    let found =
+        off_thread(move || ledger.entry(seq, &by.reviewer().id)).await.ok_or_else(ApiError::internal)??;
     found.map(Json).ok_or_else(no_such_entry)
 }
 
@@ -90,7 +92,8 @@ pub(super) async fn proof(
 ) -> Result<Response, ApiError> {
     let seq = number(&seq)?;
     let ledger = web.0.views.ledger.clone();
-    let found = off_thread(move || ledger.proof(seq, &by.reviewer().id)).await.ok_or_else(ApiError::internal)??;
+    let found =
+        off_thread(move || ledger.proof(seq, &by.reviewer().id)).await.ok_or_else(ApiError::internal)??;
     let proof = found.ok_or_else(no_such_entry)?;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accept.starts_with("text/plain") {

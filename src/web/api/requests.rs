@@ -60,13 +60,18 @@ pub(super) async fn list(
     };
     let filter = Filter { state: list.state, agent, for_reviewer, limit: Some(limit) };
     let desk = web.0.desk.clone();
-    let requests = off_thread(move || waiting_first(&desk, filter, limit)).await.ok_or_else(ApiError::internal)?;
+    let requests =
+        off_thread(move || waiting_first(&desk, filter, limit)).await.ok_or_else(ApiError::internal)?;
     let shown: Vec<RequestJson> = requests.iter().map(|request| shown_to(&caller, request, false)).collect();
     Ok(Json(shown).into_response())
 }
 
 /// The requests that `filter` asks for, those that wait first. The desk has them newest first.
-pub(in crate::web) fn waiting_first(desk: &crate::desk::Desk, filter: Filter, limit: usize) -> Vec<RequestView> {
+pub(in crate::web) fn waiting_first(
+    desk: &crate::desk::Desk,
+    filter: Filter,
+    limit: usize,
+) -> Vec<RequestView> {
     if filter.state.is_some() {
         return desk.requests(&filter);
     }
@@ -196,7 +201,8 @@ async fn answer(
     let answer = Answer { by, digest, reason: body.reason, displayed_at: body.displayed_at };
     let desk = web.0.desk.clone();
     // The ledger writes the answer to disk before it counts.
-    let verdicted = off_thread(move || desk.verdict(id, verdict, answer)).await.ok_or_else(ApiError::internal)??;
+    let verdicted =
+        off_thread(move || desk.verdict(id, verdict, answer)).await.ok_or_else(ApiError::internal)??;
     Ok(Json(Counted {
         state: verdicted.state.as_str(),
         review: ReviewJson::from(&verdicted.review),

@@ -324,8 +324,14 @@ impl Verification {
                     Ok(found) => (found.code <= 1, found.code, found.summary, found.findings),
                     Err(error) => (false, 2, error, Vec::new()),
                 };
-                let done =
-                    VerifiedView { good, code, summary, findings, at: Time::new(at, now), by: by.to_string() };
+                let done = VerifiedView {
+                    good,
+                    code,
+                    summary,
+                    findings,
+                    at: Time::new(at, now),
+                    by: by.to_string(),
+                };
                 VerificationView { running: None, done: Some(done) }
             }
         }

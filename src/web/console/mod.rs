@@ -51,10 +51,7 @@ pub(super) fn router(web: &Web) -> Router<Web> {
         .route("/live", get(requests::live))
         .fallback(page::nothing_here)
         .layer(middleware::from_fn_with_state(web.clone(), guard::same_site));
-    Router::new()
-        .route("/healthz", get(api::health))
-        .route("/static/{file}", get(assets::serve))
-        .merge(pages)
+    Router::new().route("/healthz", get(api::health)).route("/static/{file}", get(assets::serve)).merge(pages)
 }
 
 /// What is answered to a request that its sender's user did not mean.

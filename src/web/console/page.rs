@@ -108,7 +108,8 @@ pub(super) fn render(status: StatusCode, page: &impl Template) -> Response {
         Ok(html) => (status, Html(html)).into_response(),
         Err(error) => {
             tracing::error!(%error, "a page could not be rendered");
-            (StatusCode::INTERNAL_SERVER_ERROR, "This page is broken; the server's log says why.\n").into_response()
+            (StatusCode::INTERNAL_SERVER_ERROR, "This page is broken; the server's log says why.\n")
+                .into_response()
         }
     }
 }
@@ -230,7 +231,12 @@ impl Problem {
 
     pub(super) fn bad_form() -> Self {
         let message = "What was sent is not what the form on the page sends. Nothing was done.";
-        Self::new(StatusCode::BAD_REQUEST, "That form is incomplete", message, "Reload the page and try again.")
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "That form is incomplete",
+            message,
+            "Reload the page and try again.",
+        )
     }
 
     pub(super) fn too_large() -> Self {
@@ -243,7 +249,8 @@ impl Problem {
     }
 
     pub(super) fn internal() -> Self {
-        let advice = "The server's log says why. If you answered a request, look at it to see whether it counted.";
+        let advice =
+            "The server's log says why. If you answered a request, look at it to see whether it counted.";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Something broke", "This could not be done.", advice)
     }
 }
@@ -306,7 +313,16 @@ mod tests {
     #[test]
     fn after_signing_in_nobody_is_sent_elsewhere() {
         assert_eq!(safe_next(Some("/requests/7F3K-2Q?x=1")), "/requests/7F3K-2Q?x=1");
-        for bad in ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:x", "/a\nb", "/\tx", "", "/sign-in?link=x"] {
+        for bad in [
+            "//evil.example",
+            "https://evil.example",
+            "/\\evil.example",
+            "javascript:x",
+            "/a\nb",
+            "/\tx",
+            "",
+            "/sign-in?link=x",
+        ] {
             assert_eq!(safe_next(Some(bad)), "/requests", "{bad:?}");
         }
     }

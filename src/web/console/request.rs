@@ -284,7 +284,11 @@ fn notes(found: &RequestView, laid: &Laid, whole: bool) -> Vec<Note> {
     }
     let parts = draft.classification.parts.len();
     if parts > 1 {
-        note("info", "Several statements", format!("This is {parts} statements that run, or do not run, together."));
+        note(
+            "info",
+            "Several statements",
+            format!("This is {parts} statements that run, or do not run, together."),
+        );
     }
     if draft.classification.redacted_sql.is_some() {
         let text = "Passwords in the text are replaced for display. The digest covers the original.";
@@ -308,7 +312,8 @@ fn notes(found: &RequestView, laid: &Laid, whole: bool) -> Vec<Note> {
 }
 
 fn reasons(found: &RequestView, laid: &Laid) -> Vec<ReasonLine> {
-    let marked = |number| laid.lines.iter().flat_map(|line| &line.pieces).any(|piece| piece.reason == Some(number));
+    let marked =
+        |number| laid.lines.iter().flat_map(|line| &line.pieces).any(|piece| piece.reason == Some(number));
     let reasons = &found.request.draft.classification.reasons;
     let line = |(place, reason): (usize, &crate::classify::Reason)| ReasonLine {
         number: place + 1,
@@ -338,12 +343,15 @@ fn card(section: &Section, draft: &Draft) -> Option<Card> {
         Body::Sql(_) | Body::Parameters(_) => return None,
     };
     let wide = match section.id {
-        SectionId::Transaction | SectionId::Plan | SectionId::Recent | SectionId::Past | SectionId::Proof => true,
+        SectionId::Transaction | SectionId::Plan | SectionId::Recent | SectionId::Past | SectionId::Proof => {
+            true
+        }
         SectionId::Effects | SectionId::Agent | SectionId::Claims | SectionId::Target => false,
         SectionId::Statement | SectionId::Parameters | SectionId::Reasons | SectionId::Answer => return None,
     };
     let id = serde_json::to_value(section.id).ok()?.as_str()?.to_owned();
-    let title = if section.id == SectionId::Claims { "What the agent says about itself" } else { section.title };
+    let title =
+        if section.id == SectionId::Claims { "What the agent says about itself" } else { section.title };
     if facts.is_empty() && lines.is_empty() {
         return None;
     }
@@ -500,9 +508,8 @@ fn form(
     let in_time = quorum::seats(terms, usize::MAX);
     let cannot = cannot_approve(reviewer, browser.who.assurance(), found, owners);
     let deny = quorum::may_deny(reviewer, agent, owners, &in_time).is_ok();
-    let next = terms.escalate.iter().find(|step| {
-        !found.seats.iter().any(|seat| seat.stand_ins.contains(&step.to))
-    });
+    let next =
+        terms.escalate.iter().find(|step| !found.seats.iter().any(|seat| seat.stand_ins.contains(&step.to)));
     let may_escalate = quorum::may_approve(reviewer, agent, owners, &in_time).is_ok();
     let escalate = next.filter(|_| may_escalate).map(|step| step.to.to_string());
     let approve = cannot.is_none() && whole;
@@ -547,7 +554,8 @@ fn cannot_approve(
     if assurance < terms.assurance {
         let text = match terms.assurance {
             Assurance::Click | Assurance::Login => {
-                "The rule asks for a recent sign-in by a link from the operator. Sign in again, then answer.".to_owned()
+                "The rule asks for a recent sign-in by a link from the operator. Sign in again, then answer."
+                    .to_owned()
             }
             Assurance::Signature => {
                 "The rule asks for a signature over the request, which this page cannot make.".to_owned()
@@ -572,7 +580,9 @@ fn banner(verdict: &str, found: &RequestView, browser: &Browser) -> Option<Banne
             ("Your approval counts", format!("Still missing: {missing}."))
         }
         (Verdict::Approve, _) => ("Your approval counts", "Nobody else is needed.".to_owned()),
-        (Verdict::Deny, _) => ("Denied", "The agent has been told, and the statement did not run.".to_owned()),
+        (Verdict::Deny, _) => {
+            ("Denied", "The agent has been told, and the statement did not run.".to_owned())
+        }
         (Verdict::Escalate, _) => ("Escalated", "The next group has been asked as well.".to_owned()),
     };
     Some(Banner { kind: "good", title: title.to_owned(), text })

@@ -107,7 +107,8 @@ pub(super) async fn history(
 ) -> Answer {
     let state = wanted.state.filter(|state| ENDED.contains(&state.as_str()));
     let agent = wanted.agent.filter(|agent| !agent.is_empty());
-    let filter = Filter { state: state.clone(), agent: agent.as_deref().map(AgentName::from), ..Filter::default() };
+    let filter =
+        Filter { state: state.clone(), agent: agent.as_deref().map(AgentName::from), ..Filter::default() };
     let desk = web.0.desk.clone();
     let found = off_thread(move || {
         let views = desk.requests(&filter).into_iter();
@@ -140,7 +141,8 @@ fn row(view: &RequestView, now: Timestamp) -> Row {
             Some(TransactionStatus::Idle | TransactionStatus::Failed) => {}
         }
     }
-    let has_markers = lines.iter().flat_map(|line| &line.pieces).any(|piece| piece.marker && piece.text.starts_with("⟨U"));
+    let has_markers =
+        lines.iter().flat_map(|line| &line.pieces).any(|piece| piece.marker && piece.text.starts_with("⟨U"));
     if has_markers {
         flags.push("odd characters");
     }
@@ -235,7 +237,8 @@ fn beginning(request: &Request) -> (Vec<Line>, Option<String>) {
         return (lines, None);
     }
     let all = String::from_utf8_lossy(bytes).lines().count();
-    let left_out = format!("the beginning of {} in {}", size(bytes.len() as u64), count(all, "line", "lines"));
+    let left_out =
+        format!("the beginning of {} in {}", size(bytes.len() as u64), count(all, "line", "lines"));
     (lines, Some(left_out))
 }
 

@@ -55,7 +55,10 @@ pub(super) async fn page(State(web): State<Web>, headers: HeaderMap, Query(came)
 /// The page that a link leads to. It does not look at the link: that is used up by the button.
 pub(super) async fn with_link(Path(link): Path<String>) -> Response {
     let frame = Frame::stranger("Sign in");
-    render(StatusCode::OK, &SignInPage { frame, link: Some(link), next: "/requests".to_owned(), refused: None })
+    render(
+        StatusCode::OK,
+        &SignInPage { frame, link: Some(link), next: "/requests".to_owned(), refused: None },
+    )
 }
 
 #[derive(Deserialize)]
@@ -113,9 +116,10 @@ fn explained(why: NotRecognised) -> Refused {
         NotRecognised::Unknown => {
             ("That is no link or token of this console.", "Check that all of it was copied.")
         }
-        NotRecognised::Expired => {
-            ("That link has expired.", "Links work for ten minutes, and not across a restart. Ask for a new one.")
-        }
+        NotRecognised::Expired => (
+            "That link has expired.",
+            "Links work for ten minutes, and not across a restart. Ask for a new one.",
+        ),
         NotRecognised::Used => (
             "That link was used before. A link works once.",
             "If it was not you who used it, tell the operator now. Otherwise ask for a new one.",
@@ -124,9 +128,7 @@ fn explained(why: NotRecognised) -> Refused {
             "That is an agent's credential. An agent cannot sign in, and can never approve.",
             "Use your own personal token, or a link.",
         ),
-        NotRecognised::NotEnrolled => {
-            ("You are not enrolled as a reviewer any more.", "Ask the operator.")
-        }
+        NotRecognised::NotEnrolled => ("You are not enrolled as a reviewer any more.", "Ask the operator."),
     };
     Refused { what, advice }
 }
@@ -134,7 +136,11 @@ fn explained(why: NotRecognised) -> Refused {
 #[derive(Deserialize)]
 pub(super) struct Nothing {}
 
-pub(super) async fn sign_out(State(web): State<Web>, headers: HeaderMap, posted: Posted<Nothing>) -> Response {
+pub(super) async fn sign_out(
+    State(web): State<Web>,
+    headers: HeaderMap,
+    posted: Posted<Nothing>,
+) -> Response {
     if let Some(secret) = web.session_secret(&headers) {
         web.0.sessions.close(&secret);
     }

@@ -36,13 +36,10 @@ pub(super) async fn answer(
         return Err(Problem::forged());
     }
     let id = web.0.desk.find(&id).ok_or(ApiError::from(VerdictError::Unknown))?;
-    let reason = form.reason.map(|reason| reason.trim().replace("\r\n", "\n")).filter(|reason| !reason.is_empty());
-    let given = desk::Answer {
-        by: browser.who.clone(),
-        digest: seen.digest,
-        reason,
-        displayed_at: Some(seen.at),
-    };
+    let reason =
+        form.reason.map(|reason| reason.trim().replace("\r\n", "\n")).filter(|reason| !reason.is_empty());
+    let given =
+        desk::Answer { by: browser.who.clone(), digest: seen.digest, reason, displayed_at: Some(seen.at) };
     let desk = web.0.desk.clone();
     let given = off_thread(move || desk.verdict(id, verdict, given)).await.ok_or_else(Problem::internal)?;
     match given {

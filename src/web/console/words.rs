@@ -11,7 +11,9 @@ pub(in crate::web) fn duration(duration: Duration) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes, seconds % 60) {
         (0, 0, 0, _) if duration < Duration::from_secs(1) => format!("{} ms", duration.as_millis()),
-        (0, 0, 0, s) if s < 10 && duration.subsec_millis() >= 50 => format!("{:.1} s", duration.as_secs_f64()),
+        (0, 0, 0, s) if s < 10 && duration.subsec_millis() >= 50 => {
+            format!("{:.1} s", duration.as_secs_f64())
+        }
         (0, 0, 0, s) => format!("{s} s"),
         (0, 0, m, s) if m < 10 && s > 0 => format!("{m} min {s} s"),
         (0, 0, m, _) => format!("{m} min"),

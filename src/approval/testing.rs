@@ -80,7 +80,7 @@ pub(crate) fn classification(sql: &str) -> Classification {
         }],
         reasons: vec![Reason {
             class: StatementClass::Export,
-            text: "COPY .. TO STDOUT takes the whole of public.customers out".into(),
+            text: "copies public.customers out".into(),
             span: None,
         }],
         steps: Arc::from([Step::default()]),

@@ -4,6 +4,11 @@
 //! ([`identity`](crate::identity) does) nor what an answer means ([`approval::hold`](crate::approval)
 //! does), and nothing waits for it: a chat service that is slow or down must not keep the console
 //! from working, nor a statement from expiring.
+//!
+//! - [`answers`]: the way back, for channels on which people can answer. - [`slack`]: Slack.
+
+pub mod answers;
+pub mod slack;
 
 use std::sync::Arc;
 

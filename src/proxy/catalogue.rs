@@ -62,18 +62,44 @@ pub struct UpstreamState {
     /// Counts the changes that we know of.
     change: AtomicU64,
     reading: Mutex<()>,
+    trouble: parking_lot::Mutex<Option<String>>,
 }
 
 impl UpstreamState {
     /// Nothing is known yet; the first session asks.
     #[must_use]
     pub fn new(upstream: Upstream, safe: Vec<String>) -> Self {
-        Self { upstream, safe, known: ArcSwap::default(), change: AtomicU64::new(0), reading: Mutex::new(()) }
+        Self {
+            upstream,
+            safe,
+            known: ArcSwap::default(),
+            change: AtomicU64::new(0),
+            reading: Mutex::new(()),
+            trouble: parking_lot::Mutex::default(),
+        }
     }
 
     /// A forwarded statement may have changed the catalogue: what is known is not good any more.
     pub fn changed(&self) {
         self.change.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// What was known last, current or not.
+    #[must_use]
+    pub fn last(&self) -> Option<Arc<Known>> {
+        self.known.load().as_ref().clone()
+    }
+
+    /// Why it could not be reached when somebody tried last; `None` when it could.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
+    }
+
+    /// Notes how an attempt to reach it ended.
+    pub(super) fn note<T>(&self, result: Result<T, ConnectError>) -> Result<T, ConnectError> {
+        *self.trouble.lock() = result.as_ref().err().map(ToString::to_string);
+        result
     }
 
     /// What is known, if it is current.
@@ -99,7 +125,7 @@ impl UpstreamState {
         }
         let change = self.change.load(Ordering::Acquire);
         let read = tokio::time::timeout(PATIENCE, self.read(change));
-        let known = Arc::new(read.await.unwrap_or(Err(ConnectError::Timeout(PATIENCE)))?);
+        let known = Arc::new(self.note(read.await.unwrap_or(Err(ConnectError::Timeout(PATIENCE))))?);
         info!(upstream = %self.upstream.name, version = known.server_version, generation = known.catalogue.generation, "catalogue read");
         self.known.store(Arc::new(Some(Arc::clone(&known))));
         Ok(known)

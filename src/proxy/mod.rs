@@ -113,6 +113,8 @@ pub struct Shared {
     pub limits: ProxyLimits,
     /// Counts.
     pub counters: Counters,
+    /// Why a changed policy or configuration is not used, for `status`.
+    pub trouble: Mutex<Option<String>>,
     /// Zero of the monotonic clock.
     pub started: Instant,
     /// Sessions of each agent.
@@ -321,7 +323,7 @@ async fn begin(shared: &Arc<Shared>, id: SessionId, arrival: &mut Arrival) -> Re
     let known = state.known().await.map_err(unreachable)?;
     let mut settings = arrival.startup.settings.clone();
     settings.push(("application_name".to_owned(), application_name(arrival, id)));
-    let connected = upstream::log_in(&state.upstream, &settings).await.map_err(unreachable)?;
+    let connected = state.note(upstream::log_in(&state.upstream, &settings).await).map_err(unreachable)?;
 
     let identity = Arc::new(arrival.identity.clone());
     let claimed = arrival.startup.claims.clone();
@@ -335,7 +337,8 @@ async fn begin(shared: &Arc<Shared>, id: SessionId, arrival: &mut Arrival) -> Re
     };
     let log = shared.ledger.session_opened(&info)?;
     let (sender, control) = mpsc::channel(16);
-    let watch = Arc::new(Watch::new(id, identity, claimed, target, info.at, sender));
+    let encrypted = matches!(arrival.stream, stream::Stream::Agent(_));
+    let watch = Arc::new(Watch::new(id, identity, claimed, target, encrypted, info.at, sender));
     let (key, seed) = own_key(shared, connected.key)?;
     shared.sessions.add(&watch, key);
 

@@ -1,0 +1,112 @@
+//! Finds out who we are, where we post and who is enrolled; at the start, and again from time to time.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::info;
+
+use super::client::{CallError, Me};
+use super::facts::suitability;
+use super::health::Part;
+use super::outbox::back_off;
+use super::{Inner, courier};
+
+/// Looks things up, for ever.
+pub(super) async fn run(inner: Arc<Inner>) {
+    let me = introduce(&inner).await;
+    loop {
+        let suitable = look_at_channel(&inner).await;
+        inner.outbox.lock().allow_posting(suitable);
+        inner.wake.notify_one();
+        if suitable {
+            look_at_people(&inner, &me).await;
+        }
+        let timing = &inner.settings.timing;
+        let wait = if suitable { timing.look_up } else { timing.refused.min(timing.look_up) };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Asks Slack who we are until it says so.
+async fn introduce(inner: &Arc<Inner>) -> Arc<Me> {
+    let timing = inner.settings.timing;
+    let mut failures = 0;
+    loop {
+        let error = match inner.api.me().await {
+            Ok(me) => {
+                info!(app = me.app, team = me.team, "slack knows us");
+                let me = Arc::new(me);
+                inner.me.store(Some(me.clone()));
+                inner.introduced.notify_waiters();
+                return me;
+            }
+            Err(error) => error,
+        };
+        failures += 1;
+        inner.health.fails(Part::Setup, &error.to_string(), inner.now());
+        let wait = match &error {
+            CallError::TooMany { wait } => *wait,
+            CallError::Said(_) if courier::is_refusal(&error) => timing.refused,
+            CallError::Said(_)
+            | CallError::Status(_)
+            | CallError::Late
+            | CallError::OutOfReach
+            | CallError::Foreign => back_off(&timing, failures, u64::from(failures)),
+        };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Whether cards may be posted to the channel.
+async fn look_at_channel(inner: &Inner) -> bool {
+    let asked = &inner.settings.channel;
+    let error = match inner.api.channel(asked).await {
+        Ok(channel) => {
+            let suitable = suitability(&channel, asked);
+            inner.facts.learn_channel(suitable, Instant::now());
+            match suitable {
+                Ok(()) => {
+                    inner.health.works(Part::Setup, inner.now());
+                    return true;
+                }
+                Err(unsuitable) => unsuitable.to_string(),
+            }
+        }
+        Err(error) => {
+            // What was seen a moment ago is still true for a while.
+            if inner.facts.channel(Instant::now()) == Some(Ok(())) {
+                return true;
+            }
+            format!("conversations.info: {error}")
+        }
+    };
+    inner.health.fails(Part::Setup, &error, inner.now());
+    false
+}
+
+/// Learns ahead of time who the enrolled accounts are, so that their clicks need not wait for it.
+async fn look_at_people(inner: &Inner, me: &Me) {
+    for account in inner.answers.enrolled() {
+        if account.team != me.team {
+            continue;
+        }
+        let answer = inner.api.user(&account.user).await;
+        if let Err(CallError::TooMany { wait }) = &answer {
+            tokio::time::sleep(*wait).await;
+        }
+        // Who cannot be looked up now is looked up on the first click.
+        let _ = inner.facts.learn_user(&account.user, answer, me, Instant::now());
+    }
+}
+
+/// No socket opens, and slack-morphism keeps the reason to itself: asks for one to hear it.
+pub(super) async fn find_out_why_no_socket(inner: Arc<Inner>) {
+    let error = match inner.api.why_no_socket().await {
+        Ok(()) => "no socket is open".to_owned(),
+        Err(error) => format!("no socket is open: {error}"),
+    };
+    // One may have opened meanwhile.
+    if inner.health.status(0, Vec::new()).sockets == 0 {
+        inner.health.fails(Part::Sockets, &error, inner.now());
+    }
+}

@@ -1,0 +1,33 @@
+//! Slack, against a Slack of our own: cards, clicks, outages, and people who cheat.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    unreachable_pub,
+    dead_code,
+    reason = "a test: what is wrong should stop it"
+)]
+
+#[path = "support/slack/mod.rs"]
+mod fake;
+#[path = "support/office.rs"]
+mod office;
+
+#[path = "slack/answers.rs"]
+mod answers;
+#[path = "slack/cheats.rs"]
+mod cheats;
+#[path = "slack/display.rs"]
+mod display;
+#[path = "slack/outages.rs"]
+mod outages;
+#[path = "slack/secrets.rs"]
+mod secrets;
+
+const APPROVE: &str = "countersign.approve";
+const DENY: &str = "countersign.deny";
+const ESCALATE: &str = "countersign.escalate";
+const OPEN: &str = "countersign.open";

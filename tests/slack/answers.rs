@@ -1,0 +1,355 @@
+//! What happens when people press the buttons they should.
+
+use std::time::Duration;
+
+use countersign::desk::Ending;
+use countersign::policy::Terms;
+use countersign::statement::{Ending as StatementEnding, Outcome};
+
+use crate::fake::{Click, Failure};
+use crate::office::{ALICE, BOB, DORA, OLGA, Office, SAM, draft, terms, two_groups, with_escalation};
+use crate::{APPROVE, DENY, ESCALATE, OPEN};
+
+const SQL: &str = "COPY customers TO STDOUT";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_lets_the_statement_run_and_the_card_says_so() {
+    let office = Office::open().await;
+    let opened = office.hold(SQL);
+    let card = office.fake.first_card().await;
+    assert_eq!(card.buttons(), [APPROVE, DENY, OPEN]);
+
+    let ack = office.fake.click(BOB, &card, APPROVE).await;
+
+    let Ending::Granted(grant) = opened.ending.await.unwrap() else { panic!("not granted") };
+    assert!(ack.came());
+    assert_eq!(grant.request(), opened.request.id);
+    let card = office
+        .fake
+        .until(|fake| fake.cards().into_iter().find(|card| !card.buttons().contains(&APPROVE.to_owned())))
+        .await;
+    assert_eq!(card.buttons(), [OPEN]);
+    assert!(card.says().contains("was approved"), "{}", card.says());
+    assert!(card.says().contains("bob@example.com approved at"), "{}", card.says());
+    assert!(card.says().contains(SQL), "the statement stays on the card");
+    assert_eq!(office.notebook.refused(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_receipt_follows_in_the_thread() {
+    let office = Office::open().await;
+    let opened = office.hold(SQL);
+    let card = office.fake.first_card().await;
+    office.fake.click(BOB, &card, APPROVE).await;
+    let Ending::Granted(_grant) = opened.ending.await.unwrap() else { panic!("not granted") };
+
+    let outcome = Outcome {
+        ending: StatementEnding::Completed { tag: "COPY 120".into() },
+        rows: 120,
+        bytes: 4321,
+        transaction: None,
+        result_digest: None,
+    };
+    office.desk.ran(opened.request.id, &outcome, Duration::from_millis(35));
+
+    let receipt = office.fake.until(|fake| fake.thread(&card.ts).into_iter().next()).await;
+    assert!(receipt.says().contains("ran: COPY 120"), "{}", receipt.says());
+    assert!(receipt.says().contains("120 rows, 4321 bytes, 35 ms"), "{}", receipt.says());
+    let says = office
+        .fake
+        .until(|fake| fake.cards().first().map(|card| card.says()).filter(|says| says.contains("and ran")))
+        .await;
+    assert!(says.contains(SQL));
+    assert_eq!(office.fake.cards().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denial_carries_its_reason_to_the_agent() {
+    let office = Office::open().await;
+    let opened = office.hold(SQL);
+    let card = office.fake.first_card().await;
+
+    office.fake.click(BOB, &card, DENY).await;
+    let view = office.fake.dialog(BOB).await;
+    let ack = office.fake.submit(BOB, Some("use the anonymised copy")).await;
+
+    let Ending::Denied { by, message } = opened.ending.await.unwrap() else { panic!("not denied") };
+    assert!(ack.came());
+    assert_eq!(view["title"]["text"], format!("Deny {}", opened.request.id.code()));
+    assert_eq!(by.as_str(), "bob@example.com");
+    assert_eq!(message.as_deref(), Some("use the anonymised copy"));
+    let says = office
+        .fake
+        .until(|fake| fake.cards().first().map(|card| card.says()).filter(|says| says.contains("was denied")))
+        .await;
+    assert!(says.contains("use the anonymised copy"), "{says}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denial_needs_no_reason_unless_the_rule_wants_one() {
+    let office = Office::open().await;
+    let opened = office.hold(SQL);
+    let card = office.fake.first_card().await;
+
+    office.fake.click(BOB, &card, DENY).await;
+    office.fake.dialog(BOB).await;
+    office.fake.submit(BOB, None).await;
+
+    let Ending::Denied { message, .. } = opened.ending.await.unwrap() else { panic!("not denied") };
+    assert_eq!(message, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_required_reason_is_asked_for_before_an_approval_counts() {
+    let office = Office::open().await;
+    let mut opened = office.hold_on(SQL, Terms { reason_required: true, ..terms() });
+    let card = office.fake.first_card().await;
+
+    office.fake.click(BOB, &card, APPROVE).await;
+    let view = office.fake.dialog(BOB).await;
+    let input = view["blocks"].as_array().unwrap().last().unwrap();
+    assert_eq!(input["optional"], false);
+    assert!(opened.ending.try_recv().is_err(), "nothing was decided by opening the dialog");
+
+    // Slack takes blanks for a reason; we do not.
+    office.fake.submit(BOB, Some("   ")).await;
+    office.fake.told(BOB, "needs a reason").await;
+    office.fake.click(BOB, &card, APPROVE).await;
+    office.fake.dialog(BOB).await;
+    office.fake.submit(BOB, Some("ticket 4711")).await;
+
+    let Ending::Granted(grant) = opened.ending.await.unwrap() else { panic!("not granted") };
+    assert_eq!(grant.approvals()[0].reason.as_deref(), Some("ticket 4711"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_groups_have_to_agree_and_the_card_says_who_is_missing() {
+    let office = Office::open().await;
+    let mut opened = office.hold_on(SQL, two_groups());
+    let card = office.fake.first_card().await;
+    assert!(card.says().contains("Waiting for 1 of dba and 1 of security"), "{}", card.says());
+
+    office.fake.click(BOB, &card, APPROVE).await;
+    let card = office
+        .fake
+        .until(|fake| fake.cards().into_iter().find(|card| card.says().contains("Waiting for 1 of security")))
+        .await;
+    assert!(card.says().contains("bob@example.com approved"), "{}", card.says());
+    assert!(opened.ending.try_recv().is_err());
+    // A second voice of the same group is no help, and the same voice again is none at all.
+    office.fake.click(BOB, &card, APPROVE).await;
+    office.fake.told(BOB, "You have answered already").await;
+    office.fake.click(DORA, &card, APPROVE).await;
+    assert!(opened.ending.try_recv().is_err());
+
+    office.fake.click(SAM, &card, APPROVE).await;
+
+    let Ending::Granted(grant) = opened.ending.await.unwrap() else { panic!("not granted") };
+    assert!(grant.approvals().iter().any(|review| review.reviewer.as_str() == "sam@example.com"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_escalation_asks_the_next_group_now() {
+    let office = Office::open().await;
+    let opened = office.hold_on(SQL, with_escalation());
+    let card = office.fake.first_card().await;
+    assert_eq!(card.buttons(), [APPROVE, DENY, ESCALATE, OPEN]);
+    // Not yet asked.
+    office.fake.click(OLGA, &card, APPROVE).await;
+    office.fake.told(OLGA, "You are in none of the groups that are asked").await;
+
+    office.fake.click(BOB, &card, ESCALATE).await;
+    let card = office
+        .fake
+        .until(|fake| fake.cards().into_iter().find(|card| !card.buttons().contains(&ESCALATE.to_owned())))
+        .await;
+    assert!(card.says().contains("bob@example.com escalated"), "{}", card.says());
+    office.fake.click(OLGA, &card, APPROVE).await;
+
+    assert!(matches!(opened.ending.await.unwrap(), Ending::Granted(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_may_stop_their_agent_and_not_approve_for_it() {
+    let office = Office::open().await;
+    let mut opened = office.hold(SQL);
+    let card = office.fake.first_card().await;
+
+    office.fake.click(ALICE, &card, APPROVE).await;
+    let told = office.fake.told(ALICE, "owner of the agent").await;
+    assert!(told.contains(&opened.request.id.code()), "{told}");
+    assert!(opened.ending.try_recv().is_err());
+    let refused = office.notebook.refused();
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0].0, "alice@example.com");
+
+    office.fake.click(ALICE, &card, DENY).await;
+    office.fake.dialog(ALICE).await;
+    office.fake.submit(ALICE, Some("my mistake")).await;
+    assert!(matches!(opened.ending.await.unwrap(), Ending::Denied { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_double_click_counts_once_and_is_told_so() {
+    let office = Office::open().await;
+    let opened = office.hold(SQL);
+    let card = office.fake.first_card().await;
+    let click = Click::on(&office.fake, BOB, &card, APPROVE);
+    let second = Click::on(&office.fake, BOB, &card, APPROVE);
+
+    let (one, two) = tokio::join!(office.fake.send(click), office.fake.send(second));
+
+    assert!(one.came() && two.came());
+    assert!(matches!(opened.ending.await.unwrap(), Ending::Granted(_)));
+    office.fake.told(BOB, "has been approved already").await;
+    let counted = office.notebook.reviews().into_iter().filter(|review| review.not_counted.is_none());
+    assert_eq!(counted.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envelope_that_slack_repeats_is_one_click() {
+    let office = Office::open().await;
+    let opened = office.hold_on(SQL, two_groups());
+    let card = office.fake.first_card().await;
+
+    // The same envelope over both sockets, and the same click in another envelope.
+    let twice = Click::on(&office.fake, BOB, &card, APPROVE).twice().repeated();
+    assert!(office.fake.send(twice).await.came(), "every copy is acknowledged");
+    office
+        .fake
+        .until(|fake| fake.cards().into_iter().find(|card| card.says().contains("Waiting for 1 of security")))
+        .await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+
+    assert_eq!(office.fake.whispers(BOB), Vec::<String>::new());
+    assert_eq!(office.notebook.reviews().len(), 1);
+    drop(opened);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_click_is_told_what_happened() {
+    let office = Office::open().await;
+    let opened = office.hold(SQL);
+    let card = office.fake.first_card().await;
+    office.fake.click(BOB, &card, DENY).await;
+    office.fake.dialog(BOB).await;
+    office.fake.submit(BOB, None).await;
+    assert!(matches!(opened.ending.await.unwrap(), Ending::Denied { .. }));
+
+    // Dora's screen still shows the buttons.
+    office.fake.click(DORA, &card, APPROVE).await;
+    office.fake.told(DORA, "has been denied already, by bob@example.com").await;
+    office.fake.click(DORA, &card, DENY).await;
+    let told = office.fake.until(|fake| fake.whispers(DORA).into_iter().nth(1)).await;
+    assert!(told.contains("has been denied already"), "no dialog is opened for nothing: {told}");
+    assert_eq!(office.fake.world().dialog(DORA).map(|dialog| dialog.id), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_click_after_the_agent_left_does_nothing_and_says_so() {
+    let office = Office::open().await;
+    let opened = office.hold(SQL);
+    let card = office.fake.first_card().await;
+    office.desk.withdraw(opened.request.id, "cancelled by the agent");
+
+    office.fake.click(BOB, &card, APPROVE).await;
+
+    office.fake.told(BOB, "was withdrawn: cancelled by the agent").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dialog_that_opens_too_late_is_told_and_can_be_asked_for_again() {
+    let office = Office::open().await;
+    let opened = office.hold(SQL);
+    let card = office.fake.first_card().await;
+
+    office.fake.world().with(|state| state.trigger_life = Some(Duration::ZERO));
+    office.fake.click(BOB, &card, DENY).await;
+    office.fake.told(BOB, "Slack did not open the dialog in time").await;
+    office.fake.world().with(|state| state.trigger_life = None);
+    // No answer at all: nobody is kept waiting longer than Slack would keep the ticket.
+    office.fake.world().fail("views.open", &Failure::Silence, 1);
+    let asked = std::time::Instant::now();
+    office.fake.click(BOB, &card, DENY).await;
+    office.fake.until(|fake| fake.whispers(BOB).into_iter().nth(1)).await;
+    assert!(asked.elapsed() < Duration::from_secs(3));
+
+    office.fake.click(BOB, &card, DENY).await;
+    office.fake.dialog(BOB).await;
+    office.fake.submit(BOB, Some("no")).await;
+    assert!(matches!(opened.ending.await.unwrap(), Ending::Denied { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dialog_submitted_after_the_request_ended_is_told_so() {
+    let office = Office::open().await;
+    let opened = office.hold(SQL);
+    let card = office.fake.first_card().await;
+    office.fake.click(BOB, &card, DENY).await;
+    office.fake.dialog(BOB).await;
+    office.fake.click(DORA, &card, APPROVE).await;
+    assert!(matches!(opened.ending.await.unwrap(), Ending::Granted(_)));
+
+    office.fake.submit(BOB, Some("no")).await;
+
+    office.fake.told(BOB, "Too late").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_click_faster_than_slacks_own_answer_counts() {
+    let office = Office::open().await;
+    // Slack posts the card, and its answer is lost; so Bob sees a card that we know nothing of yet.
+    office.fake.world().fail("chat.postMessage", &Failure::LostAnswer, 1);
+    let opened = office.hold(SQL);
+    let first = office.fake.first_card().await;
+    let ack = tokio::spawn({
+        let click = Click::on(&office.fake, BOB, &first, APPROVE);
+        async move { click }
+    });
+    let click = ack.await.unwrap();
+    assert!(office.fake.send(click).await.came());
+
+    // The post is repeated. The copy says that it is one, and the other card can be answered.
+    office.fake.told(BOB, "this card is a copy").await;
+    let cards = office.fake.until(|fake| Some(fake.cards()).filter(|cards| cards.len() == 2)).await;
+    office
+        .fake
+        .until(|fake| fake.world().message(&first.ts).filter(|card| card.buttons().is_empty()).map(|_| ()))
+        .await;
+    office.fake.click(BOB, &cards[1], APPROVE).await;
+    assert!(matches!(opened.ending.await.unwrap(), Ending::Granted(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn identical_requests_share_a_card_one_after_the_other() {
+    let office = Office::open().await;
+    let first = office.hold(SQL);
+    office.fake.first_card().await;
+    let second = office.hold(SQL);
+
+    let card = office
+        .fake
+        .until(|fake| {
+            fake.cards().into_iter().find(|card| card.says().contains("1 identical requests wait behind"))
+        })
+        .await;
+    assert_eq!(office.fake.cards().len(), 1);
+    office.fake.click(BOB, &card, APPROVE).await;
+    assert!(matches!(first.ending.await.unwrap(), Ending::Granted(_)));
+    let cards = office.fake.until(|fake| Some(fake.cards()).filter(|cards| cards.len() == 2)).await;
+    office.fake.click(DORA, &cards[1], APPROVE).await;
+    assert!(matches!(second.ending.await.unwrap(), Ending::Granted(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_needs_more_than_a_click_offers_no_approval() {
+    let office = Office::open().await;
+    let terms = Terms { assurance: countersign::actor::Assurance::Signature, ..terms() };
+    let opened = office.desk.open(draft(SQL, terms)).unwrap();
+
+    let card = office.fake.first_card().await;
+
+    assert_eq!(card.buttons(), [DENY, OPEN]);
+    assert!(card.says().contains("It needs signature to be approved"), "{}", card.says());
+    drop(opened);
+}

@@ -1,0 +1,320 @@
+//! A desk with people, an agent, and Slack beside it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use countersign::actor::{
+    Agent, AgentIdentity, Assurance, AuthenticationMethod, Claims, GroupName, PersonName, Reviewer,
+};
+use countersign::approval::request::{Insight, TransactionView, TreeHead};
+use countersign::approval::{Draft, Seal};
+use countersign::channel::slack::{Slack, SlackSettings, Timing, Token};
+use countersign::classify::{
+    Classification, Effect, ObjectKind, Reason, StatementClass, StatementPart, Verb,
+};
+use countersign::desk::accounts::SlackAnswers;
+use countersign::desk::{Clock, Desk, Limits, Opened, Recorder, Unrecorded};
+use countersign::identity::directory::SlackAccount;
+use countersign::identity::{AgentEntry, Directory, ReviewerEntry, ScramVerifier};
+use countersign::ledger::{Event, ReviewRecord};
+use countersign::policy::{Approval, Escalation, InTransaction, Terms};
+use countersign::statement::{
+    Digest, Fingerprint, SessionId, SqlText, Statement, Step, Target, TransactionStatus,
+};
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::fake::{APP_TOKEN, BOT_TOKEN, CHANNEL, FakeSlack, TEAM};
+
+/// The people, their Slack accounts and groups. Alice owns the agent.
+pub const BOB: &str = "U0BOB00001";
+pub const DORA: &str = "U0DORA0001";
+pub const SAM: &str = "U0SAM00001";
+pub const OLGA: &str = "U0OLGA0001";
+pub const ALICE: &str = "U0ALICE001";
+/// In the channel, and no reviewer.
+pub const MALLORY: &str = "U0MALLORY1";
+
+const PEOPLE: [(&str, &str, &[&str]); 5] = [
+    ("bob@example.com", BOB, &["dba"]),
+    ("dora@example.com", DORA, &["dba"]),
+    ("sam@example.com", SAM, &["security"]),
+    ("olga@example.com", OLGA, &["oncall"]),
+    ("alice@example.com", ALICE, &["dba"]),
+];
+
+/// A ledger that only remembers.
+#[derive(Default)]
+pub struct Notebook {
+    events: Mutex<Vec<Event>>,
+}
+
+impl Notebook {
+    /// The answers that were written down, and why they did not count.
+    pub fn reviews(&self) -> Vec<ReviewRecord> {
+        let reviews = |event: &Event| match event {
+            Event::Review(review) => Some((**review).clone()),
+            _ => None,
+        };
+        self.events.lock().iter().filter_map(reviews).collect()
+    }
+
+    /// Who was refused, and why.
+    pub fn refused(&self) -> Vec<(String, String)> {
+        let reviews = self.reviews().into_iter();
+        reviews.filter_map(|review| Some((review.reviewer.id.to_string(), review.not_counted?))).collect()
+    }
+}
+
+impl Recorder for Notebook {
+    fn append(&self, event: Event) -> Result<(), Unrecorded> {
+        self.events.lock().push(event);
+        Ok(())
+    }
+
+    fn head(&self) -> Option<TreeHead> {
+        Some(TreeHead { size: 4711, root: Digest::of(b"root") })
+    }
+}
+
+/// A desk, its people and Slack.
+pub struct Office {
+    pub fake: FakeSlack,
+    pub desk: Desk,
+    pub notebook: Arc<Notebook>,
+    pub directory: Arc<ArcSwap<Directory>>,
+    pub slack: Arc<Slack>,
+    pub settings: SlackSettings,
+    tasks: Tasks,
+}
+
+/// What runs beside the desk, as long as it does.
+#[derive(Default)]
+struct Tasks(Vec<JoinHandle<()>>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// Times that tests can wait for.
+pub fn timing() -> Timing {
+    Timing {
+        call: Duration::from_millis(400),
+        dialog: Duration::from_millis(800),
+        hello: Duration::from_millis(1_500),
+        ping: Duration::from_secs(1),
+        retry_first: Duration::from_millis(50),
+        retry_most: Duration::from_millis(200),
+        refused: Duration::from_millis(200),
+        look_up: Duration::from_millis(500),
+        rely: Duration::from_secs(2),
+    }
+}
+
+impl Office {
+    /// Opens the office; Slack is connected when this returns.
+    pub async fn open() -> Self {
+        Self::open_with(FakeSlack::start(), |_| {}).await
+    }
+
+    pub async fn open_with(fake: FakeSlack, change: impl FnOnce(&mut SlackSettings)) -> Self {
+        let office = Self::open_at_once(fake, change);
+        office.fake.until_sockets(2).await;
+        office.until_connected().await;
+        office
+    }
+
+    /// Opens the office whether or not Slack answers.
+    pub fn open_at_once(fake: FakeSlack, change: impl FnOnce(&mut SlackSettings)) -> Self {
+        countersign::proxy::tls::install_provider();
+        for user in [BOB, DORA, SAM, OLGA, ALICE, MALLORY] {
+            if fake.world().user(user).is_none() {
+                fake.add_member(user);
+            }
+        }
+        let notebook = Arc::new(Notebook::default());
+        let directory = Arc::new(ArcSwap::from_pointee(directory()));
+        let desk = Desk::new(Limits::default(), notebook.clone(), directory.clone(), Clock::real());
+        let mut settings = SlackSettings {
+            api_url: fake.api_url(),
+            app_token: Token::new(APP_TOKEN),
+            bot_token: Token::new(BOT_TOKEN),
+            channel: CHANNEL.to_owned(),
+            console_url: Some("https://console.example/".parse().unwrap()),
+            cards_file: None,
+            timing: timing(),
+        };
+        change(&mut settings);
+        let slack = Slack::start(settings.clone(), Arc::new(SlackAnswers::new(desk.clone()))).unwrap();
+        let mut office = Self { fake, desk, notebook, directory, slack, settings, tasks: Tasks::default() };
+        office.carry();
+        let desk = office.desk.clone();
+        office.tasks.0.push(tokio::spawn(async move { desk.run_timers().await }));
+        office
+    }
+
+    fn carry(&mut self) {
+        let (desk, slack) = (self.desk.clone(), self.slack.clone());
+        let mut events = desk.subscribe();
+        self.tasks.0.push(tokio::spawn(async move {
+            use countersign::channel::Channel as _;
+            while let Ok(event) = events.recv().await {
+                slack.deliver(&event);
+            }
+        }));
+    }
+
+    /// The process dies and is started again: a new desk, which knows nothing, and the same Slack.
+    pub async fn restart(self) -> Self {
+        let Self { fake, settings, mut tasks, slack, .. } = self;
+        for task in tasks.0.drain(..) {
+            task.abort();
+            let _ = task.await;
+        }
+        drop(slack);
+        fake.until_sockets(0).await;
+        Self::open_with(fake, |fresh| *fresh = settings).await
+    }
+
+    pub async fn until_connected(&self) {
+        self.fake.until(|_| self.slack.status().connected.then_some(())).await;
+    }
+
+    /// An agent's statement is held.
+    pub fn hold(&self, sql: &str) -> Opened {
+        self.desk.open(draft(sql, terms())).unwrap()
+    }
+
+    pub fn hold_on(&self, sql: &str, terms: Terms) -> Opened {
+        self.desk.open(draft(sql, terms)).unwrap()
+    }
+}
+
+fn directory() -> Directory {
+    let agent = Agent {
+        name: "reporting-bot".into(),
+        owners: vec!["alice@example.com".into()],
+        upstreams: vec!["app".into()],
+    };
+    let agents =
+        vec![AgentEntry { agent: Arc::new(agent), verifier: ScramVerifier::of_password("csa_agent") }];
+    let reviewers = PEOPLE.iter().map(|(id, user, groups)| ReviewerEntry {
+        reviewer: Arc::new(Reviewer {
+            id: (*id).into(),
+            also: Vec::<PersonName>::new(),
+            groups: groups.iter().map(|group| GroupName::from(*group)).collect(),
+        }),
+        tokens: Vec::new(),
+        slack: vec![SlackAccount { team: TEAM.to_owned(), user: (*user).to_owned() }],
+    });
+    Directory::new(agents, reviewers.collect(), [7; 32]).unwrap()
+}
+
+pub fn terms() -> Terms {
+    Terms {
+        rules: vec!["customer-export".into()],
+        approvals: vec![Approval { group: "dba".into(), count: 1 }],
+        reason_required: false,
+        assurance: Assurance::Click,
+        expires: Duration::from_secs(900),
+        in_transaction: InTransaction::Wait(Duration::from_secs(120)),
+        escalate: Vec::new(),
+        defer: false,
+        policy: Digest::of(b"policy"),
+    }
+}
+
+/// One of the database administrators and one of security.
+pub fn two_groups() -> Terms {
+    let approvals =
+        vec![Approval { group: "dba".into(), count: 1 }, Approval { group: "security".into(), count: 1 }];
+    Terms { approvals, ..terms() }
+}
+
+/// After an hour, or at once when somebody escalates, the people on call may answer for the others.
+pub fn with_escalation() -> Terms {
+    let step = Escalation {
+        after: Duration::from_secs(3_600),
+        to: "oncall".into(),
+        stands_in_for: vec!["dba".into()],
+    };
+    Terms { escalate: vec![step], ..terms() }
+}
+
+/// What `reporting-bot` asks for, in a session of its own.
+pub fn draft(sql: &str, terms: Terms) -> Draft {
+    let statement = Statement::query(SqlText::from(sql));
+    let agent = Arc::new(Agent {
+        name: "reporting-bot".into(),
+        owners: vec!["alice@example.com".into()],
+        upstreams: vec!["app".into()],
+    });
+    let target = Target { upstream: "app".into(), database: "app".into(), role: "bot_role".into() };
+    let session = SessionId(Uuid::now_v7());
+    let mut claimed = Claims::default();
+    claimed.set("model", "gpt-5.2");
+    claimed.set("purpose", "monthly report");
+    Draft {
+        seal: Seal {
+            statement: statement.digest(),
+            agent: agent.name.clone(),
+            session: (!terms.defer).then_some(session),
+            upstream: target.upstream.clone(),
+            database: target.database.clone(),
+            role: target.role.clone(),
+            settings: BTreeMap::from([("search_path".into(), "public".into())]),
+        },
+        classification: Arc::new(classification(sql)),
+        identity: Arc::new(AgentIdentity {
+            agent,
+            method: AuthenticationMethod::ScramSha256Plus,
+            client_address: "203.0.113.7".into(),
+            certificate_fingerprint: None,
+            verified: Claims::default(),
+        }),
+        claimed,
+        session,
+        target,
+        statement,
+        transaction: TransactionView { status: Some(TransactionStatus::Idle), ..TransactionView::default() },
+        terms,
+        refers_to: Vec::new(),
+        insight: Insight::default(),
+    }
+}
+
+fn classification(sql: &str) -> Classification {
+    Classification {
+        class: StatementClass::Export,
+        parts: vec![StatementPart {
+            kind: "CopyStmt".into(),
+            class: StatementClass::Export,
+            span: 0..u32::try_from(sql.len()).unwrap(),
+        }],
+        effects: vec![Effect {
+            verb: Verb::Export,
+            kind: ObjectKind::Relation,
+            schema: Some("public".into()),
+            name: "customers".into(),
+            qualified: true,
+        }],
+        reasons: vec![Reason {
+            class: StatementClass::Export,
+            text: "COPY .. TO STDOUT takes the whole of public.customers out".into(),
+            span: None,
+        }],
+        steps: Arc::from([Step::default()]),
+        names: Vec::new(),
+        fingerprint: Fingerprint(Digest::of(sql.as_bytes())),
+        syntax_error: None,
+        redacted_sql: None,
+        explainable: false,
+    }
+}

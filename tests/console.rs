@@ -22,6 +22,9 @@ const DDL: &str = "ALTER TABLE orders ADD COLUMN note text";
 fn pictures_of_every_page() {
     let house = House::open_with(Plan::default());
     let scene = scenes::set(&house);
+    let files = tempfile::tempdir().unwrap();
+    let (recorded, ledger) = House::with_ledger(files.path());
+    let (request, _) = scenes::record_a_morning(&recorded, &ledger);
     let mut browser = Browser::open();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
     std::fs::create_dir_all(&folder).unwrap();
@@ -48,6 +51,16 @@ fn pictures_of_every_page() {
         picture(&mut browser, "what-if");
         browser.goto(&house.at("/nowhere"));
         picture(&mut browser, "nowhere");
+
+        browser.fresh(json!({"scheme": scheme, "width": width, "height": 860}));
+        recorded.sign_in(&mut browser, "carol");
+        browser.goto(&recorded.at("/ledger"));
+        browser.submit(".verify button");
+        browser.wait(".verify .banner");
+        picture(&mut browser, "ledger");
+        browser.goto(&recorded.at(&format!("/ledger?kind=statement&request={}", request.code())));
+        browser.submit("td a");
+        picture(&mut browser, "entry");
     }
 }
 
@@ -539,6 +552,38 @@ fn a_statement_is_tried_out_on_the_policies_page() {
     assert!(answer.contains("It would wait for 1 of dba and 1 of security to approve"), "{answer}");
     assert_eq!(browser.value("#what-if-sql"), "COPY customers TO STDOUT");
     assert_eq!(house.desk.counts(), (0, 0));
+}
+
+#[test]
+fn the_ledger_is_searched_proved_and_verified_on_its_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let (house, ledger) = House::with_ledger(folder.path());
+    let (request, _) = scenes::record_a_morning(&house, &ledger);
+    let mut browser = Browser::open();
+    house.sign_in(&mut browser, "carol");
+
+    browser.goto(&house.at("/ledger"));
+    assert!(browser.text(".head").contains("countersign.example.com/production"));
+    browser.fill("input[name=request]", &request.code().to_lowercase());
+    browser.submit(".filters button");
+    let kinds = browser.texts("td[data-label=Kind]");
+    assert!(kinds.iter().any(|kind| kind.starts_with("grant_used")), "{kinds:?}");
+    assert!(browser.text("table").contains("COPY 84213"));
+    browser.submit("tr:has-text('COPY 84213') td a >> nth=0");
+    assert!(browser.text("h1").ends_with(": statement"));
+    assert!(browser.text("pre.sql").starts_with("COPY ("));
+    assert!(browser.text(".path").contains(&browser.text(".path li:first-child code")));
+    assert_eq!(browser.axe(), Vec::<String>::new());
+
+    browser.goto(&house.at("/ledger"));
+    browser.submit(".verify button");
+    browser.wait(".verify .banner");
+    assert!(browser.text(".verify .banner").starts_with("Verified"), "{}", browser.text(".verify"));
+    assert_eq!(browser.axe(), Vec::<String>::new());
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    assert_eq!(browser.goto(&house.at("/ledger/99999")), 404);
+    browser.complaints();
+    ledger.close();
 }
 
 #[test]

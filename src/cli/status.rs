@@ -48,12 +48,7 @@ fn told(status: &Value) -> String {
     say("since", words("/started_at"));
     let writable = status.pointer("/ledger/writable").and_then(Value::as_bool).unwrap_or_default();
     let mut ledger = if writable { "writing".to_owned() } else { "NOT writing, so nothing runs".to_owned() };
-    let _ = write!(
-        ledger,
-        ", {} entries, {} not under a checkpoint yet",
-        number("/ledger/size"),
-        number("/ledger/backlog")
-    );
+    let _ = write!(ledger, ", {} entries under the last checkpoint", number("/ledger/size"));
     if let Some(trouble) = status.pointer("/ledger/trouble").and_then(Value::as_str) {
         let _ = write!(ledger, "; {}", line(trouble));
     }

@@ -5,7 +5,8 @@
 //! says; what their answer means, [`desk`](crate::desk). What this module adds is that an answer can
 //! only come from a page or a program that its sender meant to use.
 //!
-//! - [`views`]: what is asked of ledger, sessions and policy. - [`serve`]: sockets, TLS, shutting down.
+//! - [`views`]: what is asked of ledger, sessions and policy. - [`record`]: the ledger, read.
+//! - [`serve`]: sockets, TLS, shutting down.
 //! - `guard`: what every request and every answer must have. - `caller`: who asks.
 //! - `limiter`: how often strangers may try. - `assets`: the console's own files.
 //! - `what_if`: what would become of a statement.
@@ -21,6 +22,7 @@ mod caller;
 pub mod console;
 mod guard;
 mod limiter;
+pub mod record;
 pub mod serve;
 pub mod views;
 mod what_if;

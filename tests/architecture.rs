@@ -23,7 +23,20 @@ const ARROWS: &[(&str, &[&str])] = &[
         "desk",
         &["actor", "statement", "classify", "policy", "approval", "identity", "channel", "ledger", "refusal"],
     ),
-    ("config", &["actor", "statement", "classify", "policy", "identity", "desk", "toml_reader"]),
+    (
+        "config",
+        &[
+            "actor",
+            "statement",
+            "classify",
+            "policy",
+            "approval",
+            "ledger",
+            "identity",
+            "desk",
+            "toml_reader",
+        ],
+    ),
     (
         "proxy",
         &[
@@ -217,7 +230,7 @@ fn a_receipt_and_a_grant_are_made_in_one_place_each() {
         found
     };
 
-    assert_eq!(makes("Receipt {"), ["ledger/mod.rs"]);
-    assert_eq!(makes("Grant {"), ["approval/hold/mod.rs"]);
+    assert_eq!(makes("Receipt { intent"), ["ledger/mod.rs"]);
+    assert_eq!(makes("(Grant {"), ["approval/hold/mod.rs"]);
     assert_eq!(makes("AuthenticatedReviewer {"), ["identity/mod.rs"]);
 }

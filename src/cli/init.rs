@@ -36,17 +36,8 @@ const POLICY: &str = include_str!("../../policies/default.toml");
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let dir = &arguments.dir;
-    let file = |name: &str| dir.join(name);
-    let keys = KeyFiles::of_private(&file("keys/ledger.key"));
-    let files = [
-        file("countersign.toml"),
-        file("policies/default.toml"),
-        file("server.crt"),
-        file("server.key"),
-        file("keys/installation.secret"),
-        keys.private.clone(),
-        keys.public.clone(),
-    ];
+    let origin = arguments.origin.clone().unwrap_or_else(|| format!("countersign/{}", host_name()));
+    let files = files(dir);
     let there: Vec<&PathBuf> = files.iter().filter(|file| file.exists()).collect();
     if !there.is_empty() {
         for file in there {
@@ -55,34 +46,14 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         eprintln!("countersign: nothing was written");
         return Ok(ExitCode::from(1));
     }
-
-    for (folder, mode) in
-        [("", 0o755), ("policies", 0o755), ("keys", 0o700), ("ledger", 0o700), ("anchors", 0o700)]
-    {
-        let folder = dir.join(folder);
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(mode)
-            .create(&folder)
-            .with_context(|| format!("making {}", folder.display()))?;
-    }
-    let host = host_name();
-    let certificate = certificate(&host)?;
-    let origin = arguments.origin.clone().unwrap_or_else(|| format!("countersign/{host}"));
-    // The configuration comes last: while it is missing, nothing starts on half of the rest.
-    write(&file("policies/default.toml"), POLICY, 0o644)?;
-    write(&file("server.crt"), &certificate.cert.pem(), 0o644)?;
-    write(&file("server.key"), &certificate.signing_key.serialize_pem(), 0o600)?;
-    write(&file("keys/installation.secret"), &format!("{}\n", *generate(Kind::Session)), 0o600)?;
-    RootKey::generate(&origin).and_then(|key| key.save(&keys)).context("making the ledger's key")?;
-    write(&file("countersign.toml"), CONFIG, 0o600)?;
+    lay_out(dir, &origin, CONFIG)?;
 
     let mut out = std::io::stdout().lock();
     if arguments.json {
         let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
         writeln!(out, "{}", json!({ "dir": dir, "origin": origin, "files": files }))?;
     } else {
-        let config = file("countersign.toml");
+        let config = dir.join("countersign.toml");
         let config = config.display();
         writeln!(out, "{config} and what belongs to it are written. Next:")?;
         writeln!(out, "  1. say where Postgres is, in the [[upstream]] section of {config}")?;
@@ -95,10 +66,51 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         writeln!(
             out,
             "Keep a copy of {} where nobody can change it: it is what auditors verify the ledger with.",
-            keys.public.display()
+            keys(dir).public.display()
         )?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn keys(dir: &Path) -> KeyFiles {
+    KeyFiles::of_private(&dir.join("keys/ledger.key"))
+}
+
+/// Everything that [`lay_out`] writes.
+fn files(dir: &Path) -> [PathBuf; 7] {
+    let keys = keys(dir);
+    [
+        dir.join("countersign.toml"),
+        dir.join("policies/default.toml"),
+        dir.join("server.crt"),
+        dir.join("server.key"),
+        dir.join("keys/installation.secret"),
+        keys.private,
+        keys.public,
+    ]
+}
+
+/// Writes a configuration with all that it names into `dir`, where none of it may exist yet.
+pub(super) fn lay_out(dir: &Path, origin: &str, config: &str) -> anyhow::Result<()> {
+    let file = |name: &str| dir.join(name);
+    for (folder, mode) in
+        [("", 0o755), ("policies", 0o755), ("keys", 0o700), ("ledger", 0o700), ("anchors", 0o700)]
+    {
+        let folder = dir.join(folder);
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(&folder)
+            .with_context(|| format!("making {}", folder.display()))?;
+    }
+    let certificate = certificate(&host_name())?;
+    // The configuration comes last: while it is missing, nothing starts on half of the rest.
+    write(&file("policies/default.toml"), POLICY, 0o644)?;
+    write(&file("server.crt"), &certificate.cert.pem(), 0o644)?;
+    write(&file("server.key"), &certificate.signing_key.serialize_pem(), 0o600)?;
+    write(&file("keys/installation.secret"), &format!("{}\n", *generate(Kind::Session)), 0o600)?;
+    RootKey::generate(origin).and_then(|key| key.save(&keys(dir))).context("making the ledger's key")?;
+    write(&file("countersign.toml"), config, 0o600)
 }
 
 /// Writes a file that must not exist yet.

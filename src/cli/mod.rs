@@ -7,6 +7,7 @@ mod agent;
 mod check;
 mod classify;
 mod client;
+mod demo;
 mod document;
 mod init;
 mod key;
@@ -41,6 +42,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Arguments),
     Init(init::Arguments),
     Classify(classify::Arguments),
     Requests(requests::Arguments),
@@ -62,6 +64,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result: anyhow::Result<ExitCode> = match arguments.command {
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Classify(arguments) => classify::run(arguments),
         Command::Requests(arguments) => requests::run(arguments),
@@ -83,8 +86,13 @@ pub fn main() -> ExitCode {
 
 /// Sends the program's own log to standard error; `RUST_LOG` says how much of it.
 fn logging() {
+    logging_of("info");
+}
+
+/// The same, with another level where `RUST_LOG` says nothing.
+fn logging_of(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Fails only when a log has been set up already, as when the demo serves.
     let _ = subscriber.with_ansi(std::io::stderr().is_terminal()).try_init();

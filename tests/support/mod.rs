@@ -350,7 +350,14 @@ head_file = "head"
         assert_eq!(status, 200, "{answer}");
     }
 
-    /// `countersign ledger verify` on the live ledger.
+    /// Stops the proxy in good order; its ledger then verifies up to its last entry.
+    pub fn assert_verifies(&mut self) {
+        assert!(self.stop_proxy().success());
+        let (code, report) = self.verify();
+        assert_eq!(code, 0, "{report}");
+    }
+
+    /// `countersign ledger verify`, with the head file as anchor.
     pub fn verify(&self) -> (i32, String) {
         let output = countersign()
             .args(["ledger", "verify"])

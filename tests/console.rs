@@ -1,4 +1,11 @@
 //! The console in a real browser, with a real desk behind it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails panics, in its helpers too"
+)]
 
 #[path = "support/browser.rs"]
 mod browser;
@@ -28,9 +35,10 @@ fn pictures_of_every_page() {
     let mut browser = Browser::open();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
     std::fs::create_dir_all(&folder).unwrap();
+    let images = folder.join("../../docs/images");
     for (scheme, width) in [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)] {
-        browser.fresh(json!({"scheme": scheme, "width": width, "height": 860}));
-        let mut picture = |browser: &mut Browser, name: &str| {
+        browser.fresh(json!({"scheme": scheme, "width": width, "height": 940}));
+        let picture = |browser: &mut Browser, name: &str| {
             let path = folder.join(format!("{name}-{scheme}-{width}.png"));
             browser.screenshot(path.to_str().unwrap(), true);
         };
@@ -45,6 +53,10 @@ fn pictures_of_every_page() {
                 browser.wait("#live.on");
             }
             picture(&mut browser, &name);
+            // The two that the documentation shows.
+            if (scheme, width) == ("light", 1280) && matches!(name.as_str(), "request" | "requests") {
+                browser.screenshot(images.join(format!("console-{name}.png")).to_str().unwrap(), false);
+            }
         }
         browser.fill("#what-if-sql", "copy (select * from customers) to stdout");
         browser.submit("button.primary");
@@ -268,6 +280,20 @@ fn an_agents_password_signs_nobody_in() {
 
     assert_eq!(browser.submit("button.primary"), 401);
     assert!(browser.text(".banner").contains("An agent cannot sign in"));
+}
+
+#[test]
+fn guessing_is_slowed_down_and_a_good_link_still_works() {
+    let house = House::open();
+    let mut browser = Browser::open();
+    let headers = [("content-type", "application/x-www-form-urlencoded"), ("sec-fetch-site", "same-origin")];
+    let guess = || house.raw("POST", "/sign-in", &headers, "token=csr_guess").0;
+    let refused = std::iter::repeat_with(guess).take_while(|status| *status == 401).count();
+
+    assert!(refused < 25, "{refused}");
+    assert_eq!(guess(), 429);
+    house.sign_in(&mut browser, "bob");
+    assert!(browser.text(".who").contains("bob@example.com"));
 }
 
 #[test]
@@ -562,6 +588,13 @@ fn the_ledger_is_searched_proved_and_verified_on_its_pages() {
     let mut browser = Browser::open();
     house.sign_in(&mut browser, "carol");
 
+    // The index follows the ledger a moment behind.
+    for _ in 0..50 {
+        browser.goto(&house.at("/ledger?kind=session_closed"));
+        if browser.count("td") > 0 {
+            break;
+        }
+    }
     browser.goto(&house.at("/ledger"));
     assert!(browser.text(".head").contains("countersign.example.com/production"));
     browser.fill("input[name=request]", &request.code().to_lowercase());

@@ -1,4 +1,11 @@
 //! `countersign requests`, `sessions` and `status`, with the real binary against a real API.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails panics, in its helpers too"
+)]
 
 #[path = "support/web.rs"]
 mod web;
@@ -10,7 +17,7 @@ use countersign::approval::HoldState;
 use countersign::desk::Ending;
 use countersign::web::views::Activity;
 use serde_json::{Value, json};
-use web::House;
+use web::{House, Plan};
 
 const EXPORT: &str = "COPY customers TO STDOUT";
 const DDL: &str = "ALTER TABLE orders ADD COLUMN note text";
@@ -374,6 +381,44 @@ fn watching_one_request_ends_with_it() {
     assert_eq!(codes, [Some(0), Some(1)]);
     assert_eq!(house.run("bob", &["requests", "watch", &denied.request.id.code()]).code, 1);
     assert_eq!(house.run("bob", &["requests", "watch", "0000-00"]).code, 5);
+}
+
+#[test]
+fn over_tls_the_certificate_is_checked() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let tls = (made.cert.der().to_vec(), made.signing_key.serialize_der());
+    let house = House::open_with(Plan { tls: Some(tls), ..Plan::default() });
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, made.cert.pem()).unwrap();
+
+    let unknown = house.run("bob", &["requests", "list"]);
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.err.contains("cannot reach"), "{}", unknown.err);
+    let known =
+        Ran::of(house.command("bob", &["requests", "list"]).env("COUNTERSIGN_CA", &ca).output().unwrap());
+    assert_eq!((known.code, known.out.as_str()), (0, "Nothing is waiting.\n"), "{}", known.err);
+
+    // Browsers are told never to come without TLS again, and get a cookie that no other host can set.
+    let roots =
+        ureq::tls::RootCerts::new_with_certs(&[
+            ureq::tls::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap()
+        ]);
+    let config = ureq::Agent::config_builder().max_redirects(0).http_status_as_error(false);
+    let config = config.tls_config(ureq::tls::TlsConfig::builder().root_certs(roots).build()).build();
+    let client: ureq::Agent = config.into();
+    let link = house.web.sign_in_link(&"bob@example.com".into()).unwrap();
+    let secret = link.path().strip_prefix("/sign-in/").unwrap();
+    let sent = client.post(house.at("/sign-in")).header("origin", house.url.origin().ascii_serialization());
+    let answer = sent.send_form([("link", secret)]).unwrap();
+    assert_eq!(answer.status(), 303);
+    assert!(answer.headers()["strict-transport-security"].to_str().unwrap().contains("max-age=31536000"));
+    let cookie = answer.headers()["set-cookie"].to_str().unwrap();
+    assert!(cookie.starts_with("__Host-countersign=css_") && cookie.ends_with("; Secure"), "{cookie}");
+    assert!(
+        cookie.contains("Path=/") && cookie.contains("HttpOnly") && !cookie.contains("Domain"),
+        "{cookie}"
+    );
 }
 
 #[test]

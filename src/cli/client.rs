@@ -166,10 +166,10 @@ impl Api {
         let request = self.agent.get(url.as_str()).header("authorization", &self.authorization);
         let answer = request.call().with_context(|| format!("cannot reach {}", self.base))?;
         if !answer.status().is_success() {
-            return match self.told(Ok(answer))? {
+            match self.told(Ok(answer))? {
                 Told::No(no) => bail!("{}", plain(&no.message)),
                 Told::Yes(_) => bail!("{} does not tell events", self.base),
-            };
+            }
         }
         let mut kind = String::new();
         for line in BufReader::new(answer.into_body().into_reader()).lines() {

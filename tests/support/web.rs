@@ -147,6 +147,8 @@ pub struct Plan {
     pub limits: Option<Limits>,
     /// Time passes.
     pub real_time: bool,
+    /// Served over TLS with this certificate and key, under the name `localhost`.
+    pub tls: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl House {
@@ -187,12 +189,23 @@ impl House {
             None => views,
         };
         let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
-        let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+        let address = listener.local_addr().unwrap();
+        let url = match &plan.tls {
+            Some(_) => format!("https://localhost:{}/", address.port()),
+            None => format!("http://{address}/"),
+        };
+        let url = Url::parse(&url).unwrap();
+        let tls = plan.tls.map(|(certificate, key)| {
+            countersign::proxy::tls::install_provider();
+            let key = rustls::pki_types::PrivateKeyDer::try_from(key).unwrap();
+            let config = rustls::ServerConfig::builder().with_no_client_auth();
+            Arc::new(config.with_single_cert(vec![certificate.into()], key).unwrap())
+        });
         let settings = Settings::new(url.clone());
         let settings = Settings { patience: plan.patience.unwrap_or(settings.patience), ..settings };
         let web = Web::new(settings, desk.clone(), directory.clone(), views);
         let (stop, mut stopped) = watch::channel(false);
-        runtime.spawn(web.clone().serve(listener, None, async move {
+        runtime.spawn(web.clone().serve(listener, tls, async move {
             let _ = stopped.changed().await;
         }));
         let timers = desk.clone();

@@ -17,6 +17,7 @@ use crate::classify::StatementClass;
 use crate::desk::{Filter, RequestView};
 use crate::statement::TransactionStatus;
 use crate::web::api::{self, ApiError, Stream};
+use crate::web::streams::Listener;
 use crate::web::{Web, off_thread};
 
 /// How many requests a list shows. Nobody reads more; the search of the ledger has the rest.
@@ -149,6 +150,9 @@ fn row(view: &RequestView, now: Timestamp) -> Row {
     if draft.classification.parts.len() > 1 {
         flags.push("several statements");
     }
+    if !draft.refers_to.is_empty() {
+        flags.push("runs another by name");
+    }
     if request.is_deferred() {
         flags.push("deferred");
     }
@@ -262,7 +266,8 @@ pub(super) fn tier(class: StatementClass) -> &'static str {
 
 /// What happens, for pages that follow it. It says that something did, not what: the page then asks.
 pub(super) async fn live(State(web): State<Web>, headers: HeaderMap) -> Result<Stream, ApiError> {
-    web.browser(&headers, false).ok_or_else(ApiError::unauthenticated)?;
+    let browser = web.browser(&headers, false).ok_or_else(ApiError::unauthenticated)?;
+    let listener = Listener::Reviewer(browser.who.reviewer().id.to_string());
     let may_listen = move |web: &Web| web.browser(&headers, false).is_some();
-    api::stream(&web, may_listen, |event| api::brief(api::word(event), Some(event.id())))
+    api::stream(&web, listener, may_listen, |event| api::brief(api::word(event), Some(event.id())))
 }

@@ -15,13 +15,13 @@ const TRAPS: &str = "
     CREATE SCHEMA evil;
     GRANT USAGE, CREATE ON SCHEMA evil TO app;
     CREATE FUNCTION evil.lower(varchar) RETURNS text LANGUAGE plpgsql AS
-        'BEGIN INSERT INTO canary VALUES (''lower''); RETURN $1; END';
+        'BEGIN INSERT INTO public.canary VALUES (''lower''); RETURN $1; END';
     CREATE FUNCTION evil.ping(text) RETURNS text LANGUAGE plpgsql AS
-        'BEGIN INSERT INTO canary VALUES (''ping''); RETURN $1; END';
+        'BEGIN INSERT INTO public.canary VALUES (''ping''); RETURN $1; END';
     CREATE OPERATOR evil.@@@ (LEFTARG = text, RIGHTARG = text, FUNCTION = pg_catalog.textcat);
     CREATE TYPE evil.mood AS ENUM ('sad', 'ok');
     CREATE FUNCTION evil.to_mood(text) RETURNS evil.mood LANGUAGE plpgsql AS
-        'BEGIN INSERT INTO canary VALUES (''cast''); RETURN ''ok''; END';
+        'BEGIN INSERT INTO public.canary VALUES (''cast''); RETURN ''ok''; END';
     CREATE CAST (text AS evil.mood) WITH FUNCTION evil.to_mood(text);
 ";
 
@@ -220,7 +220,7 @@ fn what_a_transaction_has_created_is_not_trusted_by_its_builtin_name() {
         &stack,
         r#"
 c = session()
-attempt(lambda: c.pgconn.exec_(b"begin; create function public.upper(varchar) returns text language sql as 'insert into canary values (1); select $1'; select upper('x'::varchar); commit"))
+attempt(lambda: c.pgconn.exec_(b"begin; create function public.upper(varchar) returns text language sql as 'insert into public.canary values (1); select $1'; select upper('x'::varchar); commit"))
 "#,
     );
 }

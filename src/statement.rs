@@ -508,6 +508,19 @@ impl RequestId {
     }
 }
 
+impl RequestId {
+    /// The lowest 30 bits of the ids whose code this is; `None` when it cannot be a code.
+    #[must_use]
+    pub fn bits_of_code(typed: &str) -> Option<u32> {
+        let code = Self::normalise_code(typed)?;
+        let places = code.bytes().filter(|byte| *byte != b'-').rev().map(|byte| {
+            let place = Self::ALPHABET.iter().position(|letter| *letter == byte)?;
+            u32::try_from(place).ok()
+        });
+        places.into_iter().try_fold(0, |bits, place| Some(bits << 5 | place?))
+    }
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.code())

@@ -1,4 +1,11 @@
 //! The console in a real browser, with a real desk behind it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails panics, in its helpers too"
+)]
 
 #[path = "support/browser.rs"]
 mod browser;
@@ -13,18 +20,25 @@ use countersign::desk::Ending;
 use serde_json::json;
 use web::{House, Plan};
 
+const EXPORT: &str = "COPY customers TO STDOUT";
+const DDL: &str = "ALTER TABLE orders ADD COLUMN note text";
+
 /// Pictures of every page, for looking at: `cargo nextest run --test console --run-ignored only`.
 #[test]
 #[ignore = "makes pictures; what they show is for people to judge"]
 fn pictures_of_every_page() {
     let house = House::open_with(Plan::default());
     let scene = scenes::set(&house);
+    let files = tempfile::tempdir().unwrap();
+    let (recorded, ledger) = House::with_ledger(files.path());
+    let (request, _) = scenes::record_a_morning(&recorded, &ledger);
     let mut browser = Browser::open();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
     std::fs::create_dir_all(&folder).unwrap();
+    let images = folder.join("../../docs/images");
     for (scheme, width) in [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)] {
-        browser.fresh(json!({"scheme": scheme, "width": width, "height": 860}));
-        let mut picture = |browser: &mut Browser, name: &str| {
+        browser.fresh(json!({"scheme": scheme, "width": width, "height": 940}));
+        let picture = |browser: &mut Browser, name: &str| {
             let path = folder.join(format!("{name}-{scheme}-{width}.png"));
             browser.screenshot(path.to_str().unwrap(), true);
         };
@@ -39,11 +53,638 @@ fn pictures_of_every_page() {
                 browser.wait("#live.on");
             }
             picture(&mut browser, &name);
+            // The two that the documentation shows.
+            if (scheme, width) == ("light", 1280) && matches!(name.as_str(), "request" | "requests") {
+                browser.screenshot(images.join(format!("console-{name}.png")).to_str().unwrap(), false);
+            }
         }
         browser.fill("#what-if-sql", "copy (select * from customers) to stdout");
         browser.submit("button.primary");
         picture(&mut browser, "what-if");
         browser.goto(&house.at("/nowhere"));
         picture(&mut browser, "nowhere");
+
+        browser.fresh(json!({"scheme": scheme, "width": width, "height": 860}));
+        recorded.sign_in(&mut browser, "carol");
+        browser.goto(&recorded.at("/ledger"));
+        browser.submit(".verify button");
+        browser.wait(".verify .banner");
+        picture(&mut browser, "ledger");
+        browser.goto(&recorded.at(&format!("/ledger?kind=statement&request={}", request.code())));
+        browser.submit("td a");
+        picture(&mut browser, "entry");
+    }
+}
+
+/// A house, a browser in it, and `who` signed in by a link.
+fn signed_in(who: &str) -> (House, Browser) {
+    let house = House::open();
+    let mut browser = Browser::open();
+    house.sign_in(&mut browser, who);
+    (house, browser)
+}
+
+impl House {
+    fn sign_in(&self, browser: &mut Browser, who: &str) {
+        let link = self.web.sign_in_link(&format!("{who}@example.com").as_str().into()).unwrap();
+        browser.goto(link.as_str());
+        assert_eq!(browser.submit("button.primary"), 200);
+    }
+
+    fn page(&self, request: &countersign::approval::Request) -> String {
+        self.at(&format!("/requests/{}", request.id.code()))
+    }
+}
+
+#[test]
+fn a_statement_is_read_and_approved() {
+    let (house, mut browser) = signed_in("bob");
+    let opened = house.ask(DDL);
+
+    browser.goto(&house.page(&opened.request));
+    assert_eq!(browser.text("#sql").trim_end(), DDL);
+    assert!(browser.text(".digest").contains(&opened.request.digest.to_string()));
+    assert!(browser.text(".digest").contains(&opened.request.words.join(" ")));
+    // The keyboard starts at the statement.
+    assert_eq!(browser.evaluate("document.activeElement.id"), "sql");
+    house.pass(5);
+    browser.fill("#reason", "the release of today");
+    assert_eq!(browser.submit("button.approve"), 200);
+
+    assert_eq!(browser.text(".banner-title"), "Your approval counts");
+    let Ending::Granted(grant) = opened.ending.blocking_recv().unwrap() else { panic!("not granted") };
+    let review = &grant.approvals()[0];
+    assert_eq!(review.reviewer.as_str(), "bob@example.com");
+    assert_eq!(review.channel.as_str(), "console");
+    assert_eq!(review.assurance.as_str(), "login");
+    assert_eq!(review.reason.as_deref(), Some("the release of today"));
+    assert!(!review.quick);
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn an_approval_that_cannot_have_been_read_is_flagged() {
+    let (house, mut browser) = signed_in("bob");
+    let opened = house.ask(DDL);
+    house.pass(60);
+
+    browser.goto(&house.page(&opened.request));
+    house.pass(2);
+    browser.submit("button.approve");
+
+    let Ending::Granted(grant) = opened.ending.blocking_recv().unwrap() else { panic!("not granted") };
+    assert!(grant.approvals()[0].quick);
+    assert!(browser.text(".reviews").contains("within 3 s"));
+}
+
+#[test]
+fn a_denial_with_its_reason_reaches_the_agent_without_any_script() {
+    let house = House::open();
+    let mut browser = Browser::open();
+    browser.fresh(json!({"js": false}));
+    house.sign_in(&mut browser, "bob");
+    let opened = house.ask(DDL);
+
+    browser.goto(&house.at("/requests"));
+    assert_eq!(browser.submit(&format!("text={}", opened.request.id.code())), 200);
+    browser.fill("#reason", "Use the migration tool,\nplease.");
+    assert_eq!(browser.submit("button.deny"), 200);
+
+    let Ending::Denied { by, message } = opened.ending.blocking_recv().unwrap() else { panic!("not denied") };
+    assert_eq!(by.as_str(), "bob@example.com");
+    assert_eq!(message.as_deref(), Some("Use the migration tool,\nplease."));
+    assert!(browser.text(".standing").contains("Denied"));
+    assert_eq!(browser.count("form.verdict"), 0);
+}
+
+#[test]
+fn an_escalation_asks_the_next_group() {
+    let (house, mut browser) = signed_in("bob");
+    let opened = house.ask(EXPORT);
+
+    browser.goto(&house.page(&opened.request));
+    assert_eq!(browser.text("button.escalate"), "Escalate to oncall");
+    browser.fill("#reason", "it is 3 am");
+    browser.submit("button.escalate");
+
+    assert_eq!(browser.text(".banner-title"), "Escalated");
+    assert!(browser.text(".seats").contains("or oncall"));
+    assert_eq!(browser.count("button.escalate"), 0);
+}
+
+#[test]
+fn the_list_follows_what_happens() {
+    let (house, mut browser) = signed_in("bob");
+    assert_eq!(browser.text(".empty h2"), "Nothing is waiting");
+    browser.wait("#live.on");
+
+    let opened = house.ask(DDL);
+    browser.wait(".request-row");
+    assert!(browser.text(".request-row").contains("reporting-bot"));
+    assert_eq!(browser.attribute("#waiting-count", "data-count"), "1");
+    assert!(browser.title().starts_with("(1) "));
+
+    house.desk.withdraw(opened.request.id, "the agent cancelled");
+    browser.wait(".empty");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn the_page_of_a_request_follows_what_others_do_and_keeps_what_is_typed() {
+    let (house, mut browser) = signed_in("carol");
+    let opened = house.ask(EXPORT);
+    browser.goto(&house.page(&opened.request));
+    browser.wait("#live.on");
+    browser.fill("#reason", "I have read");
+
+    house.verdict("bob", &opened.request, "approve");
+    browser.wait(".reviews li");
+    assert!(browser.text(".reviews").contains("bob@example.com approved"));
+    assert_eq!(browser.value("#reason"), "I have read");
+
+    house.verdict("dave", &opened.request, "deny");
+    browser.gone("form.verdict");
+    assert!(browser.text(".standing").contains("Denied"));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn a_request_that_expires_says_so_by_itself() {
+    let (house, mut browser) = signed_in("bob");
+    let opened = house.ask(DDL);
+    browser.goto(&house.page(&opened.request));
+    browser.wait("#live.on");
+
+    house.pass(16 * 60);
+    // The proxy's timers notice within a moment; the page is told.
+    browser.gone("form.verdict");
+    assert!(browser.text(".standing").contains("Expired"));
+}
+
+#[test]
+fn a_link_signs_in_once_and_only_by_its_button() {
+    let house = House::open();
+    let mut browser = Browser::open();
+    let link = house.web.sign_in_link(&"bob@example.com".into()).unwrap();
+
+    // What a chat service's preview does.
+    for _ in 0..3 {
+        assert_eq!(ureq::get(link.as_str()).call().unwrap().status(), 200);
+    }
+    browser.goto(link.as_str());
+    assert_eq!(browser.submit("button.primary"), 200);
+    assert!(browser.text(".who").contains("bob@example.com"));
+    let cookies = browser.cookies();
+    assert_eq!(cookies[0]["httpOnly"], true);
+    assert_eq!(cookies[0]["sameSite"], "Lax");
+
+    browser.fresh(json!({}));
+    browser.goto(link.as_str());
+    assert_eq!(browser.submit("button.primary"), 401);
+    assert!(browser.text(".banner").contains("A link works once"));
+
+    let old = house.web.sign_in_link(&"bob@example.com".into()).unwrap();
+    house.pass(11 * 60);
+    browser.goto(old.as_str());
+    assert_eq!(browser.submit("button.primary"), 401);
+    assert!(browser.text(".banner").contains("expired"));
+    assert!(house.web.sign_in_link(&"mallory@example.com".into()).is_none());
+}
+
+#[test]
+fn whoever_is_not_signed_in_is_asked_to_and_comes_back() {
+    let house = House::open();
+    let mut browser = Browser::open();
+    let opened = house.ask("GRANT ALL ON orders TO reporting");
+
+    browser.goto(&house.page(&opened.request));
+    assert!(browser.url().contains("/sign-in?next="));
+    assert!(browser.text("main").contains("countersign reviewer link"));
+    browser.fill("#token", &house.secrets["bob"]);
+    browser.submit("button.primary");
+
+    assert_eq!(browser.url(), house.page(&opened.request));
+    // A token is no login, and this rule wants one.
+    assert_eq!(browser.text("#cannot .note-title"), "Not sure enough that it is you");
+    assert_eq!(browser.count("button.approve"), 0);
+    assert_eq!(browser.count("button.deny"), 1);
+}
+
+#[test]
+fn an_agents_password_signs_nobody_in() {
+    let house = House::open();
+    let mut browser = Browser::open();
+
+    browser.goto(&house.at("/sign-in"));
+    browser.fill("#token", &house.secrets["reporting-bot"]);
+
+    assert_eq!(browser.submit("button.primary"), 401);
+    assert!(browser.text(".banner").contains("An agent cannot sign in"));
+}
+
+#[test]
+fn guessing_is_slowed_down_and_a_good_link_still_works() {
+    let house = House::open();
+    let mut browser = Browser::open();
+    let headers = [("content-type", "application/x-www-form-urlencoded"), ("sec-fetch-site", "same-origin")];
+    let guess = || house.raw("POST", "/sign-in", &headers, "token=csr_guess").0;
+    let refused = std::iter::repeat_with(guess).take_while(|status| *status == 401).count();
+
+    assert!(refused < 25, "{refused}");
+    assert_eq!(guess(), 429);
+    house.sign_in(&mut browser, "bob");
+    assert!(browser.text(".who").contains("bob@example.com"));
+}
+
+#[test]
+fn signing_out_ends_the_session_everywhere() {
+    let (house, mut browser) = signed_in("bob");
+    let secret = browser.cookies()[0]["value"].as_str().unwrap().to_owned();
+
+    browser.submit("button.quiet");
+
+    assert!(browser.url().ends_with("/sign-in"));
+    let stolen = house.raw("GET", "/requests", &[("cookie", &format!("countersign={secret}"))], "");
+    assert_eq!(stolen.0, 303);
+}
+
+#[test]
+fn an_owner_is_told_why_they_cannot_approve() {
+    let (house, mut browser) = signed_in("alice");
+    let opened = house.ask(DDL);
+
+    browser.goto(&house.page(&opened.request));
+
+    assert_eq!(browser.count("button.approve"), 0);
+    let why = browser.text("#cannot");
+    assert!(why.contains("You are an owner of the agent that asks"), "{why}");
+    // Whatever is sent, the desk has the last word, and there is an entry.
+    browser.evaluate("document.querySelector('button.deny').value = 'approve'");
+    assert_eq!(browser.submit("button.deny"), 403);
+    assert!(browser.text(".banner.bad").contains("you are an owner"), "{}", browser.text(".banner"));
+    assert_eq!(house.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
+}
+
+#[test]
+fn somebody_who_is_not_asked_is_told_who_is() {
+    let (house, mut browser) = signed_in("dave");
+    let opened = house.ask(DDL);
+
+    browser.goto(&house.page(&opened.request));
+
+    assert!(browser.text("#cannot").contains("dba"));
+    assert_eq!(browser.count("form.verdict"), 0);
+}
+
+#[test]
+fn an_answer_that_comes_late_is_told_what_happened() {
+    let (house, mut browser) = signed_in("bob");
+    let opened = house.ask(DDL);
+    browser.goto(&house.page(&opened.request));
+    // Pressed by hand below, as by a browser that has not heard yet.
+    let form =
+        ["csrf", "seen"].map(|name| (name, browser.value(&format!("form.verdict input[name={name}]"))));
+    let cookie = format!("countersign={}", browser.cookies()[0]["value"].as_str().unwrap());
+
+    house.verdict("carol", &opened.request, "deny");
+    let fields = form.iter().map(|(name, value)| (*name, value.as_str())).chain([("verdict", "approve")]);
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+    let headers = [
+        ("cookie", cookie.as_str()),
+        ("content-type", "application/x-www-form-urlencoded"),
+        ("sec-fetch-site", "same-origin"),
+    ];
+    let (status, page) =
+        house.raw("POST", &format!("/requests/{}/verdict", opened.request.id.code()), &headers, &body);
+
+    assert_eq!(status, 409);
+    assert!(page.contains("too late: the request is denied already"), "{page}");
+}
+
+#[test]
+fn a_form_of_another_site_does_nothing() {
+    let (house, mut browser) = signed_in("bob");
+    let opened = house.ask(DDL);
+    browser.goto(&house.page(&opened.request));
+    let field =
+        |browser: &mut Browser, name: &str| browser.value(&format!("form.verdict input[name={name}]"));
+    // The worst case: the other site knows every token.
+    let (csrf, seen) = (field(&mut browser, "csrf"), field(&mut browser, "seen"));
+    let target = house.at(&format!("/requests/{}/verdict", opened.request.id.code()));
+    let evil = evil_site(format!(
+        "<form method=post action='{target}'><input name=csrf value='{csrf}'><input name=seen value='{seen}'>\
+         <button name=verdict value=approve>win a prize</button></form>"
+    ));
+
+    browser.goto(&evil);
+    let status = browser.submit("button");
+
+    assert_eq!(status, 403);
+    assert_eq!(browser.text("h1"), "Turned away");
+    assert_eq!(house.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
+}
+
+#[test]
+fn no_other_site_can_frame_or_read_the_console() {
+    let (house, mut browser) = signed_in("bob");
+    let _opened = house.ask(DDL);
+    let page = house.at("/requests");
+    let evil = evil_site(format!(
+        "<iframe src='{page}'></iframe><img id=i src='{page}'><script>\
+         fetch('{page}', {{ credentials: 'include', mode: 'no-cors' }}).then(() => document.title = 'read', () => document.title = 'blocked')</script>"
+    ));
+
+    browser.goto(&evil);
+    browser.evaluate("new Promise((r) => setTimeout(r, 500))");
+
+    assert_eq!(browser.title(), "blocked");
+    // A frame that was refused shows the browser's own page.
+    assert_eq!(browser.evaluate("document.querySelector('iframe').contentDocument"), serde_json::Value::Null);
+}
+
+#[test]
+fn a_form_counts_only_with_the_tokens_of_this_session() {
+    let (house, mut browser) = signed_in("bob");
+    let opened = house.ask(DDL);
+    let other = house.ask("DROP TABLE old_orders");
+    browser.goto(&house.page(&opened.request));
+    let cookie = format!("countersign={}", browser.cookies()[0]["value"].as_str().unwrap());
+    let csrf = browser.value("form.verdict input[name=csrf]");
+    let seen = browser.value("form.verdict input[name=seen]");
+    let send = |request: &countersign::approval::Request, form: &[(&str, &str)], headers: &[(&str, &str)]| {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let origin = house.url.origin().ascii_serialization();
+        let mut all = vec![
+            ("cookie", cookie.as_str()),
+            ("content-type", "application/x-www-form-urlencoded"),
+            ("origin", origin.as_str()),
+            ("sec-fetch-site", "same-origin"),
+        ];
+        for (name, value) in headers {
+            all.retain(|(known, _)| known != name);
+            if !value.is_empty() {
+                all.push((name, value));
+            }
+        }
+        house.raw("POST", &format!("/requests/{}/verdict", request.id.code()), &all, &body).0
+    };
+    let good = [("csrf", csrf.as_str()), ("seen", seen.as_str()), ("verdict", "approve")];
+    let flipped = seen.replacen(".1.", ".0.", 1);
+    let unseen = other.request.digest.to_string();
+    let forged = format!("{unseen}{}", &seen[64..]);
+
+    assert_eq!(send(&opened.request, &[good[1], good[2]], &[]), 400);
+    assert_eq!(send(&opened.request, &[("csrf", "0"), good[1], good[2]], &[]), 403);
+    assert_eq!(send(&opened.request, &[good[0], ("seen", "x"), good[2]], &[]), 403);
+    assert_eq!(send(&opened.request, &[good[0], ("seen", &flipped), good[2]], &[]), 403);
+    assert_eq!(send(&other.request, &[good[0], ("seen", &forged), good[2]], &[]), 403);
+    // What was seen was another request.
+    assert_eq!(send(&other.request, &good, &[]), 409);
+    assert_eq!(send(&opened.request, &good, &[("origin", "https://evil.example")]), 403);
+    assert_eq!(send(&opened.request, &good, &[("origin", ""), ("sec-fetch-site", "")]), 403);
+    assert_eq!(send(&opened.request, &good, &[("sec-fetch-site", "cross-site")]), 403);
+    assert_eq!(send(&opened.request, &good, &[("host", "evil.example")]), 421);
+    assert_eq!(send(&opened.request, &good, &[("cookie", "")]), 303);
+    assert_eq!(
+        send(&opened.request, &good, &[("cookie", &format!("countersign=css_planted; {cookie}"))]),
+        303
+    );
+    assert_eq!(house.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
+    assert_eq!(send(&opened.request, &good, &[]), 303);
+    assert_eq!(house.desk.request(&opened.request.id.code()).unwrap().reviews.len(), 1);
+}
+
+#[test]
+fn what_an_agent_writes_is_text_and_nothing_hides_in_it() {
+    let (house, mut browser) = signed_in("bob");
+    let sql = "drop table a; -- \u{202e}\u{2066}\u{200b}</pre></code><script>document.title='owned'</script><img src=x onerror=document.title='owned'>{{7*7}}";
+    let opened = house
+        .ask_as("reporting-bot", sql, |draft| {
+            draft.claimed.set("purpose", "<b onmouseover=alert(1)>nightly</b>\u{202e}\nAPPROVED by carol");
+            draft.claimed.set("model", "</dd></dl><form action=https://evil.example>");
+        })
+        .unwrap();
+
+    browser.goto(&house.page(&opened.request));
+
+    let shown = browser.content("#sql");
+    let expected = "drop table a; -- ⟨U+202E⟩⟨U+2066⟩⟨U+200B⟩</pre></code><script>document.title='owned'</script><img src=x onerror=document.title='owned'>{{7*7}}";
+    assert_eq!(shown.trim_end(), expected);
+    assert_eq!(browser.count("#sql script, #sql img, .claims b, .claims form"), 0);
+    assert_eq!(
+        browser.text(".claims dd >> nth=1"),
+        "<b onmouseover=alert(1)>nightly</b>⟨U+202E⟩⟨line break⟩APPROVED by carol"
+    );
+    assert!(browser.text("article").contains("Some characters are not what they seem"));
+    // Nothing is drawn from right to left, whatever letters there are.
+    assert_eq!(
+        browser.evaluate("getComputedStyle(document.querySelector('#sql')).unicodeBidi"),
+        "bidi-override"
+    );
+    assert!(!browser.title().contains("owned"));
+    browser.goto(&house.at("/requests"));
+    assert!(!browser.title().contains("owned"));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn a_statement_that_no_page_can_hold_has_no_approve() {
+    let (house, mut browser) = signed_in("bob");
+    let rows =
+        (0..60_000).map(|n| format!("({n}, 'a name that takes some room')")).collect::<Vec<_>>().join(",\n");
+    let sql = format!("INSERT INTO t VALUES {rows}; DROP TABLE t");
+    assert!(sql.len() > 2 << 20);
+    let opened = house.ask(&sql);
+
+    browser.goto(&house.page(&opened.request));
+
+    assert!(browser.text(".note.danger").contains("This is not all of it"));
+    assert!(browser.content("#sql").contains("more characters are not shown⟩"));
+    assert_eq!(browser.count("button.approve"), 0);
+    // Not by a changed form either.
+    browser.evaluate("document.querySelector('button.deny').value = 'approve'");
+    assert_eq!(browser.submit("button.deny"), 403);
+    assert_eq!(house.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
+
+    browser.goto(&house.page(&opened.request));
+    browser.fill("#reason", "too long to be read");
+    assert_eq!(browser.submit("button.deny"), 200);
+}
+
+#[test]
+fn a_statement_of_half_a_megabyte_is_shown_whole() {
+    let (house, mut browser) = signed_in("bob");
+    let rows =
+        (0..11_000).map(|n| format!("({n}, 'a name that takes room')")).collect::<Vec<_>>().join(",\n");
+    let sql = format!("INSERT INTO t VALUES {rows}; DROP TABLE t");
+    let opened = house.ask(&sql);
+
+    browser.goto(&house.page(&opened.request));
+
+    let shown = browser.content("#sql");
+    assert_eq!(shown.trim_end().lines().map(str::trim_end).collect::<Vec<_>>().join("\n"), sql);
+    assert_eq!(browser.count("button.approve"), 1);
+}
+
+#[test]
+fn bound_values_are_shown_as_they_are() {
+    let (house, mut browser) = signed_in("bob");
+    let opened = house
+        .ask_as("reporting-bot", "DELETE FROM users WHERE $1::bool OR name = $2", |draft| {
+            draft.statement.via = countersign::statement::Via::Bind;
+            let value = |oid, text: &'static str| countersign::statement::Parameter {
+                format: 0,
+                type_oid: oid,
+                value: Some(text.into()),
+            };
+            draft.statement.parameters = [value(16, "true"), value(25, "<i>x</i>\u{202e}")].into();
+        })
+        .unwrap();
+
+    browser.goto(&house.page(&opened.request));
+
+    let values = browser.texts(".values li");
+    assert_eq!(values, ["$1 bool true", "$2 text <i>x</i>⟨U+202E⟩"]);
+}
+
+#[test]
+fn a_session_is_ended_from_its_row() {
+    let (house, mut browser) = signed_in("bob");
+    house.rooms.0.lock().push(web::room(
+        "reporting-bot",
+        5,
+        house.now(),
+        countersign::web::views::Activity::Running,
+    ));
+
+    browser.goto(&house.at("/sessions"));
+    browser.click("summary");
+    browser.submit("details button.deny");
+
+    assert_eq!(browser.text(".banner-title"), "The session was ended");
+    assert_eq!(house.rooms.0.lock().len(), 0);
+}
+
+#[test]
+fn a_statement_is_tried_out_on_the_policies_page() {
+    let (house, mut browser) = signed_in("bob");
+
+    browser.goto(&house.at("/policies"));
+    assert_eq!(browser.count(".rule"), 4);
+    browser.fill("#what-if-sql", "COPY customers TO STDOUT");
+    browser.submit("button.primary");
+
+    let answer = browser.text(".answer");
+    assert!(answer.contains("It would wait for 1 of dba and 1 of security to approve"), "{answer}");
+    assert_eq!(browser.value("#what-if-sql"), "COPY customers TO STDOUT");
+    assert_eq!(house.desk.counts(), (0, 0));
+}
+
+#[test]
+fn the_ledger_is_searched_proved_and_verified_on_its_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let (house, ledger) = House::with_ledger(folder.path());
+    let (request, _) = scenes::record_a_morning(&house, &ledger);
+    let mut browser = Browser::open();
+    house.sign_in(&mut browser, "carol");
+
+    // The index follows the ledger a moment behind.
+    for _ in 0..50 {
+        browser.goto(&house.at("/ledger?kind=session_closed"));
+        if browser.count("td") > 0 {
+            break;
+        }
+    }
+    browser.goto(&house.at("/ledger"));
+    assert!(browser.text(".head").contains("countersign.example.com/production"));
+    browser.fill("input[name=request]", &request.code().to_lowercase());
+    browser.submit(".filters button");
+    let kinds = browser.texts("td[data-label=Kind]");
+    assert!(kinds.iter().any(|kind| kind.starts_with("grant_used")), "{kinds:?}");
+    assert!(browser.text("table").contains("COPY 84213"));
+    browser.submit("tr:has-text('COPY 84213') td a >> nth=0");
+    assert!(browser.text("h1").ends_with(": statement"));
+    assert!(browser.text("pre.sql").starts_with("COPY ("));
+    assert!(browser.text(".path").contains(&browser.text(".path li:first-child code")));
+    assert_eq!(browser.axe(), Vec::<String>::new());
+
+    browser.goto(&house.at("/ledger"));
+    browser.submit(".verify button");
+    browser.wait(".verify .banner");
+    assert!(browser.text(".verify .banner").starts_with("Verified"), "{}", browser.text(".verify"));
+    assert_eq!(browser.axe(), Vec::<String>::new());
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    assert_eq!(browser.goto(&house.at("/ledger/99999")), 404);
+    browser.complaints();
+    ledger.close();
+}
+
+#[test]
+fn every_page_is_accessible_and_breaks_no_policy_of_its_own() {
+    let house = House::open();
+    let scene = scenes::set(&house);
+    let mut browser = Browser::open();
+    let mut found = Vec::new();
+    for scheme in ["light", "dark"] {
+        browser.fresh(json!({"scheme": scheme}));
+        let mut look = |browser: &mut Browser, name: &str| {
+            found.extend(browser.complaints().into_iter().map(|what| format!("{name} {scheme}: {what}")));
+            found.extend(browser.axe().into_iter().map(|what| format!("{name} {scheme}: {what}")));
+            browser.complaints();
+        };
+        browser.goto(&house.at("/sign-in"));
+        look(&mut browser, "sign-in");
+        browser.goto(house.web.sign_in_link(&"carol@example.com".into()).unwrap().as_str());
+        look(&mut browser, "sign-in with a link");
+        browser.submit("button.primary");
+        for (name, path) in scene.pages() {
+            browser.goto(&house.at(&path));
+            look(&mut browser, &name);
+        }
+        browser.fill("#what-if-sql", "drop table t");
+        browser.submit("button.primary");
+        look(&mut browser, "what if");
+    }
+    assert!(found.is_empty(), "{}", found.join("\n\n"));
+}
+
+/// A page of another site: `localhost` is not `127.0.0.1`.
+fn evil_site(html: String) -> String {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let mut head = [0; 4096];
+            let _ = std::io::Read::read(&mut socket, &mut head);
+            let page = format!("<!doctype html><title>evil</title>{html}");
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\ncontent-length:";
+            let _ = std::io::Write::write_all(
+                &mut socket,
+                format!("{head} {}\r\n\r\n{page}", page.len()).as_bytes(),
+            );
+        }
+    });
+    format!("http://localhost:{port}/")
+}
+
+impl House {
+    fn verdict(&self, who: &str, request: &countersign::approval::Request, verdict: &str) {
+        let answer = ureq::post(self.at(&format!("/api/v1/requests/{}/{verdict}", request.id.code())))
+            .header("authorization", format!("Bearer {}", self.secrets[who]))
+            .send_json(json!({"digest": request.digest.to_string(), "reason": "by the API"}));
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+
+    /// Sends whatever headers are wanted; status and body of the answer.
+    fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build();
+        let mut request = http::Request::builder().method(method).uri(self.at(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let client: ureq::Agent = config.into();
+        let mut answer = client.run(request.body(body.to_owned()).unwrap()).unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
     }
 }

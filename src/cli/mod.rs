@@ -6,14 +6,20 @@ pub mod cluster;
 mod agent;
 mod check;
 mod classify;
+mod client;
 mod demo;
+mod document;
 mod init;
 mod key;
 mod ledger;
 mod policy;
 mod reload;
+mod requests;
 mod reviewer;
 mod serve;
+mod sessions;
+mod status;
+mod terminal;
 mod views;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -39,6 +45,9 @@ enum Command {
     Demo(demo::Arguments),
     Init(init::Arguments),
     Classify(classify::Arguments),
+    Requests(requests::Arguments),
+    Sessions(sessions::Arguments),
+    Status(status::Arguments),
     /// Check, read and export a ledger
     Ledger(ledger::Arguments),
     /// Make, hand over and show a ledger's root key
@@ -58,6 +67,9 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Classify(arguments) => classify::run(arguments),
+        Command::Requests(arguments) => requests::run(arguments),
+        Command::Sessions(arguments) => sessions::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
         Command::Ledger(arguments) => ledger::run(arguments),
         Command::Key(arguments) => key::run(&arguments),
         Command::Serve(arguments) => serve::run(arguments),

@@ -31,7 +31,7 @@ use crate::proxy::tls::{AgentTls, UpstreamTlsMode, upstream_config};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{self, Counters, ProxyLimits, Shared, Stop};
 use crate::session;
-use crate::web::views::Absent;
+use crate::web::record::Record;
 use crate::web::{self, Views, Web};
 
 /// Runs the proxy until SIGTERM or Ctrl-C.
@@ -245,8 +245,9 @@ fn slack(config: &Config, desk: &Desk) -> anyhow::Result<Option<Arc<Slack>>> {
 fn web(config: &Config, shared: &Arc<Shared>, slack: Option<Arc<Slack>>) -> Option<Web> {
     let console = config.console.as_ref()?;
     let seen = Arc::new(Seen { shared: Arc::clone(shared), slack });
+    let record = Record::new(shared.ledger.clone(), &config.ledger_settings(), Clock::real());
     let views =
-        Views { ledger: Arc::new(Absent), sessions: seen.clone(), policy: seen.clone(), health: seen };
+        Views { ledger: Arc::new(record), sessions: seen.clone(), policy: seen.clone(), health: seen };
     let settings = web::Settings::new(console.url.clone());
     Some(Web::new(settings, shared.desk.clone(), Arc::clone(&shared.directory), views))
 }

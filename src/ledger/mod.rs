@@ -37,6 +37,7 @@ pub mod key;
 pub mod payload;
 pub mod read;
 mod record;
+pub mod search;
 mod settings;
 mod shared;
 mod spool;

@@ -184,6 +184,11 @@ impl Reader {
         Ok(Self { path: path.to_owned(), connection })
     }
 
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// How many entries there are.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ use tracing::warn;
 
 use super::Web;
 use super::api::ApiError;
+use super::limiter::network;
 use crate::actor::{Agent, AgentName};
 use crate::identity::reviewer::PersonalTokens;
 use crate::identity::secret::{Kind, SecretHash};
@@ -35,9 +36,11 @@ use crate::statement::Digest;
 pub(super) struct Peer(pub(super) SocketAddr);
 
 impl Peer {
-    /// The address; one that stands for nobody where the request came without a connection (tests).
+    /// The address, or the network it is in; one that stands for nobody where the request came
+    /// without a connection.
     pub(super) fn of(extensions: &Extensions) -> IpAddr {
-        extensions.get::<Self>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip())
+        let address = extensions.get::<Self>().map(|peer| peer.0.ip());
+        network(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
     }
 }
 
@@ -81,15 +84,21 @@ impl FromRequestParts<Web> for Caller {
                 // reviewers out by guessing.
                 PersonalTokens.recognise(&web.0.directory.load(), token, now).map(Self::Reviewer)
             }
-            Shown::Token(_) | Shown::Password { .. } => match web.0.failures.wait(from, now) {
+            Shown::Token(_) | Shown::Password { .. } => match web.0.failures.wait(&from, now) {
                 Some(wait) => return Err(ApiError::too_many_failures(wait)),
                 None => web.recognise_agent(shown.clone()).await.map(Self::Agent),
             },
         };
+        if let Ok(Self::Agent(agent)) = &found {
+            if let Some(wait) = web.0.asking.wait(&agent.name, now) {
+                return Err(ApiError::too_many_questions(wait));
+            }
+            web.0.asking.note(agent.name.clone(), now);
+        }
         found.map_err(|why| {
             warn!(%from, %why, "credentials were not accepted");
-            web.0.failures.failed(from, now);
-            match (why, web.0.failures.wait(from, now)) {
+            web.0.failures.note(from, now);
+            match (why, web.0.failures.wait(&from, now)) {
                 (NotRecognised::AgentCredential, _) => ApiError::agent_credential(),
                 (_, Some(wait)) => ApiError::too_many_failures(wait),
                 (_, None) => ApiError::unauthenticated(),

@@ -5,9 +5,10 @@
 //! says; what their answer means, [`desk`](crate::desk). What this module adds is that an answer can
 //! only come from a page or a program that its sender meant to use.
 //!
-//! - [`views`]: what is asked of ledger, sessions and policy. - [`serve`]: sockets, TLS, shutting down.
+//! - [`views`]: what is asked of ledger, sessions and policy. - [`record`]: the ledger, read.
+//! - [`serve`]: sockets, TLS, shutting down.
 //! - `guard`: what every request and every answer must have. - `caller`: who asks.
-//! - `limiter`: how often strangers may try. - `assets`: the console's own files.
+//! - `limiter`, `streams`: how much anybody may ask for. - `assets`: the console's own files.
 //! - `what_if`: what would become of a statement.
 //! - [`api`]: `/api/v1`. - [`console`]: pages.
 //!
@@ -21,10 +22,13 @@ mod caller;
 pub mod console;
 mod guard;
 mod limiter;
+pub mod record;
 pub mod serve;
+mod streams;
 pub mod views;
 mod what_if;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,12 +37,12 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use url::Url;
 use zeroize::Zeroizing;
 
 pub use self::views::Views;
-use crate::actor::ReviewerId;
+use crate::actor::{AgentName, ReviewerId};
 use crate::desk::Desk;
 use crate::identity::link::{self, SignInLinks};
 use crate::identity::session::{ConsoleSessions, Lifetimes};
@@ -77,18 +81,16 @@ struct Inner {
     views: Views,
     /// Signs what forms carry. Made anew at each start: forms do not outlive console sessions.
     form_key: Zeroizing<[u8; 32]>,
-    failures: limiter::Limiter,
+    failures: limiter::Limiter<IpAddr>,
+    asking: limiter::Limiter<AgentName>,
     agents: caller::KnownAgents,
-    /// One permit for each stream of events that may be open.
-    streams: Arc<Semaphore>,
+    streams: Arc<streams::Streams>,
     /// Becomes true when the server shuts down, so that streams end.
     closing: watch::Sender<bool>,
     verification: console::ledger::Verification,
     started: Timestamp,
 }
 
-/// Streams of events that may be open at a time.
-const STREAMS: usize = 512;
 /// The longest body of a request, but where a route says otherwise.
 const BODY: usize = 64 << 10;
 
@@ -105,9 +107,10 @@ impl Web {
             links: SignInLinks::new(started),
             views,
             form_key: Zeroizing::new(secret::random()),
-            failures: limiter::Limiter::default(),
+            failures: limiter::Limiter::new(limiter::FAILURES),
+            asking: limiter::Limiter::new(limiter::ASKING),
             agents: caller::KnownAgents::default(),
-            streams: Arc::new(Semaphore::new(STREAMS)),
+            streams: Arc::default(),
             closing: watch::Sender::new(false),
             verification: console::ledger::Verification::default(),
             started,
@@ -132,7 +135,6 @@ impl Web {
     }
 
     /// Everything, as one service.
-    #[must_use]
     pub fn router(&self) -> Router {
         Router::new()
             .nest("/api/v1", api::router(self))

@@ -72,8 +72,8 @@ pub struct LedgerStatus {
     /// Root hash of that checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<Digest>,
-    /// Entries that are durable and not under a checkpoint yet.
-    pub backlog: u64,
+    /// Bytes that are durable and not in the ledger's file yet.
+    pub backlog_bytes: u64,
     /// Where its head is kept apart from it.
     pub anchors: Vec<AnchorStatus>,
 }
@@ -138,7 +138,7 @@ pub struct LedgerRow {
     /// The request, by code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
-    /// The statement's text, or what else it says, on one line and not always whole.
+    /// The beginning of the statement's text, or what else the entry says.
     pub summary: Shown,
     /// How it ended, where it is about something that ends.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -183,6 +183,24 @@ pub struct LedgerText {
     pub name: String,
     /// The text; `None` when it was redacted.
     pub text: Option<Shown>,
+}
+
+impl LedgerText {
+    /// What it is, as a heading.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match self.name.as_str() {
+            "sql" => "Statement".to_owned(),
+            "parameter" => "Bound value".to_owned(),
+            name => {
+                let mut title = name.replace('_', " ");
+                if let Some(first) = title.get_mut(0..1) {
+                    first.make_ascii_uppercase();
+                }
+                title
+            }
+        }
+    }
 }
 
 /// The proof that an entry is in the ledger.

@@ -1,6 +1,8 @@
 //! Holds answers of the API against its own document: the route, the status and the shape of the body
 //! must be what `openapi.json` says they are.
 
+#![allow(unreachable_pub, reason = "a module of a test binary")]
+
 use serde_json::Value;
 
 /// The document as the program serves it.

@@ -5,9 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::approval::request::{RecentStatement, TransactionView};
-use countersign::classify::StatementClass;
-use countersign::desk::Opened;
-use countersign::statement::{Ending, Outcome, Parameter, RequestId, TransactionStatus, Via};
+use countersign::classify::{Classification, StatementClass};
+use countersign::desk::{self, Opened};
+use countersign::ledger::{Clearance, Ledger, SessionInfo, SessionLog, StatementRecord};
+use countersign::policy::Decision;
+use countersign::refusal::Refusal;
+use countersign::statement::{
+    Ending, Outcome, Parameter, RequestId, SessionId, Statement, TransactionStatus, Via,
+};
 use countersign::web::views::Activity;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -73,6 +78,7 @@ pub fn set(house: &House) -> Scene {
         id
     };
     let ran = keep(house.ask_as("reporting-bot", "COPY customers TO STDOUT", |_| {}).unwrap());
+    house.pass(41);
     let digest = house.desk.request(&ran.code()).unwrap().request.digest.to_string();
     verdict(
         house,
@@ -94,6 +100,7 @@ pub fn set(house: &House) -> Scene {
 
     let denied =
         keep(house.ask_as("support-copilot", "TRUNCATE TABLE tickets, ticket_comments", |_| {}).unwrap());
+    house.pass(25);
     let digest = house.desk.request(&denied.code()).unwrap().request.digest.to_string();
     let reason = "Never truncate tickets. Archive them with app.archive_tickets(before date) instead.";
     verdict(house, "bob", denied, "deny", json!({"digest": digest, "reason": reason}));
@@ -203,4 +210,98 @@ fn verdict(house: &House, who: &str, request: RequestId, verdict: &str, body: Va
         .send_json(body)
         .unwrap();
     assert_eq!(answer.status(), 200);
+}
+
+/// A morning in the ledger: sessions, statements that ran, one that was denied by rule, and a request
+/// that two people approved. The request's id and the session's.
+pub fn record_a_morning(house: &House, ledger: &Ledger) -> (RequestId, SessionId) {
+    let draft = house.draft("reporting-bot", EXPORT, |draft| {
+        draft.claimed = claims();
+        draft.insight = insight();
+    });
+    let info = SessionInfo {
+        session: draft.session,
+        identity: draft.identity.clone(),
+        target: draft.target.clone(),
+        claimed: draft.claimed.clone(),
+        at: house.now(),
+    };
+    let log = ledger.session_opened(&info).unwrap();
+    let opened = house.desk.open(draft).unwrap();
+    let draft = &opened.request.draft;
+    for sql in ["SELECT count(*) FROM customers WHERE country = 'DE'", "SELECT max(created_at) FROM orders"] {
+        house.run_allowed(&log, sql);
+    }
+    let server_file = house.statement("COPY customers TO '/tmp/customers.csv'");
+    let refusal = Refusal::DeniedByPolicy { rule: "no-server-files".into(), message: None };
+    log.refuse(&house.record(&server_file), &refusal).unwrap();
+
+    let (id, digest) = (opened.request.id, opened.request.digest.to_string());
+    verdict(
+        house,
+        "bob",
+        id,
+        "approve",
+        json!({"digest": digest, "reason": "Known report, row count as expected."}),
+    );
+    verdict(
+        house,
+        "dave",
+        id,
+        "approve",
+        json!({"digest": digest, "reason": "Finance asked for it, DPA signed."}),
+    );
+    let Ok(desk::Ending::Granted(grant)) = opened.ending.blocking_recv() else { panic!("not granted") };
+    let held = (draft.statement.clone(), draft.classification.clone());
+    let rules = draft.terms.rules.clone();
+    let record = StatementRecord { request: Some(id), rules: &rules, ..house.record(&held) };
+    let receipt = log.forward(&record, Clearance::Granted(grant)).unwrap();
+    let outcome = completed("COPY 84213", 84_213, 9_120_443);
+    log.outcome(receipt.intent(), &outcome, 1_240_000_000);
+    house.desk.ran(id, &outcome, Duration::from_millis(1_240));
+    log.closed("the agent said goodbye");
+    let session = draft.session;
+    drop(log);
+    assert!(ledger.flush(Duration::from_secs(10)));
+    (id, session)
+}
+
+fn completed(tag: &str, rows: u64, bytes: u64) -> Outcome {
+    Outcome {
+        ending: Ending::Completed { tag: tag.into() },
+        rows,
+        bytes,
+        transaction: Some(TransactionStatus::Idle),
+        result_digest: None,
+    }
+}
+
+impl House {
+    fn statement(&self, sql: &str) -> (Statement, Arc<Classification>) {
+        let statement = Statement::query(sql.into());
+        let classification = self.classified(&statement.sql);
+        (statement, classification)
+    }
+
+    fn record<'a>(&self, held: &'a (Statement, Arc<Classification>)) -> StatementRecord<'a> {
+        StatementRecord {
+            statement: &held.0,
+            digest: held.0.digest(),
+            classification: &held.1,
+            in_transaction: false,
+            request: None,
+            policy: self.policy.load().digest(),
+            rules: &[],
+            wall: self.now(),
+        }
+    }
+
+    fn run_allowed(&self, log: &SessionLog, sql: &str) {
+        let held = self.statement(sql);
+        let Decision::Allow(allowed) = self.decided("reporting-bot", &held.1) else {
+            panic!("{sql} is held")
+        };
+        let receipt = log.forward(&self.record(&held), Clearance::Allowed(allowed)).unwrap();
+        log.outcome(receipt.intent(), &completed("SELECT 1", 1, 42), 3_200_000);
+    }
 }

@@ -12,14 +12,16 @@ use countersign::actor::{
 };
 use countersign::approval::request::{Insight, PlanView, TableView, TransactionView, TreeHead};
 use countersign::approval::{Draft, Seal};
-use countersign::classify::{self, Catalogue, Classifier, Context, SearchPath};
+use countersign::classify::{self, Catalogue, Classification, Classifier, Context, SearchPath};
 use countersign::desk::{Clock, Desk, Limits, Opened, Recorder, Unrecorded};
 use countersign::identity::secret::{self, Kind, SecretHash};
 use countersign::identity::{AgentEntry, Directory, ReviewerEntry, ScramVerifier};
-use countersign::ledger::Event;
+use countersign::ledger::key::{KeyFiles, RootKey};
+use countersign::ledger::{Event, Ledger};
 use countersign::policy::{Decision, Defaults, Policy, Subject};
 use countersign::refusal::Refusal;
-use countersign::statement::{Digest, SessionId, Statement, Target, TransactionStatus};
+use countersign::statement::{Digest, SessionId, SqlText, Statement, Target, TransactionStatus};
+use countersign::web::record::Record;
 use countersign::web::views::{
     Absent, Activity, HealthView, LoadedPolicy, PartStatus, SessionRow, SessionsView, ViewError,
 };
@@ -143,6 +145,10 @@ pub struct Plan {
     pub recorder: Option<Arc<dyn Recorder>>,
     pub patience: Option<Duration>,
     pub limits: Option<Limits>,
+    /// Time passes.
+    pub real_time: bool,
+    /// Served over TLS with this certificate and key, under the name `localhost`.
+    pub tls: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl House {
@@ -161,13 +167,9 @@ impl House {
         let notes = Arc::new(Notes::default());
         // The time of day stands still: what a test says happened at the same moment did.
         let time = Arc::new(Mutex::new("2026-11-23T09:41:07Z".parse().unwrap()));
+        let clock = if plan.real_time { Clock::real() } else { Clock::manual(time.clone()) };
         let recorder = plan.recorder.unwrap_or_else(|| notes.clone());
-        let desk = Desk::new(
-            plan.limits.unwrap_or_default(),
-            recorder,
-            directory.clone(),
-            Clock::manual(time.clone()),
-        );
+        let desk = Desk::new(plan.limits.unwrap_or_default(), recorder, directory.clone(), clock);
         let classifier = Arc::new(Classifier::new(classify::Limits::default()));
         let catalogue = Catalogue::built_in(15);
         let rooms = Arc::new(Rooms::default());
@@ -187,12 +189,23 @@ impl House {
             None => views,
         };
         let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
-        let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+        let address = listener.local_addr().unwrap();
+        let url = match &plan.tls {
+            Some(_) => format!("https://localhost:{}/", address.port()),
+            None => format!("http://{address}/"),
+        };
+        let url = Url::parse(&url).unwrap();
+        let tls = plan.tls.map(|(certificate, key)| {
+            countersign::proxy::tls::install_provider();
+            let key = rustls::pki_types::PrivateKeyDer::try_from(key).unwrap();
+            let config = rustls::ServerConfig::builder().with_no_client_auth();
+            Arc::new(config.with_single_cert(vec![certificate.into()], key).unwrap())
+        });
         let settings = Settings::new(url.clone());
         let settings = Settings { patience: plan.patience.unwrap_or(settings.patience), ..settings };
         let web = Web::new(settings, desk.clone(), directory.clone(), views);
         let (stop, mut stopped) = watch::channel(false);
-        runtime.spawn(web.clone().serve(listener, None, async move {
+        runtime.spawn(web.clone().serve(listener, tls, async move {
             let _ = stopped.changed().await;
         }));
         let timers = desk.clone();
@@ -214,8 +227,26 @@ impl House {
         }
     }
 
+    /// A house with a real ledger in `folder`.
+    pub fn with_ledger(folder: &std::path::Path) -> (Self, Ledger) {
+        let path = folder.join("ledger.db");
+        let files = KeyFiles::beside(&path);
+        RootKey::generate("countersign.example.com/production").unwrap().save(&files).unwrap();
+        let mut settings = countersign::ledger::Settings::new(path);
+        settings.heads = vec![folder.join("head")];
+        let ledger = Ledger::open(&settings).unwrap();
+        let record = Arc::new(Record::new(ledger.clone(), &settings, Clock::real()));
+        let plan = Plan {
+            recorder: Some(Arc::new(ledger.clone())),
+            views: Some(Box::new(move |views| Views { ledger: record, ..views })),
+            real_time: true,
+            ..Plan::default()
+        };
+        (Self::open_with(plan), ledger)
+    }
+
     pub fn now(&self) -> Timestamp {
-        *self.time.lock()
+        self.desk.now()
     }
 
     pub fn pass(&self, seconds: i64) {
@@ -238,34 +269,39 @@ impl House {
         self.desk.open(self.draft(agent, sql, change))
     }
 
-    pub fn draft(&self, agent: &str, sql: &str, change: impl FnOnce(&mut Draft)) -> Draft {
-        let agent = self.directory.load().agent(&agent.into()).unwrap().agent.clone();
-        let target = target();
-        let search_path = SearchPath::Known(vec!["public".into()]);
+    pub fn classified(&self, sql: &SqlText) -> Arc<Classification> {
         let context = Context {
             server_version: 15,
             catalogue: &self.catalogue,
-            search_path: &search_path,
+            search_path: &search_path(),
             database: "app",
             role: "app_rw",
             strings_standard: true,
         };
-        let statement = Statement::query(sql.into());
-        let classification = self.classifier.classify(&statement.sql, &context);
-        let subject = Subject {
+        self.classifier.classify(sql, &context)
+    }
+
+    /// What policy says.
+    pub fn decided(&self, agent: &str, classification: &Classification) -> Decision {
+        let agent = self.directory.load().agent(&agent.into()).unwrap().agent.clone();
+        self.policy.load().decide(&Subject {
             agent: &agent,
-            target: &target,
-            classification: &classification,
-            search_path: &search_path,
+            target: &target(),
+            classification,
+            search_path: &search_path(),
             in_transaction: false,
             claimed_defer: false,
             now: self.now(),
-        };
-        let policy = self.policy.load();
-        let terms = match policy.decide(&subject) {
-            Decision::Hold(terms) => terms,
-            other => panic!("not held: {other:?}"),
-        };
+        })
+    }
+
+    pub fn draft(&self, name: &str, sql: &str, change: impl FnOnce(&mut Draft)) -> Draft {
+        let agent = self.directory.load().agent(&name.into()).unwrap().agent.clone();
+        let target = target();
+        let statement = Statement::query(sql.into());
+        let classification = self.classified(&statement.sql);
+        let decision = self.decided(name, &classification);
+        let Decision::Hold(terms) = decision else { panic!("not held: {decision:?}") };
         let session = SessionId(Uuid::now_v7());
         let settings = [("role", "none"), ("search_path", "public"), ("session_authorization", "app_rw")];
         let mut draft = Draft {
@@ -315,6 +351,10 @@ impl Drop for House {
             runtime.shutdown_timeout(Duration::from_secs(2));
         }
     }
+}
+
+fn search_path() -> SearchPath {
+    SearchPath::Known(vec!["public".into()])
 }
 
 pub fn target() -> Target {

@@ -73,6 +73,16 @@ impl ApiError {
         Self { retry_after: Some(seconds(wait)), ..error }
     }
 
+    pub(in crate::web) fn too_many_questions(wait: Duration) -> Self {
+        let error = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_questions",
+            "this agent asks too often",
+            "Wait as long as `Retry-After` says; /events tells what happens without asking.",
+        );
+        Self { retry_after: Some(seconds(wait)), ..error }
+    }
+
     pub(in crate::web) fn too_many_streams() -> Self {
         let error = Self::new(
             StatusCode::SERVICE_UNAVAILABLE,

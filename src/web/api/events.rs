@@ -21,6 +21,7 @@ use crate::desk::DeskEvent;
 use crate::statement::RequestId;
 use crate::web::Web;
 use crate::web::caller::Caller;
+use crate::web::streams::Listener;
 
 /// A stream of events.
 pub(in crate::web) type Stream =
@@ -60,6 +61,10 @@ pub(super) async fn events(
         Some(request) => Some(web.0.desk.find(&request).ok_or(crate::approval::VerdictError::Unknown)?),
         None => None,
     };
+    let listener = match &caller {
+        Caller::Reviewer(person) => Listener::Reviewer(person.reviewer().id.to_string()),
+        Caller::Agent(agent) => Listener::Agent(agent.name.to_string()),
+    };
     let teller = web.clone();
     let tell = move |event: &DeskEvent| -> Option<Event> {
         let id = event.id();
@@ -83,7 +88,7 @@ pub(super) async fn events(
         let told = EventJson { kind, id: Some(id.code()), to, request };
         Event::default().event(kind).json_data(told).ok()
     };
-    stream(&web, |_| true, tell)
+    stream(&web, listener, |_| true, tell)
 }
 
 /// The stable word for an event.
@@ -108,16 +113,17 @@ pub(in crate::web) fn brief(kind: &'static str, id: Option<RequestId>) -> Option
 /// Streams what `tell` makes of each event, for as long as `may_listen` says so.
 pub(in crate::web) fn stream(
     web: &Web,
+    listener: Listener,
     may_listen: impl Fn(&Web) -> bool + Send + Sync + 'static,
     tell: impl Fn(&DeskEvent) -> Option<Event> + Send + Sync + 'static,
 ) -> Result<Stream, ApiError> {
-    let permit = web.0.streams.clone().try_acquire_owned().map_err(|_| ApiError::too_many_streams())?;
+    let place = web.0.streams.place(listener).ok_or_else(ApiError::too_many_streams)?;
     let mut heard = web.0.desk.subscribe();
     let mut closing = web.0.closing.subscribe();
     let (sender, receiver) = mpsc::channel(WAITING);
     let web = web.clone();
     tokio::spawn(async move {
-        let _permit = permit;
+        let _place = place;
         let mut check = tokio::time::interval(SILENCE);
         // Said at once, so that a reader knows from when on it misses nothing.
         let mut next = brief("ready", None);

@@ -60,7 +60,6 @@ struct SearchPage {
 struct Head {
     size: String,
     root: String,
-    backlog: String,
     anchors: Vec<(String, String, String)>,
 }
 
@@ -165,7 +164,6 @@ fn head(status: &LedgerStatus, now: Timestamp) -> Head {
     Head {
         size: number(status.size),
         root: status.root.map(|root| root.to_string()).unwrap_or_default(),
-        backlog: number(status.backlog),
         anchors: status
             .anchors
             .iter()

@@ -28,6 +28,8 @@ pub(super) struct Frame {
     pub(super) place: Place,
     /// Who is looking, once signed in.
     pub(super) viewer: Option<Viewer>,
+    /// The server's time: what countdowns go by.
+    pub(super) now: String,
     pub(super) assets: assets::Links,
 }
 
@@ -74,12 +76,19 @@ impl Frame {
             csrf: web.form_token(browser),
             waiting: web.0.desk.counts().0,
         };
-        Self { title: title.into(), place, viewer: Some(viewer), assets: assets::links() }
+        Self {
+            title: title.into(),
+            place,
+            viewer: Some(viewer),
+            now: web.now().to_string(),
+            assets: assets::links(),
+        }
     }
 
     /// The frame of a page for somebody who has not signed in.
     pub(super) fn stranger(title: impl Into<String>) -> Self {
-        Self { title: title.into(), place: Place::Elsewhere, viewer: None, assets: assets::links() }
+        let (place, now) = (Place::Elsewhere, String::new());
+        Self { title: title.into(), place, viewer: None, now, assets: assets::links() }
     }
 
     /// What every form on the page carries.

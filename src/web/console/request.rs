@@ -15,7 +15,8 @@ use crate::actor::{Assurance, Reviewer};
 use crate::approval::document::{Body, Document, Section, SectionId};
 use crate::approval::parameter::ShownParameter;
 use crate::approval::quorum::{self, Seats};
-use crate::approval::{HoldState, Review, Verdict};
+use crate::approval::request::TableView;
+use crate::approval::{Draft, HoldState, Review, Shown, Verdict};
 use crate::desk::RequestView;
 use crate::statement::TransactionStatus;
 use crate::web::Web;
@@ -39,6 +40,8 @@ pub(super) struct RequestPage {
     words: String,
     /// The exact bytes may be downloaded; not when they hold secrets.
     has_bytes: bool,
+    /// The session that an approval is for, in words.
+    scope: &'static str,
     parameters: Vec<ShownParameter>,
     reasons: Vec<ReasonLine>,
     rules: String,
@@ -74,8 +77,8 @@ struct Card {
     claimed: bool,
     facts: Vec<(&'static str, String)>,
     lines: Vec<String>,
-    /// The lines are the agent's SQL, or the planner's words.
-    mono: bool,
+    /// The lines are the agent's SQL, or the planner's words, and need room.
+    wide: bool,
 }
 
 /// How the request stands.
@@ -211,9 +214,10 @@ pub(super) fn show(
         digest: request.digest.to_string(),
         words: request.words.join(" "),
         has_bytes: draft.classification.redacted_sql.is_none(),
+        scope: if request.is_deferred() { "any one session of this agent" } else { "this session" },
         reasons: reasons(found, &laid),
         rules: rules.join(", "),
-        cards: document.sections.iter().filter_map(card).collect(),
+        cards: document.sections.iter().filter_map(|section| card(section, draft)).collect(),
         standing: standing(found, now),
         parameters,
         laid,
@@ -315,38 +319,65 @@ fn reasons(found: &RequestView, laid: &Laid) -> Vec<ReasonLine> {
         number: place + 1,
         class: reason.class.as_str(),
         tier: tier(reason.class),
-        text: crate::approval::Shown::line(&reason.text).to_string(),
+        text: Shown::line(&reason.text).to_string(),
         is_marked: marked(place + 1),
     };
     reasons.iter().enumerate().map(line).collect()
 }
 
 /// The sections that have no place of their own on the page.
-fn card(section: &Section) -> Option<Card> {
+fn card(section: &Section, draft: &Draft) -> Option<Card> {
+    // What stands below the statement already.
+    let is_said = |label| section.id == SectionId::Proof && matches!(label, "digest" | "words");
     let (facts, lines) = match &section.body {
         Body::Facts(facts) => {
-            (facts.iter().map(|fact| (fact.label, fact.value.to_string())).collect(), vec![])
+            let facts = facts.iter().filter(|fact| !is_said(fact.label));
+            (facts.map(|fact| (fact.label, fact.value.to_string())).collect(), vec![])
+        }
+        Body::Lines(_) if section.id == SectionId::Plan => (vec![], expectations(draft)),
+        // The first line of the effects stands above the statement.
+        Body::Lines(lines) if section.id == SectionId::Effects => {
+            (vec![], lines.iter().skip(1).map(context_line).collect())
         }
         Body::Lines(lines) => (vec![], lines.iter().map(context_line).collect()),
         Body::Sql(_) | Body::Parameters(_) => return None,
     };
-    let mono = match section.id {
-        SectionId::Transaction | SectionId::Plan | SectionId::Recent | SectionId::Past => true,
-        SectionId::Effects | SectionId::Agent | SectionId::Claims | SectionId::Target | SectionId::Proof => {
-            false
+    let wide = match section.id {
+        SectionId::Transaction | SectionId::Plan | SectionId::Recent | SectionId::Past | SectionId::Proof => {
+            true
         }
+        SectionId::Effects | SectionId::Agent | SectionId::Claims | SectionId::Target => false,
         SectionId::Statement | SectionId::Parameters | SectionId::Reasons | SectionId::Answer => return None,
     };
     let id = serde_json::to_value(section.id).ok()?.as_str()?.to_owned();
     let title =
         if section.id == SectionId::Claims { "What the agent says about itself" } else { section.title };
-    Some(Card { id, title, claimed: section.claimed, facts, lines, mono })
+    if facts.is_empty() && lines.is_empty() {
+        return None;
+    }
+    Some(Card { id, title, claimed: section.claimed, facts, lines, wide })
+}
+
+/// What upstream expects, with numbers as people read them.
+fn expectations(draft: &Draft) -> Vec<String> {
+    let insight = &draft.insight;
+    let table = |table: &TableView| {
+        let rows = table.rows.map_or_else(|| "?".to_owned(), number);
+        let size = table.bytes.map_or_else(|| "?".to_owned(), bytes);
+        Shown::line(&format!("{}: about {rows} rows, {size}", table.name)).to_string()
+    };
+    let mut lines: Vec<String> = insight.tables.iter().map(table).collect();
+    if let Some(plan) = &insight.plan {
+        lines.push(format!("estimate: {:.0} rows, cost {:.0}", plan.rows, plan.cost));
+        lines.extend(plan.text.lines().map(|line| context_line(&Shown::line(line))));
+    }
+    lines
 }
 
 /// The longest line of what is around the statement. It is context: the answer does not cover it.
 const LONGEST_CONTEXT: usize = 4_000;
 
-fn context_line(line: &crate::approval::Shown) -> String {
+fn context_line(line: &Shown) -> String {
     line.excerpt(LONGEST_CONTEXT).text.to_string()
 }
 
@@ -377,7 +408,7 @@ fn standing(found: &RequestView, now: Timestamp) -> Standing {
         reviews: found.reviews.iter().map(|review| review_line(review, now)).collect(),
         receipt: found.receipt.as_ref().map(|receipt| ReceiptLine {
             completed: receipt.completed,
-            result: crate::approval::Shown::line(&receipt.result).to_string(),
+            result: Shown::line(&receipt.result).to_string(),
             facts: format!(
                 "{} rows, {} to the agent, {}",
                 number(receipt.rows),
@@ -452,7 +483,7 @@ fn review_line(review: &Review, now: Timestamp) -> ReviewLine {
         },
         how: format!("by {}, {}", review.channel, review.assurance.as_str()),
         at: Time::new(review.at, now),
-        reason: review.reason.as_deref().map(|reason| crate::approval::Shown::of(reason).to_string()),
+        reason: review.reason.as_deref().map(|reason| Shown::of(reason).to_string()),
         quick: review.quick,
     }
 }

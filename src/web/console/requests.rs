@@ -8,7 +8,8 @@ use serde::Deserialize;
 
 use super::page::{Answer, Frame, Place, Problem, SignedIn, render};
 use super::request::Time;
-use super::words::{count, duration};
+use super::statement::{Line, plain_lines};
+use super::words::{bytes as size, count, duration};
 use crate::actor::{AgentName, ReviewerId};
 use crate::approval::document::approvals_in_words;
 use crate::approval::{HoldState, Request, Shown};
@@ -16,6 +17,7 @@ use crate::classify::StatementClass;
 use crate::desk::{Filter, RequestView};
 use crate::statement::TransactionStatus;
 use crate::web::api::{self, ApiError, Stream};
+use crate::web::streams::Listener;
 use crate::web::{Web, off_thread};
 
 /// How many requests a list shows. Nobody reads more; the search of the ledger has the rest.
@@ -55,7 +57,7 @@ struct Row {
     agent: String,
     target: String,
     /// The beginning of the statement.
-    sql: String,
+    lines: Vec<Line>,
     /// What is left out of it.
     left_out: Option<String>,
     opened: Time,
@@ -131,7 +133,7 @@ fn row(view: &RequestView, now: Timestamp) -> Row {
     let request = &view.request;
     let draft = &request.draft;
     let class = draft.classification.class;
-    let (sql, left_out) = beginning(request);
+    let (lines, left_out) = beginning(request);
     let mut flags = Vec::new();
     if view.state == HoldState::Waiting {
         match draft.transaction.status {
@@ -139,6 +141,17 @@ fn row(view: &RequestView, now: Timestamp) -> Row {
             None => flags.push("upstream busy"),
             Some(TransactionStatus::Idle | TransactionStatus::Failed) => {}
         }
+    }
+    let has_markers =
+        lines.iter().flat_map(|line| &line.pieces).any(|piece| piece.marker && piece.text.starts_with("⟨U"));
+    if has_markers {
+        flags.push("odd characters");
+    }
+    if draft.classification.parts.len() > 1 {
+        flags.push("several statements");
+    }
+    if !draft.refers_to.is_empty() {
+        flags.push("runs another by name");
     }
     if request.is_deferred() {
         flags.push("deferred");
@@ -156,7 +169,7 @@ fn row(view: &RequestView, now: Timestamp) -> Row {
         state: view.state.as_str(),
         agent: Shown::line(draft.identity.agent.name.as_str()).to_string(),
         target: format!("{} / {}", draft.target.upstream, draft.target.database),
-        sql,
+        lines,
         left_out,
         opened: Time::new(request.opened_at, now),
         expires: Time::new(request.expires_at, now),
@@ -200,28 +213,37 @@ const CHARS: usize = 420;
 /// Bytes that are looked at for it: more than enough, and few even where the text has megabytes.
 const LOOKED_AT: usize = 4 * CHARS;
 
-fn beginning(request: &Request) -> (String, Option<String>) {
+fn beginning(request: &Request) -> (Vec<Line>, Option<String>) {
     let draft = &request.draft;
     let bytes = match &draft.classification.redacted_sql {
         Some(redacted) => redacted.as_bytes(),
         None => draft.statement.sql.as_bytes(),
     };
     let looked_at = bytes.get(..LOOKED_AT.min(bytes.len())).unwrap_or_default();
-    let shown = Shown::of_bytes(looked_at);
-    let mut kept: String = shown.as_str().trim_start().split('\n').take(LINES).collect::<Vec<_>>().join("\n");
-    if let Some((cut, _)) = kept.char_indices().nth(CHARS) {
-        kept.truncate(cut);
+    let mut lines = plain_lines(&Shown::of_bytes(looked_at));
+    let shown = lines.len();
+    lines.truncate(LINES);
+    let mut room = CHARS;
+    for line in &mut lines {
+        line.pieces.retain_mut(|piece| {
+            // A marker is shown whole or not at all.
+            if piece.marker && piece.text.chars().count() > room {
+                room = 0;
+            }
+            if let Some((cut, _)) = piece.text.char_indices().nth(room) {
+                piece.text.truncate(cut);
+            }
+            room -= piece.text.chars().count();
+            !piece.text.is_empty()
+        });
     }
-    let is_all = looked_at.len() == bytes.len() && kept.len() == shown.as_str().trim_start().len();
-    let lines = String::from_utf8_lossy(bytes).lines().count();
-    let left_out = (!is_all).then(|| {
-        format!(
-            "the beginning of {} bytes in {}",
-            super::words::number(bytes.len() as u64),
-            count(lines, "line", "lines")
-        )
-    });
-    (kept, left_out)
+    if looked_at.len() == bytes.len() && shown <= LINES && room > 0 {
+        return (lines, None);
+    }
+    let all = String::from_utf8_lossy(bytes).lines().count();
+    let left_out =
+        format!("the beginning of {} in {}", size(bytes.len() as u64), count(all, "line", "lines"));
+    (lines, Some(left_out))
 }
 
 /// How loudly a class is shown.
@@ -244,7 +266,8 @@ pub(super) fn tier(class: StatementClass) -> &'static str {
 
 /// What happens, for pages that follow it. It says that something did, not what: the page then asks.
 pub(super) async fn live(State(web): State<Web>, headers: HeaderMap) -> Result<Stream, ApiError> {
-    web.browser(&headers, false).ok_or_else(ApiError::unauthenticated)?;
+    let browser = web.browser(&headers, false).ok_or_else(ApiError::unauthenticated)?;
+    let listener = Listener::Reviewer(browser.who.reviewer().id.to_string());
     let may_listen = move |web: &Web| web.browser(&headers, false).is_some();
-    api::stream(&web, may_listen, |event| api::brief(api::word(event), Some(event.id())))
+    api::stream(&web, listener, may_listen, |event| api::brief(api::word(event), Some(event.id())))
 }

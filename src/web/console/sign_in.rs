@@ -93,8 +93,8 @@ pub(super) async fn sign_in(State(web): State<Web>, request: Request) -> Answer 
         }
         Err(why) => {
             warn!(%from, %why, "a sign-in was refused");
-            web.0.failures.failed(from, now);
-            if let Some(wait) = web.0.failures.wait(from, now) {
+            web.0.failures.note(from, now);
+            if let Some(wait) = web.0.failures.wait(&from, now) {
                 let advice = format!("Wait {} seconds, and ask the operator for a new link.", seconds(wait));
                 let what = "Too many sign-ins from your address were refused.";
                 return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many attempts", what, advice));

@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use crate::approval::{Request, Shown};
+use crate::classify::Reason;
 
 /// A statement laid out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,12 +57,23 @@ pub(super) fn lay_out(request: &Request) -> Laid {
     }
     // The spans are those of the original text, so there are none to go by where that is not shown.
     let original = request.draft.statement.sql.as_str().filter(|_| classification.redacted_sql.is_none());
-    let spans = classification.reasons.iter().map(|reason| reason.span.clone());
     let segments = original
-        .map(|text| segments(text, &spans.collect::<Vec<_>>()))
+        .map(|text| segments(text, &spans_of(text, &classification.reasons)))
         .filter(|segments| is_all_of(segments, &shown))
         .unwrap_or_else(|| vec![(shown, None)]);
     Laid { lines: lines(&segments), whole: true, marked, chars }
+}
+
+/// Where the reasons are about, by reason. Emphasis is for what makes a statement privileged, and for
+/// a part of it: what is about all of it needs none.
+fn spans_of(text: &str, reasons: &[Reason]) -> Vec<Option<Range<u32>>> {
+    let body = text.trim().trim_end_matches(';');
+    let span = |reason: &Reason| {
+        let span = reason.span.clone().filter(|_| reason.class.is_privileged())?;
+        let covered = text.get(usize::try_from(span.start).ok()?..usize::try_from(span.end).ok()?)?;
+        (covered.trim().len() < body.len()).then_some(span)
+    };
+    reasons.iter().map(span).collect()
 }
 
 type Segment = (Shown, Option<usize>);
@@ -122,6 +134,11 @@ fn may_cut(text: &str, at: usize) -> bool {
         _ => 0,
     };
     kind(before) == 0 || kind(before) != kind(after)
+}
+
+/// The lines of a text that nothing is emphasised in, for lists.
+pub(super) fn plain_lines(shown: &Shown) -> Vec<Line> {
+    lines(&[(shown.clone(), None)])
 }
 
 /// Cuts segments into lines, and their pieces at our markers.

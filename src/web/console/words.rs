@@ -11,6 +11,9 @@ pub(in crate::web) fn duration(duration: Duration) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes, seconds % 60) {
         (0, 0, 0, _) if duration < Duration::from_secs(1) => format!("{} ms", duration.as_millis()),
+        (0, 0, 0, s) if s < 10 && duration.subsec_millis() >= 50 => {
+            format!("{:.1} s", duration.as_secs_f64())
+        }
         (0, 0, 0, s) => format!("{s} s"),
         (0, 0, m, s) if m < 10 && s > 0 => format!("{m} min {s} s"),
         (0, 0, m, _) => format!("{m} min"),
@@ -26,11 +29,11 @@ pub(in crate::web) fn duration(duration: Duration) -> String {
 pub(in crate::web) fn relative(at: Timestamp, now: Timestamp) -> String {
     let passed = now.duration_since(at);
     if passed.is_negative() {
-        format!("in {}", duration(passed.unsigned_abs()))
+        format!("in {}", duration(Duration::from_secs(passed.unsigned_abs().as_secs())))
     } else if passed.unsigned_abs() < Duration::from_secs(1) {
         "now".to_owned()
     } else {
-        format!("{} ago", duration(passed.unsigned_abs()))
+        format!("{} ago", duration(Duration::from_secs(passed.unsigned_abs().as_secs())))
     }
 }
 
@@ -83,6 +86,7 @@ mod tests {
         let said = |seconds| duration(Duration::from_secs(seconds));
 
         assert_eq!(duration(Duration::from_millis(12)), "12 ms");
+        assert_eq!(duration(Duration::from_millis(1_240)), "1.2 s");
         assert_eq!(said(45), "45 s");
         assert_eq!(said(95), "1 min 35 s");
         assert_eq!(said(900), "15 min");

@@ -17,8 +17,13 @@ function inWords(seconds) {
   return `${s} s`;
 }
 
-// The server's clock counts: a page says when it was made, in its answer's Date.
+// The server's clock counts: every page says when it was made.
 let ahead = 0;
+
+function setClock(page) {
+  const now = Date.parse(page.getElementById("main")?.dataset.now ?? "");
+  if (now) ahead = now - Date.now();
+}
 
 function tick() {
   const now = Date.now() + ahead;
@@ -94,10 +99,8 @@ async function refresh() {
     const answer = await fetch(location.href, { headers: { "x-console-refresh": "yes" }, redirect: "error" });
     if (answer.status === 401) return location.reload();
     if (!answer.ok) return;
-    const date = Date.parse(answer.headers.get("date") ?? "");
-    // `Date` has whole seconds; a difference smaller than that is none.
-    if (date && Math.abs(date - Date.now()) > 2000) ahead = date - Date.now();
     const fresh = new DOMParser().parseFromString(pages.createHTML(await answer.text()), "text/html");
+    setClock(fresh);
     take(fresh);
     tick();
   } catch {
@@ -179,4 +182,5 @@ function refreshCount() {
   countSoon = setTimeout(refresh, 1000);
 }
 
+setClock(document);
 tick();

@@ -1,0 +1,449 @@
+//! `countersign requests`, `sessions` and `status`, with the real binary against a real API.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails panics, in its helpers too"
+)]
+
+#[path = "support/web.rs"]
+mod web;
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Command, Output, Stdio};
+
+use countersign::approval::HoldState;
+use countersign::desk::Ending;
+use countersign::web::views::Activity;
+use serde_json::{Value, json};
+use web::{House, Plan};
+
+const EXPORT: &str = "COPY customers TO STDOUT";
+const DDL: &str = "ALTER TABLE orders ADD COLUMN note text";
+
+impl House {
+    fn command(&self, who: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+        command.args(arguments).stdin(Stdio::null());
+        command.env("COUNTERSIGN_URL", self.url.as_str()).env("COUNTERSIGN_TOKEN", &self.secrets[who]);
+        command
+    }
+
+    fn run(&self, who: &str, arguments: &[&str]) -> Ran {
+        Ran::of(self.command(who, arguments).output().unwrap())
+    }
+}
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    fn of(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|_| panic!("no JSON: {} {}", self.out, self.err))
+    }
+}
+
+#[test]
+fn what_waits_is_listed_for_people_and_for_scripts() {
+    let house = House::open();
+    assert_eq!(house.run("bob", &["requests", "list"]).out, "Nothing is waiting.\n");
+    assert_eq!(house.run("bob", &["requests", "list", "--json"]).out, "[]\n");
+    let opened = house.ask("COPY customers\nTO STDOUT");
+    let code = opened.request.id.code();
+
+    let listed = house.run("bob", &["requests", "list"]);
+    let json = house.run("bob", &["requests", "list", "--json"]).json();
+
+    assert!(listed.out.contains(&code) && listed.out.contains("COPY customers…"), "{}", listed.out);
+    for (field, value) in [
+        ("id", code.as_str()),
+        ("state", "waiting"),
+        ("class", "export"),
+        ("agent", "reporting-bot"),
+        ("upstream", "app"),
+        ("sql", "COPY customers\nTO STDOUT"),
+        ("digest", &opened.request.digest.to_string()),
+        ("expires_at", "2026-11-23T09:56:07Z"),
+    ] {
+        assert_eq!(json[0][field], value, "{field}");
+    }
+    assert_eq!(house.run("alice", &["requests", "list", "--mine", "--json"]).out, "[]\n");
+    assert_eq!(house.run("bob", &["requests", "list", "--state", "denied", "--json"]).out, "[]\n");
+    assert_eq!(house.run("bob", &["requests", "list", "--state", "asleep"]).code, 2);
+}
+
+#[test]
+fn a_request_is_shown_whole() {
+    let house = House::open();
+    let opened = house.ask_as("reporting-bot", EXPORT, |draft| draft.claimed = web::claims()).unwrap();
+
+    let shown = house.run("bob", &["requests", "show", &opened.request.id.code().to_lowercase()]);
+
+    assert_eq!(shown.code, 0);
+    for part in [
+        EXPORT,
+        "What the agent says about itself (nobody checked this)",
+        "gpt-5.2",
+        &opened.request.digest.to_string(),
+        "needs 1 of dba and 1 of security",
+    ] {
+        assert!(shown.out.contains(part), "{part}:\n{}", shown.out);
+    }
+    let json = house.run("bob", &["requests", "show", &opened.request.id.code(), "--json"]).json();
+    assert_eq!(json["document"]["sections"][0]["id"], "statement");
+    assert_eq!(house.run("bob", &["requests", "show", "0000-00"]).code, 5);
+}
+
+#[test]
+fn an_approval_counts_and_says_who_is_missing() {
+    let house = House::open();
+    let opened = house.ask(EXPORT);
+    let code = opened.request.id.code();
+
+    let first = house.run("bob", &["requests", "approve", &code, "--reason", "known report"]);
+    let second = house.run("dave", &["requests", "approve", &code, "--reason", "fine", "--json"]);
+
+    assert_eq!((first.code, second.code), (0, 0), "{} {}", first.err, second.err);
+    assert!(first.out.contains("your approval counts; still missing: 1 of security"), "{}", first.out);
+    // What was approved was on the screen.
+    assert!(first.err.contains(EXPORT), "{}", first.err);
+    assert_eq!(second.json()["state"], "granted");
+    assert!(matches!(opened.ending.blocking_recv(), Ok(Ending::Granted(_))));
+}
+
+#[test]
+fn a_denial_carries_its_reason() {
+    let house = House::open();
+    let opened = house.ask(DDL);
+
+    let denied = house.run("bob", &["requests", "deny", &opened.request.id.code(), "--reason", "not today"]);
+
+    assert_eq!(denied.code, 0);
+    let Ok(Ending::Denied { message, .. }) = opened.ending.blocking_recv() else { panic!("not denied") };
+    assert_eq!(message.as_deref(), Some("not today"));
+}
+
+#[test]
+fn an_escalation_asks_the_next_group() {
+    let house = House::open();
+    let opened = house.ask(EXPORT);
+
+    let escalated =
+        house.run("bob", &["requests", "escalate", &opened.request.id.code(), "--reason", "asleep"]);
+
+    assert_eq!(escalated.code, 0, "{}", escalated.err);
+    assert_eq!(
+        house.run("bob", &["requests", "escalate", &opened.request.id.code(), "--reason", "x"]).code,
+        6
+    );
+}
+
+#[test]
+fn exit_codes_tell_why_an_answer_did_not_count() {
+    let house = House::open();
+    let opened = house.ask(EXPORT);
+    let code = opened.request.id.code();
+    let approve = |who, more: &[&str]| {
+        let ran = house.run(who, &[&["requests", "approve", &code], more].concat());
+        assert!(ran.code == 0 || ran.err.contains("countersign: "), "{}", ran.err);
+        ran.code
+    };
+
+    // The agent's owner; somebody who is not asked; the agent itself.
+    assert_eq!(approve("alice", &["--reason", "x"]), 4);
+    assert_eq!(approve("reporting-bot", &["--reason", "x"]), 4);
+    assert_eq!(house.run("reporting-bot", &["requests", "deny", &code]).code, 4);
+    assert_eq!(approve("bob", &[]), 6);
+    assert_eq!(approve("bob", &["--reason", "x", "--digest", &"0".repeat(64)]), 6);
+    assert_eq!(approve("bob", &["--reason", "x", "--digest", &opened.request.digest.to_string()]), 0);
+    assert_eq!(approve("bob", &["--reason", "x"]), 6);
+    assert_eq!(house.run("bob", &["requests", "approve", "0000-00"]).code, 5);
+    house.pass(16 * 60);
+    assert_eq!(approve("dave", &["--reason", "x"]), 3);
+    assert_eq!(house.run("dave", &["requests", "deny", &code, "--reason", "x"]).code, 3);
+    assert_eq!(house.run("bob", &["requests", "approve"]).code, 2);
+}
+
+#[test]
+fn an_agent_sees_its_own_requests() {
+    let house = House::open();
+    let own = house.ask(DDL);
+    let _other = house.ask_as("migration-agent", DDL, |_| {}).unwrap();
+
+    let listed = house.run("reporting-bot", &["requests", "list", "--json"]).json();
+
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    assert_eq!(listed[0]["id"], own.request.id.code());
+    assert_eq!(house.run("reporting-bot", &["requests", "show", &own.request.id.code()]).code, 0);
+    assert_eq!(house.run("reporting-bot", &["sessions", "list"]).code, 4);
+    assert_eq!(house.run("reporting-bot", &["status"]).code, 4);
+}
+
+#[test]
+fn without_credentials_or_server_the_command_says_what_is_missing() {
+    let house = House::open();
+    let mut command = house.command("bob", &["requests", "list"]);
+    let none = Ran::of(command.env_remove("COUNTERSIGN_TOKEN").output().unwrap());
+    assert_eq!(none.code, 2);
+    assert!(none.err.contains("COUNTERSIGN_TOKEN"), "{}", none.err);
+
+    let wrong =
+        Ran::of(house.command("bob", &["status"]).env("COUNTERSIGN_TOKEN", "csr_x").output().unwrap());
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.err.contains("personal token"), "{}", wrong.err);
+
+    let away = Ran::of(
+        house.command("bob", &["status"]).env("COUNTERSIGN_URL", "http://127.0.0.1:9").output().unwrap(),
+    );
+    assert_eq!(away.code, 2);
+    assert!(away.err.contains("cannot reach"), "{}", away.err);
+    for ran in [none, wrong, away] {
+        assert!(!ran.err.contains("csr_x") && !ran.err.contains(&house.secrets["bob"]), "{}", ran.err);
+    }
+}
+
+/// Runs a command at a terminal (of `script`) and types what is given.
+fn at_a_terminal(house: &House, who: &str, arguments: &str, typed: &str) -> Ran {
+    let mut command = Command::new("script");
+    let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_countersign"));
+    command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+    command.env("COUNTERSIGN_URL", house.url.as_str()).env("COUNTERSIGN_TOKEN", &house.secrets[who]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.as_mut().unwrap().write_all(typed.as_bytes()).unwrap();
+    Ran::of(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn at_a_terminal_an_approval_is_confirmed_on_what_is_shown() {
+    let house = House::open();
+    let opened = house.ask(DDL);
+    let code = opened.request.id.code();
+    let approve = format!("requests approve {code}");
+
+    let unsure = at_a_terminal(&house, "bob", &approve, "\n");
+    assert_eq!(unsure.code, 1, "{}", unsure.out);
+    assert!(unsure.out.contains(DDL) && unsure.out.contains("[y/N]"), "{}", unsure.out);
+    assert_eq!(house.desk.request(&code).unwrap().state, HoldState::Waiting);
+
+    let sure = at_a_terminal(&house, "bob", &approve, "y\n");
+    assert_eq!(sure.code, 0, "{}", sure.out);
+    let Ok(Ending::Granted(grant)) = opened.ending.blocking_recv() else { panic!("not granted") };
+    assert_eq!(grant.seal().statement, opened.request.digest);
+}
+
+#[test]
+fn at_a_terminal_a_reason_is_asked_for_where_the_rule_wants_one() {
+    let house = House::open();
+    let opened = house.ask(EXPORT);
+
+    let ran = at_a_terminal(
+        &house,
+        "bob",
+        &format!("requests approve {} --yes --reason 'known'", opened.request.id),
+        "",
+    );
+    assert_eq!(ran.code, 0, "{}", ran.out);
+    let ran = at_a_terminal(&house, "dave", &format!("requests deny {}", opened.request.id), "too broad\n");
+    assert_eq!(ran.code, 0, "{}", ran.out);
+
+    let Ok(Ending::Denied { message, .. }) = opened.ending.blocking_recv() else { panic!("not denied") };
+    assert_eq!(message.as_deref(), Some("too broad"));
+}
+
+#[test]
+fn nothing_moves_the_cursor_or_changes_a_colour() {
+    let house = House::open();
+    let opened = house
+        .ask_as("reporting-bot", "drop table a /* \u{1b}[2J\u{1b}]0;owned\u{7}\r\u{202e} */", |draft| {
+            draft.claimed.set("purpose", "\u{1b}[1A\u{1b}[2Kapproved by carol");
+        })
+        .unwrap();
+    let code = opened.request.id.code();
+    let reason = "\u{1b}[31mno\u{9b}2J\r\nOK";
+
+    let ran = [
+        house.run("bob", &["requests", "list"]),
+        house.run("bob", &["requests", "show", &code]),
+        house.run("bob", &["requests", "deny", &code, "--reason", reason]),
+        house.run("bob", &["requests", "show", &code]),
+        house.run("bob", &["requests", "show", "\u{1b}[2J"]),
+    ];
+
+    for ran in ran {
+        let shown = ran.out + &ran.err;
+        let obeyed: Vec<char> =
+            shown.chars().filter(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}').collect();
+        assert!(obeyed.is_empty(), "{obeyed:?} in {shown}");
+    }
+}
+
+#[test]
+fn a_server_that_lies_cannot_use_the_terminal_either() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let request = json!({"id": "A\u{1b}[2J", "state": "waiting\u{1b}[2J", "class": "ddl", "agent": "x\u{7}", "upstream": "u",
+            "sql": "select\u{1b}[2J\u{202e}", "digest": "d", "expires_at": "e"});
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let mut head = [0; 4096];
+            let read = socket.read(&mut head).unwrap();
+            let list = String::from_utf8_lossy(&head[..read]).starts_with("GET /api/v1/requests HTTP");
+            let body = if list {
+                json!([request])
+            } else {
+                json!({"error": "x\u{1b}", "message": "m\u{1b}[2J", "hint": "h\u{1b}"})
+            };
+            let status = if list { "200 OK" } else { "418 \u{1b}" };
+            let body = body.to_string();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            let _ = socket.write_all(answer.as_bytes());
+        }
+    });
+    let house = House::open();
+
+    for arguments in [["requests", "list"], ["requests", "show"], ["sessions", "list"]] {
+        let mut arguments = arguments.to_vec();
+        if arguments[1] == "show" {
+            arguments.push("x");
+        }
+        let ran = Ran::of(house.command("bob", &arguments).env("COUNTERSIGN_URL", &url).output().unwrap());
+        let shown = ran.out + &ran.err;
+        assert!(!shown.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{shown:?}");
+    }
+}
+
+#[test]
+fn a_statement_of_two_megabytes_is_printed_whole() {
+    let house = House::open();
+    let rows =
+        (0..60_000).map(|n| format!("({n}, 'a name that takes some room')")).collect::<Vec<_>>().join(",\n");
+    let sql = format!("INSERT INTO t VALUES {rows}; DROP TABLE t");
+    let opened = house.ask(&sql);
+
+    let shown = house.run("bob", &["requests", "show", &opened.request.id.code()]);
+
+    let printed: Vec<&str> = shown.out.lines().filter_map(|line| line.strip_prefix("  | ")).collect();
+    assert_eq!(printed.join("\n"), sql);
+}
+
+#[test]
+fn watching_prints_what_happens() {
+    let house = House::open();
+    let early = house.ask(DDL);
+    let mut child = house.command("bob", &["requests", "watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+
+    let first = lines.next().unwrap();
+    assert!(first.contains("waiting") && first.contains(&early.request.id.code()), "{first}");
+    let opened = house.ask(EXPORT);
+    let second = lines.next().unwrap();
+    assert!(second.contains("opened") && second.contains(&opened.request.id.code()), "{second}");
+    house.desk.withdraw(opened.request.id, "the agent cancelled");
+    let third = lines.next().unwrap();
+    assert!(third.contains("ended") && third.contains("withdrawn"), "{third}");
+
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn watching_one_request_ends_with_it() {
+    let house = House::open();
+    let [granted, denied] = [house.ask(DDL), house.ask("DROP TABLE t")];
+    let watch = |id: String| {
+        house.command("bob", &["requests", "watch", &id, "--json"]).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let mut children = [watch(granted.request.id.code()), watch(denied.request.id.code())];
+    for child in &mut children {
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let event: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(event["type"], "waiting");
+    }
+
+    assert_eq!(house.run("bob", &["requests", "approve", &granted.request.id.code()]).code, 0);
+    assert_eq!(house.run("bob", &["requests", "deny", &denied.request.id.code()]).code, 0);
+
+    let codes = children.map(|mut child| child.wait().unwrap().code());
+    assert_eq!(codes, [Some(0), Some(1)]);
+    assert_eq!(house.run("bob", &["requests", "watch", &denied.request.id.code()]).code, 1);
+    assert_eq!(house.run("bob", &["requests", "watch", "0000-00"]).code, 5);
+}
+
+#[test]
+fn over_tls_the_certificate_is_checked() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let tls = (made.cert.der().to_vec(), made.signing_key.serialize_der());
+    let house = House::open_with(Plan { tls: Some(tls), ..Plan::default() });
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, made.cert.pem()).unwrap();
+
+    let unknown = house.run("bob", &["requests", "list"]);
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.err.contains("cannot reach"), "{}", unknown.err);
+    let known =
+        Ran::of(house.command("bob", &["requests", "list"]).env("COUNTERSIGN_CA", &ca).output().unwrap());
+    assert_eq!((known.code, known.out.as_str()), (0, "Nothing is waiting.\n"), "{}", known.err);
+
+    // Browsers are told never to come without TLS again, and get a cookie that no other host can set.
+    let roots =
+        ureq::tls::RootCerts::new_with_certs(&[
+            ureq::tls::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap()
+        ]);
+    let config = ureq::Agent::config_builder().max_redirects(0).http_status_as_error(false);
+    let config = config.tls_config(ureq::tls::TlsConfig::builder().root_certs(roots).build()).build();
+    let client: ureq::Agent = config.into();
+    let link = house.web.sign_in_link(&"bob@example.com".into()).unwrap();
+    let secret = link.path().strip_prefix("/sign-in/").unwrap();
+    let sent = client.post(house.at("/sign-in")).header("origin", house.url.origin().ascii_serialization());
+    let answer = sent.send_form([("link", secret)]).unwrap();
+    assert_eq!(answer.status(), 303);
+    assert!(answer.headers()["strict-transport-security"].to_str().unwrap().contains("max-age=31536000"));
+    let cookie = answer.headers()["set-cookie"].to_str().unwrap();
+    assert!(cookie.starts_with("__Host-countersign=css_") && cookie.ends_with("; Secure"), "{cookie}");
+    assert!(
+        cookie.contains("Path=/") && cookie.contains("HttpOnly") && !cookie.contains("Domain"),
+        "{cookie}"
+    );
+}
+
+#[test]
+fn sessions_are_listed_and_ended() {
+    let house = House::open();
+    assert_eq!(house.run("bob", &["sessions", "list"]).out, "Nobody is connected.\n");
+    let row = web::room("reporting-bot", 3, house.now(), Activity::Running);
+    let id = row.id.to_string();
+    house.rooms.0.lock().push(row);
+
+    let listed = house.run("bob", &["sessions", "list"]);
+    assert!(listed.out.contains(&id) && listed.out.contains("running"), "{}", listed.out);
+    assert_eq!(house.run("bob", &["sessions", "list", "--json"]).json()[0]["agent"], "reporting-bot");
+    assert_eq!(house.run("bob", &["sessions", "kill", &id]).code, 0);
+    assert_eq!(house.run("bob", &["sessions", "kill", &id]).code, 5);
+}
+
+#[test]
+fn status_ends_with_whether_everything_works() {
+    let house = House::open();
+
+    let status = house.run("bob", &["status"]);
+
+    // There is no ledger in this house.
+    assert_eq!(status.code, 1);
+    assert!(status.out.contains("NOT writing, so nothing runs"), "{}", status.out);
+    assert_eq!(house.run("bob", &["status", "--json"]).json()["policy"]["rules"], 3);
+}

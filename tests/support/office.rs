@@ -15,7 +15,7 @@ use countersign::classify::{
     Classification, Effect, ObjectKind, Reason, StatementClass, StatementPart, Verb,
 };
 use countersign::desk::accounts::SlackAnswers;
-use countersign::desk::{Clock, Desk, Limits, Opened, Recorder, Unrecorded};
+use countersign::desk::{Clock, Desk, Ending, Limits, Opened, Recorder, Unrecorded};
 use countersign::identity::directory::SlackAccount;
 use countersign::identity::{AgentEntry, Directory, ReviewerEntry, ScramVerifier};
 use countersign::ledger::{Event, ReviewRecord};
@@ -24,6 +24,7 @@ use countersign::statement::{
     Digest, Fingerprint, SessionId, SqlText, Statement, Step, Target, TransactionStatus,
 };
 use parking_lot::Mutex;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -101,6 +102,11 @@ impl Drop for Tasks {
             task.abort();
         }
     }
+}
+
+/// What becomes of a hold. A test that waits in vain should fail, and say so.
+pub async fn outcome(ending: impl Future<Output = Result<Ending, RecvError>>) -> Ending {
+    tokio::time::timeout(Duration::from_secs(15), ending).await.expect("the hold ends").unwrap()
 }
 
 /// Times that tests can wait for.
@@ -181,6 +187,24 @@ impl Office {
         drop(slack);
         fake.until_sockets(0).await;
         Self::open_with(fake, |fresh| *fresh = settings).await
+    }
+
+    /// The channel is started anew beside the same desk, as when the configuration changes.
+    pub async fn start_slack_anew(&mut self) {
+        for task in self.tasks.0.drain(..) {
+            task.abort();
+            let _ = task.await;
+        }
+        let answers = Arc::new(SlackAnswers::new(self.desk.clone()));
+        // The old one goes first, and with it its sockets.
+        let stand_in =
+            SlackSettings { api_url: "http://127.0.0.1:9/api".parse().unwrap(), ..self.settings.clone() };
+        let stand_in = SlackSettings { cards_file: None, ..stand_in };
+        self.slack = Slack::start(stand_in, answers.clone()).unwrap();
+        self.fake.until_sockets(0).await;
+        self.slack = Slack::start(self.settings.clone(), answers).unwrap();
+        self.carry();
+        self.until_connected().await;
     }
 
     pub async fn until_connected(&self) {

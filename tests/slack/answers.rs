@@ -283,6 +283,37 @@ async fn a_dialog_that_opens_too_late_is_told_and_can_be_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dialog_that_opened_though_slack_never_said_so_can_be_submitted() {
+    let office = Office::open().await;
+    let opened = office.hold(SQL);
+    let card = office.fake.first_card().await;
+    office.fake.world().fail("views.open", &Failure::LostAnswer, 1);
+
+    office.fake.click(BOB, &card, DENY).await;
+    office.fake.dialog(BOB).await;
+    office.fake.told(BOB, "Slack did not open the dialog in time").await;
+    office.fake.submit(BOB, Some("but it did")).await;
+
+    let Ending::Denied { message, .. } = outcome(opened.ending).await else { panic!("not denied") };
+    assert_eq!(message.as_deref(), Some("but it did"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_asked_for_a_reason_for_an_approval_that_is_not_theirs_to_give() {
+    let office = Office::open().await;
+    let opened = office.hold_on(SQL, Terms { reason_required: true, ..terms() });
+    let card = office.fake.first_card().await;
+
+    office.fake.click(OLGA, &card, APPROVE).await;
+    office.fake.click(ALICE, &card, APPROVE).await;
+
+    office.fake.told(OLGA, "in none of the groups that are asked").await;
+    office.fake.told(ALICE, "owner of the agent").await;
+    assert!(office.fake.calls("views.open").is_empty());
+    drop(opened);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dialog_submitted_after_the_request_ended_is_told_so() {
     let office = Office::open().await;
     let opened = office.hold(SQL);
@@ -352,6 +383,6 @@ async fn a_request_that_needs_more_than_a_click_offers_no_approval() {
     let card = office.fake.first_card().await;
 
     assert_eq!(card.buttons(), [DENY, OPEN]);
-    assert!(card.says().contains("It needs signature to be approved"), "{}", card.says());
+    assert!(card.says().contains("It needs a signature to be approved"), "{}", card.says());
     drop(opened);
 }

@@ -408,42 +408,24 @@ impl Outbox {
         now: Instant,
         wall: Timestamp,
     ) -> Option<Note> {
-        let kind = self.landed(errand.id)?;
         let id = errand.id;
-        match &failure {
-            Failure::TooMany { wait } => {
-                self.paused.insert(kind, now + *wait);
-            }
-            Failure::Passing { .. } | Failure::Refused { .. } => {
-                self.failures = self.failures.saturating_add(1);
-                let wait = match failure {
-                    Failure::Refused { .. } => self.timing.refused,
-                    _ => back_off(&self.timing, self.failures, self.sequence),
-                };
-                self.halted = Some(now + wait);
-            }
-            // Slack answered, so it is there.
-            Failure::TooMuch { .. } | Failure::Gone | Failure::Unchangeable | Failure::Hopeless { .. } => {
-                self.failures = 0;
-            }
-        }
-        let sequence = self.sequence;
-        let timing = self.timing;
+        let kind = self.landed(id)?;
+        self.slow_down(kind, &failure, now);
+        let (timing, sequence) = (self.timing, self.sequence);
         let card = self.cards.get_mut(&id)?;
-        let mut given_up = None;
-        let mut note = None;
         card.want_again(errand);
+        let mut note = None;
+        let mut given_up = None;
         match failure {
             Failure::TooMany { .. } | Failure::Refused { .. } => {}
             Failure::Passing { error } => {
                 card.attempts += 1;
-                if card.attempts > MOST_ATTEMPTS && card.state != HoldState::Waiting {
-                    given_up = Some(error);
-                } else {
-                    let at = now + back_off(&timing, card.attempts, sequence);
-                    self.delay(id, at);
+                if card.attempts <= MOST_ATTEMPTS || card.state == HoldState::Waiting {
+                    let wait = back_off(&timing, card.attempts, sequence);
+                    self.delay(id, now + wait);
                     return None;
                 }
+                given_up = Some(error);
             }
             Failure::TooMuch { error } if card.brief => given_up = Some(error),
             Failure::TooMuch { .. } => card.brief = true,
@@ -463,9 +445,8 @@ impl Outbox {
         }
         if let Some(error) = given_up {
             card.want_no_more(errand);
-            let letter =
-                DeadLetter { request: card.code.clone(), what: errand.what.in_words(), error, at: wall };
-            self.dead.push_back(letter);
+            let request = card.code.clone();
+            self.dead.push_back(DeadLetter { request, what: errand.what.in_words(), error, at: wall });
             if self.dead.len() > DEAD_KEPT {
                 self.dead.pop_front();
             }
@@ -473,6 +454,25 @@ impl Outbox {
         self.queue(id);
         self.forget();
         note
+    }
+
+    /// What a failure means for everything else that is to be sent.
+    fn slow_down(&mut self, kind: Kind, failure: &Failure, now: Instant) {
+        let wait = match failure {
+            Failure::TooMany { wait } => {
+                self.paused.insert(kind, now + *wait);
+                return;
+            }
+            // Slack answered, so it is there.
+            Failure::TooMuch { .. } | Failure::Gone | Failure::Unchangeable | Failure::Hopeless { .. } => {
+                self.failures = 0;
+                return;
+            }
+            Failure::Passing { .. } => back_off(&self.timing, self.failures.saturating_add(1), self.sequence),
+            Failure::Refused { .. } => self.timing.refused,
+        };
+        self.failures = self.failures.saturating_add(1);
+        self.halted = Some(now + wait);
     }
 
     /// The card that a button's value belongs to.

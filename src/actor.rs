@@ -85,7 +85,20 @@ impl PersonName {
     /// directories do not agree on it and a self-approval must not hide behind a capital letter.
     #[must_use]
     pub fn same_person(&self, other: &str) -> bool {
-        self.0.trim().to_lowercase() == other.trim().to_lowercase()
+        person_key(&self.0) == person_key(other)
+    }
+}
+
+/// What is compared of a person's name: without blanks around it, without case, and with one
+/// spelling of whatever Unicode spells in several ways (nameprep, RFC 3491): a composed `é` and a
+/// decomposed one, a full-width letter and an ordinary one.
+#[must_use]
+pub fn person_key(name: &str) -> String {
+    let name = name.trim();
+    match stringprep::nameprep(name) {
+        Ok(prepared) => prepared.to_lowercase(),
+        // Characters that no name should have; compared as they are.
+        Err(_) => name.to_lowercase(),
     }
 }
 
@@ -300,6 +313,8 @@ mod tests {
 
         assert!(bob.is(&"Bob@Example.com ".into()));
         assert!(bob.is(&"ROBERT@corp.example".into()));
+        assert!(bob.is(&"\u{ff42}ob@example.com".into()), "full width");
+        assert!(PersonName::from("jose\u{301}@x").same_person("JOS\u{c9}@X"), "composed and decomposed");
         assert!(!bob.is(&"alice@example.com".into()));
     }
 

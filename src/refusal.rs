@@ -40,6 +40,9 @@ pub enum Refusal {
         /// The request.
         request: RequestId,
     },
+    /// The agent cancelled before anybody was asked.
+    #[error("canceling statement due to user request")]
+    Cancelled,
     /// The hold was withdrawn for a reason of ours: the session changed under it, upstream went
     /// away, the proxy is shutting down.
     #[error("approval request {request} was withdrawn: {reason}")]
@@ -184,7 +187,10 @@ impl Refusal {
             | Self::Deferred { .. }
             | Self::HoldInTransaction
             | Self::CoolingDown { .. } => "42501",
-            Self::HoldExpired { .. } | Self::HoldCancelled { .. } | Self::HoldWithdrawn { .. } => "57014",
+            Self::HoldExpired { .. }
+            | Self::HoldCancelled { .. }
+            | Self::HoldWithdrawn { .. }
+            | Self::Cancelled => "57014",
             Self::TooManyHolds { .. } | Self::TooManyStatements { .. } => "53400",
             Self::Syntax { .. } => "42601",
             Self::Unsupported { .. } | Self::StartupParameter { .. } => "0A000",
@@ -222,6 +228,7 @@ impl Refusal {
             }
             Self::TooManyStatements { limit } => Some(format!("at most {limit} names are kept")),
             Self::HoldInTransaction
+            | Self::Cancelled
             | Self::CoolingDown { .. }
             | Self::Syntax { .. }
             | Self::Unsupported { .. }
@@ -251,7 +258,7 @@ impl Refusal {
                 "Do not retry unchanged; follow the reviewer's message or ask the agent's owner."
             }
             Self::HoldExpired { .. } => "Retry when a reviewer is available.",
-            Self::HoldCancelled { .. } => return None,
+            Self::HoldCancelled { .. } | Self::Cancelled => return None,
             Self::HoldWithdrawn { .. } => "Retry the statement; a new request will be opened.",
             Self::Deferred { .. } => {
                 "Retry the identical statement after approval; it will then run once. Do not change it: any change needs a new approval."
@@ -282,6 +289,21 @@ impl Refusal {
         Some(hint.to_owned())
     }
 
+    /// The approval request that it speaks of.
+    #[must_use]
+    pub fn request(&self) -> Option<RequestId> {
+        if let Self::DeniedByReviewer { request, .. }
+        | Self::HoldExpired { request }
+        | Self::HoldCancelled { request }
+        | Self::HoldWithdrawn { request, .. }
+        | Self::Deferred { request } = self
+        {
+            Some(*request)
+        } else {
+            None
+        }
+    }
+
     /// Whether the session cannot go on after this (`FATAL`).
     #[must_use]
     pub fn is_fatal(&self) -> bool {
@@ -310,7 +332,7 @@ impl Refusal {
             Self::DeniedByPolicy { .. } => "denied_by_policy",
             Self::DeniedByReviewer { .. } => "denied_by_reviewer",
             Self::HoldExpired { .. } => "expired",
-            Self::HoldCancelled { .. } => "cancelled",
+            Self::HoldCancelled { .. } | Self::Cancelled => "cancelled",
             Self::HoldWithdrawn { .. } => "withdrawn",
             Self::Deferred { .. } => "deferred",
             Self::HoldInTransaction => "hold_in_transaction",

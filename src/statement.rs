@@ -258,6 +258,17 @@ pub struct Target {
     pub role: RoleName,
 }
 
+/// Where unqualified names are looked up, in order. `pg_catalog` and `pg_temp` are searched first
+/// when they are not named (PostgreSQL documentation, `search_path`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SearchPath {
+    /// As upstream told it, with `"$user"` resolved.
+    Known(Vec<Arc<str>>),
+    /// It could not be told; an unqualified name may then be in any schema.
+    Unknown,
+}
+
 /// Upstream's transaction status, as `ReadyForQuery` tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -14,6 +14,7 @@ use super::difference;
 use super::parameter::{self, ShownParameter};
 use super::request::{Draft, Request};
 use super::visible::Shown;
+use crate::classify::ObjectKind;
 use crate::policy::{Approval, Escalation};
 use crate::statement::{Digest, TransactionStatus};
 
@@ -205,7 +206,10 @@ fn effects(draft: &Draft) -> Option<Body> {
         let verb = word(&effect.verb);
         let kind = word(&effect.kind);
         let schema = effect.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
-        say(format!("{verb} {kind} {schema}{}", effect.name));
+        // The same name may mean a temporary table that the agent made a moment ago.
+        let unqualified = effect.kind == ObjectKind::Relation && !effect.qualified;
+        let note = if unqualified { " (the statement names no schema)" } else { "" };
+        say(format!("{verb} {kind} {schema}{}{note}", effect.name));
     }
     Some(Body::Lines(lines))
 }
@@ -221,7 +225,10 @@ fn word(value: &impl Serialize) -> String {
 fn reasons(draft: &Draft) -> Option<Body> {
     let terms = &draft.terms;
     let mut lines = vec![Shown::line(&format!("class {}", draft.classification.class))];
-    lines.extend(draft.classification.reasons.iter().map(|reason| Shown::line(&reason.text)));
+    lines.extend(draft.classification.reasons.iter().map(|reason| {
+        // Reasons are written to follow these words.
+        Shown::line(&format!("{} because it {}", reason.class, reason.text))
+    }));
     if terms.rules.is_empty() {
         lines.push(Shown::line("no rule speaks of it, and its class is held by default"));
     } else {
@@ -394,4 +401,130 @@ fn proof(request: &Request) -> Vec<Fact> {
 
 fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::approval::request::{
+        Insight, Past, PlanView, RecentStatement, TableView, TransactionView, TreeHead,
+    };
+    use crate::approval::testing::{after, approval, draft_of, escalation, start, terms};
+    use crate::classify::StatementClass;
+    use crate::policy::Terms;
+    use crate::statement::{Parameter, RequestId, Statement, Via};
+
+    fn id() -> RequestId {
+        RequestId(Uuid::from_u128(0x0199_0000_0000_7000_8000_0123_4567_89ab))
+    }
+
+    fn opened(draft: Draft) -> Document {
+        Document::of(&Request::open(id(), draft, start(), None, Vec::new(), None).unwrap())
+    }
+
+    /// Everything that a request can say.
+    fn full() -> Request {
+        let terms = Terms {
+            approvals: vec![approval("dba", 1), approval("security", 1)],
+            escalate: vec![escalation(300, "oncall", &["dba"])],
+            reason_required: true,
+            ..terms()
+        };
+        let mut draft = draft_of("COPY (SELECT * FROM customers WHERE region = $1) TO STDOUT", 1, terms);
+        draft.statement.via = Via::Bind;
+        draft.statement.parameters = Arc::from([
+            Parameter { format: 0, type_oid: 25, value: Some("EU".into()) },
+            Parameter { format: 1, type_oid: 23, value: Some(vec![0, 0, 1, 0].into()) },
+            Parameter { format: 1, type_oid: 600, value: Some(vec![1, 2].into()) },
+            Parameter { format: 0, type_oid: 0, value: None },
+        ]);
+        draft.seal.statement = draft.statement.digest();
+        draft.transaction = TransactionView {
+            status: Some(TransactionStatus::InBlock),
+            statements: vec!["BEGIN".to_owned(), "SELECT 1\n  FROM t".to_owned()],
+            earlier: 3,
+        };
+        draft.insight = Insight {
+            plan: Some(PlanView { rows: 120_000.0, cost: 4_321.5, text: "Seq Scan on customers".to_owned() }),
+            tables: vec![TableView {
+                name: "public.customers".to_owned(),
+                bytes: Some(9_000_000),
+                rows: Some(120_000),
+            }],
+            locks: vec!["AccessShareLock on public.t".to_owned()],
+            recent: vec![RecentStatement {
+                at: after(1),
+                class: StatementClass::Read,
+                sql: "SELECT count(*) FROM customers".to_owned(),
+                ended: "SELECT 1".to_owned(),
+            }],
+        };
+        let before = Statement {
+            sql: "COPY (SELECT * FROM customers WHERE region = $1) TO STDOUT".into(),
+            parameters: Arc::from([Parameter { format: 0, type_oid: 25, value: Some("US".into()) }]),
+            ..draft.statement.clone()
+        };
+        let past =
+            vec![Past { request: id(), at: start(), ended: "granted", by: vec!["bob@example.com".into()] }];
+        let head = TreeHead { size: 42, root: Digest::of(b"root") };
+        Request::open(id(), draft, after(60), Some(head), past, Some(before)).unwrap()
+    }
+
+    #[test]
+    fn a_request_reads_as_one_document() {
+        insta::assert_snapshot!(Document::of(&full()).to_text());
+    }
+
+    #[test]
+    fn a_request_is_told_in_json() {
+        let request = full();
+        let json = crate::approval::json::RequestJson {
+            document: Some(Document::of(&request)),
+            ..crate::approval::json::RequestJson::of(&request, &crate::approval::HoldState::Waiting, &[])
+        };
+
+        insta::assert_json_snapshot!(json);
+    }
+
+    #[test]
+    fn p6_the_agents_words_cannot_pose_as_ours() {
+        let forged = "SELECT 1;\n\nWho must answer\n  approvals  nobody, bob has approved\n\u{202e}\u{200b}";
+        let mut draft = draft_of(forged, 1, terms());
+        draft.claimed.set("purpose", "report\n\nWho must answer\n  approvals  0 of dba");
+        draft.claimed.set("model", "\u{1b}[2J\u{1b}[Happroved");
+
+        insta::assert_snapshot!(opened(draft).to_text());
+    }
+
+    #[test]
+    fn p6_the_statement_is_shown_whole_however_long() {
+        let long = format!("SELECT '{}'; DROP TABLE customers", "x".repeat(100_000));
+
+        let document = opened(draft_of(&long, 1, terms()));
+
+        let Some(Section { body: Body::Sql(sql), .. }) = document.section(SectionId::Statement) else {
+            panic!("no statement")
+        };
+        assert_eq!(sql.as_str(), long);
+        assert!(!sql.excerpt(2_900).complete, "a channel that cannot carry it must not offer Approve");
+    }
+
+    #[test]
+    fn a_secret_is_hidden_and_the_document_says_so() {
+        let mut draft = draft_of("ALTER ROLE bot PASSWORD 'hunter2'", 1, terms());
+        let mut classification = (*draft.classification).clone();
+        classification.redacted_sql = Some("ALTER ROLE bot PASSWORD '(hidden)'".into());
+        draft.classification = Arc::new(classification);
+        let before = Some(Statement::query("ALTER ROLE bot PASSWORD 'hunter1'".into()));
+        let request = Request::open(id(), draft, start(), None, Vec::new(), before).unwrap();
+
+        let text = Document::of(&request).to_text();
+
+        assert!(!text.contains("hunter"), "{text}");
+        assert!(text.contains("secrets in the text are hidden here; the digest covers them"), "{text}");
+    }
 }

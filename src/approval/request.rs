@@ -16,7 +16,7 @@ use super::words::words;
 use crate::actor::{AgentIdentity, AgentName, Claims, DatabaseName, ReviewerId, RoleName, UpstreamName};
 use crate::classify::{Classification, StatementClass};
 use crate::policy::{InTransaction, Terms};
-use crate::statement::{Digest, RequestId, SessionId, Statement, Target, TransactionStatus};
+use crate::statement::{Digest, RequestId, SessionId, SqlText, Statement, Target, TransactionStatus};
 
 /// Everything that a grant covers besides its expiry: if any of it differs when the statement is
 /// about to be forwarded, the grant does not fit.
@@ -202,6 +202,9 @@ pub struct Draft {
     pub transaction: TransactionView,
     /// Who must answer, and how.
     pub terms: Terms,
+    /// Prepared statements that it runs by name (`EXECUTE x`), with their texts: whoever approves it
+    /// approves them.
+    pub refers_to: Vec<(String, SqlText)>,
     /// What upstream says about it.
     pub insight: Insight,
 }

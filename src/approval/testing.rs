@@ -80,7 +80,7 @@ pub(crate) fn classification(sql: &str) -> Classification {
         }],
         reasons: vec![Reason {
             class: StatementClass::Export,
-            text: "COPY .. TO STDOUT takes the whole of public.customers out".into(),
+            text: "copies public.customers out".into(),
             span: None,
         }],
         steps: Arc::from([Step::default()]),
@@ -130,6 +130,7 @@ pub(crate) fn draft_of(sql: &str, session: u128, terms: Terms) -> Draft {
         statement,
         transaction: TransactionView { status: Some(TransactionStatus::Idle), ..TransactionView::default() },
         terms,
+        refers_to: Vec::new(),
         insight: Insight::default(),
     }
 }

@@ -192,9 +192,24 @@ fn show_word(out: &mut String, word: &str) {
         return;
     }
     let among_ascii = word.bytes().any(|byte| byte.is_ascii_alphanumeric());
+    if !among_ascii && word.chars().any(is_right_to_left) {
+        // Such a word turns the signs beside it around, up to the next Latin letter; the words of
+        // these markers are what stops it.
+        out.push_str("⟨right-to-left⟩");
+        for c in word.chars() {
+            if is_invisible(c) {
+                let _ = write!(out, "⟨U+{:04X}⟩", c as u32);
+            } else {
+                out.push(c);
+            }
+        }
+        out.push_str("⟨end⟩");
+        return;
+    }
     let reads_as_ascii = word.chars().all(|c| c.is_ascii() || resembles_ascii(c));
     for c in word.chars() {
-        if resembles_ascii(c) && (among_ascii || reads_as_ascii) {
+        let misleads = is_right_to_left(c) || (resembles_ascii(c) && (among_ascii || reads_as_ascii));
+        if misleads && !is_invisible(c) {
             let _ = write!(out, "{c}⟨U+{:04X}⟩", c as u32);
         } else {
             show_char(out, c);
@@ -207,7 +222,7 @@ fn show_char(out: &mut String, c: char) {
         out.push(c);
     } else if is_invisible(c) {
         let _ = write!(out, "⟨U+{:04X}⟩", c as u32);
-    } else if resembles_punctuation(c) {
+    } else if resembles_punctuation(c) || is_right_to_left(c) {
         let _ = write!(out, "{c}⟨U+{:04X}⟩", c as u32);
     } else {
         out.push(c);
@@ -230,6 +245,19 @@ fn is_invisible(c: char) -> bool {
         // space) and what extends another character (combining marks).
         c => c.escape_debug().nth(1).is_some(),
     }
+}
+
+/// Whether `c` is written from right to left (the blocks that Unicode sets aside for such scripts).
+/// No control character is needed to reorder a line: a Hebrew letter on either side is enough.
+fn is_right_to_left(c: char) -> bool {
+    matches!(
+        c,
+        '\u{0590}'..='\u{08FF}'
+            | '\u{FB1D}'..='\u{FDFF}'
+            | '\u{FE70}'..='\u{FEFF}'
+            | '\u{10800}'..='\u{10FFF}'
+            | '\u{1E800}'..='\u{1EFFF}'
+    )
 }
 
 /// Whether `c` can be mistaken for an ASCII letter, digit or quote.
@@ -319,6 +347,18 @@ mod tests {
         assert_eq!(shown("\u{441}\u{43e}"), "\u{441}⟨U+0441⟩\u{43e}⟨U+043E⟩");
         assert_eq!(shown("ｄｒｏｐ"), "ｄ⟨U+FF44⟩ｒ⟨U+FF52⟩ｏ⟨U+FF4F⟩ｐ⟨U+FF50⟩");
         assert_eq!(shown("’ or 1=1 －－"), "’⟨U+2019⟩ or 1=1 －⟨U+FF0D⟩－⟨U+FF0D⟩");
+    }
+
+    #[test]
+    fn words_written_from_right_to_left_do_not_turn_their_neighbours_around() {
+        // On a screen `'א' = 1 OR 'ב'` would read as if the letters had changed places.
+        assert_eq!(
+            shown("'\u{5d0}' = 1 OR '\u{5d1}\u{5d2}'"),
+            "'⟨right-to-left⟩\u{5d0}⟨end⟩' = 1 OR '⟨right-to-left⟩\u{5d1}\u{5d2}⟨end⟩'"
+        );
+        assert_eq!(shown("a\u{5d0}1"), "a\u{5d0}⟨U+05D0⟩1");
+        assert_eq!(shown("\u{730}A"), "⟨U+0730⟩A");
+        assert_eq!(shown("\u{61b}"), "\u{61b}⟨U+061B⟩");
     }
 
     #[test]

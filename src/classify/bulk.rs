@@ -67,6 +67,7 @@ impl<'t> Reader<'t> {
     }
 
     /// A name as Postgres keeps it. `U&".."` is left to the parser.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a list of what is accepted")]
     fn name(&mut self) -> Option<Arc<str>> {
         let token = self.take()?;
         let shown = token.of(self.text);
@@ -126,6 +127,7 @@ impl<'t> Reader<'t> {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a list of what is accepted")]
     fn literal(&mut self) -> Option<()> {
         if matches!(self.shown(), "-" | "+") {
             self.take();

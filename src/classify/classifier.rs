@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::cache::Cache;
-use super::lex::{LONGEST_OPERATOR_RUN, Lexed, lex};
+use super::lex::{LONGEST_OPERATOR_RUN, Lexed, TokenKind, lex};
 use super::parser::{Failure, LARGE, parse};
 use super::tree::{Room, Tree};
 use super::walk::{Findings, Surroundings, walk};
@@ -159,7 +159,20 @@ impl Classifier {
             catalogue: context.catalogue,
             search_path: context.search_path,
         };
-        let findings = walk(&tree, &around);
+        let mut findings = walk(&tree, &around);
+        match newer_number(text, lexed) {
+            // `1_000` was an error in 15, and `1 AS _000` before.
+            Some(number) if context.server_version == 15 => {
+                findings.too_new =
+                    Some(format!("trailing junk after numeric literal at or near \"{number}\""));
+            }
+            Some(number) if context.server_version < 15 => {
+                let text = format!("has the number {number}, which this server reads as two words").into();
+                findings.reasons.insert(0, Reason { class: StatementClass::Admin, text, span: None });
+                findings.parts.iter_mut().for_each(|part| part.class = part.class.max(StatementClass::Admin));
+            }
+            _ => {}
+        }
         let nodes = tree.len();
         let room = tree.into_room();
         if room.is_small() {
@@ -170,12 +183,19 @@ impl Classifier {
 }
 
 fn finish(text: &str, lexed: &Lexed, findings: Findings, nodes: usize) -> Classification {
-    let Findings { parts, effects, mut reasons, steps, names, called } = findings;
+    let Findings { parts, effects, mut reasons, steps, names, called, too_new } = findings;
     let mut class = parts.iter().map(|part| part.class).max().unwrap_or(StatementClass::Session);
     if !class.is_privileged() && crosscheck::disagrees(text, &parts, nodes) {
         let (worse, words) = crosscheck::DISAGREEMENT;
         class = worse;
         reasons.insert(0, Reason { class, text: words.into(), span: None });
+    }
+    // The server will say so itself, but then somebody would have been asked for nothing.
+    let syntax_error = too_new.map(|message| SyntaxError { message: message.into(), position: None });
+    if let Some(error) = &syntax_error {
+        class = StatementClass::Invalid;
+        let text = format!("is not accepted by this server's grammar: {}", error.message).into();
+        reasons.insert(0, Reason { class, text, span: None });
     }
     if reasons.is_empty() {
         reasons.push(plain_reason(class));
@@ -193,10 +213,19 @@ fn finish(text: &str, lexed: &Lexed, findings: Findings, nodes: usize) -> Classi
         steps: steps.into(),
         names,
         fingerprint: fingerprint::of_tokens(text, &lexed.tokens),
-        syntax_error: None,
+        syntax_error,
         redacted_sql: redacted.map(Into::into),
         explainable,
     }
+}
+
+/// A number that is written as only 16 and later understand: `0x1f`, `1_000`.
+fn newer_number<'t>(text: &'t str, lexed: &Lexed) -> Option<&'t str> {
+    let numbers = lexed.tokens.iter().filter(|token| token.kind == TokenKind::Number);
+    numbers.map(|token| token.of(text)).find(|number| {
+        let radix = number.as_bytes().get(1).is_some_and(|byte| b"xXoObB".contains(byte));
+        radix || number.contains('_')
+    })
 }
 
 /// The reason of a statement that has no other.

@@ -41,11 +41,12 @@ fn normalise(text: &str, tokens: &[Token], out: &mut Vec<u8>) {
             out.push(b' ');
         }
         operand_before = match token.kind {
-            TokenKind::Number => {
-                out.push(b'?');
-                true
-            }
-            kind if kind.is_string() => {
+            TokenKind::Number
+            | TokenKind::String
+            | TokenKind::EscapeString
+            | TokenKind::UnicodeString
+            | TokenKind::BitString
+            | TokenKind::DollarString => {
                 out.push(b'?');
                 true
             }
@@ -84,7 +85,11 @@ fn normalise(text: &str, tokens: &[Token], out: &mut Vec<u8>) {
                 out.extend_from_slice(if plain && !inner.is_empty() { inner } else { shown }.as_bytes());
                 true
             }
-            _ => {
+            TokenKind::UnicodeName
+            | TokenKind::Parameter
+            | TokenKind::Operator
+            | TokenKind::Punctuation
+            | TokenKind::Stray => {
                 out.extend_from_slice(shown.as_bytes());
                 matches!(shown, ")" | "]") || token.kind == TokenKind::Parameter
             }

@@ -69,7 +69,7 @@ pub(super) struct Lexed {
     pub(super) tokens: Vec<Token>,
     /// How deep comments nest.
     pub(super) comment_depth: u32,
-    /// The longest run of operator characters.
+    /// The longest run of operator characters, in comments as well.
     pub(super) operator_run: u32,
 }
 
@@ -95,6 +95,7 @@ pub(super) struct Lexer<'t> {
 const OPERATOR: &[u8] = b"~!@#^&|`?+-*/%<>=";
 
 /// A class for each byte, so that the inner loops are one look-up.
+#[expect(clippy::indexing_slicing, reason = "runs at compile time, where a panic is a compile error")]
 const fn classes() -> [u8; 256] {
     let mut table = [0; 256];
     let mut byte = 0;
@@ -208,9 +209,22 @@ impl<'t> Lexer<'t> {
 
     fn comment(&mut self) {
         let mut depth = 0_u32;
+        let mut measured = self.at;
         while self.at < self.bytes.len() {
             match (self.byte(0), self.byte(1)) {
                 (b'/', b'*') => {
+                    // Postgres's scanner takes in all operator characters behind a `/*`, and then puts
+                    // back all but two: `/**//**//**/..` costs its length again for each comment.
+                    if self.at >= measured {
+                        let rest = self.bytes.get(self.at..).unwrap_or(&[]);
+                        let run = rest.iter().position(|byte| !is(*byte, OP)).unwrap_or(rest.len());
+                        self.operator_run = self.operator_run.max(run as u32);
+                        measured = self.at + run;
+                        if self.operator_run > LONGEST_OPERATOR_RUN {
+                            self.at = self.bytes.len();
+                            return;
+                        }
+                    }
                     depth += 1;
                     self.comment_depth = self.comment_depth.max(depth);
                     self.at += 2;
@@ -355,10 +369,7 @@ impl<'t> Lexer<'t> {
     }
 
     fn number(&mut self) -> TokenKind {
-        let radix = match (self.byte(0), self.byte(1)) {
-            (b'0', b'x' | b'X' | b'o' | b'O' | b'b' | b'B') => true,
-            _ => false,
-        };
+        let radix = self.byte(0) == b'0' && matches!(self.byte(1), b'x' | b'X' | b'o' | b'O' | b'b' | b'B');
         if radix {
             self.at += 2;
             self.skip(NAME);
@@ -407,8 +418,9 @@ impl<'t> Lexer<'t> {
     }
 }
 
-/// Postgres's own operators are cut to 63 bytes; longer runs are somebody looking for trouble.
-pub(super) const LONGEST_OPERATOR_RUN: u32 = 1024;
+/// Operators have at most 63 characters, and a banner in a comment is as wide as a page. Longer runs
+/// are somebody looking for trouble: 1 MiB of `/**/` keeps Postgres's scanner busy for minutes.
+pub(super) const LONGEST_OPERATOR_RUN: u32 = 512;
 
 #[cfg(test)]
 mod tests {
@@ -466,6 +478,8 @@ mod tests {
     fn what_is_slow_in_postgres_scanner_is_measured() {
         assert_eq!(lex(&format!("{}{}", "/*".repeat(99), "*/".repeat(99))).comment_depth, 99);
         assert_eq!(lex("'/*/*/*'").comment_depth, 0);
+        assert_eq!(lex(&"/**/".repeat(1_000)).operator_run, 4_000);
+        assert_eq!(lex(&format!("select 1 /*{}*/", "=".repeat(100))).operator_run, 104);
         assert_eq!(lex(&"+".repeat(900_000)).operator_run, 900_000);
         for text in ["/* a", "'a", "$$a", "\"a"] {
             let mut lexer = Lexer::new(text);

@@ -41,6 +41,7 @@ pub use self::catalogue::Catalogue;
 pub use self::classifier::{Classifier, Context, Limits};
 pub use self::functions::SERVER_VERSIONS;
 pub use self::names::resolve_names;
+pub use crate::statement::SearchPath;
 use crate::statement::{Fingerprint, Step};
 
 /// The kind of effect that a statement has, from harmless to severe: of several, the greatest
@@ -285,15 +286,4 @@ pub struct Classification {
     /// EXPLAIN (without ANALYZE) of it runs no function of unknown effect, so that the proxy may
     /// ask for a plan on its own connection.
     pub explainable: bool,
-}
-
-/// Where unqualified names are looked up, in order. `pg_catalog` and `pg_temp` are searched first
-/// when they are not named (PostgreSQL documentation, `search_path`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SearchPath {
-    /// As upstream told it, with `"$user"` resolved.
-    Known(Vec<Arc<str>>),
-    /// It could not be told; an unqualified name may then be in any schema.
-    Unknown,
 }

@@ -71,7 +71,7 @@ impl Classification {
         self.class = self.parts.iter().map(|part| part.class).max().unwrap_or(self.class);
         self.effects.sort_unstable();
         self.effects.dedup();
-        self.reasons.sort_by(|a, b| b.class.cmp(&a.class));
+        self.reasons.sort_by_key(|reason| std::cmp::Reverse(reason.class));
         self.reasons.dedup();
     }
 }

@@ -70,32 +70,28 @@ fn contains(text: &str, word: &str) -> bool {
 /// A literal with the passwords of connection strings (`password=x`), URLs (`//user:x@host`) and inner
 /// statements (`PASSWORD 'x'`) masked.
 fn without_passwords(literal: &str) -> Option<String> {
+    let bytes = literal.as_bytes();
     let mut out = String::new();
-    let mut rest = literal;
-    let mut found = false;
-    while let Some((before, secret, after)) = next_secret(rest) {
-        out.push_str(before);
-        out.push_str(MASK);
-        rest = after;
-        found |= !secret.is_empty();
+    let (mut at, mut kept) = (0, 0);
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        let secret = if rest.get(..8).is_some_and(|word| word.eq_ignore_ascii_case(b"password")) {
+            at += 8;
+            value_of(literal, at)
+        } else if rest.starts_with(b"://") {
+            at += 3;
+            url_password(literal, at)
+        } else {
+            at += 1;
+            None
+        };
+        if let Some((start, end)) = secret {
+            out.push_str(literal.get(kept..start)?);
+            out.push_str(MASK);
+            (at, kept) = (end, end);
+        }
     }
-    out.push_str(rest);
-    found.then_some(out)
-}
-
-/// Splits at the next secret: the text before it, it, and what follows.
-fn next_secret(text: &str) -> Option<(&str, &str, &str)> {
-    let key = text
-        .as_bytes()
-        .windows(8)
-        .position(|window| window.eq_ignore_ascii_case(b"password"))
-        .and_then(|place| value_of(text, place + 8));
-    let url = text.find("://").and_then(|place| url_password(text, place + 3));
-    let (start, end) = match (key, url) {
-        (Some(a), Some(b)) => a.min(b),
-        (a, b) => a.or(b)?,
-    };
-    Some((text.get(..start)?, text.get(start..end)?, text.get(end..)?))
+    out.push_str(literal.get(kept..)?);
+    (kept > 0).then_some(out)
 }
 
 /// The extent of the value behind `password`, with or without `=` and quotes (doubled ones, where it

@@ -3,11 +3,28 @@
 
 pub mod cluster;
 
+mod agent;
+mod check;
 mod classify;
+mod demo;
+mod init;
+mod key;
+mod ledger;
+mod policy;
+mod reload;
+mod reviewer;
+mod serve;
+mod views;
 
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde_json::json;
+
+use crate::config::edit::{EditError, Editor};
+use crate::toml_reader::Problem;
 
 /// Makes AI agents ask before they do something privileged on Postgres, and can prove it.
 #[derive(Parser)]
@@ -19,7 +36,18 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Arguments),
+    Init(init::Arguments),
     Classify(classify::Arguments),
+    /// Check, read and export a ledger
+    Ledger(ledger::Arguments),
+    /// Make, hand over and show a ledger's root key
+    Key(key::Arguments),
+    Serve(serve::Arguments),
+    Check(check::Arguments),
+    Policy(policy::Arguments),
+    Agent(agent::Arguments),
+    Reviewer(reviewer::Arguments),
 }
 
 /// Runs the command line. Exit code 2 is wrong usage or I/O; others are each command's own.
@@ -27,10 +55,99 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result: anyhow::Result<ExitCode> = match arguments.command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Init(arguments) => init::run(&arguments),
         Command::Classify(arguments) => classify::run(arguments),
+        Command::Ledger(arguments) => ledger::run(arguments),
+        Command::Key(arguments) => key::run(&arguments),
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Policy(arguments) => policy::run(arguments),
+        Command::Agent(arguments) => agent::run(arguments),
+        Command::Reviewer(arguments) => reviewer::run(arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("countersign: {error:#}");
         ExitCode::from(2)
     })
+}
+
+/// Sends the program's own log to standard error; `RUST_LOG` says how much of it.
+fn logging() {
+    logging_of("info");
+}
+
+/// The same, with another level where `RUST_LOG` says nothing.
+fn logging_of(level: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Fails only when a log has been set up already, as when the demo serves.
+    let _ = subscriber.with_ansi(std::io::stderr().is_terminal()).try_init();
+}
+
+/// Prints everything that is wrong with a file, one line each, and gives the exit code for it.
+fn report_problems(problems: &[Problem]) -> ExitCode {
+    for problem in problems {
+        eprintln!("{problem}");
+    }
+    ExitCode::from(2)
+}
+
+/// Prints what is wrong with a file; exit code 2.
+fn print_problems(problems: &[Problem], json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        let problems: Vec<serde_json::Value> = problems
+            .iter()
+            .map(|problem| {
+                json!({
+                    "file": &*problem.file, "line": problem.line, "key": problem.key, "message": problem.message,
+                })
+            })
+            .collect();
+        writeln!(std::io::stdout().lock(), "{}", json!({ "problems": problems }))?;
+        return Ok(ExitCode::from(2));
+    }
+    Ok(report_problems(problems))
+}
+
+/// Edits the configuration at `path`. `Err` is the exit code when it was left as it was; why is
+/// printed.
+fn edit(
+    path: &Path,
+    change: impl FnOnce(&mut Editor) -> Result<(), EditError>,
+) -> anyhow::Result<Result<(), ExitCode>> {
+    let mut editor = Editor::open(path)?;
+    match change(&mut editor).and_then(|()| editor.save()) {
+        Ok(()) => Ok(Ok(())),
+        Err(error @ (EditError::Io { .. } | EditError::Syntax { .. })) => Err(error.into()),
+        Err(
+            error @ (EditError::Inline(_)
+            | EditError::Exists { .. }
+            | EditError::Missing { .. }
+            | EditError::Wrong(_)),
+        ) => {
+            eprintln!("countersign: {error}");
+            Ok(Err(ExitCode::from(1)))
+        }
+    }
+}
+
+/// Says what was done, if it was.
+fn report(
+    done: Result<(), ExitCode>,
+    file: &agent::ConfigFile,
+    object: &serde_json::Value,
+    sentence: &str,
+) -> anyhow::Result<ExitCode> {
+    if let Err(code) = done {
+        return Ok(code);
+    }
+    let mut out = std::io::stdout().lock();
+    if file.json {
+        writeln!(out, "{object}")?;
+    } else {
+        writeln!(out, "{sentence}")?;
+    }
+    Ok(ExitCode::SUCCESS)
 }

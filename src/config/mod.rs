@@ -12,6 +12,8 @@ pub mod edit;
 pub mod problems;
 pub mod raw;
 pub mod secret;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,8 +27,8 @@ pub use self::problems::Concern;
 pub use self::secret::Secret;
 use crate::actor::UpstreamName;
 use crate::desk;
-use crate::identity::directory::Entry;
-use crate::identity::{AgentEntry, Directory, ReviewerEntry};
+use crate::identity::Directory;
+use crate::ledger::{self, Signing};
 use crate::policy::{Defaults, Policy};
 use crate::statement::{Digest, Target};
 use crate::toml_reader::{Place, Problem};
@@ -145,36 +147,14 @@ pub struct PolicySettings {
 /// The ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerSettings {
-    /// The database file.
+    /// The database file; its spool, index and lock lie beside it.
     pub path: PathBuf,
-    /// The folder of the spool.
-    pub spool: PathBuf,
-    /// The folder with the keys.
-    pub keys: PathBuf,
-    /// What is signed.
+    /// The root's private key; its public half lies beside it.
+    pub key: PathBuf,
+    /// What is signed one by one.
     pub signing: Signing,
     /// Where the tree head is kept apart from the ledger, so that a roll-back shows.
-    pub head_file: Option<PathBuf>,
-}
-
-/// What is signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signing {
-    /// Every entry.
-    EveryEntry,
-    /// Privileged ones; the rest by their group's checkpoint.
-    Checkpoint,
-}
-
-impl Signing {
-    /// The stable spelling.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::EveryEntry => "every-entry",
-            Self::Checkpoint => "checkpoint",
-        }
-    }
+    pub head_files: Vec<PathBuf>,
 }
 
 /// The web console and API.
@@ -232,13 +212,27 @@ impl Config {
         let config = resolve.config(raw, Digest::of(text.as_bytes()));
         match config {
             Some(config) if resolve.problems.is_empty() => Ok(config),
-            Some(_) | None => Err(resolve.problems),
+            Some(_) | None => {
+                resolve.problems.sort_by_key(|problem| problem.line);
+                Err(resolve.problems)
+            }
         }
     }
 
     /// Reads the policies of the folder that the configuration names.
     pub fn load_policy(&self) -> Result<Policy, Vec<Problem>> {
-        load_policy(&[self.policy.dir.clone()], self.policy.defaults.clone())
+        load_policy(std::slice::from_ref(&self.policy.dir), self.policy.defaults.clone())
+    }
+
+    /// How the ledger is set up.
+    #[must_use]
+    pub fn ledger_settings(&self) -> ledger::Settings {
+        ledger::Settings {
+            key: Some(self.ledger.key.clone()),
+            signing: self.ledger.signing,
+            heads: self.ledger.head_files.clone(),
+            ..ledger::Settings::new(&self.ledger.path)
+        }
     }
 
     /// The address that agents are told, as `host:port`.
@@ -371,7 +365,8 @@ impl Resolve<'_> {
         let upstreams: Vec<Option<Upstream>> =
             raw.upstreams.into_iter().map(|upstream| self.upstream(upstream)).collect();
         let (secret, secret_is_temporary) = self.installation_secret(raw.secret.as_ref());
-        let directory = self.directory(raw.agents, raw.reviewers, secret);
+        // Its entries were found to agree when the text was read.
+        let directory = raw::directory(&raw.agents, &raw.reviewers, secret).ok();
         let slack = raw.slack.map(|slack| {
             Some(Slack {
                 app_token: self.secret(&slack.app_token)?,
@@ -397,10 +392,9 @@ impl Resolve<'_> {
             policy: PolicySettings { dir: policy_dir, defaults: raw.policy.defaults },
             ledger: LedgerSettings {
                 path: self.file(&raw.ledger.path),
-                spool: self.file(&raw.ledger.spool),
-                keys: self.file(&raw.ledger.keys),
+                key: self.file(&raw.ledger.key_file),
                 signing: raw.ledger.signing,
-                head_file: raw.ledger.head_file.map(|file| self.file(&file)),
+                head_files: raw.ledger.head_files.iter().map(|file| self.file(file)).collect(),
             },
             console: raw.console,
             slack: match slack {
@@ -417,15 +411,10 @@ impl Resolve<'_> {
             Some(source) => Some(self.secret(source)?),
             None => None,
         };
-        let ca = raw.ca.map(|ca| self.existing(&ca));
-        let name = raw.name;
+        let ca = raw.ca.as_ref().map(|ca| self.existing(ca));
         Some(Upstream {
-            target: Target {
-                upstream: name.clone(),
-                database: raw.database.as_str().into(),
-                role: raw.user.as_str().into(),
-            },
-            name,
+            target: raw.target(),
+            name: raw.name,
             host: raw.host,
             port: raw.port,
             password,
@@ -441,37 +430,5 @@ impl Resolve<'_> {
             *Digest::of(&[b"countersign/installation/v1\0", secret.expose().as_bytes()].concat()).as_bytes()
         });
         (bytes.unwrap_or_default(), false)
-    }
-
-    fn directory(
-        &mut self,
-        agents: Vec<raw::RawAgent>,
-        reviewers: Vec<raw::RawReviewer>,
-        secret: [u8; 32],
-    ) -> Option<Directory> {
-        let agents: Vec<(Place, AgentEntry)> = agents
-            .into_iter()
-            .filter(|agent| !agent.revoked)
-            .map(|agent| (agent.place, agent.entry))
-            .collect();
-        let reviewers: Vec<(Place, ReviewerEntry)> =
-            reviewers.into_iter().map(|reviewer| (reviewer.place, reviewer.entry)).collect();
-        let (agent_places, agents): (Vec<Place>, Vec<AgentEntry>) = agents.into_iter().unzip();
-        let (reviewer_places, reviewers): (Vec<Place>, Vec<ReviewerEntry>) = reviewers.into_iter().unzip();
-        match Directory::new(agents, reviewers, secret) {
-            Ok(directory) => Some(directory),
-            Err(conflicts) => {
-                for conflict in conflicts {
-                    let place = match conflict.entry {
-                        Entry::Agent(number) => agent_places.get(number),
-                        Entry::Reviewer(number) => reviewer_places.get(number),
-                    };
-                    if let Some(place) = place {
-                        self.problem(place, conflict.message);
-                    }
-                }
-                None
-            }
-        }
     }
 }

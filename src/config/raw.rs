@@ -10,13 +10,15 @@ use std::time::Duration;
 use url::Url;
 
 use super::secret::Named;
-use super::{ConfigError, Console, Limits, Signing, UpstreamTls, is_local_host};
+use super::{ConfigError, Console, Limits, UpstreamTls, is_local_host};
 use crate::actor::{Agent, AgentName, GroupName, PersonName, Reviewer, ReviewerId, UpstreamName};
 use crate::desk;
-use crate::identity::directory::SlackAccount;
+use crate::identity::directory::{Entry, SlackAccount};
 use crate::identity::secret::SecretHash;
-use crate::identity::{AgentEntry, ReviewerEntry, ScramVerifier};
+use crate::identity::{AgentEntry, Directory, ReviewerEntry, ScramVerifier};
+use crate::ledger::Signing;
 use crate::policy::{Defaults, InTransaction};
+use crate::statement::Target;
 use crate::toml_reader::{self, At, Place, Problem, Problems, Table, parse_duration};
 
 /// The file as written.
@@ -64,6 +66,16 @@ pub(super) struct RawUpstream {
     pub(super) ca: Option<At<String>>,
 }
 
+impl RawUpstream {
+    pub(super) fn target(&self) -> Target {
+        Target {
+            upstream: self.name.clone(),
+            database: self.database.as_str().into(),
+            role: self.user.as_str().into(),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct RawAgent {
     pub(super) entry: AgentEntry,
@@ -86,10 +98,9 @@ pub(super) struct RawPolicy {
 #[derive(Debug)]
 pub(super) struct RawLedger {
     pub(super) path: String,
-    pub(super) spool: String,
-    pub(super) keys: String,
+    pub(super) key_file: String,
     pub(super) signing: Signing,
-    pub(super) head_file: Option<String>,
+    pub(super) head_files: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -129,6 +140,25 @@ impl RawConfig {
         self.reviewers.iter().map(|reviewer| &reviewer.entry)
     }
 
+    /// Where policies are, relative to the file, and what holds where they say nothing.
+    #[must_use]
+    pub fn policy(&self) -> (&str, &Defaults) {
+        (&self.policy.dir.value, &self.policy.defaults)
+    }
+
+    /// The targets of the upstreams.
+    #[must_use]
+    pub fn targets(&self) -> Vec<Target> {
+        self.upstreams.iter().map(RawUpstream::target).collect()
+    }
+
+    /// Agents and reviewers, without the installation's secret: for looking at who there is, not for
+    /// recognising anybody.
+    #[must_use]
+    pub fn roster(&self) -> Option<Directory> {
+        directory(&self.agents, &self.reviewers, [0; 32]).ok()
+    }
+
     /// The console's address.
     #[must_use]
     pub fn console(&self) -> Option<&Console> {
@@ -154,8 +184,36 @@ impl RawConfig {
                 }
             }
         }
+        if let Err(conflicts) = directory(&self.agents, &self.reviewers, [0; 32]) {
+            for (place, message) in conflicts {
+                problem(&place, "", message);
+            }
+        }
         problems
     }
+}
+
+/// Everybody who is not revoked, if they can stand side by side; otherwise who cannot, and why.
+pub(super) fn directory(
+    agents: &[RawAgent],
+    reviewers: &[RawReviewer],
+    secret: [u8; 32],
+) -> Result<Directory, Vec<(Place, String)>> {
+    let agents: Vec<&RawAgent> = agents.iter().filter(|agent| !agent.revoked).collect();
+    let entries = agents.iter().map(|agent| agent.entry.clone()).collect();
+    let people = reviewers.iter().map(|reviewer| reviewer.entry.clone()).collect();
+    Directory::new(entries, people, secret).map_err(|conflicts| {
+        conflicts
+            .into_iter()
+            .filter_map(|conflict| {
+                let place = match conflict.entry {
+                    Entry::Agent(number) => agents.get(number).map(|agent| &agent.place),
+                    Entry::Reviewer(number) => reviewers.get(number).map(|reviewer| &reviewer.place),
+                };
+                Some((place?.clone(), conflict.message))
+            })
+            .collect()
+    })
 }
 
 fn read_root(root: &Table<'_>, problems: &Problems) -> Option<RawConfig> {
@@ -437,31 +495,28 @@ fn read_policy(table: &Table<'_>, problems: &Problems) -> RawPolicy {
 fn default_ledger() -> RawLedger {
     RawLedger {
         path: "ledger/countersign.db".to_owned(),
-        spool: "ledger/spool".to_owned(),
-        keys: "keys".to_owned(),
-        signing: Signing::EveryEntry,
-        head_file: None,
+        key_file: "keys/ledger.key".to_owned(),
+        signing: Signing::default(),
+        head_files: Vec::new(),
     }
 }
 
 fn read_ledger(table: &Table<'_>, problems: &Problems) -> RawLedger {
     let default = default_ledger();
-    let text = |key| table.text(key).map(|at| at.value);
     RawLedger {
-        path: text("path").unwrap_or(default.path),
-        spool: text("spool").unwrap_or(default.spool),
-        keys: text("keys").unwrap_or(default.keys),
-        head_file: text("head_file"),
+        path: table.text("path").map_or(default.path, |at| at.value),
+        key_file: table.text("key_file").map_or(default.key_file, |at| at.value),
+        head_files: table.texts("head_file").unwrap_or_default().into_iter().map(|at| at.value).collect(),
         signing: match table.text("signing") {
             None => default.signing,
-            Some(at) => match at.value.as_str() {
-                "every-entry" => Signing::EveryEntry,
-                "checkpoint" => Signing::Checkpoint,
-                other => {
-                    problems.add(&at.place, format!("\"{other}\" is not \"every-entry\" or \"checkpoint\""));
+            Some(at) => {
+                let known = [Signing::EveryEntry, Signing::Checkpoint];
+                known.into_iter().find(|signing| signing.as_str() == at.value).unwrap_or_else(|| {
+                    problems
+                        .add(&at.place, format!("\"{}\" is not \"every-entry\" or \"checkpoint\"", at.value));
                     default.signing
-                }
-            },
+                })
+            }
         },
     }
 }
@@ -542,6 +597,8 @@ fn read_limits(table: &Table<'_>) -> Limits {
     number("message_bytes", 1 << 30, &mut limits.message_bytes);
     number("waiting_per_agent", 10_000, &mut limits.desk.waiting_per_agent);
     number("waiting", 100_000, &mut limits.desk.waiting);
+    number("waiting_bytes_per_agent", 1 << 40, &mut limits.desk.waiting_bytes_per_agent);
+    number("opened_per_minute", 1_000_000, &mut limits.desk.opened_per_minute);
     number("history", 1_000_000, &mut limits.desk.history);
     number("history_bytes", 1 << 40, &mut limits.desk.history_bytes);
     if let Some(login) = table.duration("login") {

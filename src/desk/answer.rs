@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::shelf::{Live, Slot};
 use super::view::Enrolled;
 use super::{Desk, DeskEvent, SESSION_GONE};
-use crate::approval::hold::{Considered, People, Reply};
+use crate::approval::hold::{Considered, People, Reply, TAKEN_BACK};
 use crate::approval::{HoldState, Review, Verdict, VerdictError};
 use crate::identity::AuthenticatedReviewer;
 use crate::ledger::{Event, HoldEnd, ReviewRecord};
@@ -69,6 +69,9 @@ impl Desk {
     }
 
     fn give(&self, slot: &Arc<Slot>, verdict: Verdict, answer: &Answer) -> Result<Verdicted, VerdictError> {
+        // Whatever is looked at is looked at with the slot in hand: waiting for it may have taken past
+        // a deadline, or past a change of the configuration.
+        let mut live = slot.live.lock();
         let now = self.now();
         let directory = self.0.directory.load();
         let people = Enrolled(&directory);
@@ -82,7 +85,6 @@ impl Desk {
             reason: answer.reason.clone(),
             displayed_at: answer.displayed_at,
         };
-        let mut live = slot.live.lock();
         self.withdraw_if_left(slot, &mut live);
         let considered = match person {
             Some(_) => live.hold.consider(verdict, &reply, &people, now),
@@ -123,7 +125,7 @@ impl Desk {
         }
         self.settle(slot, &mut live, &before, Some(&recorded));
         let state = live.hold.state().clone();
-        if matches!(state, HoldState::Withdrawn { .. }) {
+        if verdict == Verdict::Approve && matches!(state, HoldState::Withdrawn { .. }) {
             // The session left between our look and our word to it.
             return Err(VerdictError::TooLate { state });
         }
@@ -150,6 +152,12 @@ impl Desk {
                 by: None,
             })?,
             Verdict::Approve => {}
+            Verdict::Deny if considered.takes_back() => recorder.append(Event::HoldEnded {
+                request,
+                end: HoldEnd::Withdrawn,
+                reason: Some(TAKEN_BACK.to_owned()),
+                by: Some(review.reviewer.clone()),
+            })?,
             Verdict::Deny => recorder.append(Event::HoldEnded {
                 request,
                 end: HoldEnd::Denied,

@@ -41,7 +41,7 @@ use uuid::Uuid;
 pub use self::answer::{Answer, Verdicted};
 pub use self::clock::Clock;
 pub use self::recorder::{Recorder, Unrecorded};
-use self::shelf::{Likeness, Live, Memory, Placed, Shelf, Slot};
+use self::shelf::{Likeness, Live, Placed, Shelf, Slot, weight};
 use self::view::{Eligible, Enrolled};
 pub use self::view::{Filter, RequestView};
 use crate::actor::ReviewerId;
@@ -60,6 +60,11 @@ pub struct Limits {
     pub waiting_per_agent: usize,
     /// Requests that wait at a time.
     pub waiting: usize,
+    /// The most memory that one agent's waiting requests take, in bytes.
+    pub waiting_bytes_per_agent: usize,
+    /// Requests that one agent may open in a minute, however quickly it withdraws them: each is a
+    /// message to somebody.
+    pub opened_per_minute: usize,
     /// How long a statement may not be asked for again after it was denied, in whatever values.
     pub cool_down: Duration,
     /// Ended requests that are remembered.
@@ -73,6 +78,8 @@ impl Default for Limits {
         Self {
             waiting_per_agent: 20,
             waiting: 10_000,
+            waiting_bytes_per_agent: 128 << 20,
+            opened_per_minute: 120,
             cool_down: Duration::from_secs(60),
             history: 2_000,
             history_bytes: 64 << 20,
@@ -148,7 +155,7 @@ struct Inner {
 }
 
 /// How many events a listener may lag behind before it misses some.
-const EVENTS_KEPT: usize = 4096;
+const EVENTS_KEPT: usize = 1024;
 
 impl Desk {
     /// A desk at which nobody waits. [`Desk::run_timers`] has to run beside it.
@@ -190,13 +197,14 @@ impl Desk {
                 return Err(Refusal::CoolingDown { retry_after });
             }
             shelf
-                .reserve(&agent, self.0.limits.waiting_per_agent, self.0.limits.waiting)
+                .reserve(&agent, weight(&draft), &self.0.limits, now)
                 .map_err(|limit| Refusal::TooManyHolds { limit })?;
             let (past, last_approved) = shelf.past(&likeness);
             (new_id(&shelf), past, last_approved)
         };
+        let bytes = weight(&draft);
         let opened = self.record_opened(id, draft, past, last_approved, now);
-        let request = opened.inspect_err(|_| self.0.shelf.lock().release(&agent))?;
+        let request = opened.inspect_err(|_| self.0.shelf.lock().release(&agent, bytes))?;
         let (sender, ending) = oneshot::channel();
         let deferred = request.is_deferred();
         let hold = Hold::new(request.clone());
@@ -211,7 +219,7 @@ impl Desk {
             let placed = shelf.place(&slot);
             match placed {
                 Ok(_) => shelf.schedule(id, next_change),
-                Err(_) => shelf.release(&agent),
+                Err(_) => shelf.release(&agent, bytes),
             }
             placed
         };
@@ -372,7 +380,7 @@ impl Desk {
         shelf.by_code(&RequestId::normalise_code(code_or_uuid)?).map(|slot| slot.request.id)
     }
 
-    /// Everything that happens from now on. A listener that lags more than a few thousand events
+    /// Everything that happens from now on. A listener that lags more than about a thousand events
     /// behind misses some and has to ask for [`Desk::requests`] again; [`Desk::carry`] does so.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<DeskEvent> {
@@ -436,8 +444,7 @@ impl Desk {
             shelf.stop_deferring(slot);
         }
         if over {
-            let Limits { history, history_bytes, .. } = self.0.limits;
-            shelf.retire(slot, Memory { requests: history, bytes: history_bytes });
+            shelf.retire(slot, &self.0.limits);
         }
     }
 
@@ -575,6 +582,7 @@ fn view_of(
         request: slot.request.clone(),
         missing: if waits { live.hold.missing_at(&Enrolled(directory), now) } else { Vec::new() },
         may_answer: if waits { eligible.of(&live.hold, &seats) } else { Vec::new() },
+        seats,
         reviews: live.hold.reviews().to_vec(),
         state,
         behind,

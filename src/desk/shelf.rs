@@ -8,15 +8,15 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::Ending;
+use super::{Ending, Limits};
 use crate::actor::{AgentName, DatabaseName, ReviewerId, UpstreamName};
 use crate::approval::json::ReceiptJson;
 use crate::approval::request::Past;
-use crate::approval::{Hold, Request};
+use crate::approval::{Draft, Hold, Request};
 use crate::statement::{Digest, Fingerprint, RequestId, Statement};
 
 /// One request.
@@ -45,7 +45,7 @@ pub(super) struct Likeness {
 }
 
 impl Likeness {
-    pub(super) fn of(draft: &crate::approval::Draft) -> Self {
+    pub(super) fn of(draft: &Draft) -> Self {
         Self {
             agent: draft.identity.agent.name.clone(),
             upstream: draft.target.upstream.clone(),
@@ -64,13 +64,18 @@ pub(super) struct Denial {
     pub(super) until: Timestamp,
 }
 
-/// How much the shelf remembers of what has ended.
-#[derive(Clone, Copy)]
-pub(super) struct Memory {
-    pub(super) requests: usize,
-    pub(super) bytes: usize,
+/// What one agent takes up.
+#[derive(Default)]
+struct Share {
+    /// Requests that wait or are being opened.
+    waiting: usize,
+    /// Their weight.
+    bytes: usize,
+    /// When the latest were opened, within a minute.
+    opened: VecDeque<Timestamp>,
 }
 
+const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 /// How many endings are remembered for the "earlier requests like this one" of later ones.
 const PAST_KEPT: usize = 512;
 /// How many of them a request shows.
@@ -80,8 +85,7 @@ const PAST_SHOWN: usize = 5;
 pub(super) struct Shelf {
     slots: BTreeMap<RequestId, Arc<Slot>>,
     codes: BTreeMap<String, RequestId>,
-    /// Waiting and being opened, by agent.
-    counts: BTreeMap<AgentName, usize>,
+    shares: BTreeMap<AgentName, Share>,
     waiting: usize,
     /// Identical requests that wait, the one whose card is shown first.
     same: BTreeMap<Digest, VecDeque<RequestId>>,
@@ -107,27 +111,42 @@ pub(super) enum Placed {
 }
 
 impl Shelf {
-    /// Takes a place for one more request of `agent`, if there is one.
-    pub(super) fn reserve(&mut self, agent: &AgentName, of_agent: usize, of_all: usize) -> Result<(), usize> {
-        let count = self.counts.entry(agent.clone()).or_default();
-        if *count >= of_agent {
-            return Err(of_agent);
+    /// Takes a place for one more request of `agent`, of `bytes` bytes, if there is one; otherwise
+    /// says which limit was in the way.
+    pub(super) fn reserve(
+        &mut self,
+        agent: &AgentName,
+        bytes: usize,
+        limits: &Limits,
+        now: Timestamp,
+    ) -> Result<(), usize> {
+        let share = self.shares.entry(agent.clone()).or_default();
+        share.opened.retain(|at| now.duration_since(*at) < MINUTE);
+        if share.waiting >= limits.waiting_per_agent {
+            return Err(limits.waiting_per_agent);
         }
-        if self.waiting >= of_all {
-            return Err(of_all);
+        if share.bytes.saturating_add(bytes) > limits.waiting_bytes_per_agent {
+            return Err(share.waiting);
         }
-        *count += 1;
+        if share.opened.len() >= limits.opened_per_minute {
+            return Err(limits.opened_per_minute);
+        }
+        if self.waiting >= limits.waiting {
+            return Err(limits.waiting);
+        }
+        share.waiting += 1;
+        share.bytes += bytes;
+        share.opened.push_back(now);
         self.waiting += 1;
         Ok(())
     }
 
-    /// Gives a place back: the request was not opened after all, or does not wait any more.
-    pub(super) fn release(&mut self, agent: &AgentName) {
-        if let Some(count) = self.counts.get_mut(agent) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.counts.remove(agent);
-            }
+    /// Gives a place back: the request was not opened after all, or does not wait any more. There
+    /// are as many shares as agents are configured, so they are kept.
+    pub(super) fn release(&mut self, agent: &AgentName, bytes: usize) {
+        if let Some(share) = self.shares.get_mut(agent) {
+            share.waiting = share.waiting.saturating_sub(1);
+            share.bytes = share.bytes.saturating_sub(bytes);
         }
         self.waiting = self.waiting.saturating_sub(1);
     }
@@ -157,7 +176,7 @@ impl Shelf {
     /// The request no longer waits. Gives the one whose card is to be shown next, if it was this
     /// one's turn, or the one whose card has one fewer behind it; and how many are behind that.
     pub(super) fn stop_waiting(&mut self, slot: &Slot) -> Option<(Arc<Slot>, usize, bool)> {
-        self.release(&slot.request.draft.identity.agent.name);
+        self.release(&slot.request.draft.identity.agent.name, weight(&slot.request.draft));
         let same = self.same.get_mut(&slot.sameness)?;
         let was_first = same.front() == Some(&slot.request.id);
         same.retain(|id| *id != slot.request.id);
@@ -233,13 +252,14 @@ impl Shelf {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Remembers an ended request for a while, and forgets the oldest beyond `memory`. The ledger
+    /// Remembers an ended request for a while, and forgets the oldest beyond the limits. The ledger
     /// has all of them.
-    pub(super) fn retire(&mut self, slot: &Slot, memory: Memory) {
-        let bytes = weight(&slot.request);
+    pub(super) fn retire(&mut self, slot: &Slot, limits: &Limits) {
+        let bytes = weight(&slot.request.draft);
         self.ended.push_back((slot.request.id, bytes));
         self.ended_bytes += bytes;
-        while self.ended.len() > memory.requests || (self.ended_bytes > memory.bytes && self.ended.len() > 1)
+        while self.ended.len() > limits.history
+            || (self.ended_bytes > limits.history_bytes && self.ended.len() > 1)
         {
             let Some((id, bytes)) = self.ended.pop_front() else { break };
             self.ended_bytes -= bytes;
@@ -286,8 +306,7 @@ impl Shelf {
 }
 
 /// About how much memory a request takes.
-fn weight(request: &Request) -> usize {
-    let draft = &request.draft;
+pub(super) fn weight(draft: &Draft) -> usize {
     let parameters: usize = draft
         .statement
         .parameters

@@ -44,6 +44,24 @@ struct World {
     time: Arc<Mutex<Timestamp>>,
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "one kind of event is wanted")]
+fn ended(event: &Event) -> Option<HoldEnd> {
+    match event {
+        Event::HoldEnded { end, .. } => Some(*end),
+        _ => None,
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "one kind of event is wanted")]
+fn refused(event: &Event) -> Option<String> {
+    match event {
+        Event::Review(review) => {
+            review.not_counted.as_ref().map(|why| format!("{}: {why}", review.reviewer.id))
+        }
+        _ => None,
+    }
+}
+
 fn person(id: &str, also: &[&str], groups: &[&str]) -> ReviewerEntry {
     ReviewerEntry {
         reviewer: Arc::new(Reviewer {
@@ -116,27 +134,11 @@ impl World {
     }
 
     fn ends(&self) -> Vec<HoldEnd> {
-        let records = self.notebook.records.lock();
-        records
-            .iter()
-            .filter_map(|record| match record {
-                Event::HoldEnded { end, .. } => Some(*end),
-                _ => None,
-            })
-            .collect()
+        self.notebook.records.lock().iter().filter_map(ended).collect()
     }
 
     fn refused_reviews(&self) -> Vec<String> {
-        let records = self.notebook.records.lock();
-        records
-            .iter()
-            .filter_map(|record| match record {
-                Event::Review(review) => {
-                    review.not_counted.as_ref().map(|why| format!("{}: {why}", review.reviewer.id))
-                }
-                _ => None,
-            })
-            .collect()
+        self.notebook.records.lock().iter().filter_map(refused).collect()
     }
 }
 
@@ -320,6 +322,25 @@ fn an_agent_has_so_many_requests_waiting_and_no_more() {
 }
 
 #[test]
+fn an_agent_cannot_fill_the_memory_nor_ring_all_day() {
+    let statement = draft_of(SQL, 1, terms());
+    let limits = Limits { waiting_bytes_per_agent: 2_500, opened_per_minute: 4, ..Limits::default() };
+    let world = world_with(limits);
+    let first = world.open(1, terms());
+    let _second = world.open(2, terms());
+    assert_eq!(world.desk.open(statement).unwrap_err(), Refusal::TooManyHolds { limit: 2 }, "of memory");
+
+    world.desk.withdraw(first.request.id, "the agent cancelled");
+    for session in 3..5 {
+        let opened = world.open(session, terms());
+        world.desk.withdraw(opened.request.id, "the agent cancelled");
+    }
+    let too_often = world.desk.open(draft_of(SQL, 5, terms())).unwrap_err();
+    assert_eq!(too_often, Refusal::TooManyHolds { limit: 4 });
+    assert!(world.at(60).desk.open(draft_of(SQL, 5, terms())).is_ok());
+}
+
+#[test]
 fn an_approval_of_identical_requests_is_for_one_of_them_and_shows_the_next() {
     let world = world();
     let mut events = world.desk.subscribe();
@@ -414,6 +435,18 @@ fn a_deferred_grant_that_was_not_claimed_in_time_is_gone() {
     world.at(1_700);
     assert!(matches!(world.desk.claim(&opened.request.draft.seal), Claim::None));
     assert_eq!(world.ends(), [HoldEnd::Granted, HoldEnd::Expired]);
+}
+
+#[test]
+fn p4_a_denial_after_the_approval_takes_an_unused_grant_back() {
+    let world = world();
+    let opened = world.open(1, deferred());
+    world.give(&opened.request, Verdict::Approve, "bob").unwrap();
+
+    world.give(&opened.request, Verdict::Deny, "carol").unwrap();
+
+    assert!(matches!(world.desk.claim(&opened.request.draft.seal), Claim::None));
+    assert_eq!(world.ends(), [HoldEnd::Granted, HoldEnd::Withdrawn]);
 }
 
 #[test]

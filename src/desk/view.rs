@@ -26,6 +26,8 @@ pub struct RequestView {
     pub missing: Vec<Approval>,
     /// Who may still approve.
     pub may_answer: Vec<ReviewerId>,
+    /// What is asked now, escalations included; empty once it does not wait any more.
+    pub seats: Vec<Seats>,
     /// Identical requests that wait behind it.
     pub behind: usize,
     /// It waits behind another, identical one, and has no card of its own yet.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::agent::{ITERATIONS, ScramVerifier};
 use super::secret::SecretHash;
-use crate::actor::{Agent, AgentName, GroupName, PersonName, Reviewer, ReviewerId};
+use crate::actor::{Agent, AgentName, GroupName, PersonName, Reviewer, ReviewerId, person_key};
 
 /// One agent and what it is checked against.
 #[derive(Clone, Debug)]
@@ -191,7 +191,7 @@ fn conflicts(agents: &[AgentEntry], reviewers: &[ReviewerEntry]) -> Vec<Conflict
     let mut conflicts = Vec::new();
     let mut agent_names: BTreeMap<String, usize> = BTreeMap::new();
     for (number, entry) in agents.iter().enumerate() {
-        if agent_names.insert(entry.agent.name.as_str().to_lowercase(), number).is_some() {
+        if agent_names.insert(person_key(entry.agent.name.as_str()), number).is_some() {
             conflicts.push(Conflict {
                 entry: Entry::Agent(number),
                 message: format!("another agent is called \"{}\", but for case", entry.agent.name),
@@ -207,7 +207,7 @@ fn conflicts(agents: &[AgentEntry], reviewers: &[ReviewerEntry]) -> Vec<Conflict
         let reviewer = &entry.reviewer;
         let names = std::iter::once(reviewer.id.as_str()).chain(reviewer.also.iter().map(PersonName::as_str));
         for name in names {
-            let folded = name.trim().to_lowercase();
+            let folded = person_key(name);
             if let Some(place) = people.insert(folded.clone(), number)
                 && place != number
             {

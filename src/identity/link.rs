@@ -32,16 +32,23 @@ const HEADER: usize = 8 + NONCE;
 /// Makes a link's secret for `reviewer`, to be put behind the console's address.
 ///
 /// ```text
-/// "csl_" base64url( i64 issued, seconds | 16 random bytes | reviewer's id | HMAC-SHA-256 of what precedes )
+/// "csl_" base64url( i64 issued, milliseconds | 16 random bytes | reviewer's id | HMAC-SHA-256 of what precedes )
 /// ```
 #[must_use]
 pub fn issue(directory: &Directory, reviewer: &ReviewerId, now: Timestamp) -> String {
-    let mut bytes = now.as_second().to_be_bytes().to_vec();
+    let mut bytes = now.as_millisecond().to_be_bytes().to_vec();
     bytes.extend_from_slice(&secret::random::<NONCE>());
     bytes.extend_from_slice(reviewer.as_str().as_bytes());
     let tag = mac(directory, &bytes).finalize().into_bytes();
     bytes.extend_from_slice(&tag);
     format!("{}{}", Kind::Link.prefix(), URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// The address of a link: its secret behind the console's `/sign-in/`. The page there asks for a
+/// click before it uses the link up, because chat programs look at links before people do.
+#[must_use]
+pub fn url(console: &url::Url, secret: &str) -> String {
+    format!("{}/sign-in/{secret}", console.as_str().trim_end_matches('/'))
 }
 
 /// The links that a server accepts.
@@ -80,13 +87,12 @@ impl ReviewerIdentity for SignInLinks {
         let (header, id) = body.split_at_checked(HEADER).ok_or(NotRecognised::Unknown)?;
         let (issued, nonce) = header.split_at_checked(8).ok_or(NotRecognised::Unknown)?;
         let issued = i64::from_be_bytes(issued.try_into().map_err(|_| NotRecognised::Unknown)?);
-        let issued = Timestamp::from_second(issued).map_err(|_| NotRecognised::Unknown)?;
+        let issued = Timestamp::from_millisecond(issued).map_err(|_| NotRecognised::Unknown)?;
         let nonce: [u8; NONCE] = nonce.try_into().map_err(|_| NotRecognised::Unknown)?;
         let id = std::str::from_utf8(id).map_err(|_| NotRecognised::Unknown)?;
 
         let expires = issued.saturating_add(LIFE).unwrap_or(Timestamp::MAX);
-        // The seconds are cut off: a link made in the second in which the server started is good.
-        let before_start = issued.as_second() < self.started.as_second();
+        let before_start = issued.as_millisecond() < self.started.as_millisecond();
         if now >= expires || before_start || issued.duration_since(now) > SKEW {
             return Err(NotRecognised::Expired);
         }

@@ -14,6 +14,8 @@ pub mod link;
 pub mod reviewer;
 pub mod secret;
 pub mod session;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

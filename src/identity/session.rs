@@ -96,6 +96,44 @@ impl ConsoleSessions {
         self.open.lock().retain(|_, session| session.reviewer != *reviewer);
     }
 
+    /// The same as recognising it, but for what a page does by itself: a tab that was left open does
+    /// not keep a session from ending.
+    pub fn peek(
+        &self,
+        directory: &Directory,
+        secret: &str,
+        now: Timestamp,
+    ) -> Result<AuthenticatedReviewer, NotRecognised> {
+        self.look(directory, secret, now, false)
+    }
+
+    fn look(
+        &self,
+        directory: &Directory,
+        secret: &str,
+        now: Timestamp,
+        is_use: bool,
+    ) -> Result<AuthenticatedReviewer, NotRecognised> {
+        // Looked up by hash: how long that takes says something about hashes, not about secrets.
+        let hash = SecretHash::of(secret);
+        let mut open = self.open.lock();
+        let session = open.get_mut(&hash).ok_or(NotRecognised::Unknown)?;
+        if self.is_over(session, now) {
+            open.remove(&hash);
+            return Err(NotRecognised::Expired);
+        }
+        let Some(entry) = directory.reviewer(&session.reviewer) else {
+            open.remove(&hash);
+            return Err(NotRecognised::NotEnrolled);
+        };
+        if is_use {
+            session.used = session.used.max(now);
+        }
+        let stale = passed(session.signed_in, now) >= self.lifetimes.fresh;
+        let assurance = if stale { Assurance::Click } else { session.assurance };
+        Ok(AuthenticatedReviewer::new(entry.reviewer.clone(), assurance, ChannelName::Console))
+    }
+
     fn is_over(&self, session: &Open, now: Timestamp) -> bool {
         passed(session.used, now) >= self.lifetimes.idle
             || passed(session.signed_in, now) >= self.lifetimes.absolute
@@ -111,22 +149,7 @@ impl ReviewerIdentity for ConsoleSessions {
         secret: &str,
         now: Timestamp,
     ) -> Result<AuthenticatedReviewer, NotRecognised> {
-        // Looked up by hash: how long that takes says something about hashes, not about secrets.
-        let hash = SecretHash::of(secret);
-        let mut open = self.open.lock();
-        let session = open.get_mut(&hash).ok_or(NotRecognised::Unknown)?;
-        if self.is_over(session, now) {
-            open.remove(&hash);
-            return Err(NotRecognised::Expired);
-        }
-        let Some(entry) = directory.reviewer(&session.reviewer) else {
-            open.remove(&hash);
-            return Err(NotRecognised::NotEnrolled);
-        };
-        session.used = session.used.max(now);
-        let stale = passed(session.signed_in, now) >= self.lifetimes.fresh;
-        let assurance = if stale { Assurance::Click } else { session.assurance };
-        Ok(AuthenticatedReviewer::new(entry.reviewer.clone(), assurance, ChannelName::Console))
+        self.look(directory, secret, now, true)
     }
 }
 

@@ -48,7 +48,7 @@ impl Signing {
 /// Kinds that a checkpoint alone may cover, where `signing = "checkpoint"` and, for statements and
 /// their outcomes, the statement was neither privileged nor held.
 #[must_use]
-pub fn is_routine(kind: Kind) -> bool {
+pub(crate) fn is_routine(kind: Kind) -> bool {
     match kind {
         Kind::SessionOpened
         | Kind::SessionClosed
@@ -78,10 +78,11 @@ pub fn is_routine(kind: Kind) -> bool {
     }
 }
 
-/// Kinds that have the time of the entry they were written beside, so that their own says nothing.
+/// Kinds whose time is not compared with their neighbours': they were written beside another entry, or
+/// before there was a key to sign with that the clock had been set.
 #[must_use]
-pub fn is_untimed(kind: Kind) -> bool {
-    matches!(kind, Kind::CheckpointRef | Kind::Anchored)
+pub(crate) fn is_untimed(kind: Kind) -> bool {
+    matches!(kind, Kind::CheckpointRef | Kind::Anchored | Kind::KeyEpoch | Kind::KeyRoot)
 }
 
 /// An intent whose outcome has not come.
@@ -134,6 +135,8 @@ pub(crate) struct Assembler {
     group: Group,
     /// Something happened that anchors should know of at once.
     notable: bool,
+    /// The last checkpoint has its entry.
+    told: bool,
     /// What anchors were given since the last group.
     anchored: Vec<(String, TreeHead, String)>,
 }
@@ -165,6 +168,7 @@ impl Assembler {
             salts: Vec::new(),
             group: Group::default(),
             notable: false,
+            told: false,
             anchored: Vec::new(),
         }
     }
@@ -197,18 +201,27 @@ impl Assembler {
         self.anchored.push((name.to_owned(), head, note));
     }
 
-    /// Begins the next group, at the time of its first entry: first of all it tells of the
-    /// checkpoint before it, so that a checkpoint cannot be taken away without a trace.
+    /// Begins the next group, at the time of its first entry.
     pub(crate) fn begin(&mut self, at: Moment) {
         self.group = Group { first: self.size(), ..Group::default() };
         self.notable = false;
-        let Some((head, note)) = self.standing.checkpoint.clone() else { return };
+        self.tell(at);
+    }
+
+    /// Tells of the checkpoint before this group, so that it cannot be taken away without a trace.
+    /// Where a run begins, its epoch has to come first: before it there is no key to sign this.
+    fn tell(&mut self, at: Moment) {
+        if self.epoch.is_none() {
+            return;
+        }
+        let Some((head, note)) = self.standing.checkpoint.as_ref().filter(|_| !self.told) else { return };
         let mut fields = Fields::new();
         fields
             .uint(Key::TreeSize, head.size)
             .bytes(Key::TreeRoot, head.root.as_bytes())
             .bytes(Key::Note, Digest::of(note.as_bytes()).as_bytes())
             .uint(Key::OpenFrom, self.open.first().copied().unwrap_or_else(|| self.size()));
+        self.told = true;
         self.own(Kind::CheckpointRef, at, &fields);
         for (name, head, note) in std::mem::take(&mut self.anchored) {
             let mut fields = Fields::new();
@@ -241,7 +254,6 @@ impl Assembler {
 
     /// Begins an epoch with a fresh key.
     pub(crate) fn begin_epoch(&mut self, at: Moment, root: &RootKey) -> Result<(), KeyError> {
-        self.note_jump(at, self.boot);
         let number = self.standing.epoch + 1;
         let key = root.begin_epoch(number, self.size(), self.standing.tree.root(), at.wall)?;
         let mut fields = Fields::new();
@@ -254,6 +266,7 @@ impl Assembler {
         self.standing.epoch = number;
         self.epoch = Some(key);
         self.own(Kind::KeyEpoch, at, &fields);
+        self.tell(at);
         Ok(())
     }
 
@@ -343,9 +356,22 @@ impl Assembler {
         if new.request != [0; 16] {
             own.bytes(Key::Request, &new.request);
         }
+        let context = new.joins_session.then(|| self.contexts.get(&new.session).cloned());
+        if context.as_ref().is_some_and(Option::is_none) {
+            // The segment that said whose session it is was damaged.
+            let mut fields = Fields::new();
+            fields.text(Key::What, &format!("a record ({}) of an unknown session", new.kind.name()));
+            let mut numbers = Fields::new();
+            numbers.uint(Key::Record, number);
+            if let Some((end, _)) = &outcome {
+                numbers.uint(Key::RecordEnd, *end);
+            }
+            self.push(Place { kind: Kind::Discarded, at, boot, must_sign: true }, &[&numbers, &fields]);
+            return;
+        }
+        let context = context.flatten();
         let reviews = self.reviews_of(&new);
         let salted = self.commit_payloads(self.size(), &new.payloads);
-        let context = new.joins_session.then(|| self.contexts.get(&new.session).cloned()).flatten();
         let mut session_only = Fields::new();
         if context.is_none() && new.session != [0; 16] && new.kind != Kind::GrantUsed {
             session_only.bytes(Key::Session, &new.session);
@@ -543,6 +569,7 @@ impl Assembler {
         self.group.tiles.extend(self.standing.tiles.changed());
         self.group.checkpoint = (head.size, note.clone());
         self.standing.checkpoint = Some((head, note));
+        self.told = false;
         Some(Sealed { head, notable: self.notable })
     }
 

@@ -116,6 +116,7 @@ impl<'a> Texts<'a> {
 
 /// The commitment to a statement's digest where the stored text is a rendition: its salt can be
 /// derived again by whoever holds the root key, and by nobody else.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Hidden {
     pub(crate) nonce: [u8; 16],
     pub(crate) commitment: Digest,

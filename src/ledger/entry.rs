@@ -162,7 +162,7 @@ keys! {
     /// How long it took, nanoseconds.
     Duration = 37, "duration", Shape::Uint;
     /// The transaction status afterwards.
-    Transaction = 38, "transaction", Shape::Text;
+    Transaction = 38, "transaction_status", Shape::Text;
     /// SHA-256 over the result frames.
     Result = 39, "result", Shape::Hash;
     /// Commitment to the text of the statement.
@@ -372,7 +372,7 @@ kinds! {
         may [Ref Covers Reason Displayed WhyNot Scheme PublicKey Signed ReviewerSignature];
     /// A request reached its end.
     RequestClosed = 12, "request_closed",
-        must [Request State], may [Ref What Reviewer];
+        must [Request State], may [Ref What Reviewer Reason];
     /// A grant was consumed, right before the statement it covers.
     GrantUsed = 13, "grant_used",
         must [Ref Request Session Agent Covers Seal ApprovedBy Reviews Expires], may [];
@@ -411,7 +411,7 @@ kinds! {
         must [Request Group], may [Ref Reviewer];
     /// Spooled records that could not become entries; told, so that none is left out in silence.
     Discarded = 25, "discarded",
-        must [What], may [From To];
+        must [What], may [RecordEnd From To];
 }
 
 /// The fields that every entry has.

@@ -29,9 +29,13 @@ pub mod checkpoint;
 mod clock;
 mod compose;
 pub mod entry;
+pub mod export;
 mod health;
+pub mod inbox;
+pub mod index;
 pub mod key;
 pub mod payload;
+pub mod read;
 mod record;
 mod settings;
 mod shared;
@@ -41,6 +45,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 pub mod tree;
+pub mod verify;
 mod writer;
 
 use std::cell::RefCell;
@@ -67,7 +72,7 @@ use self::payload::Payload;
 pub use self::record::{
     Clearance, Event, HoldEnd, ReviewRecord, ReviewerSignature, SessionInfo, StatementRecord,
 };
-pub use self::settings::Settings;
+pub use self::settings::{Settings, is_live};
 use self::spool::record as spooled;
 use self::spool::{Context, Layout, Spool};
 use self::store::Store;
@@ -195,8 +200,8 @@ pub struct Recovery {
     pub damaged: bool,
     /// Intents closed as unknown.
     pub unknown: u64,
-    /// Requests closed as withdrawn.
-    pub withdrawn: Vec<[u8; 16]>,
+    /// Requests closed: as withdrawn, or as executed where their statement had been forwarded.
+    pub withdrawn: Vec<RequestId>,
 }
 
 /// How the ledger is doing.
@@ -231,10 +236,16 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Handle {
     shared: Arc<Shared>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Threads>,
     recovery: Recovery,
     /// Held for as long as the ledger is open.
     _lock: File,
+}
+
+#[derive(Debug)]
+struct Threads {
+    writing: Option<JoinHandle<()>>,
+    indexing: Option<JoinHandle<()>>,
 }
 
 /// What callers and the writer thread have in common.
@@ -253,6 +264,8 @@ pub(crate) struct Shared {
     progress: Mutex<Progress>,
     moved: Condvar,
     stop: AtomicBool,
+    /// The writer has stopped.
+    written_out: AtomicBool,
 }
 
 /// A request whose opening is recorded.
@@ -260,6 +273,8 @@ pub(crate) struct Shared {
 struct WaitingRequest {
     /// The commitment to its statement's digest.
     covers: Digest,
+    /// The same, where the salt is not stored.
+    hidden: Option<Hidden>,
     digest: Digest,
     /// Whose approvals are recorded.
     approved_by: Vec<String>,
@@ -286,8 +301,7 @@ impl Ledger {
     /// When it cannot be written, its key is missing, it is damaged, or an anchor has seen more.
     pub fn open(settings: &Settings) -> Result<Self, OpenError> {
         let lock = settings.lock()?;
-        let files = settings.key_files();
-        let root = RootKey::load(&files)?;
+        let root = RootKey::load(&settings.key_files())?;
         let store = if settings.path.exists() {
             Store::open(&settings.path)?
         } else {
@@ -308,9 +322,10 @@ impl Ledger {
             None => (assemble::Standing::default(), 0),
         };
 
+        inbox::make_directory(&settings.path)?;
         let boot = random()?;
         let layout = Layout {
-            directory: key::with_suffix(&settings.path, "spool"),
+            directory: settings.spool_directory(),
             segment_bytes: settings.segment_bytes,
             backlog_bytes: settings.backlog_bytes,
         };
@@ -327,16 +342,25 @@ impl Ledger {
             progress: Mutex::default(),
             moved: Condvar::new(),
             stop: AtomicBool::new(false),
+            written_out: AtomicBool::new(false),
         });
         let assembler = Assembler::new(root.origin(), boot, settings.signing, standing);
         let mut writer = Writer::new(shared.clone(), store, assembler, ingested, heads);
         writer.begin_run(&root, is_new.then_some(SOFTWARE), hand_over.as_ref())?;
         if hand_over.is_some() {
-            writer::forget_hand_over(&files, &settings.path);
+            writer::forget_hand_over(&settings.key_files(), &settings.path);
         }
         let recovery = if is_new { Recovery::default() } else { writer.recover(SOFTWARE)? };
-        let writer = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run())?;
-        let handle = Handle { shared, writer: Mutex::new(Some(writer)), recovery, _lock: lock };
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let writing = thread("ledger").spawn(move || writer.run())?;
+        let indexing = if settings.index {
+            let shared = shared.clone();
+            Some(thread("ledger-index").spawn(move || index::keep(&shared))?)
+        } else {
+            None
+        };
+        let threads = Mutex::new(Threads { writing: Some(writing), indexing });
+        let handle = Handle { shared, threads, recovery, _lock: lock };
         Ok(Self { handle: Arc::new(handle) })
     }
 
@@ -414,17 +438,24 @@ impl Handle {
     fn close(&self) {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.spool.nudge();
-        if let Some(writer) = self.writer.lock().take()
-            && writer.join().is_err()
-        {
-            tracing::error!("the ledger's writer thread had panicked");
-        }
+        let mut threads = self.threads.lock();
+        // The index ends behind the writer, so that it has the last groups too.
+        join(threads.writing.take());
+        self.shared.written_out.store(true, Ordering::Release);
+        self.shared.moved.notify_all();
+        join(threads.indexing.take());
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    if thread.is_some_and(|thread| thread.join().is_err()) {
+        tracing::error!("a thread of the ledger had panicked");
     }
 }
 
@@ -504,9 +535,15 @@ impl SessionLog {
     ) -> Result<Receipt, LedgerError> {
         self.shared.admit()?;
         let ground = clearance.as_str();
-        match clearance {
-            Clearance::Granted(grant) => self.forward_granted(statement, &grant),
+        match &clearance {
+            Clearance::Granted(grant) => self.forward_granted(statement, grant),
             Clearance::Allowed(_) | Clearance::Doomed | Clearance::ParseOnly => {
+                let by_rule = clearance.rule().map(std::slice::from_ref).unwrap_or_default();
+                let mut statement = *statement;
+                if statement.rules.is_empty() {
+                    statement.rules = by_rule;
+                }
+                let statement = &statement;
                 let texts = Texts::of(statement.statement, statement.classification);
                 let bindings = self.bindings(statement, &texts)?;
                 let must_sign = statement.classification.class.is_privileged() || statement.request.is_some();
@@ -538,7 +575,7 @@ impl SessionLog {
         grant: &Grant,
     ) -> Result<Receipt, LedgerError> {
         let request = grant.request();
-        let covers = {
+        let (covers, hidden) = {
             let requests = self.shared.requests.lock();
             let waiting = requests
                 .get(&request)
@@ -552,11 +589,12 @@ impl SessionLog {
             if grant.approvals().is_empty() || !grant.approvals().iter().all(recorded) {
                 return Err(LedgerError::Ungrounded("an approval it rests on was never recorded"));
             }
-            waiting.covers
+            (waiting.covers, waiting.hidden)
         };
         let texts = Texts::of(statement.statement, statement.classification);
-        let mut bindings = self.bindings(statement, &texts)?;
-        bindings.covers = Some(covers);
+        // Under the request's own salt, so that everybody can see it is the same digest, though nobody
+        // sees which.
+        let bindings = Bindings { hidden, rendition: texts.rendition(), covers: Some(covers) };
         let request_bytes = request.0.into_bytes();
         let agent = self.info.lock().identity.agent.name.clone();
 

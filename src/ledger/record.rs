@@ -70,6 +70,14 @@ impl Clearance {
             Self::ParseOnly => "parse_only",
         }
     }
+
+    /// The rule that allowed it.
+    pub(crate) fn rule(&self) -> Option<&RuleName> {
+        match self {
+            Self::Allowed(allowed) => allowed.rule(),
+            Self::Granted(_) | Self::Doomed | Self::ParseOnly => None,
+        }
+    }
 }
 
 /// A reviewer's own signature over what they decided.

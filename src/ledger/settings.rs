@@ -15,10 +15,13 @@ use super::key::{KeyFiles, with_suffix};
 /// How a ledger is set up. [`Settings::new`] has what most need; everything else is a field.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The SQLite file. Beside it live `.key`, `.pub`, `.spool`, `.index.db`, `.lock`.
+    /// The SQLite file. Beside it lie `.lock`, `.index.db`, and unless said otherwise below, `.key`,
+    /// `.pub` and `.spool`.
     pub path: PathBuf,
     /// The root's private key, when it is not beside the ledger; its public half lies beside it.
     pub key: Option<PathBuf>,
+    /// The directory of the spool, when it is not beside the ledger: best on the fastest disk there is.
+    pub spool: Option<PathBuf>,
     /// Which entries are signed one by one.
     pub signing: Signing,
     /// Head files, best on another disk or a share (see [`super::anchor`]).
@@ -43,6 +46,7 @@ impl Settings {
         Self {
             path: path.into(),
             key: None,
+            spool: None,
             signing: Signing::default(),
             heads: Vec::new(),
             epoch: Duration::from_secs(3600),
@@ -63,6 +67,10 @@ impl Settings {
         }
     }
 
+    pub(super) fn spool_directory(&self) -> PathBuf {
+        self.spool.clone().unwrap_or_else(|| with_suffix(&self.path, "spool"))
+    }
+
     /// The one who holds this lock is the one who writes.
     pub(super) fn lock(&self) -> Result<File, OpenError> {
         let file = OpenOptions::new()
@@ -75,6 +83,13 @@ impl Settings {
             .map_err(|_| OpenError::InUse(self.path.clone()))?;
         Ok(file)
     }
+}
+
+/// Whether a proxy is writing this ledger now.
+#[must_use]
+pub fn is_live(ledger: &Path) -> bool {
+    File::open(lock_file(ledger))
+        .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
 }
 
 /// The lock that the running proxy holds.

@@ -1,5 +1,7 @@
 //! What callers do with the ledger besides statements: events in, the switch that stops everything.
+#![allow(clippy::disallowed_methods, reason = "waiting for other threads, within limits")]
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::cbor::Fields;
@@ -18,7 +20,6 @@ use crate::statement::RequestId;
 impl Shared {
     /// Whether anything may be recorded at all.
     pub(super) fn admit(&self) -> Result<(), LedgerError> {
-        use std::sync::atomic::Ordering;
         if self.health.is_degraded() {
             return Err(LedgerError::Unavailable { disk_full: self.health.turn_away() });
         }
@@ -39,7 +40,7 @@ impl Shared {
     }
 
     /// Spools a record of something that has happened already.
-    pub(super) fn append_or_postpone(&self, record: &mut Vec<u8>) {
+    pub(super) fn append_or_postpone(&self, record: &mut [u8]) {
         let length = record.len();
         if !self.health.is_degraded() {
             match self.spool.append(record, &[length], None, false) {
@@ -50,7 +51,7 @@ impl Shared {
         let mut postponed = self.postponed.lock();
         // Beyond this the intents stay open, and the next start closes them as unknown.
         if postponed.len() < MOST_POSTPONED {
-            postponed.push(record.clone());
+            postponed.push(record.to_vec());
         }
     }
 
@@ -162,7 +163,7 @@ impl Shared {
             payloads.push(Payload { key: Key::Digest, salt, value: digest.as_bytes() });
         }
         self.event(Kind::RequestOpened, Some(request.id), &fields, &payloads)?;
-        let waiting = WaitingRequest { covers, digest, approved_by: Vec::new() };
+        let waiting = WaitingRequest { covers, hidden, digest, approved_by: Vec::new() };
         self.requests.lock().insert(request.id, waiting);
         Ok(())
     }
@@ -197,10 +198,16 @@ impl Shared {
             fields.text(Key::Reviewer, by.as_str());
         }
         fields.text(Key::State, end.as_str());
-        if let Some(reason) = &reason {
-            fields.text(Key::What, reason);
+        let mut payloads = Vec::new();
+        match &reason {
+            // A person's words may have to be forgotten one day; the program's own never.
+            Some(words) if by.is_some() => {
+                payloads.push(Payload { key: Key::Reason, salt: None, value: words.as_bytes() });
+            }
+            Some(phrase) => drop(fields.text(Key::What, phrase)),
+            None => {}
         }
-        self.event(Kind::RequestClosed, Some(request), &fields, &[])?;
+        self.event(Kind::RequestClosed, Some(request), &fields, &payloads)?;
         if end != HoldEnd::Granted {
             self.requests.lock().remove(&request);
         }
@@ -223,6 +230,25 @@ impl Shared {
             progress.anchored = Some(head);
         }
         progress.anchor_trouble = trouble;
+    }
+
+    /// Waits until the file has grown or the writer has stopped, but no longer than `limit`.
+    pub(super) fn wait_for_progress(&self, limit: Duration) {
+        let mut progress = self.progress.lock();
+        if !self.written_out.load(Ordering::Acquire) {
+            let _timed_out = self.moved.wait_for(&mut progress, limit);
+        }
+    }
+
+    /// Waits for `limit`, less when the writer stops meanwhile.
+    pub(super) fn wait_for_end(&self, limit: Duration) {
+        let mut progress = self.progress.lock();
+        let until = std::time::Instant::now() + limit;
+        while !self.written_out.load(Ordering::Acquire) {
+            if self.moved.wait_until(&mut progress, until).timed_out() {
+                return;
+            }
+        }
     }
 
     /// Waits until everything spooled so far is in the file.

@@ -53,11 +53,7 @@ pub(crate) fn read(store: &Store) -> Result<Option<Found>, OpenError> {
     })?;
 
     let open_from = match checkpoints.get(1) {
-        Some((start, _)) => {
-            let body = store.body(*start)?.ok_or_else(|| damaged("an entry is missing"))?;
-            let entry = parse(&body)?;
-            entry.uint(Key::OpenFrom).ok_or_else(|| damaged("a group does not begin with its checkpoint"))?
-        }
+        Some((start, _)) => open_from(connection, *start)?,
         None => 0,
     };
     let mut standing =
@@ -65,6 +61,19 @@ pub(crate) fn read(store: &Store) -> Result<Option<Found>, OpenError> {
     scan_forwards(connection, open_from, &mut standing)?;
     let certificate = scan_backwards(connection, size, &mut standing)?;
     Ok(Some(Found { origin, standing, certificate }))
+}
+
+/// The first entry that may still be open, as the last group says it. Where a run begins, the entries
+/// of its keys come before that.
+fn open_from(connection: &Connection, start: u64) -> Result<u64, OpenError> {
+    for seq in start..start + 4 {
+        let body = store::body(connection, seq)?.ok_or_else(|| damaged("an entry is missing"))?;
+        let entry = parse(&body)?;
+        if entry.kind() == Kind::CheckpointRef {
+            return entry.uint(Key::OpenFrom).ok_or_else(|| damaged("an entry cannot be read"));
+        }
+    }
+    Err(damaged("a group does not tell of the checkpoint before it"))
 }
 
 /// The tree of the first `size` entries, from tiles.

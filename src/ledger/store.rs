@@ -20,10 +20,10 @@ use super::payload::SALT;
 use super::tree::Tile;
 
 /// `CSLG`: tells `file(1)` and us what the file is.
-pub const APPLICATION_ID: i32 = 0x4353_4c47;
+pub(crate) const APPLICATION_ID: i32 = 0x4353_4c47;
 
 /// The tables, in the order and the words in which SQLite keeps them.
-pub const SCHEMA: [(&str, &str); 5] = [
+pub(crate) const SCHEMA: [(&str, &str); 5] = [
     ("entry", "CREATE TABLE entry (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, sig BLOB) STRICT"),
     ("checkpoint", "CREATE TABLE checkpoint (size INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT"),
     (
@@ -69,12 +69,7 @@ impl StoreError {
     pub fn is_disk_full(&self) -> bool {
         match self {
             Self::Sqlite(rusqlite::Error::SqliteFailure(error, _)) => error.code == ErrorCode::DiskFull,
-            Self::Io(error) => matches!(
-                error.kind(),
-                std::io::ErrorKind::StorageFull
-                    | std::io::ErrorKind::QuotaExceeded
-                    | std::io::ErrorKind::FileTooLarge
-            ),
+            Self::Io(error) => super::spool::is_out_of_space(error),
             Self::Sqlite(_) | Self::Unlinked | Self::Replaced | Self::NotALedger(_) => false,
         }
     }
@@ -342,7 +337,7 @@ pub(crate) fn tile(connection: &Connection, level: u32, index: u64) -> Result<Op
 /// # Errors
 ///
 /// When it cannot be opened.
-pub fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
+pub(crate) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
     std::fs::metadata(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;

@@ -11,11 +11,13 @@ use super::assemble::Assembler;
 use super::cbor::Fields;
 use super::entry::{Key, Kind};
 use super::health::Trouble;
+use super::inbox;
 use super::key::{HandOver, KeyFiles, RootKey};
 use super::spool::record as spooled;
 use super::spool::{Follower, SpoolError};
 use super::store::{Store, StoreError};
 use super::{OpenError, Recovery, Shared};
+use crate::statement::RequestId;
 
 /// The most records in one transaction.
 const GROUP: usize = 1024;
@@ -24,7 +26,9 @@ const WINDOW: Duration = Duration::from_millis(5);
 /// How often something that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 /// How often the writer looks around when nothing happens.
-const IDLE: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_millis(500);
+/// How often notes from others are looked for.
+const INBOX: Duration = Duration::from_millis(250);
 
 pub(crate) struct Writer {
     shared: Arc<Shared>,
@@ -36,6 +40,7 @@ pub(crate) struct Writer {
     uncommitted: Option<Uncommitted>,
     epoch_began: Instant,
     anchored_at: Instant,
+    inbox_at: Instant,
     anchored_size: u64,
     /// When trying the root key failed last.
     root_failed: Option<Instant>,
@@ -68,6 +73,7 @@ impl Writer {
             uncommitted: None,
             epoch_began: now,
             anchored_at: now,
+            inbox_at: now,
             anchored_size: 0,
             root_failed: None,
         }
@@ -139,6 +145,7 @@ impl Writer {
             .uint(Key::Withdrawn, withdrawn.len() as u64);
         self.assembler.own(Kind::Recovered, now, &fields);
         self.seal_and_commit()?;
+        let withdrawn = withdrawn.into_iter().map(|id| RequestId(uuid::Uuid::from_bytes(id))).collect();
         Ok(Recovery { replayed, lost, damaged, unknown, withdrawn })
     }
 
@@ -198,6 +205,10 @@ impl Writer {
         self.rotate_if_due();
         if let Err(error) = self.shared.spool.prepare() {
             self.shared.degrade(&error.to_string(), error.is_disk_full());
+        }
+        if self.inbox_at.elapsed() >= INBOX {
+            self.inbox_at = Instant::now();
+            inbox::take_in(&self.shared);
         }
         let group = match self.next_group() {
             Ok(more) => more,
@@ -277,8 +288,7 @@ impl Writer {
         {
             return;
         }
-        let files = self.shared.settings.key_files();
-        let root = match RootKey::load(&files) {
+        let root = match RootKey::load(&self.shared.settings.key_files()) {
             Ok(root) if root.public() == self.shared.root => root,
             other => {
                 // The running epoch goes on: a long epoch is no lie, and stopping helps nobody.

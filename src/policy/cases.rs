@@ -1,9 +1,10 @@
 //! The tests that a policy carries: statements, and what is to become of them.
 //!
-//! A set whose cases fail is not loaded. The runner knows nothing of the classifier: it is handed a
-//! function that classifies, so that the same cases run in `policy test`, at start-up, at a reload,
-//! and here with made-up classifications.
+//! A set whose cases fail is not loaded: they run in `policy test`, at start-up and at a reload. They
+//! are classified with what a server of their version has built in, and the functions that the set
+//! itself declares safe; no server is asked.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,8 +13,8 @@ use jiff::Timestamp;
 use super::document::DEFAULT_RULE;
 use super::{Decision, Policy, Subject};
 use crate::actor::{Agent, AgentName, DatabaseName, GroupName, RoleName, UpstreamName};
-use crate::classify::{Classification, SearchPath, StatementClass};
-use crate::statement::{RuleName, Target};
+use crate::classify::{Catalogue, Classification, Classifier, Context, SearchPath, StatementClass};
+use crate::statement::{RuleName, SqlText, Target};
 use crate::toml_reader::Place;
 
 /// One test of a policy.
@@ -114,6 +115,37 @@ impl fmt::Display for Case {
     }
 }
 
+impl Policy {
+    /// Runs the cases that the set carries, in the order of its files.
+    #[must_use]
+    pub fn run_cases(&self, classifier: &Classifier) -> Vec<(&Case, Ran)> {
+        let mut catalogues: BTreeMap<u32, Arc<Catalogue>> = BTreeMap::new();
+        self.cases
+            .iter()
+            .map(|case| {
+                let version = case.server_version.unwrap_or(DEFAULT_SERVER);
+                let catalogue = catalogues
+                    .entry(version)
+                    .or_insert_with(|| Catalogue::built_in_with(version, &self.safe_functions));
+                let classification = classifier.classify(
+                    &SqlText::from(case.sql.as_str()),
+                    &Context {
+                        server_version: version,
+                        catalogue,
+                        search_path: &case.search_path(),
+                        database: case.database.as_str(),
+                        role: case.role.as_str(),
+                        strings_standard: true,
+                    },
+                );
+                (case, case.run(self, &classification))
+            })
+            .collect()
+    }
+}
+
+/// The server's version of a case that names none.
+const DEFAULT_SERVER: u32 = 15;
 /// The moment of a case that names none: Wednesday, 7 January 2026, noon UTC.
 const NOON: i64 = 1_767_787_200;
 
@@ -127,10 +159,9 @@ impl Case {
         }
     }
 
-    /// Runs it against `policy`.
+    /// Runs it against `policy`, once it is known what its statement does.
     #[must_use]
-    pub fn run(&self, policy: &Policy, classify: &dyn Fn(&Self) -> Arc<Classification>) -> Ran {
-        let classification = classify(self);
+    pub fn run(&self, policy: &Policy, classification: &Classification) -> Ran {
         let agent =
             Agent { name: self.agent.clone(), owners: Vec::new(), upstreams: vec![self.upstream.clone()] };
         let target = Target {
@@ -141,13 +172,13 @@ impl Case {
         let decision = policy.decide(&Subject {
             agent: &agent,
             target: &target,
-            classification: &classification,
+            classification,
             search_path: &self.search_path(),
             in_transaction: self.in_transaction,
             claimed_defer: self.defer,
             now: self.at.unwrap_or_else(|| Timestamp::from_second(NOON).unwrap_or(Timestamp::UNIX_EPOCH)),
         });
-        let failures = self.expect.failures(&classification, &decision);
+        let failures = self.expect.failures(classification, &decision);
         Ran { class: classification.class, decision, failures }
     }
 }

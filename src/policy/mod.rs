@@ -20,6 +20,8 @@ pub mod lint;
 pub mod normal;
 pub mod pattern;
 pub mod rule;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -43,6 +45,8 @@ pub struct Policy {
     /// Sorted by name.
     rules: Vec<Rule>,
     cases: Vec<Case>,
+    /// Sorted, without repeats.
+    safe_functions: Vec<String>,
     defaults: Defaults,
     digest: Digest,
 }
@@ -91,9 +95,9 @@ impl Policy {
     /// Reads a set from the texts of its files, given as (file name, text). Everything that is wrong
     /// with any of them is reported at once.
     pub fn load(files: &[(String, String)], defaults: Defaults) -> Result<Self, Vec<PolicyError>> {
-        let (rules, cases) = document::read(files)?;
-        let digest = normal::digest(&rules, &defaults);
-        Ok(Self { rules, cases, defaults, digest })
+        let document::Set { rules, cases, safe_functions } = document::read(files)?;
+        let form = normal::form(&rules, &safe_functions, &defaults);
+        Ok(Self { rules, cases, safe_functions, digest: normal::digest(&form), defaults })
     }
 
     /// Digest of everything in the set that decides; see [`normal`].
@@ -106,6 +110,13 @@ impl Policy {
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// Functions that the operator declared safe, as `schema.name` or `schema.*`: to be handed to the
+    /// [`Catalogue`](crate::classify::Catalogue), so that calling them is a read.
+    #[must_use]
+    pub fn safe_functions(&self) -> &[String] {
+        &self.safe_functions
     }
 
     /// The cases that its files carry.

@@ -4,7 +4,7 @@
 //! or of lists, or in leaving defaults out or writing them down, have one normal form. It is JSON:
 //!
 //! ```text
-//! {"defaults":{..},"rules":[{"name":..,"when":{..},"then":..,..}, ..]}
+//! {"defaults":{..},"safe_functions":[..],"rules":[{"name":..,"when":{..},"then":..,..}, ..]}
 //! ```
 //!
 //! with keys in the order below, rules sorted by name, lists sorted, times in milliseconds, and no
@@ -25,6 +25,7 @@ use crate::statement::Digest;
 #[derive(Serialize)]
 struct NormalSet<'a> {
     defaults: NormalDefaults<'a>,
+    safe_functions: &'a [String],
     rules: Vec<NormalRule<'a>>,
 }
 
@@ -82,19 +83,19 @@ impl Policy {
     /// The normal form, as one line of JSON.
     #[must_use]
     pub fn normal_form(&self) -> String {
-        form(&self.rules, &self.defaults)
+        form(&self.rules, &self.safe_functions, &self.defaults)
     }
 }
 
-/// The digest of a set. `rules` are sorted by name.
-pub(super) fn digest(rules: &[Rule], defaults: &Defaults) -> Digest {
-    let mut bytes = b"countersign/policy/v1\0".to_vec();
-    bytes.extend_from_slice(form(rules, defaults).as_bytes());
-    Digest::of(&bytes)
+/// The digest of a set in its normal form.
+pub(super) fn digest(form: &str) -> Digest {
+    Digest::of(&[b"countersign/policy/v1\0", form.as_bytes()].concat())
 }
 
-fn form(rules: &[Rule], defaults: &Defaults) -> String {
+/// The normal form. `rules` are sorted by name, `safe_functions` by themselves.
+pub(super) fn form(rules: &[Rule], safe_functions: &[String], defaults: &Defaults) -> String {
     let set = NormalSet {
+        safe_functions,
         defaults: NormalDefaults {
             reviewers: defaults.reviewers.as_str(),
             expires_ms: defaults.expires.as_millis(),

@@ -14,7 +14,7 @@ use super::hours::Hours;
 use super::pattern::{Glob, TablePattern};
 use super::{Approval, Assurance, InTransaction, Subject};
 use crate::actor::GroupName;
-use crate::classify::{Classification, Effect, ObjectKind, SearchPath, StatementClass, Verb};
+use crate::classify::{Classification, Effect, ObjectKind, SearchPath, StatementClass};
 use crate::statement::RuleName;
 use crate::toml_reader::Place;
 
@@ -194,14 +194,27 @@ impl Rule {
     }
 }
 
-/// Whether what a statement of these classes touches can be told from its effects.
+/// Whether the effects of a statement do not tell all that it touches. Code and server access can
+/// reach anything. Schema changes and grants may be on kinds of objects that stand for many tables
+/// (`ALL TABLES IN SCHEMA`, `OWNED BY`, a type, a default), and then have no effect on a table; among
+/// several statements nobody can say which of them the effects belong to.
 fn is_opaque(classification: &Classification, classes: ClassSet) -> bool {
-    [StatementClass::Admin, StatementClass::Code, StatementClass::ServerIo].into_iter().any(|c| classes.has(c))
-        || (classes.has(StatementClass::Invalid) && classification.syntax_error.is_none())
-        // DROP OWNED BY, REASSIGN OWNED BY: everything that belongs to a role.
-        || classification.effects.iter().any(|effect| {
-            effect.kind == ObjectKind::Role && matches!(effect.verb, Verb::Drop | Verb::Alter)
-        })
+    if [StatementClass::Admin, StatementClass::Code, StatementClass::ServerIo]
+        .into_iter()
+        .any(|c| classes.has(c))
+    {
+        return true;
+    }
+    if classes.has(StatementClass::Invalid) {
+        // What the grammar rejects is refused and touches nothing.
+        return classification.syntax_error.is_none();
+    }
+    let defines = classes.has(StatementClass::Ddl) || classes.has(StatementClass::Grant);
+    let names_some = classification
+        .effects
+        .iter()
+        .any(|effect| matches!(effect.kind, ObjectKind::Relation | ObjectKind::Schema));
+    defines && (!names_some || classification.parts.len() > 1)
 }
 
 fn names_a_table(patterns: &[TablePattern], subject: &Subject<'_>, classes: ClassSet) -> Matched {

@@ -62,6 +62,7 @@ pub struct UpstreamState {
     /// Counts the changes that we know of.
     change: AtomicU64,
     reading: Mutex<()>,
+    trouble: parking_lot::Mutex<Option<String>>,
 }
 
 impl UpstreamState {
@@ -74,12 +75,31 @@ impl UpstreamState {
             known: ArcSwap::default(),
             change: AtomicU64::new(0),
             reading: Mutex::new(()),
+            trouble: parking_lot::Mutex::default(),
         }
     }
 
     /// A forwarded statement may have changed the catalogue: what is known is not good any more.
     pub fn changed(&self) {
         self.change.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// What was known last, current or not.
+    #[must_use]
+    pub fn last(&self) -> Option<Arc<Known>> {
+        self.known.load().as_ref().clone()
+    }
+
+    /// Why it could not be reached when somebody tried last; `None` when it could.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
+    }
+
+    /// Notes how an attempt to reach it ended.
+    pub(super) fn note<T>(&self, result: Result<T, ConnectError>) -> Result<T, ConnectError> {
+        *self.trouble.lock() = result.as_ref().err().map(ToString::to_string);
+        result
     }
 
     /// What is known, if it is current.
@@ -105,7 +125,7 @@ impl UpstreamState {
         }
         let change = self.change.load(Ordering::Acquire);
         let read = tokio::time::timeout(PATIENCE, self.read(change));
-        let known = Arc::new(read.await.unwrap_or(Err(ConnectError::Timeout(PATIENCE)))?);
+        let known = Arc::new(self.note(read.await.unwrap_or(Err(ConnectError::Timeout(PATIENCE))))?);
         info!(upstream = %self.upstream.name, version = known.server_version, generation = known.catalogue.generation, "catalogue read");
         self.known.store(Arc::new(Some(Arc::clone(&known))));
         Ok(known)
@@ -114,7 +134,8 @@ impl UpstreamState {
     async fn read(&self, change: u64) -> Result<Known, ConnectError> {
         let settings = [("application_name".to_owned(), "countersign catalogue".to_owned())];
         let mut reader = Asking { connected: log_in(&self.upstream, &settings).await? };
-        let version = reader.connected.parameters.get("server_version").map(String::as_str).unwrap_or_default();
+        let version =
+            reader.connected.parameters.get("server_version").map(String::as_str).unwrap_or_default();
         let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|major| major.parse().ok());
         let server_version = major.ok_or(ConnectError::Protocol("no server version"))?;
         let search_path = reader.ask("SHOW search_path").await?;
@@ -177,7 +198,8 @@ impl Asking {
             match tag {
                 tag::DATA_ROW => rows.push(row(&body).ok_or(ConnectError::Protocol("a malformed row"))?),
                 tag::ERROR => {
-                    let fields = Fields::read(&body).map_err(|_| ConnectError::Protocol("a malformed error"))?;
+                    let fields =
+                        Fields::read(&body).map_err(|_| ConnectError::Protocol("a malformed error"))?;
                     let (code, message) = (fields.code.to_owned(), fields.message.to_owned());
                     refused = Some(ConnectError::Refused { code, message });
                 }
@@ -191,7 +213,8 @@ impl Asking {
         const LIMIT: usize = 256 << 20;
         let Connected { stream, rest, .. } = &mut self.connected;
         loop {
-            let first = Frame::first(rest, LIMIT).map_err(|_| ConnectError::Protocol("a message's length"))?;
+            let first =
+                Frame::first(rest, LIMIT).map_err(|_| ConnectError::Protocol("a message's length"))?;
             if let Some(frame) = first {
                 let (tag, total) = (frame.tag, frame.bytes.len());
                 let mut frame = rest.split_to(total);

@@ -74,6 +74,7 @@ pub(super) struct Connection {
     cancelling: Option<JoinHandle<()>>,
     granted: VecDeque<(IntentId, RequestId)>,
     created: Vec<Arc<str>>,
+    catalogue_dirty: bool,
     defer: bool,
     draining: bool,
     ended: Option<&'static str>,
@@ -116,8 +117,19 @@ impl<'i> Sink<'i> for ToAgent<'_, '_> {
 
 impl Connection {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { shared, watch, state, known, upstream_key, session, log, agent, upstream, control, defer } =
-            parts;
+        let Parts {
+            shared,
+            watch,
+            state,
+            known,
+            upstream_key,
+            session,
+            log,
+            agent,
+            upstream,
+            control,
+            defer,
+        } = parts;
         Self {
             shared,
             watch,
@@ -133,6 +145,7 @@ impl Connection {
             cancelling: None,
             granted: VecDeque::new(),
             created: Vec::new(),
+            catalogue_dirty: false,
             defer,
             draining: false,
             ended: None,
@@ -356,7 +369,8 @@ impl Connection {
             Output::Withdrawn(_) => {
                 // Upstream failed before it, or is gone: recorded as withdrawn, and nobody is asked.
                 if let Some(pending) = self.withdraw("an earlier statement of the same batch failed") {
-                    let refusal = holding::withdrawn(&pending, "an earlier statement of the same batch failed");
+                    let refusal =
+                        holding::withdrawn(&pending, "an earlier statement of the same batch failed");
                     self.record_refusal(&pending, &refusal);
                 }
             }
@@ -370,12 +384,16 @@ impl Connection {
             }
             Output::Probed(probed) => self.on_probed(probed),
             Output::CatalogueChanged => {
+                self.catalogue_dirty = true;
                 self.state.changed();
             }
             Output::Claimed(name, value) => self.on_claim(&name, value.as_deref()),
             Output::AgentLeft => self.leave(),
         }
-        if self.session.status() == TransactionStatus::Idle && self.session.is_idle() && !self.created.is_empty() {
+        // What an open transaction changed is visible to our own connection once it has ended.
+        let dirty = self.catalogue_dirty || !self.created.is_empty();
+        if dirty && self.session.status() == TransactionStatus::Idle && self.session.is_idle() {
+            self.catalogue_dirty = false;
             self.created.clear();
             self.state.changed();
         }
@@ -446,7 +464,9 @@ impl Connection {
     fn on_probed(&mut self, probed: Result<Probed, ProbeFailed>) {
         match (self.holding.take(), probed) {
             (Some(Holding::Probing { pending }), Ok(probed)) => self.open(pending, probed.settings),
-            (Some(Holding::Reprobing { pending, grant }), Ok(probed)) => self.use_grant(&pending, grant, probed.settings),
+            (Some(Holding::Reprobing { pending, grant }), Ok(probed)) => {
+                self.use_grant(&pending, grant, probed.settings)
+            }
             (Some(Holding::Probing { pending } | Holding::Reprobing { pending, .. }), Err(error)) => {
                 warn!(session = %self.watch.id, %error, "upstream did not tell its state");
                 let refusal = Refusal::Internal { what: "upstream did not tell the session's state" };
@@ -479,7 +499,11 @@ impl Connection {
             }
             Ok(opened) => {
                 let notice = holding::opened_notice(&opened.request);
-                self.session.notice(&notice.message, notice.detail.as_deref(), Some("Cancel the statement to withdraw the request."));
+                self.session.notice(
+                    &notice.message,
+                    notice.detail.as_deref(),
+                    Some("Cancel the statement to withdraw the request."),
+                );
                 *self.watch.held.lock() = Some(opened.request.id);
                 self.holding = Some(Holding::Waiting {
                     pending,
@@ -535,9 +559,7 @@ impl Connection {
         let resolution = self.gate().forward(submission, classification, &record, Clearance::Granted(grant));
         if let Resolution::Forward { receipt, .. } = &resolution {
             self.granted.push_back((receipt.intent(), request));
-            if submission.status != Some(TransactionStatus::Idle) || pending.opens_transaction() {
-                self.created.extend(created::names(&classification.effects));
-            }
+            self.created.extend(created::names(&classification.effects));
         } else {
             self.shared.desk.withdraw(request, "the ledger could not record it");
         }
@@ -545,7 +567,7 @@ impl Connection {
     }
 
     fn refuse(&mut self, pending: &Pending, refusal: Refusal) {
-        let request = pending_request(&refusal);
+        let request = refusal.request();
         self.refuse_under(pending, refusal, request);
     }
 
@@ -559,7 +581,7 @@ impl Connection {
 
     fn record_refusal(&self, pending: &Pending, refusal: &Refusal) {
         let Pending { submission, classification, terms, arrived, .. } = pending;
-        let request = pending_request(refusal);
+        let request = refusal.request();
         let record = record(submission, classification, &terms.rules, terms.policy, request, *arrived);
         if let Err(error) = self.log.refuse(&record, refusal) {
             tracing::error!(session = %self.watch.id, %error, "refusal not recorded");
@@ -711,14 +733,11 @@ fn poll_holding(holding: &mut Holding, cx: &mut Context<'_>) -> Option<Event> {
         },
         Holding::Catalogue { reading, .. } => match Pin::new(reading).poll(cx) {
             Poll::Ready(Ok(read)) => Some(Event::Catalogue(read)),
-            Poll::Ready(Err(_)) => Some(Event::Catalogue(Err(ConnectError::Protocol("the reading broke off")))),
+            Poll::Ready(Err(_)) => {
+                Some(Event::Catalogue(Err(ConnectError::Protocol("the reading broke off"))))
+            }
             Poll::Pending => None,
         },
         Holding::Probing { .. } | Holding::Reprobing { .. } => None,
     }
-}
-
-/// The request that a refusal speaks of.
-fn pending_request(refusal: &Refusal) -> Option<RequestId> {
-    refusal.request()
 }

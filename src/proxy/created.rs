@@ -10,7 +10,9 @@ use crate::classify::{Classification, Effect, ObjectKind, Reason, StatementClass
 
 /// The names that a statement's effects create, where later statements can run code through them.
 pub(super) fn names(effects: &[Effect]) -> impl Iterator<Item = Arc<str>> {
-    let runs = |kind| matches!(kind, ObjectKind::Function | ObjectKind::Operator | ObjectKind::Type | ObjectKind::Other);
+    let runs = |kind| {
+        matches!(kind, ObjectKind::Function | ObjectKind::Operator | ObjectKind::Type | ObjectKind::Other)
+    };
     effects
         .iter()
         .filter(move |effect| matches!(effect.verb, Verb::Create | Verb::Alter) && runs(effect.kind))

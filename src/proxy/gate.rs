@@ -26,13 +26,8 @@ pub(super) struct Pending {
     pub(super) arrived: Timestamp,
     /// Texts that it refers to by name (`EXECUTE x`): name and text.
     pub(super) refers_to: Vec<(Arc<str>, SqlText)>,
-}
-
-impl Pending {
-    /// The text as it may be shown.
-    pub(super) fn shown(&self) -> SqlText {
-        shown(&self.submission, &self.classification)
-    }
+    /// The request that was opened for it.
+    pub(super) request: Option<RequestId>,
 }
 
 /// What is to be done with a submission.
@@ -79,7 +74,10 @@ impl Gate<'_> {
         let mut classification = classify(&submission.statement.sql);
         let mut refers_to = Vec::new();
         let executes = |c: &Classification| {
-            c.steps.iter().flat_map(|step| &step.effects).any(|effect| matches!(effect, SessionEffect::Execute(_)))
+            c.steps
+                .iter()
+                .flat_map(|step| &step.effects)
+                .any(|effect| matches!(effect, SessionEffect::Execute(_)))
         };
         if executes(&classification) {
             for name in executed(&classification) {
@@ -144,7 +142,8 @@ impl Gate<'_> {
                 } else if submission.status.is_none() && self.session.settles() {
                     Resolution::WhenIdle
                 } else {
-                    let pending = Pending { submission, classification, terms, arrived: now, refers_to };
+                    let pending =
+                        Pending { submission, classification, terms, arrived: now, refers_to, request: None };
                     return Decided::Hold(Box::new(pending));
                 }
             }

@@ -20,7 +20,7 @@ use crate::session::startup::Startup;
 use crate::wire::backend;
 use crate::wire::frame::{Frame, HEADER, Reader};
 use crate::wire::frontend::{Opening, OpeningError, tag};
-use crate::wire::scram::{self, Channel, Exchange, ScramError, Verifier};
+use crate::wire::scram::{self, Channel, Exchange, Keys, ScramError};
 
 /// How long an agent may take to prove who it is.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ pub struct Door<'a> {
     pub insecure_plaintext: bool,
     /// The verifier for a user name. There always is one; where there is no agent, the exchange must
     /// fail at its end.
-    pub verifier: &'a (dyn Fn(&str) -> (Option<Arc<Agent>>, Verifier) + Sync),
+    pub verifier: &'a (dyn Fn(&str) -> (Option<Arc<Agent>>, Keys) + Sync),
 }
 
 /// Somebody who got through.
@@ -245,12 +245,12 @@ impl<'a> Reception<'a> {
 
         let initial = self.password().await?;
         let (mechanism, first) = sasl_initial(&initial).ok_or(Turned::Refused(MALFORMED))?;
-        let (agent, verifier) = (self.door.verifier)(user);
+        let (agent, keys) = (self.door.verifier)(user);
         let mut random = [0; 18];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let nonce = base64::engine::general_purpose::STANDARD.encode(random);
         let (exchange, answer) =
-            Exchange::begin(mechanism, first, verifier, &channel, &nonce).map_err(wrong(user))?;
+            Exchange::begin(mechanism, first, keys, &channel, &nonce).map_err(wrong(user))?;
         backend::put_sasl_continue(answer.as_bytes(), &mut self.output);
         self.send().await?;
 

@@ -46,7 +46,9 @@ impl Pipe {
         if count == self.input.len() {
             self.input.clear();
             // What one large message took is given back; an idle session holds little.
-            if self.input.capacity() > LARGE_READ * 2 || (!self.busy && self.input.capacity() > SMALL_READ * 2) {
+            if self.input.capacity() > LARGE_READ * 2
+                || (!self.busy && self.input.capacity() > SMALL_READ * 2)
+            {
                 self.input = BytesMut::new();
             }
         } else {

@@ -61,6 +61,8 @@ pub struct Watch {
     pub claimed: Mutex<Claims>,
     /// Where it runs.
     pub target: Target,
+    /// Whether the agent's connection is under TLS.
+    pub encrypted: bool,
     /// When it began.
     pub since: Timestamp,
     /// The request that waits.
@@ -76,6 +78,7 @@ impl Watch {
         identity: Arc<AgentIdentity>,
         claimed: Claims,
         target: Target,
+        encrypted: bool,
         since: Timestamp,
         control: mpsc::Sender<Control>,
     ) -> Self {
@@ -84,6 +87,7 @@ impl Watch {
             identity,
             claimed: Mutex::new(claimed),
             target,
+            encrypted,
             since,
             held: Mutex::default(),
             doing: AtomicU8::new(0),

@@ -83,14 +83,10 @@ impl Substitutes {
     /// A name that upstream's log shows, so that its one ERROR line names the request.
     fn nonce(&mut self, told: &Told) -> String {
         let request = match told {
-            Told::Refusal(
-                Refusal::DeniedByReviewer { request, .. }
-                | Refusal::HoldExpired { request }
-                | Refusal::HoldCancelled { request }
-                | Refusal::HoldWithdrawn { request, .. }
-                | Refusal::Deferred { request },
-            ) => request.code().replace('-', "").to_lowercase(),
-            Told::Refusal(refusal) => refusal.code().to_owned(),
+            Told::Refusal(refusal) => match refusal.request() {
+                Some(request) => request.code().replace('-', "").to_lowercase(),
+                None => refusal.code().to_owned(),
+            },
             Told::NoStatement(_) | Told::NoPortal(_) | Told::RolledBack => "unknown".to_owned(),
         };
         self.name(&request)

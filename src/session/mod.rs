@@ -269,6 +269,8 @@ pub struct Session {
     synced: bool,
     /// An error was answered since the last `ReadyForQuery`.
     failed: bool,
+    /// Upstream has said that it ends the connection.
+    farewell: bool,
     /// Upstream drops everything up to a `Sync` that the agent has not sent yet.
     skipping: bool,
     /// Upstream waits for copy data.
@@ -321,6 +323,7 @@ impl Session {
             status: TransactionStatus::Idle,
             synced: true,
             failed: false,
+            farewell: false,
             skipping: false,
             copy_in: false,
             swallowed: 0,
@@ -377,6 +380,12 @@ impl Session {
     #[must_use]
     pub fn has_partial_unit(&self) -> bool {
         matches!(self.gate, Gate::Open) && !self.unit.is_empty()
+    }
+
+    /// Whether upstream has told the agent itself that it ends the connection.
+    #[must_use]
+    pub fn said_farewell(&self) -> bool {
+        self.farewell
     }
 
     /// Whether a unit is being decided.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::classify::SearchPath;
+use crate::statement::SearchPath;
 use crate::statement::{SessionEffect, TransactionStatus};
 
 /// One setting with the scopes that Postgres gives it. `None` is "cannot be told".

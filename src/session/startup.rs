@@ -5,9 +5,9 @@
 //! others are refused by name, rather than dropped in silence.
 
 use crate::actor::Claims;
-use crate::classify::SearchPath;
 use crate::refusal::Refusal;
 use crate::session::settings::parse_search_path;
+use crate::statement::SearchPath;
 
 /// What an agent asked for, checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

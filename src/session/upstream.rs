@@ -369,6 +369,7 @@ impl Session {
         let fields = Fields::read(frame.body()).map_err(|_| Self::out_of_step())?;
         if fields.is_fatal() {
             // The connection ends behind it; what was owed is settled when it does.
+            self.farewell = true;
             return Ok(Fate::Pass);
         }
         while matches!(self.expected.front(), Some(Expected { kind: Owed::CopyEnd, .. })) {

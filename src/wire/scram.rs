@@ -16,59 +16,23 @@ pub const MECHANISM: &str = "SCRAM-SHA-256";
 /// The mechanism bound to the TLS channel by `tls-server-end-point` (RFC 5929).
 pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
-/// What a server stores in place of a password (RFC 5803, in the spelling of `pg_authid`).
+/// What a server keeps in place of a password (RFC 5802, section 3). Where it comes from, and what an
+/// unknown name gets, is `identity`'s business.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Verifier {
-    iterations: u32,
-    salt: Vec<u8>,
-    stored_key: [u8; 32],
-    server_key: [u8; 32],
+pub struct Keys {
+    /// How often the password was hashed.
+    pub iterations: u32,
+    /// The salt.
+    pub salt: Vec<u8>,
+    /// SHA-256 of the client key.
+    pub stored_key: [u8; 32],
+    /// The server key.
+    pub server_key: [u8; 32],
 }
 
-impl Drop for Verifier {
+impl Drop for Keys {
     fn drop(&mut self) {
         self.server_key.zeroize();
-    }
-}
-
-impl std::fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Verifier {{ iterations: {} }}", self.iterations)
-    }
-}
-
-impl Verifier {
-    /// Iterations of a verifier that we make; Postgres's own default.
-    pub const ITERATIONS: u32 = 4096;
-
-    /// Reads `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`, salt and keys in base 64.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let rest = text.strip_prefix("SCRAM-SHA-256$")?;
-        let (parameters, keys) = rest.split_once('$')?;
-        let (iterations, salt) = parameters.split_once(':')?;
-        let (stored, server) = keys.split_once(':')?;
-        let verifier = Self {
-            iterations: iterations.parse().ok().filter(|&count| count > 0)?,
-            salt: BASE64.decode(salt).ok().filter(|salt| !salt.is_empty())?,
-            stored_key: BASE64.decode(stored).ok()?.try_into().ok()?,
-            server_key: BASE64.decode(server).ok()?.try_into().ok()?,
-        };
-        Some(verifier)
-    }
-
-    /// A verifier for somebody who does not exist: the same each time for the same name, so that a
-    /// second attempt sees the same salt, and with keys that belong to no password.
-    #[must_use]
-    pub fn mock(secret: &[u8; 32], name: &str) -> Self {
-        let derive = |purpose: &[u8]| hmac(secret, &[purpose, name.as_bytes()]);
-        let salt = derive(b"salt\0");
-        Self {
-            iterations: Self::ITERATIONS,
-            salt: salt.get(..16).unwrap_or(&salt).to_vec(),
-            stored_key: derive(b"stored\0"),
-            server_key: derive(b"server\0"),
-        }
     }
 }
 
@@ -100,7 +64,7 @@ pub enum ScramError {
 
 /// After the first message, before the proof.
 pub struct Exchange {
-    verifier: Verifier,
+    keys: Keys,
     /// The agent's GS2 header and the binding data it must repeat, in base 64.
     expected_binding: String,
     nonce: String,
@@ -117,7 +81,7 @@ impl Exchange {
     pub fn begin(
         mechanism: &str,
         client_first: &[u8],
-        verifier: Verifier,
+        keys: Keys,
         channel: &Channel,
         server_nonce: &str,
     ) -> Result<(Self, String), ScramError> {
@@ -152,9 +116,9 @@ impl Exchange {
         }
 
         let nonce = format!("{client_nonce}{server_nonce}");
-        let server_first = format!("r={nonce},s={},i={}", BASE64.encode(&verifier.salt), verifier.iterations);
+        let server_first = format!("r={nonce},s={},i={}", BASE64.encode(&keys.salt), keys.iterations);
         let exchange = Self {
-            verifier,
+            keys,
             expected_binding: BASE64.encode(expected),
             nonce,
             client_first_bare: bare.to_owned(),
@@ -185,17 +149,17 @@ impl Exchange {
             BASE64.decode(proof).ok().and_then(|proof| proof.try_into().ok()).ok_or(ScramError::Malformed)?;
 
         let auth_message = [self.client_first_bare.as_str(), &self.server_first, without_proof].join(",");
-        let signature = hmac(&self.verifier.stored_key, &[auth_message.as_bytes()]);
+        let signature = hmac(&self.keys.stored_key, &[auth_message.as_bytes()]);
         let mut client_key = [0; 32];
         for ((key, proof), signature) in client_key.iter_mut().zip(proof).zip(signature) {
             *key = proof ^ signature;
         }
         let offered: [u8; 32] = Sha256::digest(client_key).into();
         client_key.zeroize();
-        if !bool::from(offered.ct_eq(&self.verifier.stored_key)) {
+        if !bool::from(offered.ct_eq(&self.keys.stored_key)) {
             return Err(ScramError::WrongPassword);
         }
-        let server_signature = hmac(&self.verifier.server_key, &[auth_message.as_bytes()]);
+        let server_signature = hmac(&self.keys.server_key, &[auth_message.as_bytes()]);
         Ok(format!("v={}", BASE64.encode(server_signature)))
     }
 }
@@ -216,19 +180,28 @@ mod tests {
 
     use super::*;
 
+    fn keys(verifier: &str) -> Keys {
+        let mut parts = verifier.split(['$', ':']).skip(1);
+        let iterations = parts.next().unwrap().parse().unwrap();
+        let mut decoded = parts.map(|part| BASE64.decode(part).unwrap());
+        let salt = decoded.next().unwrap();
+        let mut key = || decoded.next().unwrap().try_into().unwrap();
+        Keys { iterations, salt, stored_key: key(), server_key: key() }
+    }
+
     fn log_in(
         password: &str,
         binding: ChannelBinding,
         mechanism: &str,
         channel: &Channel,
     ) -> Result<(), ScramError> {
-        let verifier = Verifier::parse(&scram_sha_256(b"correct horse")).unwrap();
         let mut client = ScramSha256::new(password.as_bytes(), binding);
+        let keys = keys(&scram_sha_256(b"correct horse"));
         let (exchange, first) =
-            Exchange::begin(mechanism, client.message(), verifier, channel, "3rfcNHYJY1ZVvWVs7j")?;
+            Exchange::begin(mechanism, client.message(), keys, channel, "3rfcNHYJY1ZVvWVs7j")?;
         client.update(first.as_bytes()).unwrap();
         let last = exchange.finish(client.message())?;
-        client.finish(last.as_bytes()).expect("the client checks that we know the verifier, too");
+        client.finish(last.as_bytes()).expect("the client checks that we know the keys, too");
         Ok(())
     }
 
@@ -268,28 +241,16 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_agent_sees_a_steady_salt_and_the_same_iterations() {
-        let secret = [7; 32];
-        let mock = Verifier::mock(&secret, "nobody");
-
-        assert_eq!(mock, Verifier::mock(&secret, "nobody"));
-        assert_ne!(mock, Verifier::mock(&secret, "somebody"));
-        let real = Verifier::parse(&scram_sha_256(b"x")).unwrap();
-        assert_eq!((mock.iterations, mock.salt.len()), (real.iterations, real.salt.len()));
-    }
-
-    #[test]
     fn malformed_messages_are_told_apart_from_wrong_passwords() {
-        let verifier = Verifier::mock(&[1; 32], "x");
+        let keys = keys(&scram_sha_256(b"x"));
         for first in [&b""[..], b"n,,", b"n,,n=,r=", b"n,a=root,n=,r=abc", b"p=tls-unique,,n=,r=abc", b"\xff"]
         {
-            let begun = Exchange::begin(MECHANISM, first, verifier.clone(), &Channel::Plain, "nonce");
+            let begun = Exchange::begin(MECHANISM, first, keys.clone(), &Channel::Plain, "nonce");
             assert_eq!(begun.err(), Some(ScramError::Malformed), "{first:?}");
         }
         for last in [&b""[..], b"c=biws,r=other,p=AAAA", b"c=biws,r=abcnonce", b"c=biws,r=abcnonce,p=!!"] {
             let (exchange, _) =
-                Exchange::begin(MECHANISM, b"n,,n=,r=abc", verifier.clone(), &Channel::Plain, "nonce")
-                    .unwrap();
+                Exchange::begin(MECHANISM, b"n,,n=,r=abc", keys.clone(), &Channel::Plain, "nonce").unwrap();
             assert_eq!(exchange.finish(last), Err(ScramError::Malformed), "{last:?}");
         }
     }

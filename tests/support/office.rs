@@ -309,6 +309,7 @@ pub fn draft(sql: &str, terms: Terms) -> Draft {
         statement,
         transaction: TransactionView { status: Some(TransactionStatus::Idle), ..TransactionView::default() },
         terms,
+        refers_to: Vec::new(),
         insight: Insight::default(),
     }
 }

@@ -5,7 +5,7 @@
 //!   Waiting ───────────────────▶ Granted (unused) ─────────────▶ Granted (handed out) ──▶ Executed
 //!      │  one denial                    │ grant's life over            │ session gone
 //!      ├────────────▶ Denied            ├──────────────▶ Expired       └──────────▶ Withdrawn
-//!      │  deadline                      │ withdrawn
+//!      │  deadline                      │ withdrawn, or taken back by a denial
 //!      ├────────────▶ Expired           └──────────────▶ Withdrawn
 //!      │  agent cancelled, hung up, ..
 //!      └────────────▶ Withdrawn
@@ -107,6 +107,8 @@ pub struct Review {
 
 /// An approval sooner than this after it was shown is flagged.
 const QUICK: SignedDuration = SignedDuration::from_secs(3);
+/// Why a grant is withdrawn that a reviewer took back.
+pub const TAKEN_BACK: &str = "a reviewer took the approval back";
 /// The longest reason, in characters.
 const LONGEST_REASON: usize = 2_000;
 
@@ -347,6 +349,7 @@ enum Effect {
     Counts,
     Grants,
     Denies,
+    TakesBack,
     Escalates { steps: usize },
 }
 
@@ -368,8 +371,14 @@ impl Considered {
     pub fn next_step(&self) -> Option<usize> {
         match self.effect {
             Effect::Escalates { steps } => steps.checked_sub(1),
-            Effect::Counts | Effect::Grants | Effect::Denies => None,
+            Effect::Counts | Effect::Grants | Effect::Denies | Effect::TakesBack => None,
         }
+    }
+
+    /// Whether it takes a grant back that nobody has used.
+    #[must_use]
+    pub fn takes_back(&self) -> bool {
+        self.effect == Effect::TakesBack
     }
 }
 
@@ -474,7 +483,10 @@ impl Hold {
         now: Timestamp,
     ) -> Result<Considered, VerdictError> {
         let state = self.state_at(now);
-        if state != HoldState::Waiting {
+        // Saying no is possible for as long as it changes anything: also to a grant that nobody has
+        // used yet, which for a deferred hold can be a long time.
+        let unused = matches!(state, HoldState::Granted { handed_out: false, .. });
+        if state != HoldState::Waiting && !(unused && verdict == Verdict::Deny) {
             return Err(VerdictError::TooLate { state });
         }
         let terms = &self.request.draft.terms;
@@ -520,6 +532,7 @@ impl Hold {
                 counted = approvers.iter().map(|reviewer| reviewer.id.clone()).collect();
                 if quorum::is_met(&seats, &approvers) { Effect::Grants } else { Effect::Counts }
             }
+            Verdict::Deny if unused => Effect::TakesBack,
             Verdict::Deny => Effect::Denies,
             Verdict::Escalate if steps >= terms.escalate.len() => return Err(VerdictError::NoFurtherStep),
             Verdict::Escalate => Effect::Escalates { steps: steps + 1 },
@@ -564,6 +577,10 @@ impl Hold {
             Effect::Denies => {
                 hold.state =
                     HoldState::Denied { by: review.reviewer.clone(), message: review.reason.clone() };
+            }
+            Effect::TakesBack => {
+                hold.grant = None;
+                hold.state = HoldState::Withdrawn { reason: TAKEN_BACK };
             }
             Effect::Grants => {
                 let until = later(at, hold.request.grant_life());
@@ -668,7 +685,9 @@ impl Hold {
         if reason.is_none() && self.request.draft.terms.reason_required && verdict != Verdict::Escalate {
             return Err(VerdictError::ReasonRequired);
         }
-        Ok(reason.map(str::to_owned))
+        // It goes into a message of the protocol, onto cards and into logs.
+        let plain = |c: char| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c };
+        Ok(reason.map(|reason| reason.chars().map(plain).collect()))
     }
 }
 

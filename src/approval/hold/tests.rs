@@ -81,7 +81,8 @@ fn approval_and_denial_at_once_end_as_the_first_of_them() {
     assert!(matches!(late, Err(VerdictError::TooLate { state: HoldState::Denied { .. } })));
     assert!(hold.take_grant(after(5)).is_none());
 
-    let (hold, _) = give(waiting(terms()), Verdict::Approve, &bob(), &crowd, 5);
+    let (mut hold, _) = give(waiting(terms()), Verdict::Approve, &bob(), &crowd, 5);
+    hold.take_grant(after(5)).unwrap();
     let (_, late) = give(hold, Verdict::Deny, &carol(), &crowd, 5);
     assert!(matches!(late, Err(VerdictError::TooLate { state: HoldState::Granted { .. } })));
 }
@@ -127,6 +128,19 @@ fn an_answer_that_took_past_the_deadline_to_write_down_does_not_grant() {
 #[test]
 fn what_is_past_its_deadline_has_expired_and_is_not_withdrawn() {
     assert_eq!(waiting(terms()).on_withdrawn("the agent hung up", after(900)).state(), &HoldState::Expired);
+}
+
+#[test]
+fn p4_a_denial_takes_back_a_grant_that_nobody_has_used() {
+    let deferred = Terms { defer: true, ..terms() };
+    let crowd = Crowd::of(&[&bob(), &carol()]);
+    let (hold, _) = give(waiting(deferred), Verdict::Approve, &bob(), &crowd, 10);
+
+    let (mut hold, result) = give(hold, Verdict::Deny, &carol(), &crowd, 20);
+
+    assert_eq!(result, Ok(()));
+    assert_eq!(hold.state(), &HoldState::Withdrawn { reason: TAKEN_BACK });
+    assert!(hold.take_grant(after(20)).is_none());
 }
 
 #[test]

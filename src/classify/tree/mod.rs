@@ -217,6 +217,15 @@ impl<'t> Node<'t> {
 
     /// A literal string: `'x'`, or the same with a cast to a plain text type around it.
     pub(super) fn literal(self) -> Option<Cow<'t, str>> {
+        if self.kind() == Kind::TypeCast {
+            let to = self.get(Field::TypeName)?;
+            let names = to.names(Field::Names);
+            // `varchar(3)` cuts, and so would make another string of it.
+            let plain = matches!(names.last().map(|name| &**name), Some("text" | "varchar"))
+                && !to.has(Field::Typmods)
+                && !to.has(Field::ArrayBounds);
+            return self.get(Field::Arg).filter(|arg| plain && arg.kind() == Kind::AConst)?.literal();
+        }
         (self.kind() == Kind::AConst).then(|| self.get(Field::Sval)).flatten().map(|value| {
             // `sval` of a constant is a String message of its own.
             value.text(Field::Sval).unwrap_or(Cow::Borrowed(""))

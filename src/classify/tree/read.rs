@@ -176,9 +176,9 @@ impl Reader<'_> {
             }
             Shape::Number | Shape::Flag => {
                 let start = self.at as u32;
-                while matches!(self.peek(), b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'a'..=b'z') {
-                    self.at += 1;
-                }
+                let rest = self.json.get(self.at..).unwrap_or(&[]);
+                let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'a'..=b'z');
+                self.at += rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
                 let text = (start, self.at as u32);
                 if text.0 == text.1 {
                     return Err(unknown(format!("an unknown value of {field:?}")));
@@ -217,12 +217,15 @@ impl Reader<'_> {
         self.expect(b'"')?;
         let start = self.at;
         loop {
-            match self.json.get(self.at) {
-                Some(b'"') => break,
-                Some(b'\\') => self.at += 2,
-                Some(_) => self.at += 1,
-                None => return Err(unknown("a parse tree that ends in a string")),
+            let rest = self.json.get(self.at..).unwrap_or(&[]);
+            let Some(stop) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) else {
+                return Err(unknown("a parse tree that ends in a string"));
+            };
+            self.at += stop;
+            if self.peek() == b'"' {
+                break;
             }
+            self.at += 2;
         }
         self.at += 1;
         Ok((start as u32, self.at as u32 - 1))

@@ -36,9 +36,11 @@ struct Summary {
     opposite: u64,
     /// It is a comparison or a test, whose value is NULL at most where a column is.
     is_test: bool,
+    /// It is a column of the same table under another name: another row of it, perhaps.
+    is_twin: bool,
 }
 
-const NOTHING: Summary = Summary { truth: Constant, hash: 0, opposite: 0, is_test: false };
+const NOTHING: Summary = Summary { truth: Constant, hash: 0, opposite: 0, is_test: false, is_twin: false };
 
 /// Whether `condition`, of the data-changing `statement`, depends on the row of its target.
 pub(super) fn picks_rows(statement: Node<'_>, condition: Node<'_>) -> bool {
@@ -126,6 +128,10 @@ impl<'t> Analysis<'t> {
         node.get(field).map(|part| self.of(part))
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "an expression without a rule depends on the row as its parts do"
+    )]
     fn summarise(&self, node: Node<'t>) -> Summary {
         match node.kind() {
             Kind::Scalar | Kind::Empty => Summary { hash: Mix::new(1).text(node.raw()).0, ..NOTHING },
@@ -176,13 +182,12 @@ impl<'t> Analysis<'t> {
             // `t.*`
             [] => ("*", None),
         };
-        let own = qualifier.is_none_or(|qualifier| {
-            qualifier == self.target || self.twins.iter().any(|twin| twin == qualifier)
-        });
+        let is_twin = qualifier.is_some_and(|qualifier| self.twins.iter().any(|twin| twin == qualifier));
+        let own = is_twin || qualifier.is_none_or(|qualifier| qualifier == self.target);
         // A column of the target has one hash under all its spellings: `t.id = id` is `id = id`.
         let hash = if own { Mix::new(2) } else { Mix::new(4).text(qualifier.unwrap_or("").as_bytes()) };
         // Columns of other tables alone do not pick rows of the target.
-        Summary { truth: if own { Picks } else { Constant }, hash: hash.text(name.as_bytes()).0, ..NOTHING }
+        Summary { truth: picks(own && !is_twin), hash: hash.text(name.as_bytes()).0, is_twin, ..NOTHING }
     }
 
     fn boolean(&self, node: Node<'t>) -> Summary {
@@ -195,9 +200,10 @@ impl<'t> Analysis<'t> {
                 let truth = match part.truth {
                     Always => Never,
                     Never => Always,
-                    same => same,
+                    Constant | Picks => part.truth,
                 };
-                return Summary { truth, hash: part.opposite ^ 0x5555, opposite: part.hash, is_test: true };
+                let hash = part.opposite ^ 0x5555;
+                return Summary { truth, hash, opposite: part.hash, is_test: true, is_twin: false };
             }
             "AND_EXPR" if any(Never) => Never,
             "AND_EXPR" if any(Picks) => Picks,
@@ -225,7 +231,10 @@ impl<'t> Analysis<'t> {
             return if name == "+" { right } else { Summary { truth: picks(right.truth == Picks), ..whole } };
         };
         let items = || node.get(Field::Rexpr).into_iter().flat_map(|list| self.items(list));
-        let same = left.hash == right.hash;
+        // `t.id = t2.id` of one table joined with itself is true for each row's own twin; `t.id < t2.id`
+        // is how duplicates are removed.
+        let twins = left.is_twin != right.is_twin;
+        let same = left.hash == right.hash && (!twins || matches!(name, "=" | "<=" | ">="));
         let depends = left.truth == Picks || right.truth == Picks;
         match (kind, name) {
             ("AEXPR_OP" | "AEXPR_DISTINCT" | "AEXPR_NOT_DISTINCT" | "AEXPR_NULLIF", _) if same => {
@@ -257,7 +266,13 @@ impl<'t> Analysis<'t> {
     }
 
     fn test(&self, node: Node<'t>, whole: Summary, picks_rows: bool) -> Summary {
-        Summary { truth: picks(picks_rows), opposite: self.negated(node), is_test: true, hash: whole.hash }
+        Summary {
+            truth: picks(picks_rows),
+            opposite: self.negated(node),
+            is_test: true,
+            hash: whole.hash,
+            is_twin: false,
+        }
     }
 
     /// The hash that the same comparison has with the opposite operator.
@@ -294,11 +309,8 @@ impl<'t> Analysis<'t> {
     }
 
     fn items(&self, list: Node<'t>) -> impl Iterator<Item = Summary> {
-        let inner = match list.kind() {
-            Kind::List => list.get(Field::Items),
-            Kind::AArrayExpr => list.get(Field::Elements),
-            _ => None,
-        };
+        // A List has items, an ARRAY[..] elements; nothing else has either.
+        let inner = list.get(Field::Items).or_else(|| list.get(Field::Elements));
         inner.into_iter().flat_map(Node::children).map(|item| self.of(item))
     }
 
@@ -348,7 +360,7 @@ impl<'t> Analysis<'t> {
         let is_null = node.word(Field::Nulltesttype) == "IS_NULL";
         let (this, other) = (Mix::new(11).add(inner.hash).0, Mix::new(12).add(inner.hash).0);
         let (hash, opposite) = if is_null { (this, other) } else { (other, this) };
-        Summary { truth, hash, opposite, is_test: true }
+        Summary { truth, hash, opposite, is_test: true, is_twin: false }
     }
 
     fn boolean_test(&self, node: Node<'t>) -> Summary {

@@ -156,10 +156,8 @@ impl<'a> Walk<'a> {
                 self.effect(Verb::Drop, object_kind(word), None, &name);
             }
         }
-        let class = match dropping(word) {
-            Ddl if temporary => Write,
-            class => class,
-        };
+        let class = altering(word);
+        let class = if class == Ddl && temporary { Write } else { class };
         self.does(class, node, &format!("drops a {}", spoken(word)));
     }
 
@@ -171,6 +169,26 @@ impl<'a> Walk<'a> {
             (_, true) => self.does(Write, node, "maintains a temporary table"),
             (true, false) => self.does(Admin, node, "vacuums tables"),
             (false, false) => self.does(Admin, node, "collects statistics of tables"),
+        }
+    }
+
+    /// A role that a statement names.
+    pub(super) fn role(&mut self, node: Node<'a>) {
+        let Some(name) = node.text(Field::Rolename) else { return };
+        let verb = match node.place() {
+            (Kind::DropRoleStmt, _) => Verb::Drop,
+            (Kind::AlterRoleStmt | Kind::AlterRoleSetStmt, _) => Verb::Alter,
+            (Kind::GrantRoleStmt | Kind::GrantStmt, _) => Verb::Grant,
+            _ => Verb::Use,
+        };
+        self.effect(verb, ObjectKind::Role, None, &name);
+    }
+
+    /// A function or the like whose qualified name stands in a field.
+    pub(super) fn names_function(&mut self, verb: Verb, node: Node<'a>, field: Field) {
+        let names = node.names(field);
+        if let [schema @ .., name] = names.as_slice() {
+            self.effect(verb, ObjectKind::Function, schema.last().map(|schema| &**schema), name);
         }
     }
 
@@ -205,7 +223,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The class of altering an object of a kind.
+/// The class of altering or dropping an object of a kind.
 fn altering(word: &str) -> StatementClass {
     match word {
         "OBJECT_ACCESS_METHOD"
@@ -238,11 +256,6 @@ fn altering(word: &str) -> StatementClass {
         // Everything else is schema: an object type that a later version brings is held as that.
         _ => Ddl,
     }
-}
-
-/// The class of dropping it.
-fn dropping(word: &str) -> StatementClass {
-    altering(word)
 }
 
 fn object_kind(word: &str) -> ObjectKind {

@@ -33,7 +33,9 @@ impl<'a> Walk<'a> {
         // grammar already says pg_catalog.
         let looked_up = name == "json_object" && self.around.catalogue.server_version() < 16;
         let schema = if looked_up { None } else { schema };
-        let arguments = node.list(Field::Args).count();
+        // An ordered-set aggregate takes what it is ordered by as well.
+        let ordered = if node.flag(Field::AggWithinGroup) { node.list(Field::AggOrder).count() } else { 0 };
+        let arguments = node.list(Field::Args).count() + ordered;
         let meaning = self.around.catalogue.function(schema, name, arguments, self.path);
         if meaning.class == StatementClass::Settings {
             return self.set_config(node);
@@ -120,23 +122,30 @@ impl<'a> Walk<'a> {
     /// Whether some FROM item of that name is a function, whose row may be a scalar.
     fn is_function_alias(&mut self, name: &str) -> bool {
         let tree = self.tree;
-        let aliases = self.function_aliases.get_or_insert_with(|| {
+        let (aliases, any) = self.function_aliases.get_or_insert_with(|| {
             let mut aliases = HashSet::new();
+            let mut any = false;
             for item in tree.node(0).into_iter().flat_map(Node::within) {
                 if item.kind() != Kind::RangeFunction {
                     continue;
                 }
                 match item.get(Field::Alias).and_then(|alias| alias.text(Field::Aliasname)) {
                     Some(alias) => _ = aliases.insert(alias),
+                    // `FROM upper('x')` is called upper; `FROM CAST('x' AS text)` is called text,
+                    // `FROM current_user` current_user, and so on for a dozen kinds of syntax.
                     None => {
-                        let calls = item.within().filter(|call| call.kind() == Kind::FuncCall);
-                        aliases.extend(calls.filter_map(|call| call.names(Field::Funcname).pop()));
+                        let first = item.list(Field::Functions).next();
+                        let first = first.and_then(|pair| pair.list(Field::Items).next());
+                        match first.filter(|call| call.kind() == Kind::FuncCall) {
+                            Some(call) => aliases.extend(call.names(Field::Funcname).pop()),
+                            None => any = true,
+                        }
                     }
                 }
             }
-            aliases
+            (aliases, any)
         });
-        aliases.contains(name)
+        *any || aliases.contains(name)
     }
 
     /// `(a).b`: the same, of any expression.

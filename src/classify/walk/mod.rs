@@ -42,6 +42,8 @@ pub(super) struct Findings {
     pub(super) names: Vec<NameUse>,
     /// The most severe function, operator or type that was met.
     pub(super) called: Option<StatementClass>,
+    /// What an older server's grammar would say to syntax that it does not have.
+    pub(super) too_new: Option<String>,
 }
 
 /// What the walk needs to know beside the tree.
@@ -74,7 +76,7 @@ pub(super) fn walk(tree: &Tree<'_>, around: &Surroundings<'_>) -> Findings {
     }
     walk.found.effects.sort_unstable();
     walk.found.effects.dedup();
-    walk.found.reasons.sort_by(|a, b| b.class.cmp(&a.class));
+    walk.found.reasons.sort_by_key(|reason| std::cmp::Reverse(reason.class));
     walk.found
 }
 
@@ -96,8 +98,9 @@ struct Walk<'a> {
     scopes: Vec<relations::Scope<'a>>,
     /// Names prepared earlier in this text.
     prepared: HashMap<Arc<str>, StatementClass>,
-    /// The names of FROM items that are functions, once somebody asked.
-    function_aliases: Option<HashSet<Cow<'a, str>>>,
+    /// The names of FROM items that are functions, once somebody asked, and whether there are some whose
+    /// names we do not know.
+    function_aliases: Option<(HashSet<Cow<'a, str>>, bool)>,
     /// The calls of `set_config` in this raw statement.
     config_calls: Vec<u32>,
 }
@@ -171,7 +174,10 @@ impl<'a> Walk<'a> {
             Kind::InsertStmt => self.insert(node),
             Kind::UpdateStmt => self.update(node),
             Kind::DeleteStmt => self.delete(node),
-            Kind::MergeStmt => self.merge(node),
+            Kind::MergeStmt => {
+                self.merge(node);
+                self.newer_merge(node);
+            }
             Kind::CopyStmt => self.copy(node),
             Kind::TruncateStmt => self.truncate(node),
             Kind::RangeVar => self.relation(node),
@@ -187,6 +193,11 @@ impl<'a> Walk<'a> {
             Kind::RangeTableSample => self.sample(node),
             Kind::IndexElem | Kind::PartitionElem => self.operator_class(node),
             Kind::Constraint => self.exclusion(node),
+            // Syntax that an older server rejects outright.
+            Kind::RangeSubselect if node.has(Field::Alias) => {}
+            Kind::RangeSubselect => self.needs_version(16, "subquery in FROM must have an alias"),
+            Kind::JsonIsPredicate => self.needs_version(16, "syntax error at or near \"JSON\""),
+            Kind::ReturningOption => self.needs_version(18, "syntax error at or near \"WITH\""),
             Kind::MergeSupportFunc => self.newer_function(node, "merge_action", 17),
             Kind::JsonObjectConstructor => self.newer_function(node, "json_object", 16),
             Kind::JsonArrayConstructor | Kind::JsonArrayQueryConstructor => {
@@ -278,9 +289,15 @@ impl<'a> Walk<'a> {
             Kind::AlterDefaultPrivilegesStmt => {
                 self.does(StatementClass::Grant, node, "changes default privileges");
             }
-            Kind::CreateRoleStmt | Kind::AlterRoleStmt | Kind::AlterRoleSetStmt | Kind::DropRoleStmt => {
+            Kind::CreateRoleStmt => {
+                self.does(StatementClass::Grant, node, "changes roles");
+                let name = node.text(Field::Role).unwrap_or_default();
+                self.effect(Verb::Create, ObjectKind::Role, None, &name);
+            }
+            Kind::AlterRoleStmt | Kind::AlterRoleSetStmt | Kind::DropRoleStmt => {
                 self.does(StatementClass::Grant, node, "changes roles");
             }
+            Kind::RoleSpec => self.role(node),
             Kind::DropOwnedStmt | Kind::ReassignOwnedStmt | Kind::AlterOwnerStmt => {
                 self.does(StatementClass::Grant, node, "changes ownership");
             }
@@ -289,12 +306,19 @@ impl<'a> Walk<'a> {
                 self.does(StatementClass::Grant, node, "changes a row security policy");
             }
 
+            // A function or operator that is granted on, altered or dropped.
+            Kind::ObjectWithArgs => match node.place().0 {
+                Kind::GrantStmt => self.names_function(Verb::Grant, node, Field::Objname),
+                Kind::DropStmt => self.names_function(Verb::Drop, node, Field::Objname),
+                _ => self.names_function(Verb::Alter, node, Field::Objname),
+            },
             Kind::DoStmt => self.does(StatementClass::Code, node, "runs a block of code"),
             Kind::CallStmt => self.does(StatementClass::Code, node, "calls a procedure"),
             Kind::LoadStmt => self.does(StatementClass::Code, node, "loads a library"),
             Kind::CreateFunctionStmt | Kind::AlterFunctionStmt => {
                 self.later_until = self.later_until.max(node.end());
                 self.does(StatementClass::Code, node, "defines code");
+                self.names_function(Verb::Create, node, Field::Funcname);
             }
             Kind::CreateTrigStmt | Kind::CreateEventTrigStmt | Kind::AlterEventTrigStmt => {
                 self.does(StatementClass::Code, node, "changes a trigger");
@@ -356,7 +380,6 @@ impl<'a> Walk<'a> {
             | Kind::JsonFormat
             | Kind::JsonReturning
             | Kind::JsonValueExpr
-            | Kind::JsonIsPredicate
             | Kind::JsonBehavior
             | Kind::JsonOutput
             | Kind::JsonArgument
@@ -371,14 +394,12 @@ impl<'a> Walk<'a> {
             | Kind::JoinExpr
             | Kind::ParamRef
             | Kind::TypeCast
-            | Kind::RoleSpec
             | Kind::AStar
             | Kind::AIndices
             | Kind::AArrayExpr
             | Kind::ResTarget
             | Kind::MultiAssignRef
             | Kind::WindowDef
-            | Kind::RangeSubselect
             | Kind::RangeFunction
             | Kind::RangeTableFunc
             | Kind::RangeTableFuncCol
@@ -398,12 +419,10 @@ impl<'a> Walk<'a> {
             | Kind::CTECycleClause
             | Kind::CommonTableExpr
             | Kind::MergeWhenClause
-            | Kind::ReturningOption
             | Kind::ReturningClause
             | Kind::TriggerTransition
             | Kind::ATAlterConstraint
             | Kind::ReplicaIdentityStmt
-            | Kind::ObjectWithArgs
             | Kind::AccessPriv
             | Kind::StatsElem
             | Kind::FunctionParameter
@@ -497,6 +516,25 @@ impl<'a> Walk<'a> {
                 let text = format!("has a part that is not known ({field:?} of {kind:?})");
                 self.finds(StatementClass::Admin, text, None);
             }
+        }
+    }
+
+    /// Syntax that came with a version: the grammar we have is the newest.
+    fn needs_version(&mut self, version: u32, complaint: &str) {
+        if self.around.catalogue.server_version() < version && self.found.too_new.is_none() {
+            self.found.too_new = Some(complaint.to_owned());
+        }
+    }
+
+    fn newer_merge(&mut self, node: Node<'a>) {
+        self.needs_version(15, "syntax error at or near \"MERGE\"");
+        if node.has(Field::ReturningClause) {
+            self.needs_version(17, "syntax error at or near \"RETURNING\"");
+        }
+        let by_source =
+            |branch: Node<'_>| branch.word(Field::MatchKind) == "MERGE_WHEN_NOT_MATCHED_BY_SOURCE";
+        if node.list(Field::MergeWhenClauses).any(by_source) {
+            self.needs_version(17, "syntax error at or near \"BY\"");
         }
     }
 

@@ -139,11 +139,13 @@ impl<'a> Walk<'a> {
             (None, None) => catalogue.relation_schema(name, self.path),
             (Some(_), _) => None,
         };
-        self.effect(verb, ObjectKind::Relation, found.as_deref().or(schema), name);
+        let planned = self.is_planned(node);
+        let done = if planned { Verb::Use } else { verb };
+        self.effect(done, ObjectKind::Relation, found.as_deref().or(schema), name);
         if let Some(effect) = self.found.effects.last_mut() {
             effect.qualified = schema.is_some();
         }
-        if self.is_planned(node) {
+        if planned {
             return;
         }
         let is_system =
@@ -156,6 +158,11 @@ impl<'a> Walk<'a> {
                 (StatementClass::Admin, format!("writes to {name} of the system catalogue"))
             };
             self.finds(class, what, self.span_of(node));
+        }
+        // Job schedulers run what stands in their tables.
+        if writes && matches!(schema, Some("cron" | "pgagent")) {
+            let what = format!("writes to {name} of a job scheduler, which runs what stands there");
+            self.finds(StatementClass::Code, what, self.span_of(node));
         }
         // A TOAST table holds the long values of its table, whoever may read that.
         let is_sensitive = system.is_some_and(|system| system.sensitive) || schema == Some("pg_toast");

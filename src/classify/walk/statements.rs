@@ -7,7 +7,7 @@ use crate::classify::tree::{Field, Kind, Node};
 use crate::classify::{NameUse, ObjectKind, StatementClass, Verb, names};
 
 /// FETCH of more rows than this is taking data out in bulk.
-const LARGE_FETCH: i64 = 10_000;
+const LARGE_FETCH: u64 = 10_000;
 
 impl<'a> Walk<'a> {
     /// SELECT, VALUES and TABLE.
@@ -29,6 +29,31 @@ impl<'a> Walk<'a> {
     pub(super) fn insert(&mut self, node: Node<'a>) {
         self.enter_scope(node);
         self.does(StatementClass::Write, node, "inserts rows");
+        if self.overwrites_itself(node) {
+            self.does(
+                StatementClass::MassWrite,
+                node,
+                "overwrites every row: it inserts the table into itself",
+            );
+        }
+    }
+
+    /// `INSERT INTO t SELECT .. FROM t ON CONFLICT .. DO UPDATE ..` is an UPDATE of the whole of t.
+    fn overwrites_itself(&self, node: Node<'a>) -> bool {
+        let updates = node
+            .get(Field::OnConflictClause)
+            .is_some_and(|conflict| conflict.word(Field::Action) == "ONCONFLICT_UPDATE");
+        let (Some(target), Some(query)) = (node.get(Field::Relation), node.get(Field::SelectStmt)) else {
+            return false;
+        };
+        let name = target.text(Field::Relname);
+        updates
+            && !is_temporary(target)
+            && !query.has(Field::WhereClause)
+            && query
+                .list(Field::FromClause)
+                .flat_map(Node::within)
+                .any(|table| table.kind() == Kind::RangeVar && table.text(Field::Relname) == name)
     }
 
     pub(super) fn update(&mut self, node: Node<'a>) {
@@ -113,7 +138,7 @@ impl<'a> Walk<'a> {
         let (rows, moves) = (node.number(Field::HowMany), node.flag(Field::Ismove));
         // ABSOLUTE and RELATIVE return one row, however large their number.
         let many = matches!(node.word(Field::Direction), "FETCH_FORWARD" | "FETCH_BACKWARD")
-            && (rows > LARGE_FETCH || rows < -LARGE_FETCH);
+            && rows.unsigned_abs() > LARGE_FETCH;
         if many && !moves {
             self.does(StatementClass::Export, node, "fetches more than 10,000 rows of a cursor, or all");
         } else {
@@ -166,6 +191,7 @@ pub(super) fn is_temporary(relation: Node<'_>) -> bool {
 }
 
 /// Whether an option's argument is certainly false.
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else it is, it is not certainly false")]
 fn is_off(argument: Node<'_>) -> bool {
     match argument.kind() {
         Kind::Integer => argument.number(Field::Ival) == 0,

@@ -60,13 +60,15 @@ impl SpoolError {
     }
 
     fn of(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace,
-            // A limit on file size (RLIMIT_FSIZE) is a full disk by another name.
-            io::ErrorKind::FileTooLarge => Self::NoSpace,
-            _ => Self::Io(error),
-        }
+        if is_out_of_space(&error) { Self::NoSpace } else { Self::Io(error) }
     }
+}
+
+/// Whether space is what is missing. A limit on file size (`RLIMIT_FSIZE`) is a full disk by another
+/// name.
+pub(crate) fn is_out_of_space(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 /// The constants of one session, and the segment that has them already.

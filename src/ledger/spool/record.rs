@@ -134,10 +134,8 @@ pub(crate) fn seal(record: &mut [u8], number: u64, at: Moment) {
     header[16..24].copy_from_slice(&at.wall.to_le_bytes());
     header[24..32].copy_from_slice(&at.mono.to_le_bytes());
     let check = crc32fast::hash(record.get(CHECKED..).unwrap_or_default());
-    if let Some((_, rest)) = record.split_first_chunk_mut::<4>() {
-        if let Some((place, _)) = rest.split_first_chunk_mut::<4>() {
-            *place = check.to_le_bytes();
-        }
+    if let Some(place) = record.get_mut(4..CHECKED) {
+        place.copy_from_slice(&check.to_le_bytes());
     }
 }
 

@@ -1,3 +1,4 @@
+use super::assert_good;
 use super::sample::*;
 use crate::ledger::entry::{Entry, Key, Kind};
 use crate::ledger::store::open_for_reading;
@@ -46,6 +47,7 @@ fn a_ledger_tells_a_session_in_order() {
         "session_closed",
     ];
     assert_eq!(told, expected);
+    assert_good(&place);
 }
 
 #[test]
@@ -93,4 +95,5 @@ fn a_second_run_goes_on_where_the_first_stopped() {
     assert_eq!(kinds.iter().filter(|kind| **kind == "key_epoch").count(), 2);
     assert_eq!(kinds.iter().filter(|kind| **kind == "recovered").count(), 1);
     assert_eq!(place.open().recovery().unknown, 0);
+    assert_good(&place);
 }

@@ -31,7 +31,7 @@ pub(crate) const START: u64 = 1_767_225_600_000_000_000;
 
 /// A directory with a key, in which ledgers can be opened.
 pub(crate) struct Place {
-    pub(crate) directory: tempfile::TempDir,
+    pub(crate) directory: Arc<tempfile::TempDir>,
     pub(crate) settings: Settings,
     pub(crate) clock: Arc<ManualClock>,
 }
@@ -50,7 +50,7 @@ impl Place {
         settings.heads = vec![directory.path().join("head")];
         settings.segment_bytes = 1 << 20;
         settings.backlog_bytes = 8 << 20;
-        Self { directory, settings, clock }
+        Self { directory: Arc::new(directory), settings, clock }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -234,6 +234,7 @@ pub(crate) fn request(number: u128, info: &SessionInfo, asked: &Asked, terms: Te
                 ..TransactionView::default()
             },
             terms,
+            refers_to: Vec::new(),
             insight: crate::approval::request::Insight::default(),
         },
         past: Vec::new(),

@@ -1,0 +1,66 @@
+# make demo   installs what is missing, builds, and runs a throw-away Postgres, proxy and console
+# make test   everything that CI runs
+# make help   the rest
+
+TOOLS := $(CURDIR)/target/tools
+export PATH := $(TOOLS)/bin:$(PATH)
+CARGO := cargo
+# cargo-nextest runs tests in parallel processes and says which is slow; without it, cargo does.
+NEXTEST := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo yes)
+
+.PHONY: help demo test install-build install-demo install-test fmt clippy deny doc unit policies fixtures soak bench build clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
+
+demo: install-demo
+	@echo "building (the first time takes some minutes) ..."
+	$(CARGO) build --quiet --profile demo
+	@target/demo/countersign demo
+
+# make build  an optimised binary in target/release
+build: install-build
+	$(CARGO) build --release
+
+test: install-test fmt clippy deny doc unit policies fixtures
+
+install-build install-demo install-test:
+	@.ci/install $(patsubst install-%,%,$@)
+
+fmt:
+	$(CARGO) fmt --check
+
+clippy:
+	$(CARGO) clippy --all-targets --quiet -- -D warnings
+
+deny:
+	@if command -v cargo-deny >/dev/null; then cargo-deny --log-level error check licenses bans sources; \
+	else echo "cargo-deny is not there: licences, bans and sources are not checked"; fi
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet --document-private-items
+
+unit:
+ifeq ($(NEXTEST),yes)
+	$(CARGO) nextest run --no-fail-fast
+else
+	$(CARGO) test --quiet
+endif
+
+policies:
+	$(CARGO) run --quiet -- policy test policies
+	$(CARGO) run --quiet -- policy lint policies
+
+fixtures:
+	@tests/tools/verify-fixtures $(CARGO)
+
+# make soak   the long tests: kill -9 rounds, mutations, large ledgers
+soak: install-test
+	COUNTERSIGN_SOAK=1 $(CARGO) nextest run --release --no-fail-fast
+
+# make bench  the benchmarks of docs/performance.md
+bench: install-test
+	benches/run
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,164 @@
+//! `countersign check`: configuration, policies, ledger and upstreams, all problems at once.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{reload, serve};
+use crate::classify::{self, Classifier};
+use crate::config::{Config, Upstream};
+use crate::ledger::key::RootKey;
+use crate::proxy::catalogue::{Asking, UpstreamState};
+
+/// Checks everything that `serve` will need: the configuration, certificates, policies and their
+/// cases, the ledger's key, and each upstream with the role we log in as.
+///
+/// Exit code 0: nothing is wrong, though there may be warnings. 2: something is.
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// The configuration file.
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found.
+#[derive(Default)]
+struct Findings {
+    good: Vec<String>,
+    warnings: Vec<String>,
+    problems: Vec<String>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let mut findings = Findings::default();
+    match Config::load(&arguments.config) {
+        Err(problems) => findings.problems.extend(problems.iter().map(ToString::to_string)),
+        Ok(config) => serve::runtime()?.block_on(look(&config, &mut findings)),
+    }
+    findings.print(arguments.json)?;
+    Ok(if findings.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+impl Findings {
+    fn print(&self, as_json: bool) -> anyhow::Result<()> {
+        if as_json {
+            let answer = json!({ "ok": self.good, "warnings": self.warnings, "problems": self.problems });
+            println!("{}", serde_json::to_string_pretty(&answer)?);
+            return Ok(());
+        }
+        for (mark, lines) in
+            [("ok      ", &self.good), ("warning ", &self.warnings), ("problem ", &self.problems)]
+        {
+            for line in lines {
+                println!("{mark} {line}");
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn look(config: &Config, findings: &mut Findings) {
+    let counts =
+        (config.upstreams.len(), config.directory.agents().count(), config.directory.reviewers().count());
+    findings
+        .good
+        .push(format!("configuration: {} upstreams, {} agents, {} reviewers", counts.0, counts.1, counts.2));
+    match serve::agent_tls(config) {
+        Ok(Some(_)) => findings.good.push("TLS towards agents: certificate and key fit".to_owned()),
+        Ok(None) => findings
+            .warnings
+            .push("no TLS towards agents: only agents on this machine can connect".to_owned()),
+        Err(error) => findings.problems.push(format!("TLS towards agents: {error:#}")),
+    }
+    match config.load_policy() {
+        Err(problems) => findings.problems.extend(problems.iter().map(ToString::to_string)),
+        Ok(policy) => {
+            let (rules, cases) = (policy.rules().len(), policy.cases().len());
+            findings.warnings.extend(config.concerns(&policy).iter().map(ToString::to_string));
+            let classifier = Classifier::new(classify::Limits::default());
+            match reload::passing(&classifier, policy) {
+                Ok(_) => findings.good.push(format!("policies: {rules} rules, {cases} cases pass")),
+                Err(failed) => {
+                    findings.problems.extend(failed.iter().map(|failed| format!("policies: {failed}")))
+                }
+            }
+        }
+    }
+    look_at_ledger(config, findings);
+    for upstream in config.upstreams.values() {
+        look_at_upstream(upstream, findings).await;
+    }
+}
+
+fn look_at_ledger(config: &Config, findings: &mut Findings) {
+    let settings = config.ledger_settings();
+    match RootKey::load(&settings.key_files()) {
+        Ok(key) => {
+            findings.good.push(format!("ledger: {} (origin {})", settings.path.display(), key.origin()))
+        }
+        Err(error) => findings.problems.push(format!("ledger: {error}; countersign key init makes one")),
+    }
+    if settings.heads.is_empty() {
+        findings.warnings.push(
+            "ledger: no head_file; without an anchor elsewhere nobody can tell when its end is cut off"
+                .to_owned(),
+        );
+    }
+}
+
+/// What our role may do that no proxy can see, and so should not be able to.
+const ROLE: &str = "
+SELECT CASE WHEN r.rolsuper THEN 'is a superuser' END, CASE WHEN r.rolbypassrls THEN 'bypasses row-level security' END,
+ CASE WHEN r.rolcreaterole THEN 'may create roles' END, CASE WHEN r.rolreplication THEN 'may replicate' END,
+ (SELECT string_agg('is a member of ' || m.rolname, ', ' ORDER BY m.rolname) FROM pg_catalog.pg_roles m
+  WHERE m.rolname IN ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program', 'pg_read_all_data',
+   'pg_write_all_data', 'pg_signal_backend', 'pg_checkpoint', 'pg_maintain', 'pg_create_subscription')
+  AND NOT r.rolsuper AND pg_catalog.pg_has_role(r.oid, m.oid, 'MEMBER'))
+FROM pg_catalog.pg_roles r WHERE r.rolname = current_user";
+
+async fn look_at_upstream(upstream: &Upstream, findings: &mut Findings) {
+    let name = &upstream.name;
+    let state = match serve::state(upstream) {
+        Ok(state) => state,
+        Err(error) => {
+            findings.problems.push(format!("upstream \"{name}\": {error:#}"));
+            return;
+        }
+    };
+    match UpstreamState::known(&state).await {
+        Err(error) => findings
+            .problems
+            .push(format!("upstream \"{name}\" at {}:{}: {error}", upstream.host, upstream.port)),
+        Ok(known) => {
+            let role = &upstream.target.role;
+            findings.good.push(format!(
+                "upstream \"{name}\": PostgreSQL {}, logged in as {role}",
+                known.server_version
+            ));
+            if !(14..=18).contains(&known.server_version) {
+                findings.warnings.push(format!(
+                    "upstream \"{name}\": PostgreSQL {} is not one of 14 to 18, which the function lists are made from",
+                    known.server_version
+                ));
+            }
+            match powers(&state).await {
+                Err(error) => findings.warnings.push(format!("upstream \"{name}\": the role cannot be looked at: {error}")),
+                Ok(powers) => findings.warnings.extend(powers.into_iter().map(|power| {
+                    format!("upstream \"{name}\": {role} {power}; give agents a role of their own without that (see docs/operations.md)")
+                })),
+            }
+        }
+    }
+}
+
+async fn powers(state: &UpstreamState) -> Result<Vec<String>, crate::proxy::upstream::ConnectError> {
+    let mut asking = Asking::begin(&state.upstream, "check").await?;
+    let rows = asking.ask(ROLE).await?;
+    asking.leave().await;
+    Ok(rows.into_iter().flatten().flatten().collect())
+}

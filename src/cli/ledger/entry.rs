@@ -1,0 +1,192 @@
+//! `ledger show` and `ledger tail`: entries for people.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::query::one_line;
+use crate::ledger::entry::{Entry, Key, Kind, Shape};
+use crate::ledger::export;
+use crate::ledger::index::{display, display_time};
+use crate::ledger::key::PublicRoot;
+use crate::ledger::read::{Reader, Stored, field_name};
+use crate::ledger::verify::key_beside;
+
+/// Show one entry: every field, its texts, and how far it is proved
+#[derive(clap::Args)]
+pub(super) struct ShowArguments {
+    /// The ledger
+    file: PathBuf,
+    /// The number of the entry
+    seq: u64,
+    /// The root's public key; without it, the one beside the ledger is used
+    #[arg(long, value_name = "PUB")]
+    key: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Show the newest entries, and with -f those that come
+#[derive(clap::Args)]
+pub(super) struct TailArguments {
+    /// The ledger
+    file: PathBuf,
+    /// How many
+    #[arg(long, short = 'n', default_value_t = 20)]
+    lines: u64,
+    /// Go on with those that come
+    #[arg(long, short)]
+    follow: bool,
+    /// Print JSON lines
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn show(arguments: &ShowArguments) -> anyhow::Result<ExitCode> {
+    let seq = arguments.seq;
+    let reader = super::open(&arguments.file, "ledger show", Some(seq), Some(seq))?;
+    let stored = reader.entry(seq)?;
+    let key = arguments.key.clone().unwrap_or_else(|| key_beside(&arguments.file));
+    let proved = proof_status(&reader, &stored, PublicRoot::load(&key).ok().as_ref());
+    let text = if arguments.json {
+        let mut object = export::to_json(&reader, &stored)?;
+        if let Some(object) = object.as_object_mut() {
+            object.insert("proof".to_owned(), proved.into());
+        }
+        format!("{object:#}\n")
+    } else {
+        details(&reader, &stored)? + &format!("{:<18} {proved}\n", "proof")
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line on what vouches for the entry.
+fn proof_status(reader: &Reader, stored: &Stored, root: Option<&PublicRoot>) -> String {
+    let signature = match reader.signature_holds(stored) {
+        Ok(Some(true)) => "its signature holds",
+        Ok(Some(false)) => "ITS SIGNATURE DOES NOT HOLD",
+        Ok(None) => "it has no signature of its own",
+        Err(_) => "its signature cannot be checked",
+    };
+    let inclusion = match (reader.proof(stored.seq), root) {
+        (Ok(proof), Some(root)) => match proof.verify(root) {
+            Ok(head) => format!(
+                "it is in the tree of {} entries, whose checkpoint the root {} vouches for",
+                head.size,
+                root.fingerprint()
+            ),
+            Err(error) => format!("IT IS NOT PROVED: {error}"),
+        },
+        (Ok(_), None) => "there is no root key to check the checkpoint with".to_owned(),
+        (Err(error), _) => format!("IT IS NOT PROVED: {error}"),
+    };
+    format!("{signature}; {inclusion}")
+}
+
+fn details(reader: &Reader, stored: &Stored) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        let indented = value.replace('\n', &format!("\n{:<19}", ""));
+        text.push_str(&format!("{name:<18} {indented}\n"));
+    };
+    line("entry", &stored.seq.to_string());
+    match Entry::parse(&stored.body) {
+        Ok(entry) => {
+            line("kind", entry.kind().name());
+            for (number, value) in entry.fields() {
+                match Key::from_number(*number) {
+                    Some(Key::V | Key::Kind | Key::Seq) => {}
+                    Some(key) if key.shape() == Shape::Commitment => {
+                        let shown = match reader.text(stored.seq, key)? {
+                            Some(bytes) => printable(key, &bytes),
+                            None if key == Key::Digest => "(committed to; the salt is not stored)".to_owned(),
+                            None => "(redacted; the commitment stays)".to_owned(),
+                        };
+                        line(key.name(), &shown);
+                    }
+                    Some(key) => line(key.name(), &display(key, key.shape(), value)),
+                    None => line(&field_name(*number), "(a remark)"),
+                }
+            }
+        }
+        Err(error) => line("unreadable", &error.to_string()),
+    }
+    line("leaf", &stored.leaf().to_string());
+    Ok(text)
+}
+
+/// A text as it was; anything else in hexadecimal. Control characters are made visible.
+fn printable(key: Key, bytes: &[u8]) -> String {
+    let is_text = matches!(key, Key::Sql | Key::Reason | Key::Difference);
+    match std::str::from_utf8(bytes) {
+        Ok(text) if is_text => text
+            .chars()
+            .map(|character| match character {
+                '\n' | '\t' => character.to_string(),
+                _ if character.is_control() => character.escape_default().to_string(),
+                _ => character.to_string(),
+            })
+            .collect(),
+        _ => hex::encode(bytes),
+    }
+}
+
+pub(super) fn tail(arguments: &TailArguments) -> anyhow::Result<ExitCode> {
+    let what = if arguments.follow { "ledger tail -f" } else { "ledger tail" };
+    let reader = super::open(&arguments.file, what, None, None)?;
+    let mut next = reader.size()?.saturating_sub(arguments.lines);
+    let mut output = std::io::stdout().lock();
+    loop {
+        let size = reader.size()?;
+        if size > next {
+            reader.each::<anyhow::Error>(next, size - 1, |stored| {
+                if arguments.json {
+                    writeln!(output, "{}", export::to_json(&reader, &stored)?)?;
+                } else {
+                    writeln!(output, "{}", summary(&reader, &stored)?)?;
+                }
+                Ok(())
+            })?;
+            output.flush()?;
+            next = size;
+        }
+        if !arguments.follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
+
+/// An entry in one line.
+#[expect(clippy::wildcard_enum_match_arm, reason = "of most kinds the same few fields are of interest")]
+fn summary(reader: &Reader, stored: &Stored) -> anyhow::Result<String> {
+    let Ok(entry) = Entry::parse(&stored.body) else {
+        return Ok(format!("{:>8}  unreadable", stored.seq));
+    };
+    let interesting: &[Key] = match entry.kind() {
+        Kind::Statement | Kind::Refused => {
+            &[Key::Agent, Key::Class, Key::Clearance, Key::Refusal, Key::Ending, Key::Tag, Key::SqlState]
+        }
+        Kind::Outcome => &[Key::Ref, Key::Ending, Key::Tag, Key::SqlState],
+        Kind::RequestOpened => &[Key::Agent, Key::Class, Key::Approvals],
+        Kind::Review => &[Key::Reviewer, Key::Verdict, Key::Channel, Key::WhyNot],
+        Kind::RequestClosed => &[Key::State, Key::What],
+        Kind::GrantUsed => &[Key::Agent, Key::ApprovedBy],
+        Kind::SessionOpened => &[Key::Agent, Key::Address, Key::Upstream],
+        Kind::CheckpointRef | Kind::Anchored => &[Key::TreeSize, Key::Anchor],
+        Kind::KeyEpoch => &[Key::Epoch],
+        _ => &[Key::What, Key::By, Key::Group, Key::Count],
+    };
+    let mut words: Vec<String> = interesting
+        .iter()
+        .filter_map(|key| entry.value(*key).map(|value| one_line(&display(*key, key.shape(), value))))
+        .collect();
+    if let Some(sql) = reader.text(stored.seq, Key::Sql)?.filter(|_| entry.has(Key::Sql)) {
+        words.push(one_line(&String::from_utf8_lossy(&sql)).chars().take(100).collect());
+    }
+    let time = display_time(entry.uint(Key::Wall).unwrap_or_default());
+    Ok(format!("{:>8}  {time}  {:<16} {}", stored.seq, entry.kind().name(), words.join("  ")))
+}

@@ -1,0 +1,103 @@
+//! `ledger export`.
+
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+
+use crate::ledger::export;
+use crate::ledger::read::{ReadError, Reader};
+
+/// Write entries for other programs
+///
+/// JSON lines carry every field by name, the texts that are still there, the signed bytes in base64 and
+/// their hash in the tree; CSV carries the fields that most questions are about.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The ledger
+    file: PathBuf,
+    /// The format
+    #[arg(long, value_enum, default_value_t = Format::Jsonl)]
+    format: Format,
+    /// The first entry
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// The last entry
+    #[arg(long)]
+    to: Option<u64>,
+    /// A file that does not exist yet, rather than standard output
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Jsonl,
+    Csv,
+}
+
+/// Writes a range of entries.
+type Writing = fn(&Reader, u64, u64, &mut dyn Write) -> anyhow::Result<()>;
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let (name, write): (_, Writing) = match arguments.format {
+        Format::Jsonl => ("jsonl", jsonl),
+        Format::Csv => ("csv", csv),
+    };
+    let what = format!("ledger export --format {name}");
+    let reader = super::open(&arguments.file, &what, Some(arguments.from), arguments.to)?;
+    let last = reader.size()?.saturating_sub(1);
+    let to = arguments.to.unwrap_or(last).min(last);
+    let output: Box<dyn Write> = match &arguments.output {
+        Some(path) => Box::new(
+            std::fs::File::create_new(path).with_context(|| format!("cannot write {}", path.display()))?,
+        ),
+        None => Box::new(std::io::stdout().lock()),
+    };
+    let mut output = BufWriter::new(output);
+    write(&reader, arguments.from, to, &mut output)?;
+    output.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A failure while entries are read or written.
+enum Failure {
+    Read(ReadError),
+    Write(anyhow::Error),
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<Failure> for anyhow::Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Read(error) => error.into(),
+            Failure::Write(error) => error,
+        }
+    }
+}
+
+fn jsonl(reader: &Reader, from: u64, to: u64, output: &mut dyn Write) -> anyhow::Result<()> {
+    let written = reader.each::<Failure>(from, to, |stored| {
+        let object = export::to_json(reader, &stored)?;
+        writeln!(output, "{object}").map_err(|error| Failure::Write(error.into()))
+    });
+    Ok(written?)
+}
+
+fn csv(reader: &Reader, from: u64, to: u64, output: &mut dyn Write) -> anyhow::Result<()> {
+    let mut writer = csv::Writer::from_writer(output);
+    writer.write_record(export::csv_header())?;
+    reader.each::<Failure>(from, to, |stored| {
+        let row = export::to_csv(reader, &stored)?;
+        writer.write_record(row).map_err(|error| Failure::Write(error.into()))
+    })?;
+    writer.flush()?;
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! `ledger query`: statements, searched and shown as a table.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow};
+use jiff::{SignedDuration, Timestamp, Zoned, civil};
+use rusqlite::types::Value as Cell;
+use serde_json::{Map, Value as Json, json};
+
+use crate::ledger::read::{Filter, Row};
+
+/// Search the statements
+///
+/// Times are RFC 3339 (`2026-01-31T12:00:00Z`), local dates or times (`2026-01-31`, `2026-01-31T12:00`), or
+/// how long ago (`90m`, `2h`, `7d`).
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The ledger
+    file: PathBuf,
+    /// The agent
+    #[arg(long)]
+    agent: Option<String>,
+    /// The statement class
+    #[arg(long)]
+    class: Option<String>,
+    /// Not before
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Not after
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// allowed, granted, doomed, refused, or how it ended: completed, failed, `denied_by_reviewer` ..
+    #[arg(long)]
+    decision: Option<String>,
+    /// Somebody who answered the request
+    #[arg(long, value_name = "ID")]
+    reviewer: Option<String>,
+    /// The session
+    #[arg(long, value_name = "UUID")]
+    session: Option<String>,
+    /// Words within the text of the statement
+    #[arg(long, value_name = "WORDS")]
+    contains: Option<String>,
+    /// At most so many, the newest
+    #[arg(long, default_value_t = 100)]
+    limit: u64,
+    /// Print one JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let now = Timestamp::now();
+    let time = |words: &Option<String>| words.as_deref().map(|words| parse_time(words, now)).transpose();
+    let filter = Filter {
+        agent: arguments.agent.clone(),
+        class: arguments.class.clone(),
+        since: time(&arguments.since)?,
+        until: time(&arguments.until)?,
+        decision: arguments.decision.clone(),
+        reviewer: arguments.reviewer.clone(),
+        session: arguments.session.clone(),
+        contains: arguments.contains.clone(),
+        limit: Some(arguments.limit),
+    };
+    let reader = super::open(&arguments.file, &format!("ledger query{}", words_of(arguments)), None, None)?;
+    let mut rows = reader.statements(&filter)?;
+    rows.reverse();
+    let text = if arguments.json {
+        format!("{:#}\n", Json::Array(rows.iter().map(as_json).collect()))
+    } else {
+        table(&rows)
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The search, for the record.
+fn words_of(arguments: &Arguments) -> String {
+    let given = [
+        ("agent", &arguments.agent),
+        ("class", &arguments.class),
+        ("since", &arguments.since),
+        ("until", &arguments.until),
+        ("decision", &arguments.decision),
+        ("reviewer", &arguments.reviewer),
+        ("session", &arguments.session),
+        ("contains", &arguments.contains),
+    ];
+    let words =
+        given.iter().filter_map(|(name, value)| value.as_ref().map(|value| format!(" --{name} {value}")));
+    words.collect()
+}
+
+/// A time as people write it, in nanoseconds since the Unix epoch.
+fn parse_time(words: &str, now: Timestamp) -> anyhow::Result<u64> {
+    let ago = || {
+        let (number, unit) = words.split_at_checked(words.len().checked_sub(1)?)?;
+        let number: i64 = number.parse().ok()?;
+        let seconds = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            "d" => 86_400,
+            _ => return None,
+        };
+        now.checked_sub(SignedDuration::from_secs(number.checked_mul(seconds)?)).ok()
+    };
+    let local = || {
+        let civil: civil::DateTime = words.parse().ok()?;
+        Some(civil.to_zoned(Zoned::now().time_zone().clone()).ok()?.timestamp())
+    };
+    let time = ago().or_else(|| words.parse().ok()).or_else(local);
+    let time = time.ok_or_else(|| anyhow!("\"{words}\" is no time"))?;
+    u64::try_from(time.as_nanosecond()).context("a time before 1970")
+}
+
+fn as_json(row: &Row) -> Json {
+    let object: Map<String, Json> = row
+        .iter()
+        .map(|(name, cell)| {
+            let value = match cell {
+                Cell::Null | Cell::Blob(_) => Json::Null,
+                Cell::Integer(number) => json!(number),
+                Cell::Real(number) => json!(number),
+                Cell::Text(text) => json!(text),
+            };
+            (name.clone(), value)
+        })
+        .collect();
+    Json::Object(object)
+}
+
+/// What fits on a screen: who, what, how it ended, and as much of the text as there is room for.
+const COLUMNS: [(&str, usize); 8] = [
+    ("seq", 8),
+    ("time", 23),
+    ("agent", 20),
+    ("class", 14),
+    ("state", 18),
+    ("reviewer", 24),
+    ("rows", 10),
+    ("sql", 100),
+];
+
+fn table(rows: &[Row]) -> String {
+    let cell = |row: &Row, name: &str| {
+        let found = row.iter().find(|(column, _)| column == name).map(|(_, cell)| cell);
+        match found {
+            Some(Cell::Integer(number)) => number.to_string(),
+            Some(Cell::Real(number)) => format!("{number:.1}"),
+            Some(Cell::Text(text)) => one_line(text),
+            Some(Cell::Null | Cell::Blob(_)) | None => String::new(),
+        }
+    };
+    let mut lines = vec![COLUMNS.map(|(name, _)| name.to_owned())];
+    lines.extend(rows.iter().map(|row| COLUMNS.map(|(name, widest)| cut(&cell(row, name), widest))));
+    let widths: Vec<usize> = (0..COLUMNS.len())
+        .map(|column| {
+            lines
+                .iter()
+                .filter_map(|line| line.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for line in &lines {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text.push_str(&match rows.len() {
+        1 => "1 statement\n".to_owned(),
+        count => format!("{count} statements\n"),
+    });
+    text
+}
+
+/// Control characters would let a statement draw its own table.
+pub(super) fn one_line(text: &str) -> String {
+    let visible = |character: char| if character.is_control() { ' ' } else { character };
+    text.chars().map(visible).collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn cut(text: &str, widest: usize) -> String {
+    if text.chars().count() <= widest {
+        return text.to_owned();
+    }
+    let mut cut: String = text.chars().take(widest - 1).collect();
+    cut.push('…');
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        let now: Timestamp = "2026-01-31T12:00:00Z".parse().unwrap();
+        let at = |words: &str| parse_time(words, now).map(|time| time / 1_000_000_000).ok();
+
+        assert_eq!(at("2h"), Some(now.as_second() as u64 - 7200));
+        assert_eq!(at("2026-01-31T11:00:00Z"), Some(now.as_second() as u64 - 3600));
+        assert!(at("2026-01-31").is_some() && at("2026-01-31T12:00").is_some());
+        assert_eq!((at("soon"), at("é"), at("")), (None, None, None));
+    }
+
+    #[test]
+    fn a_statement_cannot_draw_its_own_table() {
+        assert_eq!(one_line("select 1\n\x1b[31m  42  completed"), "select 1 [31m 42 completed");
+    }
+}

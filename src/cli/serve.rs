@@ -1,0 +1,293 @@
+//! `countersign serve`: the proxy, wired together.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+use zeroize::Zeroizing;
+
+use super::reload;
+use super::views::Seen;
+use crate::actor::UpstreamName;
+use crate::channel::slack::{SLACK_API, Slack, SlackSettings, Timing, Token};
+use crate::classify::{self, Classifier};
+use crate::config::{self, Config, UpstreamTls};
+use crate::desk::accounts::SlackAnswers;
+use crate::desk::{Clock, Desk};
+use crate::ledger::{self, Event, Ledger};
+use crate::proxy::catalogue::UpstreamState;
+use crate::proxy::sessions::Sessions;
+use crate::proxy::tls::{AgentTls, UpstreamTlsMode, upstream_config};
+use crate::proxy::upstream::Upstream;
+use crate::proxy::{self, Counters, ProxyLimits, Shared, Stop};
+use crate::session;
+use crate::web::views::Absent;
+use crate::web::{self, Views, Web};
+
+/// Runs the proxy until SIGTERM or Ctrl-C.
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// The configuration file.
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// How long sessions may go on after the first signal.
+const DRAIN: Duration = Duration::from_secs(30);
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    super::logging();
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(problems) => return Ok(super::report_problems(&problems)),
+    };
+    runtime()?.block_on(async {
+        let running = Running::start(config).await?;
+        running.until_told().await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// The runtime that everything is driven by. Statements are parsed on its threads, and the parser
+/// wants deep stacks (see [`crate::classify`]).
+pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(8 << 20).build();
+    runtime.context("cannot start the runtime")
+}
+
+/// A running proxy.
+pub(super) struct Running {
+    pub(super) shared: Arc<Shared>,
+    pub(super) web: Option<Web>,
+    slack: Option<Arc<Slack>>,
+    stop: watch::Sender<Stop>,
+    agents: JoinHandle<()>,
+    background: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Starts everything that `config` names; when it returns, agents can connect.
+    pub(super) async fn start(config: Config) -> anyhow::Result<Self> {
+        proxy::tls::install_provider();
+        let policy = config.load_policy().map_err(|problems| {
+            super::report_problems(&problems);
+            anyhow::anyhow!("the policies cannot be loaded")
+        })?;
+        let ledger = Ledger::open(&config.ledger_settings()).context("cannot open the ledger")?;
+        let recovery = ledger.recovery();
+        if recovery != &ledger::Recovery::default() {
+            warn!(
+                replayed = recovery.replayed,
+                lost = recovery.lost,
+                unknown = recovery.unknown,
+                withdrawn = recovery.withdrawn.len(),
+                "the last run did not end in good order; the ledger was brought up to date"
+            );
+        }
+        let left_over = recovery.withdrawn.clone();
+        let directory = Arc::new(ArcSwap::from(Arc::clone(&config.directory)));
+        let desk =
+            Desk::new(config.limits.desk, Arc::new(ledger.clone()), Arc::clone(&directory), Clock::real());
+        ledger.append(Event::ConfigChanged {
+            what: "start".to_owned(),
+            by: None,
+            digest: Some(config.digest),
+            difference: None,
+        })?;
+        ledger.append(Event::PolicyLoaded {
+            policy: policy.digest(),
+            what: format!("start: {}", config.policy.dir.display()),
+            by: None,
+            difference: None,
+            rules: policy.rules().len() as u64,
+        })?;
+
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}", config.listen))?;
+        let shared = Arc::new(Shared {
+            classifier: Classifier::new(classify::Limits::default()),
+            policy: ArcSwap::from_pointee(policy),
+            ledger,
+            desk: desk.clone(),
+            directory,
+            upstreams: ArcSwap::from_pointee(upstreams(&config)?),
+            tls: ArcSwap::from_pointee(agent_tls(&config)?),
+            insecure_plaintext: config.insecure_plaintext,
+            sessions: Sessions::default(),
+            limits: limits(&config.limits),
+            counters: Counters::default(),
+            trouble: parking_lot::Mutex::default(),
+            started: Instant::now(),
+            per_agent: parking_lot::Mutex::default(),
+        });
+        desk.close_left_over(&left_over);
+        let slack = slack(&config, &desk)?;
+        let web = web(&config, &shared, slack.clone());
+        let console = match &config.console {
+            Some(console) => Some(
+                TcpListener::bind(console.listen)
+                    .await
+                    .with_context(|| format!("the console cannot listen on {}", console.listen))?,
+            ),
+            None => None,
+        };
+        let (stop, stopped) = watch::channel(Stop::Run);
+        info!(listen = %listener.local_addr()?, upstreams = config.upstreams.len(), "countersign is ready");
+        let agents = tokio::spawn(proxy::serve(Arc::clone(&shared), listener, stopped));
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        let timers = desk.clone();
+        let mut background = vec![
+            tokio::spawn(async move { timers.run_timers().await }),
+            tokio::spawn(reload::watch(Arc::clone(&shared), Arc::clone(&config))),
+        ];
+        if let Some(slack) = slack.clone() {
+            background.push(tokio::spawn(async move { desk.carry(slack).await }));
+        }
+        if let (Some(web), Some(listener)) = (web.clone(), console) {
+            let mut stopped = stop.subscribe();
+            let until_stopped = async move {
+                // The console stays until sessions have ended: what waits may still be answered.
+                while *stopped.borrow_and_update() != Stop::Now && stopped.changed().await.is_ok() {}
+            };
+            background.push(tokio::spawn(async move {
+                if let Err(error) = web.serve(listener, None, until_stopped).await {
+                    error!(%error, "the console has stopped");
+                }
+            }));
+        }
+        Ok(Self { shared, web, slack, stop, agents, background })
+    }
+
+    /// Runs until SIGTERM or Ctrl-C, then drains; the second signal ends it at once.
+    pub(super) async fn until_told(self) {
+        let (Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            error!("cannot listen for signals");
+            return;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let again = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                () = tokio::time::sleep(DRAIN) => {}
+            }
+        };
+        self.stop_after(again).await;
+    }
+
+    /// Ends in good order: no new sessions; those that run have until `impatience` ends.
+    pub(super) async fn stop_after(self, impatience: impl Future<Output = ()>) {
+        let Self { shared, slack, stop, mut agents, background, .. } = self;
+        let _ = stop.send(Stop::Drain);
+        tokio::select! {
+            _ = &mut agents => {}
+            () = impatience => {
+                let _ = stop.send(Stop::Now);
+                let _ = tokio::time::timeout(Duration::from_secs(5), agents).await;
+            }
+        }
+        let _ = stop.send(Stop::Now);
+        if let Some(slack) = slack {
+            slack.drain(Duration::from_secs(5)).await;
+        }
+        for task in background {
+            task.abort();
+        }
+        let ledger = shared.ledger.clone();
+        // Joins the writer's thread, which may take a moment.
+        let _ = tokio::task::spawn_blocking(move || ledger.close()).await;
+        info!("countersign has stopped");
+    }
+}
+
+/// The Slack channel, where it is configured. That Slack cannot be reached is no reason not to start.
+fn slack(config: &Config, desk: &Desk) -> anyhow::Result<Option<Arc<Slack>>> {
+    let Some(slack) = &config.slack else { return Ok(None) };
+    let settings = SlackSettings {
+        api_url: match &slack.api_url {
+            Some(url) => url.clone(),
+            None => SLACK_API.parse()?,
+        },
+        app_token: Token::new(slack.app_token.expose()),
+        bot_token: Token::new(slack.bot_token.expose()),
+        channel: slack.channel.clone(),
+        console_url: config.console.as_ref().map(|console| console.url.clone()),
+        cards_file: Some(config.ledger.path.with_extension("slack-cards")),
+        timing: Timing::default(),
+    };
+    let answers = Arc::new(SlackAnswers::new(desk.clone()));
+    Ok(Some(Slack::start(settings, answers).context("Slack")?))
+}
+
+/// The console and the API, where they are configured.
+fn web(config: &Config, shared: &Arc<Shared>, slack: Option<Arc<Slack>>) -> Option<Web> {
+    let console = config.console.as_ref()?;
+    let seen = Arc::new(Seen { shared: Arc::clone(shared), slack });
+    let views =
+        Views { ledger: Arc::new(Absent), sessions: seen.clone(), policy: seen.clone(), health: seen };
+    let settings = web::Settings::new(console.url.clone());
+    Some(Web::new(settings, shared.desk.clone(), Arc::clone(&shared.directory), views))
+}
+
+fn limits(limits: &config::Limits) -> ProxyLimits {
+    ProxyLimits {
+        sessions: limits.sessions,
+        sessions_per_agent: limits.sessions_per_agent,
+        unproved: 256,
+        session: session::Limits {
+            message: limits.message_bytes,
+            unit: limits.message_bytes,
+            ..session::Limits::default()
+        },
+    }
+}
+
+/// The certificate that agents are shown, read from its files.
+pub(super) fn agent_tls(config: &Config) -> anyhow::Result<Option<AgentTls>> {
+    let Some(tls) = &config.tls else { return Ok(None) };
+    Ok(Some(AgentTls::load(&tls.certificate, &tls.key, tls.client_ca.as_deref())?))
+}
+
+/// The upstreams of a configuration.
+pub(super) fn upstreams(config: &Config) -> anyhow::Result<BTreeMap<UpstreamName, Arc<UpstreamState>>> {
+    config.upstreams.iter().map(|(name, upstream)| Ok((name.clone(), Arc::new(state(upstream)?)))).collect()
+}
+
+/// One upstream, with its certificates read.
+pub(super) fn state(upstream: &config::Upstream) -> anyhow::Result<UpstreamState> {
+    let mode = match upstream.tls {
+        UpstreamTls::VerifyFull => UpstreamTlsMode::VerifyFull,
+        UpstreamTls::VerifyCa => UpstreamTlsMode::VerifyCa,
+        UpstreamTls::Require => UpstreamTlsMode::Require,
+        UpstreamTls::Disable => UpstreamTlsMode::Disable,
+    };
+    let tls = upstream_config(mode, upstream.ca.as_deref(), None)
+        .with_context(|| format!("TLS of upstream \"{}\"", upstream.name))?;
+    let reached = Upstream {
+        name: upstream.name.clone(),
+        host: upstream.host.clone(),
+        port: upstream.port,
+        database: upstream.target.database.clone(),
+        role: upstream.target.role.clone(),
+        password: upstream.password.as_ref().map(|secret| Zeroizing::new(secret.expose().to_owned())),
+        tls,
+        timeout: Duration::from_secs(10),
+    };
+    Ok(UpstreamState::new(reached, Vec::new()))
+}

@@ -1,0 +1,640 @@
+//! How rules decide, through the file format and with the real classifier.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::*;
+use crate::classify::{Catalogue, Classifier, Context, Limits};
+use crate::statement::SqlText;
+
+fn load(text: &str) -> Policy {
+    match Policy::load(&[("p.toml".to_owned(), text.to_owned())], Defaults::default()) {
+        Ok(policy) => policy,
+        Err(problems) => {
+            panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        }
+    }
+}
+
+fn errors(text: &str) -> Vec<String> {
+    let result = Policy::load(&[("p.toml".to_owned(), text.to_owned())], Defaults::default());
+    result.expect_err("it is wrong").iter().map(ToString::to_string).collect()
+}
+
+/// What is asked about a statement, besides its text.
+struct Asked<'a> {
+    agent: &'a str,
+    path: SearchPath,
+    in_transaction: bool,
+    defer: bool,
+    now: &'a str,
+    safe: &'a [String],
+}
+
+fn asked() -> Asked<'static> {
+    Asked {
+        agent: "bot",
+        path: SearchPath::Known(vec!["public".into()]),
+        in_transaction: false,
+        defer: false,
+        now: "2026-01-07T12:00:00Z",
+        safe: &[],
+    }
+}
+
+fn classified(sql: &str, path: &SearchPath, safe: &[String]) -> std::sync::Arc<Classification> {
+    Classifier::new(Limits::default()).classify(
+        &SqlText::from(sql),
+        &Context {
+            server_version: 15,
+            catalogue: &Catalogue::built_in_with(15, safe),
+            search_path: path,
+            database: "app",
+            role: "bot",
+            strings_standard: true,
+        },
+    )
+}
+
+fn decide_as(policy: &Policy, sql: &str, asked: &Asked<'_>) -> Decision {
+    let agent = Agent { name: asked.agent.into(), owners: Vec::new(), upstreams: Vec::new() };
+    let target = Target { upstream: "app".into(), database: "app".into(), role: "bot".into() };
+    let now: Timestamp = asked.now.parse().unwrap();
+    policy.decide(&Subject {
+        agent: &agent,
+        target: &target,
+        classification: &classified(sql, &asked.path, asked.safe),
+        search_path: &asked.path,
+        in_transaction: asked.in_transaction,
+        claimed_defer: asked.defer,
+        now,
+    })
+}
+
+fn decide(policy: &Policy, sql: &str) -> Decision {
+    decide_as(policy, sql, &asked())
+}
+
+/// `allow`, `hold dba`, `deny`: the decision in short, with the rules that made it.
+fn short(decision: &Decision) -> String {
+    let rules: Vec<&str> = decision.rules().into_iter().map(RuleName::as_str).collect();
+    let groups = match decision {
+        Decision::Hold(terms) => {
+            terms.approvals.iter().map(|asked| format!(" {}:{}", asked.group, asked.count)).collect()
+        }
+        Decision::Allow(_) | Decision::Deny(_) | Decision::Invalid(_) => String::new(),
+    };
+    format!("{}{groups} [{}]", decision.then().as_str(), rules.join(" "))
+}
+
+fn terms(policy: &Policy, sql: &str) -> Terms {
+    match decide(policy, sql) {
+        Decision::Hold(terms) => terms,
+        other @ (Decision::Allow(_) | Decision::Deny(_) | Decision::Invalid(_)) => panic!("{other:?}"),
+    }
+}
+
+const EXPORT: &str = "COPY public.customers TO STDOUT";
+
+// ---- what holds where nothing is said ---------------------------------------------------------
+
+#[test]
+fn p3_without_rules_every_privileged_class_is_held_for_the_default_reviewers() {
+    let nothing = load("");
+
+    assert_eq!(short(&decide(&nothing, "SELECT 1")), "allow []");
+    assert_eq!(short(&decide(&nothing, "INSERT INTO t VALUES (1)")), "allow []");
+    for sql in [
+        EXPORT,
+        "DROP TABLE t",
+        "DO $$ $$",
+        "SET ROLE x",
+        "SELECT pg_read_file('x')",
+        "SELECT unknown_function()",
+    ] {
+        assert_eq!(short(&decide(&nothing, sql)), "hold dba:1 []", "{sql}");
+    }
+    let terms = terms(&nothing, EXPORT);
+    assert_eq!((terms.expires, terms.assurance), (Duration::from_secs(900), Assurance::Click));
+}
+
+#[test]
+fn p3_what_the_grammar_rejects_is_refused_as_such_unless_a_rule_holds_it() {
+    let table_rule = "[[rule]]\nname = 'a'\nwhen = { table = ['pii.*'] }\nthen = 'hold'\n";
+    let held = "[[rule]]\nname = 'b'\nwhen = { class = ['invalid'] }\nthen = 'hold'\n";
+
+    let Decision::Invalid(refused) = decide(&load(table_rule), "DELETE FORM t") else {
+        panic!("not refused")
+    };
+    assert!(refused.error.message.contains("FORM"), "{}", refused.error.message);
+    assert_eq!(short(&decide(&load(held), "DELETE FORM t")), "hold dba:1 [b]");
+}
+
+#[test]
+fn what_is_no_sql_can_never_be_allowed() {
+    assert_eq!(
+        errors("[[rule]]\nname = 'x'\nwhen = { class = ['invalid'] }\nthen = 'allow'\n"),
+        [
+            "p.toml:3: rule[0].when: a text that is no SQL cannot be allowed: nobody knows what upstream would make of it"
+        ]
+    );
+}
+
+// ---- how rules add up -------------------------------------------------------------------------
+
+const ADDING_UP: &str = r#"
+[[rule]]
+name = "z-allow"
+when = { class = ["export"] }
+then = "allow"
+
+[[rule]]
+name = "b-hold"
+when = { class = ["export"], table = ["public.*"] }
+then = "hold"
+approvals = [{ group = "dba", count = 2 }, { group = "legal" }]
+expires = "10m"
+assurance = "login"
+
+[[rule]]
+name = "a-hold"
+when = { class = ["export"], table = ["*.customers"] }
+then = "hold"
+approvals = [{ group = "security" }, { group = "dba" }]
+expires = "5m"
+reason = "required"
+hold_in_transaction = "refuse"
+
+[[rule]]
+name = "m-deny"
+when = { class = ["export"], agent = ["evil-*"] }
+then = "deny"
+message = "no"
+"#;
+
+#[test]
+fn holds_add_up_to_every_group_and_the_strictest_terms() {
+    let terms = terms(&load(ADDING_UP), EXPORT);
+
+    assert_eq!(terms.rules, ["a-hold".into(), "b-hold".into()]);
+    let asked: Vec<(&str, u32)> = terms.approvals.iter().map(|a| (a.group.as_str(), a.count)).collect();
+    assert_eq!(asked, [("dba", 2), ("legal", 1), ("security", 1)]);
+    assert_eq!(terms.expires, Duration::from_secs(300));
+    assert_eq!(terms.assurance, Assurance::Login);
+    assert!(terms.reason_required);
+    assert_eq!(terms.in_transaction, InTransaction::Refuse);
+}
+
+#[test]
+fn deny_beats_hold_beats_allow() {
+    let policy = load(ADDING_UP);
+
+    let evil = Asked { agent: "evil-bot", ..asked() };
+    assert_eq!(short(&decide_as(&policy, EXPORT, &evil)), "deny [m-deny]");
+    assert_eq!(short(&decide(&policy, "COPY sales.orders TO STDOUT")), "allow [z-allow]");
+}
+
+#[test]
+fn the_order_of_rules_and_files_never_matters() {
+    let rules: Vec<String> =
+        ADDING_UP.split("[[rule]]").skip(1).map(|rule| format!("[[rule]]{rule}")).collect();
+    let first = load(ADDING_UP);
+    for turn in 0..rules.len() {
+        let files: Vec<(String, String)> = (0..rules.len())
+            .map(|n| (format!("{n}.toml"), rules[(n + turn) % rules.len()].clone()))
+            .collect();
+        let other = Policy::load(&files, Defaults::default()).unwrap();
+        assert_eq!(other.digest(), first.digest());
+        assert_eq!(decide(&other, EXPORT), decide(&first, EXPORT));
+    }
+}
+
+#[test]
+fn a_rule_that_holds_without_naming_anybody_asks_the_default_reviewers() {
+    let policy = load("[[rule]]\nname = 'x'\nwhen = { class = ['read'] }\nthen = 'hold'\n");
+
+    assert_eq!(short(&decide(&policy, "SELECT 1")), "hold dba:1 [x]");
+}
+
+#[test]
+fn an_escalation_of_one_rule_never_weakens_another() {
+    let both = |second: &str| {
+        load(&format!(
+            "[[rule]]\nname = 'a'\nwhen = {{ class = ['export'] }}\nthen = 'hold'\n\
+             approvals = [{{ group = 'dba' }}, {{ group = 'legal' }}]\nescalate = [{{ after = '5m', to = 'oncall' }}]\n\
+             [[rule]]\nname = 'b'\nwhen = {{ class = ['export'] }}\nthen = 'hold'\n\
+             approvals = [{{ group = 'dba' }}]\n{second}"
+        ))
+    };
+    let steps = |policy: &Policy| -> Vec<String> {
+        terms(policy, EXPORT)
+            .escalate
+            .iter()
+            .map(|step| format!("{}s {} for {:?}", step.after.as_secs(), step.to, step.stands_in_for))
+            .collect()
+    };
+
+    // b insists on dba: oncall may stand in for legal alone.
+    assert_eq!(steps(&both("")), ["300s oncall for [\"legal\"]"]);
+    assert_eq!(
+        steps(&both("escalate = [{ after = '7m', to = 'oncall' }]")),
+        ["300s oncall for [\"legal\"]", "420s oncall for [\"dba\"]"]
+    );
+}
+
+#[test]
+fn a_rule_may_defer_and_may_forbid_it() {
+    let rule = |defer: &str| {
+        load(&format!("[[rule]]\nname = 'x'\nwhen = {{ class = ['export'] }}\nthen = 'hold'\n{defer}"))
+    };
+    let defers =
+        |policy: &Policy, claimed| match decide_as(policy, EXPORT, &Asked { defer: claimed, ..asked() }) {
+            Decision::Hold(terms) => terms.defer,
+            other @ (Decision::Allow(_) | Decision::Deny(_) | Decision::Invalid(_)) => panic!("{other:?}"),
+        };
+
+    assert_eq!((defers(&rule(""), false), defers(&rule(""), true)), (false, true));
+    assert_eq!((defers(&rule("defer = true"), false), defers(&rule("defer = true"), true)), (true, true));
+    assert_eq!((defers(&rule("defer = false"), false), defers(&rule("defer = false"), true)), (false, false));
+}
+
+// ---- what an allow does not allow -------------------------------------------------------------
+
+fn allow(when: &str) -> Policy {
+    load(&format!("[[rule]]\nname = 'let'\nwhen = {{ {when} }}\nthen = 'allow'\n"))
+}
+
+#[test]
+fn an_allow_for_a_privileged_class_must_name_it() {
+    assert_eq!(short(&decide(&allow("agent = ['bot']"), EXPORT)), "hold dba:1 []");
+    assert_eq!(short(&decide(&allow("class = ['read']"), EXPORT)), "hold dba:1 []");
+    assert_eq!(short(&decide(&allow("class = ['export']"), EXPORT)), "allow [let]");
+}
+
+#[test]
+fn an_allow_for_one_class_does_not_carry_another_in_the_same_message() {
+    let policy = allow("class = ['export']");
+
+    for sql in [
+        "COPY t TO STDOUT; DROP TABLE t",
+        "DROP TABLE t; COPY t TO STDOUT",
+        "COPY t TO STDOUT; DO $$ $$",
+        "COPY (SELECT pg_read_file('/etc/passwd')) TO STDOUT",
+        "COPY (SELECT unknown_function()) TO STDOUT",
+        "COPY t TO PROGRAM 'sh'",
+    ] {
+        assert_eq!(short(&decide(&policy, sql)), "hold dba:1 []", "{sql}");
+    }
+    // Server access outranks an export; naming the greater does not allow the lesser.
+    let files = allow("class = ['server_io']");
+    assert_eq!(short(&decide(&files, "SELECT pg_read_file('x'); COPY t TO STDOUT")), "hold dba:1 []");
+}
+
+#[test]
+fn many_reasons_of_one_class_do_not_hide_another_class() {
+    let policy = allow("class = ['server_io']");
+    let reads: Vec<String> = (0..200).map(|n| format!("pg_read_file('{n}')")).collect();
+    let sql = format!("SELECT {}, unknown_function()", reads.join(", "));
+
+    assert_eq!(short(&decide(&policy, &sql)), "hold dba:1 []");
+}
+
+#[test]
+fn an_allow_by_table_covers_every_table_or_none() {
+    let policy = allow("class = ['export'], table = ['public.products', 'open.*']");
+
+    for sql in
+        ["COPY public.products TO STDOUT", "COPY (SELECT * FROM public.products, open.prices) TO STDOUT"]
+    {
+        assert_eq!(short(&decide(&policy, sql)), "allow [let]", "{sql}");
+    }
+    for sql in [
+        "COPY (SELECT * FROM public.products, public.customers) TO STDOUT",
+        "COPY (SELECT (SELECT max(email) FROM public.customers) FROM public.products) TO STDOUT",
+        "COPY public.products TO STDOUT; COPY public.customers TO STDOUT",
+        "COPY (SELECT 1) TO STDOUT",
+    ] {
+        assert_eq!(short(&decide(&policy, sql)), "hold dba:1 []", "{sql}");
+    }
+}
+
+#[test]
+fn an_allow_by_table_does_not_trust_a_name_that_a_temporary_table_can_take() {
+    let policy = allow("class = ['export'], table = ['public.products']");
+
+    // CREATE TEMP TABLE products AS SELECT * FROM customers; needs nobody's approval. Then:
+    assert_eq!(short(&decide(&policy, "COPY products TO STDOUT")), "hold dba:1 []");
+    assert_eq!(short(&decide(&policy, "COPY pg_temp.products TO STDOUT")), "hold dba:1 []");
+}
+
+#[test]
+fn an_allow_by_table_for_what_cannot_be_seen_is_an_error() {
+    let problems =
+        errors("[[rule]]\nname = 'x'\nwhen = { class = ['ddl', 'code'], table = ['a.*'] }\nthen = 'allow'\n");
+
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].starts_with("p.toml:3: rule[0].when: which tables a statement of class \"code\""));
+}
+
+#[test]
+fn an_allow_does_not_reach_into_another_schema_or_agent() {
+    let schema = allow("class = ['ddl'], table = ['scratch.*']");
+    assert_eq!(short(&decide(&schema, "DROP TABLE scratch.a, scratch.b")), "allow [let]");
+    assert_eq!(short(&decide(&schema, "DROP TABLE scratch.a, public.b")), "hold dba:1 []");
+    assert_eq!(short(&decide(&schema, "DROP SCHEMA public CASCADE")), "hold dba:1 []");
+    assert_eq!(short(&decide(&schema, "DROP TABLE scratch.a; DROP TYPE t CASCADE")), "hold dba:1 []");
+
+    let agent = allow("class = ['export'], agent = ['reporting-*']");
+    assert_eq!(short(&decide_as(&agent, EXPORT, &Asked { agent: "reporting-1", ..asked() })), "allow [let]");
+    assert_eq!(
+        short(&decide_as(&agent, EXPORT, &Asked { agent: "Reporting-1", ..asked() })),
+        "hold dba:1 []"
+    );
+}
+
+// ---- what a deny or hold by table catches -----------------------------------------------------
+
+fn by_table(then: &str) -> Policy {
+    load(&format!("[[rule]]\nname = 'pii'\nwhen = {{ table = ['pii.*'] }}\nthen = '{then}'\n"))
+}
+
+#[test]
+fn a_rule_by_table_catches_the_table_wherever_it_is_named() {
+    let policy = by_table("deny");
+
+    for sql in [
+        "SELECT * FROM pii.people",
+        "SELECT (SELECT max(name) FROM pii.people)",
+        "WITH p AS (SELECT * FROM pii.people) SELECT 1",
+        "INSERT INTO t SELECT * FROM pii.people",
+        "COPY (SELECT * FROM \"pii\".\"people\") TO STDOUT",
+        "UPDATE t SET a = 1 FROM pii.people WHERE t.id = people.id",
+        "SELECT 1; SELECT 2; TABLE pii.people",
+        "DROP SCHEMA pii CASCADE",
+        "SELECT 'x' IN (TABLE pii.people)",
+        "EXPLAIN ANALYZE SELECT * FROM pii.people",
+        "PREPARE p AS SELECT * FROM pii.people",
+    ] {
+        assert_eq!(short(&decide(&policy, sql)), "deny [pii]", "{sql}");
+    }
+    assert_eq!(short(&decide(&policy, "SELECT * FROM public.people")), "allow []");
+    assert_eq!(short(&decide(&policy, "SELECT 'pii.people'")), "allow []");
+}
+
+#[test]
+fn an_unqualified_name_is_looked_up_where_the_session_looks() {
+    let policy = by_table("deny");
+    let path = |schemas: &[&str]| Asked {
+        path: SearchPath::Known(schemas.iter().map(|schema| (*schema).into()).collect()),
+        ..asked()
+    };
+
+    assert_eq!(short(&decide_as(&policy, "SELECT * FROM people", &path(&["public"]))), "allow []");
+    assert_eq!(short(&decide_as(&policy, "SELECT * FROM people", &path(&["public", "pii"]))), "deny [pii]");
+    let unknown = Asked { path: SearchPath::Unknown, ..asked() };
+    assert_eq!(short(&decide_as(&policy, "SELECT * FROM people", &unknown)), "deny [pii]");
+    assert_eq!(short(&decide_as(&policy, "SELECT * FROM public.people", &unknown)), "allow []");
+}
+
+#[test]
+fn a_rule_by_table_that_cannot_be_evaluated_holds() {
+    for sql in [
+        "DO $$ BEGIN DELETE FROM pii.people; END $$",
+        "SELECT unknown_function()",
+        "DROP OWNED BY bob",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA pii TO public",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA pii GRANT SELECT ON TABLES TO public",
+        "DROP TYPE t CASCADE",
+        "ALTER TABLE public.t ADD a int; GRANT SELECT ON ALL TABLES IN SCHEMA pii TO public",
+    ] {
+        assert_eq!(short(&decide(&by_table("deny"), sql)), "hold dba:1 [pii]", "{sql}");
+    }
+    // Not even where another rule allows the class.
+    let policy = load(
+        "[[rule]]\nname = 'let'\nwhen = { class = ['code'] }\nthen = 'allow'\n\
+         [[rule]]\nname = 'pii'\nwhen = { table = ['pii.*'] }\nthen = 'deny'\n",
+    );
+    assert_eq!(short(&decide(&policy, "DO $$ $$")), "hold dba:1 [pii]");
+}
+
+#[test]
+fn hours_transactions_and_targets_are_conditions() {
+    let policy = load(
+        "[[rule]]\nname = 'night'\nwhen = { class = ['read'], hours = '22:00-06:00 UTC' }\nthen = 'deny'\n\
+         [[rule]]\nname = 'block'\nwhen = { class = ['write'], in_transaction = true }\nthen = 'deny'\n\
+         [[rule]]\nname = 'other'\nwhen = { upstream = ['billing'] }\nthen = 'deny'\n",
+    );
+
+    assert_eq!(short(&decide(&policy, "SELECT 1")), "allow []");
+    assert_eq!(
+        short(&decide_as(&policy, "SELECT 1", &Asked { now: "2026-01-07T23:00:00Z", ..asked() })),
+        "deny [night]"
+    );
+    let insert = "INSERT INTO t VALUES (1)";
+    assert_eq!(short(&decide(&policy, insert)), "allow []");
+    assert_eq!(
+        short(&decide_as(&policy, insert, &Asked { in_transaction: true, ..asked() })),
+        "deny [block]"
+    );
+}
+
+#[test]
+fn functions_that_the_operator_declared_safe_are_read() {
+    let policy = load("safe_functions = ['app.total', 'reports.*']\n");
+    let safe = Asked { safe: policy.safe_functions(), ..asked() };
+
+    assert_eq!(short(&decide_as(&policy, "SELECT app.total(7), reports.monthly()", &safe)), "allow []");
+    assert_eq!(short(&decide_as(&policy, "SELECT app.other()", &safe)), "hold dba:1 []");
+    let problems = errors("safe_functions = ['pg_catalog.pg_read_file', 'total', '*.x', 'app.f(int)']\n");
+    assert_eq!(problems.len(), 4, "{problems:#?}");
+}
+
+// ---- the file ---------------------------------------------------------------------------------
+
+#[test]
+fn every_mistake_in_a_file_is_reported_at_once() {
+    let text = r#"
+[[rule]]
+name = "a"
+when = { class = ["exprot"], table = ["customers"], hours = "8-18" }
+then = "hodl"
+
+[[rule]]
+name = "a"
+then = "hold"
+aprovals = [{ group = "dba" }]
+expires = "soon"
+reason = "yes"
+assurance = "fingerprint"
+
+[[rule]]
+name = "b"
+then = "deny"
+approvals = [{ group = "dba", count = 0 }]
+
+[[rule]]
+name = "c"
+then = "hold"
+approvals = [{ group = "dba" }, { group = "dba" }]
+expires = "5m"
+escalate = [{ after = "5m", to = "oncall" }]
+message = "x"
+
+[[case]]
+sql = "SELECT 1"
+expect = { then = "maybe", rule = "zzz" }
+"#;
+
+    insta::assert_snapshot!(errors(text).join("\n"));
+}
+
+#[test]
+fn a_case_names_rules_that_exist() {
+    assert_eq!(
+        errors("[[case]]\nsql = 'SELECT 1'\nexpect = { then = 'allow', rule = 'zzz' }\n"),
+        ["p.toml:1: case[0].expect.rule: there is no rule called \"zzz\""]
+    );
+}
+
+#[test]
+fn two_rules_of_one_name_are_a_mistake_across_files_too() {
+    let rule = "[[rule]]\nname = 'x'\nthen = 'deny'\n";
+    let files = [("a.toml".to_owned(), rule.to_owned()), ("b.toml".to_owned(), rule.to_owned())];
+
+    let problems = Policy::load(&files, Defaults::default()).unwrap_err();
+
+    assert_eq!(
+        problems[0].to_string(),
+        "b.toml:1: rule[0].name: a rule called \"x\" stands in a.toml:1 already"
+    );
+}
+
+#[test]
+fn p7_the_digest_is_of_what_decides_and_not_of_how_it_is_written() {
+    let one =
+        load("# a comment\n[[rule]]\nname = 'x'\nwhen = { class = ['ddl', 'export'] }\nthen = 'hold'\n");
+    let same = load(
+        "[[rule]]\nthen = 'hold'\napprovals = [{ group = 'dba', count = 1 }]\nexpires = '900s'\nname = 'x'\nwhen = { class = ['export', 'ddl'] }\n",
+    );
+    let other =
+        load("[[rule]]\nname = 'x'\nwhen = { class = ['export', 'ddl'] }\nthen = 'hold'\nexpires = '899s'\n");
+    let defaults = Defaults { reviewers: "security".into(), ..Defaults::default() };
+    let asks_others = Policy::load(&[], defaults).unwrap();
+
+    assert_eq!(one.digest(), same.digest());
+    assert_ne!(one.digest(), other.digest());
+    assert_ne!(load("").digest(), asks_others.digest());
+    assert_eq!(
+        Digest::of(format!("countersign/policy/v1\0{}", one.normal_form()).as_bytes()),
+        one.digest(),
+        "anybody can compute it again"
+    );
+}
+
+#[test]
+fn lint_finds_what_cannot_be_meant() {
+    let policy = load(
+        r#"
+[[rule]]
+name = "all-exports"
+when = { class = ["export", "ddl"] }
+then = "deny"
+
+[[rule]]
+name = "never-asked"
+when = { class = ["export"], table = ["pii.*"] }
+then = "hold"
+
+[[rule]]
+name = "same"
+when = { class = ["ddl", "export"] }
+then = "allow"
+
+[[rule]]
+name = "pointless"
+when = { class = ["read"] }
+then = "allow"
+
+[[rule]]
+name = "generous"
+when = { class = ["code"] }
+then = "allow"
+
+[[rule]]
+name = "tableless"
+when = { class = ["identity"], table = ["public.Customers"] }
+then = "hold"
+
+[[rule]]
+name = "everything"
+then = "hold"
+approvals = [{ group = "dba" }]
+escalate = [{ after = "5m", to = "dba" }]
+"#,
+    );
+
+    let findings: Vec<String> = policy.lint().iter().map(ToString::to_string).collect();
+
+    insta::assert_snapshot!(findings.join("\n"));
+}
+
+#[test]
+fn the_policies_we_ship_keep_their_promises_together_and_each_by_itself() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
+    let mut files: Vec<(String, String)> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.display().to_string(), std::fs::read_to_string(&path).unwrap()))
+        .collect();
+    files.sort();
+    let classifier = Classifier::new(Limits::default());
+    let sets = std::iter::once(files.clone()).chain(files.iter().map(|file| vec![file.clone()]));
+    for set in sets {
+        let policy = Policy::load(&set, Defaults::default()).unwrap();
+        for (case, ran) in policy.run_cases(&classifier) {
+            assert!(ran.failures.is_empty(), "{}:{} {case}: {:?}", case.file, case.place.line, ran.failures);
+        }
+    }
+    assert!(files.len() >= 3);
+}
+
+#[test]
+fn a_case_that_fails_says_what_it_expected_and_what_it_got() {
+    let policy = load(
+        "[[case]]\nsql = 'COPY t TO STDOUT'\nexpect = { then = 'allow', class = 'read', groups = ['x'] }\n",
+    );
+
+    let ran = policy.run_cases(&Classifier::new(Limits::default()));
+
+    assert_eq!(
+        ran[0].1.failures,
+        [
+            "expected allow, got hold",
+            "expected class read, got export",
+            "expected to ask [\"x\"], got [\"dba\"]"
+        ]
+    );
+}
+
+proptest! {
+    /// Adding a rule that holds or denies never lets more through.
+    #[test]
+    fn another_hold_or_deny_never_lets_more_through(
+        first in 0usize..6, second in 0usize..6, sql in 0usize..6,
+    ) {
+        let conditions = ["class = ['export']", "class = ['ddl']", "table = ['pii.*']", "agent = ['bot']", "agent = ['x']", "in_transaction = true"];
+        let statements = [EXPORT, "SELECT 1", "DROP TABLE pii.x", "DO $$ $$", "DELETE FROM pii.x", "SELECT * FROM pii.x"];
+        let weight = |policy: &Policy| match decide(policy, statements[sql]) {
+            Decision::Allow(_) => 0,
+            Decision::Hold(terms) => 1 + terms.approvals.iter().map(|asked| asked.count).sum::<u32>(),
+            Decision::Deny(_) | Decision::Invalid(_) => 100,
+        };
+        let base = format!("[[rule]]\nname = 'let'\nwhen = {{ class = ['export', 'ddl', 'code'] }}\nthen = 'allow'\n[[rule]]\nname = 'one'\nwhen = {{ {} }}\nthen = 'hold'\n", conditions[first]);
+        for then in ["hold", "deny"] {
+            let more = format!("{base}[[rule]]\nname = 'two'\nwhen = {{ {} }}\nthen = '{then}'\n", conditions[second]);
+            prop_assert!(weight(&load(&more)) >= weight(&load(&base)));
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What a connection waits for, and what reviewers and the agent are told meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::catalogue::Known;
+use super::comment;
+use super::gate::Pending;
+use super::sessions::Watch;
+use super::upstream::ConnectError;
+use crate::approval::request::{Insight, TransactionView};
+use crate::approval::{Draft, Grant, Request, Seal};
+use crate::desk;
+use crate::refusal::Refusal;
+use crate::session::{Session, Submission};
+use crate::statement::{Digest, SqlText, TransactionStatus};
+
+/// The settings that a grant is bound to, by name.
+pub(super) type SealedSettings = BTreeMap<Arc<str>, Arc<str>>;
+
+/// What a connection waits for.
+pub(super) enum Holding {
+    /// The catalogue is being read; nothing can be judged without it.
+    Catalogue { submission: Submission, reading: JoinHandle<Result<Arc<Known>, ConnectError>> },
+    /// Upstream is asked what the session is like, so that a request can be opened.
+    Probing { pending: Box<Pending> },
+    /// People are asked.
+    Waiting {
+        pending: Box<Pending>,
+        request: Arc<Request>,
+        ending: oneshot::Receiver<desk::Ending>,
+        /// When the agent is told again that it waits.
+        notice_at: Instant,
+    },
+    /// People have approved, and upstream is asked once more.
+    Reprobing { pending: Box<Pending>, grant: Grant },
+}
+
+/// What can be said of the session's settings when upstream cannot be asked because it is in the
+/// middle of an unfinished pipeline.
+pub(super) fn hints(session: &Session) -> SealedSettings {
+    let path = match session.settings().search_path() {
+        crate::classify::SearchPath::Known(schemas) => schemas.join(", "),
+        crate::classify::SearchPath::Unknown => "(not known)".to_owned(),
+    };
+    [("search_path", path.as_str()), ("(upstream could not be asked)", "mid-pipeline")]
+        .into_iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
+/// What a grant for `pending` would be bound to. Texts that run before it in the same batch, and texts
+/// that it refers to by name, decide what it does as much as its own, so they are part of it.
+pub(super) fn seal(watch: &Watch, pending: &Pending, mut settings: SealedSettings) -> Seal {
+    if !pending.submission.before.is_empty() {
+        settings.insert("(runs before it)".into(), digest_of(&pending.submission.before).to_string().into());
+    }
+    for (name, sql) in &pending.refers_to {
+        settings
+            .insert(format!("(prepared as {name})").into(), Digest::of(sql.as_bytes()).to_string().into());
+    }
+    Seal {
+        statement: pending.submission.digest,
+        agent: watch.identity.agent.name.clone(),
+        session: (!pending.terms.defer).then_some(watch.id),
+        upstream: watch.target.upstream.clone(),
+        database: watch.target.database.clone(),
+        role: watch.target.role.clone(),
+        settings,
+    }
+}
+
+fn digest_of(texts: &[SqlText]) -> Digest {
+    let mut hash = Sha256::new();
+    for text in texts {
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text.as_bytes());
+    }
+    Digest::from_bytes(hash.finalize().into())
+}
+
+/// What the desk opens a request from.
+pub(super) fn draft(watch: &Watch, session: &Session, pending: &Pending, seal: Seal) -> Draft {
+    let (texts, earlier) = session.transaction();
+    let mut statements: Vec<String> = texts.map(SqlText::to_display).collect();
+    statements.extend(pending.submission.before.iter().map(SqlText::to_display));
+    let dropped = statements.len().saturating_sub(TransactionView::KEPT);
+    statements.drain(..dropped);
+    let mut claimed = watch.claimed.lock().clone();
+    comment::claims(pending.submission.statement.sql.as_bytes(), &mut claimed);
+    Draft {
+        statement: pending.submission.statement.clone(),
+        classification: Arc::clone(&pending.classification),
+        identity: Arc::clone(&watch.identity),
+        claimed,
+        session: watch.id,
+        target: watch.target.clone(),
+        seal,
+        transaction: TransactionView {
+            status: pending.submission.status,
+            statements,
+            earlier: earlier + dropped as u64,
+        },
+        terms: pending.terms.clone(),
+        refers_to: pending.refers_to.iter().map(|(name, sql)| (name.to_string(), sql.clone())).collect(),
+        insight: Insight::default(),
+    }
+}
+
+/// A notice for the agent.
+pub(super) struct Notice {
+    pub(super) message: String,
+    pub(super) detail: Option<String>,
+}
+
+/// What the agent is told at once.
+pub(super) fn opened_notice(request: &Request) -> Notice {
+    let class = request.draft.classification.class;
+    let mut message =
+        format!("waiting for approval of this statement (class {class}): request {}", request.id);
+    let open = request.draft.transaction.status != Some(TransactionStatus::Idle);
+    if open {
+        message.push_str("; the open transaction keeps its locks meanwhile");
+    }
+    let asked: Vec<String> = request
+        .draft
+        .terms
+        .approvals
+        .iter()
+        .map(|approval| {
+            if approval.count == 1 {
+                approval.group.to_string()
+            } else {
+                format!("{} of {}", approval.count, approval.group)
+            }
+        })
+        .collect();
+    let detail = format!("Asked: {}. It expires at {}.", asked.join(" and "), at(request.expires_at));
+    Notice { message, detail: Some(detail) }
+}
+
+/// What it is told from time to time.
+pub(super) fn waiting_notice(request: &Request, now: Timestamp) -> Notice {
+    let left = request.expires_at.duration_since(now).as_secs().max(0);
+    let left = if left >= 120 { format!("{} minutes", left / 60) } else { format!("{left} seconds") };
+    let message = format!("still waiting for approval: request {}", request.id);
+    Notice { message, detail: Some(format!("It expires in {left}.")) }
+}
+
+fn at(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// The refusal of something that is withdrawn for a reason of ours.
+pub(super) fn withdrawn(pending: &Pending, reason: &'static str) -> Refusal {
+    match pending.request {
+        Some(request) => Refusal::HoldWithdrawn { request, reason },
+        None => Refusal::Cancelled,
+    }
+}

@@ -1,0 +1,583 @@
+//! The main job, end to end: a statement waits for a human, runs exactly once or not at all, and the
+//! ledger proves it. Each promise of the design is a test by its name.
+
+mod support;
+
+use std::io::Read as _;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::{AGENT, ALICE, BOB, CAROL, Setup, Stack, TOKEN, signal, text, wait_for};
+
+/// What a psql in the background printed, once it has ended.
+fn ended(mut psql: Child) -> String {
+    let mut shown = String::new();
+    psql.stdout.take().unwrap().read_to_string(&mut shown).unwrap();
+    psql.stderr.take().unwrap().read_to_string(&mut shown).unwrap();
+    psql.wait().unwrap();
+    shown
+}
+
+/// A function whose effects nobody can see.
+fn unknown_thing() -> Setup {
+    let sql = "create function public.unknown_thing(text) returns text language sql as 'select $1'";
+    Setup { sql: sql.to_owned(), ..Setup::default() }
+}
+
+fn state_of(stack: &Stack, request: &Value) -> String {
+    let (status, view) =
+        stack.api(BOB, "GET", &format!("/requests/{}", request["id"].as_str().unwrap()), None);
+    assert_eq!(status, 200, "{view}");
+    view["state"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_held_drop_waits_runs_once_when_approved_and_the_ledger_verifies() {
+    let mut stack = Stack::start();
+    let psql = stack.psql_start(&["drop table orders", "select 'after'"]);
+    let request = stack.request();
+    assert_eq!(request["sql"], "drop table orders");
+    assert_eq!(request["class"], "ddl");
+    assert_eq!(request["agent"], AGENT);
+    assert_eq!(stack.superuser("select count(*) from orders"), "1000", "nothing ran yet");
+
+    stack.approve(BOB, &request);
+
+    let shown = ended(psql);
+    assert!(shown.contains("after"), "{shown}");
+    assert!(shown.contains(&format!("request {}", request["id"].as_str().unwrap())), "{shown}");
+    assert_eq!(stack.superuser("select to_regclass('orders') is null"), "t");
+    wait_for("the receipt is on the card", || state_of(&stack, &request) == "executed");
+    let (live, report) = stack.verify();
+    assert!(live <= 1, "a live ledger verifies, but for a tail that no anchor has seen: {live} {report}");
+    stack.assert_verifies();
+}
+
+#[test]
+fn a_denial_reaches_the_agent_with_the_reviewers_words() {
+    let stack = Stack::start();
+    let psql = stack.psql_start(&["copy customers to stdout", "select 'still here'"]);
+    let request = stack.request();
+
+    let (status, answer) = stack.answer(BOB, &request, "deny", Some("use the report view"));
+
+    assert_eq!(status, 200, "{answer}");
+    let shown = ended(psql);
+    assert!(shown.contains("denied: use the report view"), "{shown}");
+    assert!(shown.contains("still here"), "{shown}");
+    assert!(!shown.contains("c1@example.com"), "{shown}");
+}
+
+#[test]
+fn copy_out_runs_when_approved_with_every_byte() {
+    let stack = Stack::start();
+    let psql = stack.psql_start(&["copy (select * from customers order by id) to stdout"]);
+    let request = stack.request();
+    assert_eq!(request["class"], "export");
+
+    stack.approve(BOB, &request);
+
+    let shown = ended(psql);
+    let direct = stack.superuser("copy (select * from customers order by id) to stdout");
+    assert!(shown.starts_with(&direct), "{shown}");
+}
+
+/// P1: the intent of a statement is in the ledger before its first byte goes upstream.
+#[test]
+fn p1_nothing_is_forwarded_unrecorded() {
+    let mut stack = Stack::start();
+    let marker = "select 'p1-marker-4711' from customers limit 1";
+    stack.psql(&[marker]);
+
+    // Killed at once: nothing had time to be tidied up.
+    stack.kill_proxy();
+    assert!(stack.server_log().contains("p1-marker-4711"));
+    stack.run();
+
+    let found = support::countersign()
+        .args(["ledger", "query"])
+        .arg(stack.ledger())
+        .args(["--contains", "p1-marker-4711", "--json"])
+        .output()
+        .unwrap();
+    assert!(text(&found).contains("p1-marker-4711"), "{}", text(&found));
+    stack.assert_verifies();
+}
+
+/// P2: a grant covers one statement with its values, in one session, once.
+#[test]
+fn p2_a_grant_covers_exactly_one_statement_with_its_values_once() {
+    let stack = Stack::with(&unknown_thing());
+    let script = r#"
+import sys, psycopg, threading
+c = psycopg.connect(sys.argv[1], autocommit=True)
+for n in range(2):
+    c.execute("select unknown_thing(%s::text)", ("same value",))
+    print("ran", n, flush=True)
+"#;
+    let mut python = support::python();
+    let python = python.arg("-c").arg(script).arg(stack.url());
+    let python =
+        python.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+
+    let first = stack.request();
+    stack.approve(BOB, &first);
+    let mut second = Value::Null;
+    wait_for("the same statement asks again", || {
+        second = stack.waiting().into_iter().next().unwrap_or_default();
+        second["id"].is_string() && second["id"] != first["id"]
+    });
+    assert_eq!(first["digest"], second["digest"], "the same bytes and values");
+    stack.answer(BOB, &second, "deny", None);
+
+    let shown = ended(python);
+    assert!(shown.contains("ran 0") && !shown.contains("ran 1"), "{shown}");
+}
+
+/// P2: other values are another statement.
+#[test]
+fn p2_other_values_need_another_approval_and_have_another_digest() {
+    let stack = Stack::with(&unknown_thing());
+    let held = |value: &str| {
+        let script = r#"
+import sys, psycopg
+c = psycopg.connect(sys.argv[1], autocommit=True)
+c.execute("select unknown_thing(%s::text)", (sys.argv[2],))
+"#;
+        let mut python = support::python();
+        let python = python.arg("-c").arg(script).arg(stack.url()).arg(value);
+        python.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let one = held("one");
+    let first = stack.request();
+    let two = held("two");
+    wait_for("both wait", || stack.waiting().len() == 2);
+    let requests = stack.waiting();
+    let second = requests.iter().find(|request| request["id"] != first["id"]).unwrap();
+
+    assert_ne!(first["digest"], second["digest"]);
+    stack.approve(BOB, &first);
+    assert_eq!(ended(one), "");
+    stack.answer(BOB, second, "deny", None);
+    assert!(ended(two).contains("denied"), "only the first was approved");
+}
+
+/// P3: what cannot be classified never passes.
+#[test]
+fn p3_what_cannot_be_classified_is_held_and_what_does_not_parse_is_refused() {
+    let stack = Stack::with(&unknown_thing());
+    let output = stack.psql(&["\\set VERBOSITY verbose", "selec 1", "select 'in step'"]);
+    let shown = text(&output);
+    assert!(shown.contains("42601: syntax error at or near \"selec\""), "{shown}");
+    assert!(shown.contains("LINE 1: selec 1"), "with Postgres's position: {shown}");
+    assert!(shown.contains("in step"), "{shown}");
+
+    let psql = stack.psql_start(&["select unknown_thing('x')"]);
+    let request = stack.request();
+    assert_eq!(request["class"], "code");
+    stack.answer(BOB, &request, "deny", None);
+    assert!(ended(psql).contains("denied"));
+}
+
+/// P4: the requester's owner cannot approve, nor can somebody outside of the group, nor the agent.
+#[test]
+fn p4_nobody_approves_for_themselves_and_an_agent_never_decides() {
+    let mut stack = Stack::start();
+    let psql = stack.psql_start(&["drop table orders"]);
+    let request = stack.request();
+
+    let (owner, why) = stack.answer(ALICE, &request, "approve", None);
+    assert_eq!(owner, 403, "{why}");
+    let (stranger, why) = stack.answer(CAROL, &request, "approve", None);
+    assert_eq!(stranger, 403, "{why}");
+    let (agent, why) = stack.answer((AGENT, TOKEN), &request, "approve", None);
+    assert!(agent == 401 || agent == 403, "{agent} {why}");
+    let (nobody, why) = stack.answer(("nobody", "csr_made-up"), &request, "approve", None);
+    assert_eq!(nobody, 401, "{why}");
+    assert_eq!(state_of(&stack, &request), "waiting");
+
+    let (status, answer) = stack.answer(BOB, &request, "deny", None);
+    assert_eq!(status, 200, "{answer}");
+    assert!(ended(psql).contains("denied"));
+    assert_eq!(stack.superuser("select count(*) from orders"), "1000");
+    stack.assert_verifies();
+}
+
+/// P5: after a cancel, an expiry and a disconnect, everybody agrees on the transaction.
+#[test]
+fn p5_a_cancelled_hold_withdraws_the_request_and_the_session_goes_on() {
+    let stack = Stack::start();
+    let script = r#"
+import sys, psycopg, threading, time
+from psycopg.pq import TransactionStatus as T
+c = psycopg.connect(sys.argv[1], autocommit=True)
+c.execute("begin")
+c.execute("insert into orders values (5001, 1, 1)")
+c.execute("savepoint s")
+threading.Timer(1.0, c.cancel).start()
+try:
+    c.execute("drop table customers")
+except psycopg.errors.QueryCanceled as e:
+    print("cancelled", e.diag.sqlstate)
+print(c.info.transaction_status == T.INERROR)
+c.execute("rollback to s")
+c.execute("commit")
+print(c.execute("select count(*) from orders where id = 5001").fetchone()[0])
+"#;
+    let output = stack.python(script, &[]);
+
+    assert_eq!(text(&output), "cancelled 57014\nTrue\n1\n");
+    assert!(stack.waiting().is_empty());
+    let (_, all) = stack.api(BOB, "GET", "/requests?state=withdrawn", None);
+    assert_eq!(all.as_array().unwrap().len(), 1, "{all}");
+}
+
+#[test]
+fn p5_a_hold_that_expires_says_so_and_nothing_ran() {
+    let policy = "[[rule]]\nname = \"quick\"\nwhen = { class = [\"ddl\"] }\nthen = \"hold\"\napprovals = [{ group = \"dba\", count = 1 }]\nexpires = \"2s\"\n";
+    let stack = Stack::with(&Setup { policy: Some(policy.to_owned()), ..Setup::default() });
+
+    let output = stack.psql(&["\\set VERBOSITY verbose", "drop table orders", "select 'on'"]);
+
+    let shown = text(&output);
+    assert!(shown.contains("57014") && shown.contains("expired without an answer"), "{shown}");
+    assert!(shown.contains("on\n"), "{shown}");
+    assert_eq!(stack.superuser("select count(*) from orders"), "1000");
+}
+
+#[test]
+fn p5_an_agent_that_hangs_up_withdraws_and_a_late_approval_does_nothing() {
+    let stack = Stack::start();
+    let mut psql = stack.psql_start(&["drop table orders"]);
+    let request = stack.request();
+
+    psql.kill().unwrap();
+    psql.wait().unwrap();
+    wait_for("it is withdrawn", || state_of(&stack, &request) == "withdrawn");
+
+    let (status, answer) = stack.answer(BOB, &request, "approve", None);
+    assert_eq!(status, 409, "{answer}");
+    assert!(answer.to_string().contains("withdrawn"), "{answer}");
+    assert_eq!(stack.superuser("select count(*) from orders"), "1000");
+    wait_for("its transaction is gone upstream", || {
+        stack.superuser("select count(*) from pg_stat_activity where usename = 'app' and application_name like 'countersign reporting%'") == "0"
+    });
+}
+
+/// P6: the reviewer is shown the whole statement.
+#[test]
+fn p6_a_two_megabyte_statement_is_held_and_shown_whole() {
+    let stack = Stack::start();
+    let long = "x".repeat(2 << 20);
+    let sql = format!("select length('{long}') from customers limit 1");
+    let file = stack.path("long.sql");
+    std::fs::write(&file, &sql).unwrap();
+    let mut psql = stack.psql_command(&stack.url());
+    let psql = psql.arg("-f").arg(&file);
+    let psql =
+        psql.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let request = stack.request();
+
+    let (_, whole) = stack.api(BOB, "GET", &format!("/requests/{}", request["id"].as_str().unwrap()), None);
+
+    assert_eq!(whole["sql"].as_str().map(str::len), Some(sql.len()));
+    stack.approve(BOB, &request);
+    assert!(ended(psql).contains("2097152"));
+}
+
+/// P7: everything that decided is in the ledger.
+#[test]
+fn p7_who_decided_what_by_which_rule_and_when_is_in_the_ledger() {
+    let stack = Stack::start();
+    let psql = stack.psql_start(&["drop table orders"]);
+    let request = stack.request();
+    stack.answer(BOB, &request, "deny", Some("not today"));
+    ended(psql);
+
+    let export = support::countersign()
+        .args(["ledger", "export"])
+        .arg(stack.ledger())
+        .args(["--format", "jsonl"])
+        .output()
+        .unwrap();
+    let lines: Vec<Value> = String::from_utf8_lossy(&export.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+
+    let all = serde_json::to_string(&lines).unwrap();
+    for what in [
+        "bob@example.com",
+        "not today",
+        "drop table orders",
+        "reporting-bot",
+        "alice@example.com",
+        "scram-sha-256",
+        "127.0.0.1",
+    ] {
+        assert!(all.contains(what), "{what} is missing in {all}");
+    }
+}
+
+/// P8: every edit of the ledger is found.
+#[test]
+fn p8_an_edited_ledger_does_not_verify() {
+    let mut stack = Stack::start();
+    stack.psql(&["select 1", "select 2"]);
+    assert!(stack.stop_proxy().success());
+    let (code, report) = stack.verify();
+    assert_eq!(code, 0, "{report}");
+
+    let edited = std::process::Command::new("sqlite3")
+        .arg(stack.ledger())
+        .arg("update entry set body = x'a0' where seq = 3")
+        .status()
+        .unwrap();
+
+    assert!(edited.success());
+    let (code, report) = stack.verify();
+    assert!(code >= 10, "{code} {report}");
+}
+
+/// P9: if the ledger cannot write, nothing runs.
+#[test]
+fn p9_when_the_ledger_cannot_write_nothing_runs_and_a_rollback_still_does() {
+    let stack = Stack::start();
+    let script = r#"
+import sys, psycopg, shutil, os, time
+from psycopg.pq import TransactionStatus as T
+c = psycopg.connect(sys.argv[1], autocommit=True)
+c.execute("begin")
+c.execute("insert into orders values (9001, 1, 1)")
+os.rename(sys.argv[2], sys.argv[2] + ".gone")
+deadline = time.time() + 15
+while time.time() < deadline:
+    try:
+        c.execute("select 'p9-ran-unrecorded'")
+        time.sleep(0.05)
+    except psycopg.Error as e:
+        print(e.diag.sqlstate, e.diag.message_primary)
+        break
+c.pgconn.exec_(b"rollback")
+print(c.info.transaction_status == T.IDLE)
+"#;
+    let output = stack.python(script, &[stack.ledger().to_str().unwrap()]);
+
+    let shown = text(&output);
+    assert!(shown.contains("58030") || shown.contains("53100"), "{shown}");
+    assert!(shown.contains("True"), "{shown}");
+    assert_eq!(stack.superuser("select count(*) from orders where id = 9001"), "0");
+}
+
+/// P10: no secret is ever in a log, a ledger entry or an error.
+#[test]
+fn p10_no_secret_is_in_a_log_a_ledger_or_an_error() {
+    let mut stack = Stack::with(&Setup { superuser: true, ..Setup::default() });
+    let psql = stack.psql_start(&["create role fresh password 'hunter2-the-secret'"]);
+    let request = stack.request();
+    assert!(!request.to_string().contains("hunter2"), "{request}");
+    let (_, whole) = stack.api(BOB, "GET", &format!("/requests/{}", request["id"].as_str().unwrap()), None);
+    assert!(!whole.to_string().contains("hunter2"), "{whole}");
+    stack.approve(BOB, &request);
+    let shown = ended(psql);
+    assert!(!shown.contains("ERROR"), "{shown}");
+    assert_eq!(stack.superuser("select rolpassword is not null from pg_authid where rolname = 'fresh'"), "t");
+    assert!(stack.stop_proxy().success());
+
+    let mut everything = stack.log();
+    fn collect(folder: &std::path::Path, into: &mut String) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, into);
+            } else if path.file_name().unwrap() != "upstream-password"
+                && path.file_name().unwrap() != "countersign.toml"
+            {
+                into.push_str(&String::from_utf8_lossy(&std::fs::read(&path).unwrap()));
+            }
+        }
+    }
+    collect(stack.directory.path(), &mut everything);
+    for secret in ["hunter2-the-secret", "upstream-secret", TOKEN, BOB.1] {
+        assert!(!everything.contains(secret), "{secret} was written somewhere");
+    }
+}
+
+#[test]
+fn two_groups_must_approve_and_one_person_counts_once() {
+    let policy = "[[rule]]\nname = \"two\"\nwhen = { class = [\"export\"] }\nthen = \"hold\"\napprovals = [{ group = \"dba\", count = 1 }, { group = \"security\", count = 1 }]\n";
+    let mut stack = Stack::with(&Setup { policy: Some(policy.to_owned()), ..Setup::default() });
+    let psql = stack.psql_start(&["copy customers to stdout"]);
+    let request = stack.request();
+
+    stack.approve(BOB, &request);
+    assert_eq!(state_of(&stack, &request), "waiting");
+    let (again, answer) = stack.answer(BOB, &request, "approve", None);
+    assert_ne!(again, 200, "{answer}");
+    stack.approve(CAROL, &request);
+
+    assert!(ended(psql).contains("c1@example.com"));
+    stack.assert_verifies();
+}
+
+#[test]
+fn a_verdict_on_another_digest_than_the_one_shown_does_not_count() {
+    let stack = Stack::start();
+    let psql = stack.psql_start(&["drop table orders"]);
+    let request = stack.request();
+    let id = request["id"].as_str().unwrap();
+
+    let (status, answer) =
+        stack.api(BOB, "POST", &format!("/requests/{id}/approve"), Some(json!({ "digest": "0".repeat(64) })));
+
+    assert!(status == 409 || status == 412, "{status} {answer}");
+    assert_eq!(state_of(&stack, &request), "waiting");
+    stack.answer(BOB, &request, "deny", None);
+    ended(psql);
+}
+
+#[test]
+fn a_deferred_statement_fails_at_once_and_runs_once_when_retried_after_approval() {
+    let stack = Stack::start();
+    let deferred = format!("{}?options=-c%20countersign.hold%3Ddefer", stack.url());
+    let run = || {
+        let output = stack
+            .psql_command(&deferred)
+            .args(["-v", "VERBOSITY=verbose", "-c", "drop table orders"])
+            .output();
+        text(&output.unwrap())
+    };
+    let first = run();
+    assert!(first.contains("42501") && first.contains(", pending"), "{first}");
+    assert!(run().contains(", pending"), "still waiting, and still one request");
+    let waiting = stack.waiting();
+    assert_eq!(waiting.len(), 1, "{waiting:?}");
+
+    stack.approve(BOB, &waiting[0]);
+
+    assert_eq!(run(), "", "a new session claims it");
+    assert_eq!(stack.superuser("select to_regclass('orders') is null"), "t");
+    let again = run();
+    assert!(again.contains(", pending"), "once: {again}");
+}
+
+#[test]
+fn a_transaction_with_a_denied_statement_keeps_its_savepoint_and_another_role_cannot_be_slipped_in() {
+    let stack = Stack::start();
+    let psql = stack.psql_start(&[
+        "begin",
+        "set local search_path = public",
+        "drop table orders",
+        "rollback",
+        "select 'done'",
+    ]);
+    let request = stack.request();
+    let (_, whole) = stack.api(BOB, "GET", &format!("/requests/{}", request["id"].as_str().unwrap()), None);
+    let shown = whole.to_string();
+    assert!(shown.contains("set local search_path = public"), "the transaction so far is shown: {shown}");
+    assert!(shown.contains("session_authorization"), "what the grant is bound to: {shown}");
+
+    stack.answer(BOB, &request, "deny", None);
+
+    let shown = ended(psql);
+    assert!(shown.contains("done"), "{shown}");
+}
+
+#[test]
+fn the_agent_is_told_at_once_that_it_waits_and_for_whom() {
+    let stack = Stack::start();
+    let started = Instant::now();
+    let script = r#"
+import sys, psycopg, threading, time
+c = psycopg.connect(sys.argv[1], autocommit=True)
+c.add_notice_handler(lambda d: print(d.severity, d.message_primary, "|", d.message_detail, flush=True))
+threading.Timer(1.5, c.cancel).start()
+try:
+    c.execute("drop table orders")
+except psycopg.errors.QueryCanceled:
+    pass
+"#;
+    let output = stack.python(script, &[]);
+
+    let shown = text(&output);
+    assert!(shown.contains("NOTICE waiting for approval"), "{shown}");
+    assert!(shown.contains("Asked: dba"), "{shown}");
+    assert!(started.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn a_restart_closes_what_waited_and_says_so() {
+    let mut stack = Stack::start();
+    let psql = stack.psql_start(&["drop table orders"]);
+    let request = stack.request();
+
+    stack.kill_proxy();
+    let shown = ended(psql);
+    assert!(!shown.is_empty());
+    stack.run();
+
+    assert!(stack.waiting().is_empty());
+    let (status, answer) = stack.answer(BOB, &request, "approve", None);
+    assert!(status == 404 || status == 409, "{status} {answer}");
+    assert_eq!(stack.superuser("select count(*) from orders"), "1000");
+    stack.assert_verifies();
+}
+
+#[test]
+fn a_session_that_drains_finishes_its_transaction_first() {
+    let mut stack = Stack::start();
+    let script = r#"
+import sys, psycopg, time
+c = psycopg.connect(sys.argv[1], autocommit=True)
+c.execute("begin")
+c.execute("insert into orders values (7001, 1, 1)")
+print("open", flush=True)
+time.sleep(1.5)
+c.execute("commit")
+print("committed", flush=True)
+try:
+    time.sleep(0.5)
+    c.execute("select 1")
+except psycopg.Error as e:
+    print("ended")
+"#;
+    let mut python = support::python();
+    let python = python.arg("-c").arg(script).arg(stack.url());
+    let mut python =
+        python.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    wait_for("the transaction is open", || {
+        stack.superuser("select count(*) from pg_stat_activity where state = 'idle in transaction'") == "1"
+    });
+
+    signal(stack.proxy_id(), "TERM");
+    let mut shown = String::new();
+    python.stdout.take().unwrap().read_to_string(&mut shown).unwrap();
+    python.wait().unwrap();
+
+    assert_eq!(shown, "open\ncommitted\nended\n");
+    assert!(stack.stop_proxy().success());
+    assert_eq!(stack.superuser("select count(*) from orders where id = 7001"), "1");
+}
+
+#[test]
+fn a_bad_policy_file_leaves_the_old_set_in_force_and_is_shown() {
+    let stack = Stack::start();
+    std::fs::write(
+        stack.path("policies/bad.toml"),
+        "[[rule]]\nname = \"x\"\nthen = \"allow\"\nwhen = { klass = [\"ddl\"] }\n",
+    )
+    .unwrap();
+    wait_for("the error is logged", || stack.log().contains("changed policies are not used"));
+    let (status, answer) = stack.api(BOB, "GET", "/status", None);
+    assert_eq!(status, 200);
+    assert!(answer.to_string().contains("bad.toml"), "{answer}");
+
+    std::fs::write(
+        stack.path("policies/bad.toml"),
+        "[[rule]]\nname = \"ddl-is-fine\"\nthen = \"allow\"\nwhen = { class = [\"ddl\"] }\n",
+    )
+    .unwrap();
+    wait_for("the mended set is loaded", || stack.log().contains("policies loaded"));
+    assert_eq!(text(&stack.psql(&["create table free (a int)", "select 'free'"])), "free\n");
+}

@@ -1,0 +1,392 @@
+//! Real servers and real clients: what agents see of the protocol.
+
+mod support;
+
+use std::io::Read as _;
+use std::process::Stdio;
+use std::time::Duration;
+
+use support::{AGENT, Setup, Stack, TOKEN, signal, text, wait_for};
+
+/// Denies what the tests need denied at once, so that no reviewer has to answer.
+const DENY_DROP: &str = r#"
+[[rule]]
+name = "no-ddl"
+when = { class = ["ddl"] }
+then = "deny"
+message = "not by an agent"
+"#;
+
+fn denying() -> Stack {
+    Stack::with(&Setup { policy: Some(DENY_DROP.to_owned()), ..Setup::default() })
+}
+
+fn on(version: u32) -> Stack {
+    Stack::with(&Setup { policy: Some(DENY_DROP.to_owned()), version, ..Setup::default() })
+}
+
+#[test]
+fn a_read_passes_and_psql_notices_nothing() {
+    let stack = Stack::start();
+
+    let output = stack.psql(&["select count(*) from customers", "select 'it''s'"]);
+
+    assert_eq!(text(&output), "100\nit's\n");
+}
+
+#[test]
+fn psql_describes_tables_without_a_hold() {
+    let stack = Stack::start();
+
+    let output = stack.psql(&["\\d customers", "\\dt", "\\df", "\\dp", "\\l", "\\du", "\\dn", "\\dx"]);
+
+    let shown = text(&output);
+    assert!(shown.contains("email|text"), "{shown}");
+    assert!(!shown.contains("approval"), "{shown}");
+}
+
+#[test]
+fn a_denied_statement_has_a_code_a_detail_and_a_hint_and_the_session_goes_on() {
+    let stack = denying();
+
+    let output = stack.psql(&["\\set VERBOSITY verbose", "drop table orders", "select 1"]);
+
+    let shown = text(&output);
+    assert!(shown.contains("ERROR:  42501: statement denied by rule \"no-ddl\""), "{shown}");
+    assert!(shown.contains("DETAIL:  not by an agent"), "{shown}");
+    assert!(shown.contains("HINT:"), "{shown}");
+    assert!(shown.starts_with("1\n") || shown.contains("\n1\n"), "{shown}");
+    assert_eq!(stack.superuser("select count(*) from orders"), "1000");
+}
+
+/// P5: agent, proxy and upstream agree on the transaction after a denial.
+#[test]
+fn p5_after_a_denial_the_transaction_is_failed_and_savepoints_work() {
+    let stack = denying();
+    let script = r#"
+import sys, psycopg
+from psycopg.pq import TransactionStatus as T
+with psycopg.connect(sys.argv[1], autocommit=True) as c:
+    c.execute("begin")
+    c.execute("insert into orders values (2001, 1, 1)")
+    c.execute("savepoint s")
+    try:
+        c.execute("drop table orders")
+        raise SystemExit("not denied")
+    except psycopg.errors.InsufficientPrivilege as e:
+        print(e.diag.sqlstate, e.diag.message_primary)
+    print(c.info.transaction_status == T.INERROR)
+    try:
+        c.execute("select 1")
+    except psycopg.errors.InFailedSqlTransaction:
+        print("failed")
+    c.execute("rollback to s")
+    print(c.info.transaction_status == T.INTRANS)
+    c.execute("insert into orders values (2002, 1, 1)")
+    c.execute("commit")
+    print(c.execute("select count(*) from orders where id > 2000").fetchone()[0])
+"#;
+
+    let output = stack.python(script, &[]);
+
+    assert_eq!(text(&output), "42501 statement denied by rule \"no-ddl\"\nTrue\nfailed\nTrue\n2\n");
+}
+
+#[test]
+fn a_denial_inside_a_pipeline_fails_the_rest_of_it_and_nothing_of_its_implicit_transaction_stays() {
+    let stack = denying();
+    let script = r#"
+import sys, psycopg
+with psycopg.connect(sys.argv[1], autocommit=True) as c:
+    try:
+        with c.pipeline() as p:
+            a = c.execute("insert into orders values (%s, 1, 1)", (3001,))
+            b = c.execute("drop table customers")
+            d = c.execute("insert into orders values (%s, 1, 1)", (3002,))
+            p.sync()
+    except psycopg.errors.InsufficientPrivilege as e:
+        print("denied")
+    print(c.execute("select count(*) from orders where id > 3000").fetchone()[0])
+    with c.pipeline() as p:
+        r = [c.execute("select %s::int", (n,)) for n in range(50)]
+    print(sum(x.fetchone()[0] for x in r))
+"#;
+
+    let output = stack.python(script, &[]);
+
+    assert_eq!(text(&output), "denied\n0\n1225\n");
+}
+
+#[test]
+fn one_line_of_the_servers_log_names_a_denial_and_nothing_of_the_statement() {
+    let stack = denying();
+
+    stack.psql(&["drop table orders /* marker-of-the-agent */"]);
+
+    let log = stack.server_log();
+    assert!(!log.contains("marker-of-the-agent"), "the denied text never reached upstream");
+    let lines =
+        log.lines().filter(|line| line.contains("ERROR:") && line.contains("countersign_denied_by_policy"));
+    assert_eq!(lines.count(), 1, "{log}");
+}
+
+#[test]
+fn asyncpg_prepares_binds_copies_and_cancels() {
+    let stack = denying();
+    let script = r#"
+import sys, asyncio, asyncpg, io
+async def main():
+    c = await asyncpg.connect(sys.argv[1])
+    print(await c.fetchval("select $1::int + 1", 41))
+    s = await c.prepare("select name from customers where id = $1")
+    print(await s.fetchval(7), await s.fetchval(8))
+    async with c.transaction():
+        await c.execute("insert into orders values (4001, 1, 1)")
+        try:
+            async with c.transaction():
+                await c.execute("drop table orders")
+        except asyncpg.InsufficientPrivilegeError as e:
+            print("denied", e.sqlstate)
+        await c.execute("insert into orders values (4002, 1, 1)")
+    print(await c.fetchval("select count(*) from orders where id > 4000"))
+    await c.copy_records_to_table("orders", records=[(4100 + n, 1, n) for n in range(500)])
+    print(await c.fetchval("select count(*) from orders where id >= 4100"))
+    try:
+        await asyncio.wait_for(c.fetchval("select count(*) from generate_series(1, 100000000000)"), 0.5)
+    except asyncio.TimeoutError:
+        print("cancelled")
+    print(await c.fetchval("select 'alive'"))
+    async with c.transaction():
+        cur = await c.cursor("select id from orders where id >= 4100 order by id")
+        print(len(await cur.fetch(10)), len(await cur.fetch(20)))
+    await c.close()
+asyncio.run(main())
+"#;
+
+    let output = stack.python(script, &[]);
+
+    assert_eq!(text(&output), "42\ncustomer 7 customer 8\ndenied 42501\n2\n500\ncancelled\nalive\n10 20\n");
+}
+
+#[test]
+fn copy_in_streams_and_fails_as_without_the_proxy() {
+    for version in [15, 18] {
+        let stack = on(version);
+        let script = r#"
+import sys, psycopg
+with psycopg.connect(sys.argv[1], autocommit=True) as c:
+    with c.cursor() as cur:
+        with cur.copy("COPY orders FROM STDIN") as copy:
+            for n in range(20000):
+                copy.write_row((10000 + n, 1, n))
+        print(cur.rowcount)
+        try:
+            with cur.copy("COPY orders FROM STDIN") as copy:
+                copy.write("not a number\t1\t1\n" * 1000)
+        except psycopg.errors.InvalidTextRepresentation as e:
+            print("bad data", e.sqlstate)
+        try:
+            with cur.copy("COPY orders FROM STDIN") as copy:
+                copy.write_row((1, 1, 1))
+                raise ValueError("the agent gives up")
+        except ValueError:
+            print("given up")
+    print(c.execute("select count(*) from orders where id >= 10000").fetchone()[0])
+"#;
+
+        let output = stack.python(script, &[]);
+
+        assert_eq!(text(&output), "20000\nbad data 22P02\ngiven up\n20000\n", "version {version}");
+    }
+}
+
+#[test]
+fn a_wrong_password_and_an_unknown_agent_are_told_the_same() {
+    let stack = Stack::start();
+    let told = |user: &str, password: &str| {
+        let url = format!("postgresql://{user}:{password}@127.0.0.1:{}/app", stack.port);
+        let output = stack.psql_command(&url).args(["-c", "select 1"]).output().unwrap();
+        assert!(!output.status.success());
+        text(&output).replace(user, "USER")
+    };
+
+    let wrong = told(AGENT, "wrong");
+    let unknown = told("nobody-here", "wrong");
+
+    assert!(wrong.contains("password authentication failed for user \"USER\""), "{wrong}");
+    assert_eq!(wrong, unknown);
+}
+
+#[test]
+fn a_database_that_is_no_upstream_of_the_agents_does_not_exist() {
+    let stack = Stack::start();
+    let url = format!("postgresql://{AGENT}:{TOKEN}@127.0.0.1:{}/postgres", stack.port);
+
+    let output = stack.psql_command(&url).args(["-c", "select 1"]).output().unwrap();
+
+    assert!(text(&output).contains("database \"postgres\" does not exist"), "{}", text(&output));
+}
+
+#[test]
+fn an_upstream_that_is_down_is_named() {
+    let mut stack = Stack::start();
+    stack.cluster.crash();
+
+    let output = stack.psql(&["select 1"]);
+
+    assert!(text(&output).contains("could not connect to upstream \"app\""), "{}", text(&output));
+}
+
+#[test]
+fn an_upstream_that_dies_ends_the_session_with_its_own_words_or_ours() {
+    let mut stack = Stack::start();
+    let mut psql = stack.psql_start(&["select pg_sleep(30) from customers limit 1"]);
+    // pg_sleep is not harmless to everyone, so it may be held; either way the session is there.
+    wait_for("the session runs", || stack.log().contains("session begun"));
+    std::thread::sleep(Duration::from_millis(300));
+
+    stack.cluster.crash();
+    let mut shown = String::new();
+    psql.stderr.take().unwrap().read_to_string(&mut shown).unwrap();
+    psql.wait().unwrap();
+
+    let told = [
+        "terminating connection",
+        "could not connect to upstream",
+        "was lost",
+        "server closed the connection",
+    ];
+    assert!(told.iter().any(|words| shown.contains(words)), "{shown}");
+}
+
+#[test]
+fn start_up_parameters_outside_the_list_are_refused_by_name() {
+    let stack = Stack::start();
+    let told = |options: &str| {
+        let mut psql = stack.psql_command(&stack.url());
+        text(&psql.env("PGOPTIONS", options).args(["-c", "show statement_timeout"]).output().unwrap())
+    };
+
+    assert!(
+        told("-c session_replication_role=replica").contains("\"session_replication_role\" is not accepted")
+    );
+    assert!(told("-c role=postgres").contains("\"role\" is not accepted"));
+    assert_eq!(told("-c statement_timeout=5s -c countersign.model=test"), "5s\n");
+}
+
+#[test]
+fn a_psql_in_another_locale_gets_utf8_all_the_same() {
+    let stack = Stack::start();
+    let mut psql = stack.psql_command(&stack.url());
+
+    let output = psql
+        .env("LC_ALL", "C")
+        .env("PGCLIENTENCODING", "LATIN1")
+        .args(["-c", "show client_encoding"])
+        .output();
+
+    assert_eq!(text(&output.unwrap()), "UTF8\n");
+}
+
+#[test]
+fn tls_is_offered_and_verified_with_channel_binding() {
+    let stack = Stack::with(&Setup { tls: true, ..Setup::default() });
+    let certificate = stack.path("server.crt");
+    let url = format!(
+        "postgresql://{AGENT}:{TOKEN}@localhost:{}/app?sslmode=verify-full&sslrootcert={}&channel_binding=require",
+        stack.port,
+        certificate.display()
+    );
+
+    let output = stack.psql_command(&url).args(["-c", "select 'over tls'"]).output().unwrap();
+
+    assert_eq!(text(&output), "over tls\n");
+}
+
+#[test]
+fn a_running_statement_is_cancelled_by_ctrl_c() {
+    let stack = Stack::start();
+    let mut psql = stack.psql_command(&stack.url());
+    let mut psql = psql
+        .args(["-c", "select count(*) from generate_series(1, 100000000000)", "-c", "select 'next'"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for("the statement runs", || {
+        stack.superuser("select count(*) from pg_stat_activity where query like '%generate_series(1, 1000%' and pid <> pg_backend_pid() and state = 'active'") == "1"
+    });
+
+    signal(psql.id(), "INT");
+
+    let mut shown = String::new();
+    psql.stderr.take().unwrap().read_to_string(&mut shown).unwrap();
+    psql.wait().unwrap();
+    assert!(shown.contains("canceling statement due to user request"), "{shown}");
+}
+
+#[test]
+fn replication_and_fast_path_calls_are_refused() {
+    let stack = Stack::start();
+    let url = format!("{}?replication=database", stack.url());
+    let output = stack.psql_command(&url).args(["-c", "IDENTIFY_SYSTEM"]).output().unwrap();
+    assert!(text(&output).contains("replication is not supported"), "{}", text(&output));
+
+    let output = stack.psql(&["\\lo_list", "\\lo_unlink 1", "select 'alive'"]);
+    assert!(text(&output).contains("alive"), "{}", text(&output));
+}
+
+#[test]
+fn large_results_arrive_whole() {
+    let stack = Stack::start();
+    let script = r#"
+import sys, psycopg, hashlib
+with psycopg.connect(sys.argv[1], autocommit=True) as c:
+    rows = c.execute("select n, repeat(md5(n::text), 100) from generate_series(1, 20000) n").fetchall()
+    print(len(rows), hashlib.sha256(repr(rows).encode()).hexdigest()[:16])
+    one = c.execute("select repeat('x', 50000000)").fetchone()[0]
+    print(len(one))
+"#;
+    let through = text(&stack.python(script, &[]));
+    let direct =
+        format!("postgresql://postgres:superuser-secret@127.0.0.1:{}/postgres", stack.cluster.port());
+    let without = text(&support::python().arg("-c").arg(script).arg(direct).output().unwrap());
+
+    assert_eq!(through, without);
+    assert!(through.starts_with("20000 "), "{through}");
+}
+
+#[test]
+fn notifications_and_notices_pass() {
+    let stack = Stack::start();
+    let script = r#"
+import sys, psycopg
+with psycopg.connect(sys.argv[1], autocommit=True) as c:
+    notices = []
+    c.add_notice_handler(lambda d: notices.append(d.message_primary))
+    c.execute("listen jobs")
+    with psycopg.connect(sys.argv[1], autocommit=True) as d:
+        d.execute("notify jobs, 'hello'")
+    print([n.payload for n in c.notifies(timeout=5, stop_after=1)])
+    c.execute("create temp table if not exists t (a int)")
+    c.execute("create temp table if not exists t (a int)")
+    print(notices)
+"#;
+
+    let output = stack.python(script, &[]);
+
+    assert_eq!(text(&output), "['hello']\n['relation \"t\" already exists, skipping']\n");
+}
+
+#[test]
+fn malformed_bytes_are_told_closed_and_counted() {
+    use std::io::Write as _;
+    let stack = Stack::start();
+    let mut socket = std::net::TcpStream::connect(("127.0.0.1", stack.port)).unwrap();
+    socket.set_read_timeout(Some(support::SOON)).unwrap();
+    socket.write_all(b"\xff\xff\xff\xffgarbage").unwrap();
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer);
+    assert!(answer.is_empty());
+    wait_for("it is in the log", || stack.log().contains("malformed start-up"));
+}

@@ -1,0 +1,206 @@
+//! A desk as it might look on a busy morning, for pictures and for looking at pages.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign::approval::request::{RecentStatement, TransactionView};
+use countersign::classify::StatementClass;
+use countersign::desk::Opened;
+use countersign::statement::{Ending, Outcome, Parameter, RequestId, TransactionStatus, Via};
+use countersign::web::views::Activity;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use super::web::{House, claims, insight, room};
+
+/// What the scene holds on to: dropping an opened request withdraws it.
+pub struct Scene {
+    opened: Vec<Opened>,
+    pub export: RequestId,
+    pub migration: RequestId,
+    pub attack: RequestId,
+    pub denied: RequestId,
+    pub ran: RequestId,
+    pub mine: RequestId,
+}
+
+impl Scene {
+    /// The pages worth a picture; the last one has the box to try statements in.
+    pub fn pages(&self) -> Vec<(String, String)> {
+        let request = |name: &str, id: RequestId| (name.to_owned(), format!("/requests/{}", id.code()));
+        let page = |path: &str| (path.trim_start_matches('/').to_owned(), path.to_owned());
+        vec![
+            page("/requests"),
+            request("request", self.export),
+            request("request-in-transaction", self.migration),
+            request("request-attack", self.attack),
+            request("request-denied", self.denied),
+            request("request-ran", self.ran),
+            page("/history"),
+            page("/sessions"),
+            page("/ledger"),
+            page("/people"),
+            page("/policies"),
+        ]
+    }
+}
+
+const EXPORT: &str = "COPY (
+    SELECT c.id, c.name, c.email, c.country, max(o.created_at) AS last_order
+    FROM customers c
+    LEFT JOIN orders o ON o.customer_id = c.id
+    WHERE c.country = 'DE'
+    GROUP BY c.id
+    ORDER BY last_order NULLS FIRST
+) TO STDOUT WITH (FORMAT csv, HEADER)";
+
+const MIGRATION: &str = "ALTER TABLE orders
+    ADD COLUMN refunded_at timestamptz,
+    ADD CONSTRAINT refund_after_order CHECK (refunded_at >= created_at)";
+
+/// A right-to-left override that makes a comment look like code, a look-alike letter in a table's
+/// name, and an attempt to end the element it is shown in.
+const ATTACK: &str =
+    "DELETE FROM sessi\u{43e}ns WHERE expires < now(); /* \u{202e}⟨ ;1 timil \u{2066}only old ones \u{2069}*/
+DELETE FROM users;  -- </pre><script>alert('approved')</script>\u{200b}";
+
+pub fn set(house: &House) -> Scene {
+    let mut opened = Vec::new();
+    let mut keep = |one: Opened| {
+        let id = one.request.id;
+        opened.push(one);
+        id
+    };
+    let ran = keep(house.ask_as("reporting-bot", "COPY customers TO STDOUT", |_| {}).unwrap());
+    let digest = house.desk.request(&ran.code()).unwrap().request.digest.to_string();
+    verdict(
+        house,
+        "carol",
+        ran,
+        "approve",
+        json!({"digest": digest, "reason": "monthly export for finance"}),
+    );
+    verdict(house, "dave", ran, "approve", json!({"digest": digest, "reason": "DPA signed"}));
+    let tag = Ending::Completed { tag: "COPY 84213".into() };
+    let outcome = Outcome {
+        ending: tag,
+        rows: 84_213,
+        bytes: 9_120_443,
+        transaction: Some(TransactionStatus::Idle),
+        result_digest: None,
+    };
+    house.desk.ran(ran, &outcome, Duration::from_millis(1_240));
+
+    let denied =
+        keep(house.ask_as("support-copilot", "TRUNCATE TABLE tickets, ticket_comments", |_| {}).unwrap());
+    let digest = house.desk.request(&denied.code()).unwrap().request.digest.to_string();
+    let reason = "Never truncate tickets. Archive them with app.archive_tickets(before date) instead.";
+    verdict(house, "bob", denied, "deny", json!({"digest": digest, "reason": reason}));
+    let gone = keep(house.ask_as("support-copilot", "CREATE INDEX ON tickets (created_at)", |_| {}).unwrap());
+    house.desk.withdraw(gone, "the agent cancelled");
+    house.pass(1_900);
+
+    let deferred = keep(
+        house
+            .ask_as("support-copilot", "DROP INDEX CONCURRENTLY tickets_old_idx", |draft| {
+                draft.terms.defer = true
+            })
+            .unwrap(),
+    );
+    house.pass(140);
+    let attack = keep(house.ask_as("support-copilot", ATTACK, |draft| draft.claimed = claims()).unwrap());
+    house.pass(95);
+    let migration = keep(
+        house
+            .ask_as("migration-agent", MIGRATION, |draft| {
+                draft.transaction = TransactionView {
+                    status: Some(TransactionStatus::InBlock),
+                    statements: vec![
+                        "BEGIN".to_owned(),
+                        "LOCK TABLE orders IN SHARE ROW EXCLUSIVE MODE".to_owned(),
+                        "UPDATE orders SET status = 'closed' WHERE status = 'done' AND shipped_at < now() - interval '90 days'"
+                            .to_owned(),
+                    ],
+                    earlier: 0,
+                };
+                draft.insight.locks = vec![
+                    "ShareRowExclusiveLock on public.orders".to_owned(),
+                    "RowExclusiveLock on public.orders".to_owned(),
+                ];
+            })
+            .unwrap(),
+    );
+    let export = keep(
+        house
+            .ask_as("reporting-bot", EXPORT, |draft| {
+                draft.claimed = claims();
+                draft.insight = insight();
+                draft.insight.recent = vec![
+                    recent(
+                        house,
+                        4,
+                        StatementClass::Read,
+                        "SELECT count(*) FROM customers WHERE country = 'DE'",
+                        "SELECT 1",
+                    ),
+                    recent(
+                        house,
+                        9,
+                        StatementClass::Read,
+                        "SELECT column_name FROM information_schema.columns WHERE table_name = 'customers'",
+                        "SELECT 7",
+                    ),
+                ];
+            })
+            .unwrap(),
+    );
+    house.pass(12);
+    let bound = keep(
+        house
+            .ask_as("reporting-bot", "DELETE FROM report_cache WHERE $1::boolean OR key = key", |draft| {
+                draft.statement.via = Via::Bind;
+                draft.statement.parameters =
+                    Arc::from([Parameter { format: 0, type_oid: 16, value: Some("true".into()) }]);
+            })
+            .unwrap(),
+    );
+    let digest = house.desk.request(&export.code()).unwrap().request.digest.to_string();
+    verdict(
+        house,
+        "bob",
+        export,
+        "approve",
+        json!({"digest": digest, "reason": "Known report, row count as expected."}),
+    );
+    house.pass(28);
+
+    let now = house.now();
+    let mut rooms = house.rooms.0.lock();
+    let mut held = room("reporting-bot", 12, now, Activity::Held);
+    held.request = Some(export);
+    held.claimed = claims();
+    let mut migrating = room("migration-agent", 3, now, Activity::Held);
+    migrating.request = Some(migration);
+    migrating.transaction = Some(TransactionStatus::InBlock);
+    migrating.statements = 3;
+    let mut idle = room("support-copilot", 126, now, Activity::Idle);
+    idle.tls = false;
+    idle.client_address = "127.0.0.1".to_owned();
+    rooms.extend([idle, held, migrating, room("reporting-bot", 1, now, Activity::Running)]);
+    let _ = deferred;
+    Scene { opened, export, migration, attack, denied, ran, mine: bound }
+}
+
+fn recent(house: &House, minutes: i64, class: StatementClass, sql: &str, ended: &str) -> RecentStatement {
+    let at = house.now().checked_sub(SignedDuration::from_mins(minutes)).unwrap();
+    RecentStatement { at, class, sql: sql.to_owned(), ended: ended.to_owned() }
+}
+
+fn verdict(house: &House, who: &str, request: RequestId, verdict: &str, body: Value) {
+    let answer = ureq::post(house.at(&format!("/api/v1/requests/{}/{verdict}", request.code())))
+        .header("authorization", format!("Bearer {}", house.secrets[who]))
+        .send_json(body)
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+}

@@ -18,7 +18,7 @@ use countersign::desk::accounts::SlackAnswers;
 use countersign::desk::{Clock, Desk, Ending, Limits, Opened, Recorder, Unrecorded};
 use countersign::identity::directory::SlackAccount;
 use countersign::identity::{AgentEntry, Directory, ReviewerEntry, ScramVerifier};
-use countersign::ledger::{Event, ReviewRecord};
+use countersign::ledger::{Event, Ledger, ReviewRecord};
 use countersign::policy::{Approval, Escalation, InTransaction, Terms};
 use countersign::statement::{
     Digest, Fingerprint, SessionId, SqlText, Statement, Step, Target, TransactionStatus,
@@ -47,10 +47,11 @@ const PEOPLE: [(&str, &str, &[&str]); 5] = [
     ("alice@example.com", ALICE, &["dba"]),
 ];
 
-/// A ledger that only remembers.
+/// Remembers what is written down, and writes it into a real ledger where there is one.
 #[derive(Default)]
 pub struct Notebook {
     events: Mutex<Vec<Event>>,
+    pub ledger: Option<Ledger>,
 }
 
 impl Notebook {
@@ -72,6 +73,9 @@ impl Notebook {
 
 impl Recorder for Notebook {
     fn append(&self, event: Event) -> Result<(), Unrecorded> {
+        if let Some(ledger) = &self.ledger {
+            Recorder::append(ledger, event.clone())?;
+        }
         self.events.lock().push(event);
         Ok(())
     }
@@ -139,13 +143,21 @@ impl Office {
 
     /// Opens the office whether or not Slack answers.
     pub fn open_at_once(fake: FakeSlack, change: impl FnOnce(&mut SlackSettings)) -> Self {
+        Self::open_beside(None, fake, change)
+    }
+
+    pub fn open_beside(
+        ledger: Option<Ledger>,
+        fake: FakeSlack,
+        change: impl FnOnce(&mut SlackSettings),
+    ) -> Self {
         countersign::proxy::tls::install_provider();
         for user in [BOB, DORA, SAM, OLGA, ALICE, MALLORY] {
             if fake.world().user(user).is_none() {
                 fake.add_member(user);
             }
         }
-        let notebook = Arc::new(Notebook::default());
+        let notebook = Arc::new(Notebook { ledger, ..Notebook::default() });
         let directory = Arc::new(ArcSwap::from_pointee(directory()));
         let limits = Limits { opened_per_minute: 10_000, ..Limits::default() };
         let desk = Desk::new(limits, notebook.clone(), directory.clone(), Clock::real());

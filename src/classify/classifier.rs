@@ -10,7 +10,7 @@ use super::cache::Cache;
 use super::lex::{LONGEST_OPERATOR_RUN, Lexed, TokenKind, lex};
 use super::parser::{Failure, LARGE, parse};
 use super::tree::{Room, Tree};
-use super::walk::{Findings, Surroundings, walk};
+use super::walk::{Findings, Surroundings, relations_of_a_scheduler, walk};
 use super::{
     Catalogue, Classification, Effect, ObjectKind, Reason, SearchPath, StatementClass, StatementPart,
     SyntaxError, Verb, bulk, crosscheck, fingerprint, redact,
@@ -185,10 +185,12 @@ impl Classifier {
 fn finish(text: &str, lexed: &Lexed, findings: Findings, nodes: usize) -> Classification {
     let Findings { parts, effects, mut reasons, steps, names, called, too_new } = findings;
     let mut class = parts.iter().map(|part| part.class).max().unwrap_or(StatementClass::Session);
-    if !class.is_privileged() && crosscheck::disagrees(text, &parts, nodes) {
+    // Where the class hangs on a name, it may come out harmless later.
+    let may_pass = !class.is_privileged() || !names.is_empty();
+    if may_pass && crosscheck::disagrees(text, &parts, nodes) {
         let (worse, words) = crosscheck::DISAGREEMENT;
-        class = worse;
-        reasons.insert(0, Reason { class, text: words.into(), span: None });
+        class = class.max(worse);
+        reasons.insert(0, Reason { class: worse, text: words.into(), span: None });
     }
     // The server will say so itself, but then somebody would have been asked for nothing.
     let syntax_error = too_new.map(|message| SyntaxError { message: message.into(), position: None });
@@ -278,7 +280,12 @@ fn bulk_insert(bytes: &[u8], insert: &bulk::BulkInsert, context: &Context<'_>) -
     let schema = insert.schema.as_deref();
     let system = context.catalogue.system_relation(schema, &insert.name).is_some()
         || matches!(schema, Some("pg_catalog" | "pg_toast" | "information_schema"));
-    let (class, why) = if system {
+    let (class, why) = if relations_of_a_scheduler(schema) {
+        (
+            StatementClass::Code,
+            format!("writes to {} of a job scheduler, which runs what stands there", insert.name),
+        )
+    } else if system {
         (StatementClass::Admin, format!("writes to {} of the system catalogue", insert.name))
     } else {
         (StatementClass::Write, "inserts rows of literals".to_owned())

@@ -68,7 +68,10 @@ impl Classification {
     }
 
     fn settle(&mut self) {
-        self.class = self.parts.iter().map(|part| part.class).max().unwrap_or(self.class);
+        // Some reasons are about the text as a whole, and no part's.
+        let parts = self.parts.iter().map(|part| part.class);
+        let reasons = self.reasons.iter().map(|reason| reason.class);
+        self.class = parts.chain(reasons).max().unwrap_or(self.class);
         self.effects.sort_unstable();
         self.effects.dedup();
         self.reasons.sort_by_key(|reason| std::cmp::Reverse(reason.class));

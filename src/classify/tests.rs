@@ -338,6 +338,13 @@ mod names {
     }
 
     #[test]
+    fn what_holds_the_text_as_a_whole_stays_as_well() {
+        let known = [("p", "PREPARE p AS SELECT 1")];
+        assert_eq!(resolved("EXECUTE p; SELECT 1_000", &known).class, StatementClass::Invalid);
+        assert_eq!(resolved("EXECUTE p; SELECT * FROM (SELECT 1)", &[]).class, StatementClass::Invalid);
+    }
+
+    #[test]
     fn a_name_both_prepared_here_and_known_before_has_the_worse_meaning() {
         let sql = "PREPARE p AS SELECT 1; EXECUTE p";
         assert_eq!(resolved(sql, &[]).class, StatementClass::Read);

@@ -59,9 +59,15 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// The runtime that everything is driven by. Statements are parsed on its threads, and the parser
-/// wants deep stacks (see [`crate::classify`]).
+/// wants deep stacks (see [`crate::classify`]). A thread that has parsed once keeps one of the
+/// process's 1,024 pthread keys for good, so there are few threads and none of them ends.
 pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(8 << 20).build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(8 << 20)
+        .max_blocking_threads(64)
+        .thread_keep_alive(Duration::from_hours(24 * 365 * 10))
+        .build();
     runtime.context("cannot start the runtime")
 }
 

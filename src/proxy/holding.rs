@@ -45,9 +45,9 @@ pub(super) enum Holding {
 /// What can be said of the session's settings when upstream cannot be asked because it is in the
 /// middle of an unfinished pipeline.
 pub(super) fn hints(session: &Session) -> SealedSettings {
-    let path = match session.settings().search_path() {
-        crate::classify::SearchPath::Known(schemas) => schemas.join(", "),
-        crate::classify::SearchPath::Unknown => "(not known)".to_owned(),
+    let path = match session.search_path() {
+        crate::statement::SearchPath::Known(schemas) => schemas.join(", "),
+        crate::statement::SearchPath::Unknown => "(not known)".to_owned(),
     };
     [("search_path", path.as_str()), ("(upstream could not be asked)", "mid-pipeline")]
         .into_iter()

@@ -399,6 +399,11 @@ impl Session {
                     self.advance(now_ns);
                     return;
                 };
+                let effects = steps.iter().flat_map(|step| &step.effects);
+                let behind = self.moving_names > 0;
+                let moves_names =
+                    effects.into_iter().any(|effect| self.settings.is_touched_by(effect, behind));
+                self.moving_names += usize::from(moves_names);
                 let run = self.runs.insert(Run {
                     intent: Some(receipt.intent()),
                     sql,
@@ -410,6 +415,7 @@ impl Session {
                     bytes: 0,
                     digest: digest_result.then(sha2::Sha256::default),
                     started_ns: now_ns,
+                    moves_names,
                     holders: 1,
                 });
                 if let Some(item) = self.unit.items.get_mut(at) {

@@ -44,7 +44,9 @@ use slab::Slab;
 
 use crate::ledger::{IntentId, Receipt};
 use crate::refusal::Refusal;
-use crate::statement::{Digest, Outcome, SessionEffect, SqlText, Statement, Step, TransactionStatus};
+use crate::statement::{
+    Digest, Outcome, SearchPath, SessionEffect, SqlText, Statement, Step, TransactionStatus,
+};
 use crate::wire::backend;
 use denial::{Substitute, Substitutes};
 use names::{Lookup, Name, Names, Prepared, Statements, Ticket};
@@ -162,6 +164,8 @@ struct Run {
     bytes: u64,
     digest: Option<sha2::Sha256>,
     started_ns: u64,
+    /// It may change where later statements' names are looked up.
+    moves_names: bool,
     /// Portals and expected answers that still refer to it.
     holders: u32,
 }
@@ -264,6 +268,8 @@ pub struct Session {
     statements: Statements,
     portals: Names<Portal>,
     settings: Settings,
+    /// Runs without an outcome that may change where names are looked up.
+    moving_names: usize,
     status: TransactionStatus,
     /// Upstream's last word was `ReadyForQuery`, and nothing was forwarded since.
     synced: bool,
@@ -320,6 +326,7 @@ impl Session {
             statements: Statements::default(),
             portals: Names::default(),
             settings,
+            moving_names: 0,
             status: TransactionStatus::Idle,
             synced: true,
             failed: false,
@@ -418,6 +425,13 @@ impl Session {
         &self.settings
     }
 
+    /// Where the names of a statement that is submitted now will be looked up. While a statement is in
+    /// flight, or decided before it in the same unit, that may change this, nobody can tell.
+    #[must_use]
+    pub fn search_path(&self) -> SearchPath {
+        if self.moving_names > 0 { SearchPath::Unknown } else { self.settings.search_path() }
+    }
+
     /// The texts that ran in the open transaction, oldest first, and how many ran before them.
     pub fn transaction(&self) -> (impl Iterator<Item = &SqlText>, u64) {
         (self.transaction.iter(), self.transaction_earlier)
@@ -486,6 +500,7 @@ impl Session {
         use sha2::Digest as _;
         let Some(run) = self.runs.get_mut(key) else { return };
         let Some(intent) = run.intent.take() else { return };
+        self.moving_names -= usize::from(run.moves_names);
         let result_digest = run.digest.take().map(|hash| Digest::from_bytes(hash.finalize().into()));
         let outcome = Outcome {
             ending,

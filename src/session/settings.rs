@@ -58,6 +58,34 @@ impl Settings {
         }
     }
 
+    /// Whether a statement with this effect may change where names are looked up. The end of a
+    /// transaction does when the transaction has changed something, or (`behind`) when something that
+    /// is still in flight may have.
+    #[must_use]
+    pub fn is_touched_by(&self, effect: &SessionEffect, behind: bool) -> bool {
+        match effect {
+            SessionEffect::Set { name, .. } => &**name == "search_path",
+            SessionEffect::ResetAll | SessionEffect::DiscardAll => true,
+            SessionEffect::Commit { .. }
+            | SessionEffect::Rollback { .. }
+            | SessionEffect::RollbackToSavepoint => {
+                behind || self.search_path.local.is_some() || self.search_path.uncommitted.is_some()
+            }
+            SessionEffect::Prepare(_)
+            | SessionEffect::Execute(_)
+            | SessionEffect::Deallocate(_)
+            | SessionEffect::DeallocateAll
+            | SessionEffect::Declare(_)
+            | SessionEffect::CloseCursor(_)
+            | SessionEffect::CloseAllCursors
+            | SessionEffect::Begin
+            | SessionEffect::Savepoint
+            | SessionEffect::CopyIn
+            | SessionEffect::CopyOut
+            | SessionEffect::CatalogueChange => false,
+        }
+    }
+
     /// Whether strings and encoding are what the parser assumes.
     #[must_use]
     pub fn as_assumed(&self) -> bool {

@@ -585,6 +585,30 @@ fn a_commit_that_rolled_back_keeps_the_old_search_path() {
 }
 
 #[test]
+fn while_a_set_of_the_search_path_is_in_flight_nobody_can_tell_where_names_are_looked_up() {
+    let mut ends = Ends::new();
+    let set = SessionEffect::Set { name: "search_path".into(), value: Some("evil".into()), local: false };
+    let unit = [
+        [parse("", "set search_path = evil"), bind("", "", "1"), execute("")].concat(),
+        [parse("", "select lower('x')"), bind("", "", "1"), execute("")].concat(),
+        sync(),
+    ];
+    ends.agent(&unit.concat());
+    let first = ends.submission();
+    assert_ne!(ends.session.search_path(), SearchPath::Unknown);
+    ends.allow_with(&first, vec![set]);
+
+    assert_eq!(ends.session.search_path(), SearchPath::Unknown, "decided, though not forwarded yet");
+    ends.allow();
+    ends.agent(&query("select upper('x')"));
+    assert_eq!(ends.session.search_path(), SearchPath::Unknown, "forwarded and not answered");
+    let done = |tag| [frame(b'1', b""), frame(b'2', b""), complete(tag)].concat();
+    ends.upstream(&[done("SET"), done("SELECT 1"), ready(b'I')].concat());
+
+    assert_eq!(ends.session.search_path(), SearchPath::Known(vec!["evil".into()]));
+}
+
+#[test]
 fn terminate_behind_a_held_statement_is_seen() {
     let waiting = [query("select 1"), frame(b'X', b"")].concat();
 

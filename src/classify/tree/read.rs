@@ -105,26 +105,32 @@ impl Reader<'_> {
 
     fn field(&mut self) -> Result<(), Unknown> {
         self.take(b',');
-        let name = self.string()?;
-        self.expect(b':')?;
-        let name = self.json.get(name.0 as usize..name.1 as usize).unwrap_or(b"");
         let Some(Frame::Node { item, spec, next, .. }) = self.stack.last_mut() else {
             return Err(unknown("a field outside a node"));
         };
         let (item, spec) = (*item, *spec);
         // Usually the first comparison or two: libpg_query writes fields in the table's order and
-        // leaves out those with nothing in them.
+        // leaves out those with nothing in them. So the name need not even be read to its end.
+        let rest = self.json.get(self.at..).unwrap_or(&[]);
+        let stands_here = |name: &str| {
+            rest.get(1..=name.len()) == Some(name.as_bytes()) && rest.get(name.len() + 1) == Some(&b'"')
+        };
         let ahead = spec.fields.get(*next..).unwrap_or(&[]);
         let found = ahead
             .iter()
-            .position(|field| field.name.as_bytes() == name)
+            .position(|field| stands_here(field.name))
             .map(|skipped| *next + skipped)
-            .or_else(|| spec.fields.iter().position(|field| field.name.as_bytes() == name));
+            .or_else(|| spec.fields.iter().position(|field| stands_here(field.name)));
         let field = found.and_then(|place| Some((place, spec.fields.get(place)?)));
         let Some((place, field)) = field else {
+            let name = self.string()?;
+            let name = self.json.get(name.0 as usize..name.1 as usize).unwrap_or(b"");
             return Err(unknown(format!("the unknown field {} of node {}", shown(name), spec.name)));
         };
         *next = place + 1;
+        self.expect(b'"')?;
+        self.at += field.name.len() + 1;
+        self.expect(b':')?;
         self.value(field.shape, field.field, item)
     }
 

@@ -17,6 +17,8 @@ mod relations;
 mod session;
 mod statements;
 
+pub(super) use relations::relations_of_a_scheduler;
+
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -307,11 +309,12 @@ impl<'a> Walk<'a> {
             }
 
             // A function or operator that is granted on, altered or dropped.
-            Kind::ObjectWithArgs => match node.place().0 {
-                Kind::GrantStmt => self.names_function(Verb::Grant, node, Field::Objname),
-                Kind::DropStmt => self.names_function(Verb::Drop, node, Field::Objname),
-                _ => self.names_function(Verb::Alter, node, Field::Objname),
-            },
+            Kind::ObjectWithArgs => {
+                let place = node.place().0;
+                let otherwise = if place == Kind::DropStmt { Verb::Drop } else { Verb::Alter };
+                let verb = if place == Kind::GrantStmt { Verb::Grant } else { otherwise };
+                self.names_function(verb, node, Field::Objname);
+            }
             Kind::DoStmt => self.does(StatementClass::Code, node, "runs a block of code"),
             Kind::CallStmt => self.does(StatementClass::Code, node, "calls a procedure"),
             Kind::LoadStmt => self.does(StatementClass::Code, node, "loads a library"),

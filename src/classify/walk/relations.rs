@@ -7,6 +7,11 @@ use super::Walk;
 use crate::classify::tree::{Field, Kind, Node};
 use crate::classify::{ObjectKind, StatementClass, Verb};
 
+/// Whether a schema holds the tables of a job scheduler (pg_cron, pgAgent).
+pub(in crate::classify) fn relations_of_a_scheduler(schema: Option<&str>) -> bool {
+    matches!(schema, Some("cron" | "pgagent"))
+}
+
 /// A WITH clause around the current node.
 pub(super) struct Scope<'a> {
     /// Where the statement that has it ends.
@@ -160,7 +165,7 @@ impl<'a> Walk<'a> {
             self.finds(class, what, self.span_of(node));
         }
         // Job schedulers run what stands in their tables.
-        if writes && matches!(schema, Some("cron" | "pgagent")) {
+        if writes && relations_of_a_scheduler(schema) {
             let what = format!("writes to {name} of a job scheduler, which runs what stands there");
             self.finds(StatementClass::Code, what, self.span_of(node));
         }

@@ -1,0 +1,226 @@
+//! Attempts to get something privileged past the proxy, over the wire, with a real server behind it.
+//!
+//! The canary is a table that only an unapproved call can have written. Agents here ask for deferred
+//! holds, so that whatever is held fails at once.
+
+mod support;
+
+use support::{Setup, Stack, text};
+
+/// A function that takes `lower(varchar)` away from the built-in one for whoever searches its schema,
+/// and an operator and a cast that run it.
+const TRAPS: &str = "
+    CREATE TABLE canary (what text);
+    GRANT INSERT, SELECT ON canary TO app;
+    CREATE SCHEMA evil;
+    GRANT USAGE, CREATE ON SCHEMA evil TO app;
+    CREATE FUNCTION evil.lower(varchar) RETURNS text LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO public.canary VALUES (''lower''); RETURN $1; END';
+    CREATE FUNCTION evil.ping(text) RETURNS text LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO public.canary VALUES (''ping''); RETURN $1; END';
+    CREATE OPERATOR evil.@@@ (LEFTARG = text, RIGHTARG = text, FUNCTION = pg_catalog.textcat);
+    CREATE TYPE evil.mood AS ENUM ('sad', 'ok');
+    CREATE FUNCTION evil.to_mood(text) RETURNS evil.mood LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO public.canary VALUES (''cast''); RETURN ''ok''; END';
+    CREATE CAST (text AS evil.mood) WITH FUNCTION evil.to_mood(text);
+";
+
+fn stack() -> Stack {
+    let stack = Stack::with(&Setup { sql: TRAPS.to_owned(), ..Setup::default() });
+    // The traps do snap when nobody stands in front of them.
+    for way in [
+        "set search_path = evil; select lower('x'::varchar)",
+        "select 'x'::text::evil.mood",
+        "select ('x'::text).ping",
+    ] {
+        stack.superuser(&format!("set search_path = evil, public; {way}"));
+    }
+    assert_eq!(stack.superuser("select count(*) from canary"), "3");
+    stack.superuser("truncate canary");
+    stack
+}
+
+const PRELUDE: &str = r#"
+import sys, psycopg
+from psycopg import pq
+url = sys.argv[1] + "?options=-c%20countersign.hold%3Ddefer"
+def session():
+    return psycopg.connect(url, autocommit=True)
+def attempt(what):
+    try:
+        what()
+    except psycopg.Error:
+        pass
+"#;
+
+fn attack(stack: &Stack, script: &str) {
+    let output = stack.python(&format!("{PRELUDE}\n{script}"), &[]);
+    assert!(output.status.success(), "the attack itself broke: {}", text(&output));
+    assert_eq!(
+        stack.superuser("select count(*) from canary"),
+        "0",
+        "the canary was reached: {}",
+        text(&output)
+    );
+}
+
+#[test]
+fn a_shadowing_function_is_not_called_however_its_schema_gets_into_the_path() {
+    let stack = stack();
+    attack(
+        &stack,
+        r#"
+ways = [
+    "set search_path = evil, public; select lower('x'::varchar)",
+    "select set_config('search_path', 'evil', false); select lower('x'::varchar)",
+    "begin; set local search_path = evil; select lower('x'::varchar); commit",
+    "set schema 'evil'; select lower('x'::varchar)",
+    "select lower(name::varchar) from customers where false; set search_path to evil; select lower(name::varchar) from customers limit 1",
+]
+for way in ways:
+    c = session()
+    attempt(lambda: c.pgconn.exec_(way.encode()))
+    c.close()
+for way in ways:
+    c = session()
+    for part in way.split("; "):
+        attempt(lambda: c.execute(part))
+    c.close()
+# Everything in one pipeline, before any answer has come.
+c = session()
+def pipelined():
+    with c.pipeline():
+        c.execute("set search_path = evil")
+        c.execute("select lower('x'::varchar)")
+attempt(pipelined)
+# Separate syncs, still without waiting.
+c = session()
+c.pgconn.enter_pipeline_mode()
+for sql in [b"set search_path = evil", b"select lower('x'::varchar)"]:
+    c.pgconn.send_query_params(sql, [])
+    c.pgconn.pipeline_sync()
+attempt(lambda: [c.pgconn.flush(), c.pgconn.get_result()])
+"#,
+    );
+}
+
+#[test]
+fn a_start_up_path_is_known_from_the_first_statement_on() {
+    let stack = stack();
+    attack(
+        &stack,
+        r#"
+c = psycopg.connect(sys.argv[1] + "?options=-c%20search_path%3Devil%20-c%20countersign.hold%3Ddefer", autocommit=True)
+attempt(lambda: c.execute("select lower('x'::varchar)"))
+attempt(lambda: c.execute("select ping('x')"))
+"#,
+    );
+}
+
+#[test]
+fn functions_hide_in_attributes_casts_operators_and_wrappers() {
+    let stack = stack();
+    attack(
+        &stack,
+        r#"
+for sql in [
+    "select evil.ping('x')",
+    "select ('x'::text).ping",
+    "set search_path = evil; select (q.t).ping from (select 'x'::text as t) q",
+    "set search_path = evil; select q.ping from unnest(array['x']) q",
+    "select 'x'::text::evil.mood",
+    "select cast('x'::text as evil.mood)",
+    "select 'a' operator(evil.@@@) evil.ping('b')",
+    "explain analyze select evil.ping('x')",
+    "prepare p as select evil.ping('x')",
+    "prepare p as select evil.ping('x'); execute p",
+    "declare c cursor with hold for select evil.ping('x')",
+    "copy (select evil.ping('x')) to stdout",
+    "create temp table t as select evil.ping('x') as v",
+    "create temp table t (v text default evil.ping('x')); insert into t default values",
+    "create temp table t (v text check (evil.ping(v) = 'x')); insert into t values ('x')",
+    "create temp table t (v text, w text generated always as (evil.ping(v)) stored); insert into t values ('x')",
+    "insert into orders select 9999, 1, 1 where evil.ping('x') = 'x'",
+    "update orders set amount = 1 where id = 1 and evil.ping('x') = 'x'",
+    "delete from orders where id = 1 returning evil.ping('x')",
+    "select * from orders order by evil.ping('x') limit 1",
+    "select * from rows from (evil.ping('x')) as r",
+    "select count(*) filter (where evil.ping('x') = 'x') from orders",
+    "with w as (select evil.ping('x')) select * from w",
+    "select case when true then evil.ping('x') end",
+    "merge into orders o using (select 1 as id) s on o.id = s.id when matched and evil.ping('x') = 'x' then do nothing",
+    "table customers; select evil.ping('x')",
+    "values (evil.ping('x'))",
+    "do $$ begin perform evil.ping('x'); end $$",
+    "select U&\"\\0065vil\".U&\"p\\0069ng\"('x')",
+    "select \"evil\".\"ping\"('x')",
+    "select evil . /* */ ping ( 'x' )",
+]:
+    c = session()
+    attempt(lambda: c.pgconn.exec_(sql.encode()))
+    c.close()
+    c = session()
+    attempt(lambda: c.execute(sql.encode(), prepare=True))
+    c.close()
+"#,
+    );
+}
+
+#[test]
+fn names_cannot_be_swapped_under_a_decision() {
+    let stack = stack();
+    attack(
+        &stack,
+        r#"
+# A Parse that fails keeps the old meaning of a name; so does one that is skipped.
+c = session()
+g = c.pgconn
+attempt(lambda: g.prepare(b"s", b"select evil.ping('x')"))
+g.enter_pipeline_mode()
+g.send_prepare(b"s", b"select 1")
+g.pipeline_sync()
+g.send_query_prepared(b"s", [])
+g.pipeline_sync()
+g.flush()
+while True:
+    r = g.get_result()
+    if r is None:
+        r = g.get_result()
+        if r is None:
+            break
+c.close()
+# SQL names and protocol names are one space.
+c = session()
+g = c.pgconn
+g.prepare(b"t", b"select evil.ping('x')")
+attempt(lambda: c.execute("execute t"))
+g.exec_prepared(b"t", [])
+c.close()
+# A name of more than 63 bytes is the same as its first 63.
+c = session()
+g = c.pgconn
+g.prepare(b"a" * 70, b"select evil.ping('x')")
+g.exec_prepared(b"a" * 63, [])
+g.exec_(b"execute " + b"a" * 64)
+c.close()
+"#,
+    );
+}
+
+#[test]
+fn what_a_transaction_has_created_is_not_trusted_by_its_builtin_name() {
+    let stack = Stack::with(&Setup {
+        sql: TRAPS.to_owned(),
+        policy: Some(
+            "[[rule]]\nname = \"functions-are-fine\"\nwhen = { class = [\"code\", \"ddl\"], in_transaction = true }\nthen = \"deny\"\n".to_owned(),
+        ),
+        ..Setup::default()
+    });
+    attack(
+        &stack,
+        r#"
+c = session()
+attempt(lambda: c.pgconn.exec_(b"begin; create function public.upper(varchar) returns text language sql as 'insert into public.canary values (1); select $1'; select upper('x'::varchar); commit"))
+"#,
+    );
+}

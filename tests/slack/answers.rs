@@ -375,6 +375,32 @@ async fn identical_requests_share_a_card_one_after_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_approval_that_nobody_waits_for_can_be_taken_back_until_it_is_used() {
+    let office = Office::open().await;
+    let asked = draft(SQL, Terms { defer: true, ..terms() });
+    let seal = asked.seal.clone();
+    office.desk.open(asked).unwrap();
+    let card = office.fake.first_card().await;
+    office.fake.click(BOB, &card, APPROVE).await;
+    let card =
+        office.fake.until(|fake| fake.cards().into_iter().find(|card| card.buttons() == [DENY, OPEN])).await;
+    assert_eq!(card.button(DENY).unwrap().0["text"]["text"], "Take back");
+    // A screen that is behind is told what happened, not that there is no such button.
+    let late = Click::on(&office.fake, DORA, &card, DENY)
+        .forged("/actions/0/action_id", serde_json::Value::from(APPROVE));
+    office.fake.send(late).await;
+    office.fake.told(DORA, "has been approved already, by bob@example.com").await;
+
+    office.fake.click(DORA, &card, DENY).await;
+    office.fake.dialog(DORA).await;
+    office.fake.submit(DORA, Some("on second thoughts")).await;
+
+    office.fake.until(|fake| (fake.world().message(&card.ts)?.buttons() == [OPEN]).then_some(())).await;
+    assert_eq!(office.desk.request(&opened.request.id.code()).unwrap().state.as_str(), "denied");
+    assert!(!matches!(office.desk.claim(&seal), countersign::desk::Claim::Granted(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_needs_more_than_a_click_offers_no_approval() {
     let office = Office::open().await;
     let terms = Terms { assurance: countersign::actor::Assurance::Signature, ..terms() };

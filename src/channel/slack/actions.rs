@@ -209,15 +209,14 @@ async fn vet(inner: &Inner, me: &Me, account: &Account) -> Result<(), Unvetted> 
 /// approval that is not theirs to give; the desk tells them so at once.
 fn is_worth_a_dialog(inner: &Inner, request: &Request, asked: &Asked) -> bool {
     let Some(standing) = inner.answers.standing(request.id) else { return false };
-    if standing.state != HoldState::Waiting {
-        return false;
-    }
+    let waits = standing.state == HoldState::Waiting;
     match asked.verdict {
         // The agent is told why, so there is always room for a reason.
-        Verdict::Deny => true,
+        Verdict::Deny => waits || card::can_be_taken_back(&standing),
         Verdict::Approve => {
             let who = inner.answers.whose(&asked.account);
-            request.draft.terms.reason_required && who.is_some_and(|who| standing.may_approve.contains(&who))
+            let may = who.is_some_and(|who| standing.may_approve.contains(&who));
+            waits && may && request.draft.terms.reason_required
         }
         Verdict::Escalate => false,
     }

@@ -120,6 +120,9 @@ fn compose(view: &View<'_>, document: &Document, sections: Vec<SlackBlock>, comp
 /// What may be answered here and now.
 fn offers(view: &View<'_>, complete: bool) -> Vec<Verdict> {
     let standing = view.standing;
+    if can_be_taken_back(standing) {
+        return vec![Verdict::Deny];
+    }
     if standing.state != HoldState::Waiting {
         return Vec::new();
     }
@@ -133,6 +136,12 @@ fn offers(view: &View<'_>, complete: bool) -> Vec<Verdict> {
         offers.push(Verdict::Escalate);
     }
     offers
+}
+
+/// Whether a denial still changes something after the approval: when no session waits for it, a grant
+/// may lie about for a while.
+pub(super) fn can_be_taken_back(standing: &Standing) -> bool {
+    standing.request.is_deferred() && matches!(standing.state, HoldState::Granted { handed_out: false, .. })
 }
 
 fn clicks_are_enough(request: &Request) -> bool {
@@ -351,6 +360,9 @@ fn buttons(view: &View<'_>, offers: &[Verdict]) -> Option<SlackBlock> {
     for verdict in offers {
         let (label, style) = match verdict {
             Verdict::Approve => ("Approve", Some(SlackBlockButtonStyle::Primary)),
+            Verdict::Deny if view.standing.state != HoldState::Waiting => {
+                ("Take back", Some(SlackBlockButtonStyle::Danger))
+            }
             Verdict::Deny => ("Deny", Some(SlackBlockButtonStyle::Danger)),
             Verdict::Escalate => ("Escalate", None),
         };

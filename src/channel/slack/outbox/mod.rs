@@ -197,6 +197,8 @@ struct Card {
     place: Option<Place>,
     displayed_at: Option<Timestamp>,
     offered: Vec<Verdict>,
+    /// What was sent last has buttons for answers.
+    has_buttons: bool,
     state: HoldState,
     escalated: usize,
     /// What Slack shows may be out of date.
@@ -372,8 +374,9 @@ impl Outbox {
                 card.old_keys.push(old);
             }
         }
+        card.has_buttons = !offers.is_empty();
         // Somebody may be pressing a button of the card as it was. What is over says so itself.
-        if !offers.is_empty() {
+        if card.state == HoldState::Waiting && !offers.is_empty() {
             card.offered = offers.to_vec();
         }
     }
@@ -392,7 +395,7 @@ impl Outbox {
                 Some(Note::Shown(id, place))
             }
             // Unless something happened meanwhile that it does not show yet.
-            Done::Sent if card.state != HoldState::Waiting && !card.stale => Some(Note::Closed(id)),
+            Done::Sent if !card.has_buttons && !card.stale => Some(Note::Closed(id)),
             Done::Sent | Done::Needless => None,
         };
         self.queue(id);
@@ -595,6 +598,7 @@ impl Card {
             place: None,
             displayed_at: None,
             offered: Vec::new(),
+            has_buttons: false,
             state: HoldState::Waiting,
             escalated: 0,
             stale: true,

@@ -379,7 +379,7 @@ async fn an_approval_that_nobody_waits_for_can_be_taken_back_until_it_is_used() 
     let office = Office::open().await;
     let asked = draft(SQL, Terms { defer: true, ..terms() });
     let seal = asked.seal.clone();
-    office.desk.open(asked).unwrap();
+    let opened = office.desk.open(asked).unwrap();
     let card = office.fake.first_card().await;
     office.fake.click(BOB, &card, APPROVE).await;
     let card =
@@ -396,7 +396,7 @@ async fn an_approval_that_nobody_waits_for_can_be_taken_back_until_it_is_used() 
     office.fake.submit(DORA, Some("on second thoughts")).await;
 
     office.fake.until(|fake| (fake.world().message(&card.ts)?.buttons() == [OPEN]).then_some(())).await;
-    assert_eq!(office.desk.request(&opened.request.id.code()).unwrap().state.as_str(), "denied");
+    assert_eq!(office.desk.request(&opened.request.id.code()).unwrap().state.as_str(), "withdrawn");
     assert!(!matches!(office.desk.claim(&seal), countersign::desk::Claim::Granted(_)));
 }
 

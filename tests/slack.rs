@@ -24,6 +24,8 @@ mod cheats;
 mod display;
 #[path = "slack/outages.rs"]
 mod outages;
+#[path = "slack/record.rs"]
+mod record;
 #[path = "slack/secrets.rs"]
 mod secrets;
 

@@ -59,6 +59,8 @@ pub struct Standing {
     pub reviews: Vec<Review>,
     /// Who is still missing.
     pub missing: Vec<Approval>,
+    /// Who may still approve.
+    pub may_approve: Vec<ReviewerId>,
     /// Identical requests that wait behind it.
     pub behind: usize,
     /// What the approved statement did.

@@ -21,8 +21,12 @@ use crate::statement::RequestId;
 /// The desk as Slack sees it.
 pub struct SlackAnswers {
     desk: Desk,
-    refused: Mutex<BTreeMap<(Account, RequestId, &'static str, String), Timestamp>>,
+    /// What was written down, and when last.
+    refused: Mutex<BTreeMap<Refused, Timestamp>>,
 }
+
+/// Who was refused, at which request, with which verdict, and why.
+type Refused = (Account, RequestId, &'static str, String);
 
 /// How soon the same refusal is written down again.
 const AGAIN: SignedDuration = SignedDuration::from_mins(10);
@@ -133,6 +137,7 @@ impl Answers for SlackAnswers {
             state: view.state,
             reviews: view.reviews,
             missing: view.missing,
+            may_approve: view.may_answer,
             behind: view.behind,
             receipt: view.receipt,
         })

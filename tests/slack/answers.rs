@@ -7,7 +7,9 @@ use countersign::policy::Terms;
 use countersign::statement::{Ending as StatementEnding, Outcome};
 
 use crate::fake::{Click, Failure};
-use crate::office::{ALICE, BOB, DORA, OLGA, Office, SAM, draft, terms, two_groups, with_escalation};
+use crate::office::{
+    ALICE, BOB, DORA, OLGA, Office, SAM, draft, outcome, terms, two_groups, with_escalation,
+};
 use crate::{APPROVE, DENY, ESCALATE, OPEN};
 
 const SQL: &str = "COPY customers TO STDOUT";
@@ -21,7 +23,7 @@ async fn an_approval_lets_the_statement_run_and_the_card_says_so() {
 
     let ack = office.fake.click(BOB, &card, APPROVE).await;
 
-    let Ending::Granted(grant) = opened.ending.await.unwrap() else { panic!("not granted") };
+    let Ending::Granted(grant) = outcome(opened.ending).await else { panic!("not granted") };
     assert!(ack.came());
     assert_eq!(grant.request(), opened.request.id);
     let card = office
@@ -41,7 +43,7 @@ async fn the_receipt_follows_in_the_thread() {
     let opened = office.hold(SQL);
     let card = office.fake.first_card().await;
     office.fake.click(BOB, &card, APPROVE).await;
-    let Ending::Granted(_grant) = opened.ending.await.unwrap() else { panic!("not granted") };
+    let Ending::Granted(_grant) = outcome(opened.ending).await else { panic!("not granted") };
 
     let outcome = Outcome {
         ending: StatementEnding::Completed { tag: "COPY 120".into() },
@@ -73,7 +75,7 @@ async fn a_denial_carries_its_reason_to_the_agent() {
     let view = office.fake.dialog(BOB).await;
     let ack = office.fake.submit(BOB, Some("use the anonymised copy")).await;
 
-    let Ending::Denied { by, message } = opened.ending.await.unwrap() else { panic!("not denied") };
+    let Ending::Denied { by, message } = outcome(opened.ending).await else { panic!("not denied") };
     assert!(ack.came());
     assert_eq!(view["title"]["text"], format!("Deny {}", opened.request.id.code()));
     assert_eq!(by.as_str(), "bob@example.com");
@@ -95,7 +97,7 @@ async fn a_denial_needs_no_reason_unless_the_rule_wants_one() {
     office.fake.dialog(BOB).await;
     office.fake.submit(BOB, None).await;
 
-    let Ending::Denied { message, .. } = opened.ending.await.unwrap() else { panic!("not denied") };
+    let Ending::Denied { message, .. } = outcome(opened.ending).await else { panic!("not denied") };
     assert_eq!(message, None);
 }
 
@@ -118,7 +120,7 @@ async fn a_required_reason_is_asked_for_before_an_approval_counts() {
     office.fake.dialog(BOB).await;
     office.fake.submit(BOB, Some("ticket 4711")).await;
 
-    let Ending::Granted(grant) = opened.ending.await.unwrap() else { panic!("not granted") };
+    let Ending::Granted(grant) = outcome(opened.ending).await else { panic!("not granted") };
     assert_eq!(grant.approvals()[0].reason.as_deref(), Some("ticket 4711"));
 }
 
@@ -144,7 +146,7 @@ async fn two_groups_have_to_agree_and_the_card_says_who_is_missing() {
 
     office.fake.click(SAM, &card, APPROVE).await;
 
-    let Ending::Granted(grant) = opened.ending.await.unwrap() else { panic!("not granted") };
+    let Ending::Granted(grant) = outcome(opened.ending).await else { panic!("not granted") };
     assert!(grant.approvals().iter().any(|review| review.reviewer.as_str() == "sam@example.com"));
 }
 
@@ -166,7 +168,7 @@ async fn an_escalation_asks_the_next_group_now() {
     assert!(card.says().contains("bob@example.com escalated"), "{}", card.says());
     office.fake.click(OLGA, &card, APPROVE).await;
 
-    assert!(matches!(opened.ending.await.unwrap(), Ending::Granted(_)));
+    assert!(matches!(outcome(opened.ending).await, Ending::Granted(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,7 +188,7 @@ async fn an_owner_may_stop_their_agent_and_not_approve_for_it() {
     office.fake.click(ALICE, &card, DENY).await;
     office.fake.dialog(ALICE).await;
     office.fake.submit(ALICE, Some("my mistake")).await;
-    assert!(matches!(opened.ending.await.unwrap(), Ending::Denied { .. }));
+    assert!(matches!(outcome(opened.ending).await, Ending::Denied { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,7 +202,7 @@ async fn a_double_click_counts_once_and_is_told_so() {
     let (one, two) = tokio::join!(office.fake.send(click), office.fake.send(second));
 
     assert!(one.came() && two.came());
-    assert!(matches!(opened.ending.await.unwrap(), Ending::Granted(_)));
+    assert!(matches!(outcome(opened.ending).await, Ending::Granted(_)));
     office.fake.told(BOB, "has been approved already").await;
     let counted = office.notebook.reviews().into_iter().filter(|review| review.not_counted.is_none());
     assert_eq!(counted.count(), 1);
@@ -234,7 +236,7 @@ async fn a_late_click_is_told_what_happened() {
     office.fake.click(BOB, &card, DENY).await;
     office.fake.dialog(BOB).await;
     office.fake.submit(BOB, None).await;
-    assert!(matches!(opened.ending.await.unwrap(), Ending::Denied { .. }));
+    assert!(matches!(outcome(opened.ending).await, Ending::Denied { .. }));
 
     // Dora's screen still shows the buttons.
     office.fake.click(DORA, &card, APPROVE).await;
@@ -277,7 +279,38 @@ async fn a_dialog_that_opens_too_late_is_told_and_can_be_asked_for_again() {
     office.fake.click(BOB, &card, DENY).await;
     office.fake.dialog(BOB).await;
     office.fake.submit(BOB, Some("no")).await;
-    assert!(matches!(opened.ending.await.unwrap(), Ending::Denied { .. }));
+    assert!(matches!(outcome(opened.ending).await, Ending::Denied { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dialog_that_opened_though_slack_never_said_so_can_be_submitted() {
+    let office = Office::open().await;
+    let opened = office.hold(SQL);
+    let card = office.fake.first_card().await;
+    office.fake.world().fail("views.open", &Failure::LostAnswer, 1);
+
+    office.fake.click(BOB, &card, DENY).await;
+    office.fake.dialog(BOB).await;
+    office.fake.told(BOB, "Slack did not open the dialog in time").await;
+    office.fake.submit(BOB, Some("but it did")).await;
+
+    let Ending::Denied { message, .. } = outcome(opened.ending).await else { panic!("not denied") };
+    assert_eq!(message.as_deref(), Some("but it did"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_asked_for_a_reason_for_an_approval_that_is_not_theirs_to_give() {
+    let office = Office::open().await;
+    let opened = office.hold_on(SQL, Terms { reason_required: true, ..terms() });
+    let card = office.fake.first_card().await;
+
+    office.fake.click(OLGA, &card, APPROVE).await;
+    office.fake.click(ALICE, &card, APPROVE).await;
+
+    office.fake.told(OLGA, "in none of the groups that are asked").await;
+    office.fake.told(ALICE, "owner of the agent").await;
+    assert!(office.fake.calls("views.open").is_empty());
+    drop(opened);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,7 +321,7 @@ async fn a_dialog_submitted_after_the_request_ended_is_told_so() {
     office.fake.click(BOB, &card, DENY).await;
     office.fake.dialog(BOB).await;
     office.fake.click(DORA, &card, APPROVE).await;
-    assert!(matches!(opened.ending.await.unwrap(), Ending::Granted(_)));
+    assert!(matches!(outcome(opened.ending).await, Ending::Granted(_)));
 
     office.fake.submit(BOB, Some("no")).await;
 
@@ -317,7 +350,7 @@ async fn a_click_faster_than_slacks_own_answer_counts() {
         .until(|fake| fake.world().message(&first.ts).filter(|card| card.buttons().is_empty()).map(|_| ()))
         .await;
     office.fake.click(BOB, &cards[1], APPROVE).await;
-    assert!(matches!(opened.ending.await.unwrap(), Ending::Granted(_)));
+    assert!(matches!(outcome(opened.ending).await, Ending::Granted(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -335,10 +368,36 @@ async fn identical_requests_share_a_card_one_after_the_other() {
         .await;
     assert_eq!(office.fake.cards().len(), 1);
     office.fake.click(BOB, &card, APPROVE).await;
-    assert!(matches!(first.ending.await.unwrap(), Ending::Granted(_)));
+    assert!(matches!(outcome(first.ending).await, Ending::Granted(_)));
     let cards = office.fake.until(|fake| Some(fake.cards()).filter(|cards| cards.len() == 2)).await;
     office.fake.click(DORA, &cards[1], APPROVE).await;
-    assert!(matches!(second.ending.await.unwrap(), Ending::Granted(_)));
+    assert!(matches!(outcome(second.ending).await, Ending::Granted(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_that_nobody_waits_for_can_be_taken_back_until_it_is_used() {
+    let office = Office::open().await;
+    let asked = draft(SQL, Terms { defer: true, ..terms() });
+    let seal = asked.seal.clone();
+    let opened = office.desk.open(asked).unwrap();
+    let card = office.fake.first_card().await;
+    office.fake.click(BOB, &card, APPROVE).await;
+    let card =
+        office.fake.until(|fake| fake.cards().into_iter().find(|card| card.buttons() == [DENY, OPEN])).await;
+    assert_eq!(card.button(DENY).unwrap().0["text"]["text"], "Take back");
+    // A screen that is behind is told what happened, not that there is no such button.
+    let late = Click::on(&office.fake, DORA, &card, DENY)
+        .forged("/actions/0/action_id", serde_json::Value::from(APPROVE));
+    office.fake.send(late).await;
+    office.fake.told(DORA, "has been approved already, by bob@example.com").await;
+
+    office.fake.click(DORA, &card, DENY).await;
+    office.fake.dialog(DORA).await;
+    office.fake.submit(DORA, Some("on second thoughts")).await;
+
+    office.fake.until(|fake| (fake.world().message(&card.ts)?.buttons() == [OPEN]).then_some(())).await;
+    assert_eq!(office.desk.request(&opened.request.id.code()).unwrap().state.as_str(), "withdrawn");
+    assert!(!matches!(office.desk.claim(&seal), countersign::desk::Claim::Granted(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -350,6 +409,6 @@ async fn a_request_that_needs_more_than_a_click_offers_no_approval() {
     let card = office.fake.first_card().await;
 
     assert_eq!(card.buttons(), [DENY, OPEN]);
-    assert!(card.says().contains("It needs signature to be approved"), "{}", card.says());
+    assert!(card.says().contains("It needs a signature to be approved"), "{}", card.says());
     drop(opened);
 }

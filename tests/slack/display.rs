@@ -11,7 +11,7 @@ use countersign::statement::TransactionStatus;
 use serde_json::Value;
 
 use crate::fake::{Failure, Message, texts};
-use crate::office::{BOB, Office, draft, terms, with_escalation};
+use crate::office::{BOB, Office, draft, outcome, terms, with_escalation};
 use crate::{APPROVE, DENY, ESCALATE, OPEN};
 
 /// The statement as the card shows it: what stands behind the line numbers.
@@ -185,7 +185,7 @@ async fn a_statement_that_does_not_fit_is_cut_openly_and_cannot_be_approved_here
     office.fake.click(BOB, &card, DENY).await;
     office.fake.dialog(BOB).await;
     office.fake.submit(BOB, None).await;
-    assert!(matches!(opened.ending.await.unwrap(), countersign::desk::Ending::Denied { .. }));
+    assert!(matches!(outcome(opened.ending).await, countersign::desk::Ending::Denied { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,7 +261,7 @@ async fn slacks_own_models_agree_with_everything_that_is_sent() {
         office.fake.click(BOB, &card, DENY).await;
         office.fake.dialog(BOB).await;
         office.fake.submit(BOB, Some("no <!here>")).await;
-        assert!(matches!(opened.ending.await.unwrap(), countersign::desk::Ending::Denied { .. }));
+        assert!(matches!(outcome(opened.ending).await, countersign::desk::Ending::Denied { .. }));
         office
             .fake
             .until(|fake| (fake.world().message(&card.ts)?.says().contains("was denied")).then_some(()))

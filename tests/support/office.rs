@@ -15,15 +15,16 @@ use countersign::classify::{
     Classification, Effect, ObjectKind, Reason, StatementClass, StatementPart, Verb,
 };
 use countersign::desk::accounts::SlackAnswers;
-use countersign::desk::{Clock, Desk, Limits, Opened, Recorder, Unrecorded};
+use countersign::desk::{Clock, Desk, Ending, Limits, Opened, Recorder, Unrecorded};
 use countersign::identity::directory::SlackAccount;
 use countersign::identity::{AgentEntry, Directory, ReviewerEntry, ScramVerifier};
-use countersign::ledger::{Event, ReviewRecord};
+use countersign::ledger::{Event, Ledger, ReviewRecord};
 use countersign::policy::{Approval, Escalation, InTransaction, Terms};
 use countersign::statement::{
     Digest, Fingerprint, SessionId, SqlText, Statement, Step, Target, TransactionStatus,
 };
 use parking_lot::Mutex;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -46,10 +47,11 @@ const PEOPLE: [(&str, &str, &[&str]); 5] = [
     ("alice@example.com", ALICE, &["dba"]),
 ];
 
-/// A ledger that only remembers.
+/// Remembers what is written down, and writes it into a real ledger where there is one.
 #[derive(Default)]
 pub struct Notebook {
     events: Mutex<Vec<Event>>,
+    pub ledger: Option<Ledger>,
 }
 
 impl Notebook {
@@ -71,6 +73,9 @@ impl Notebook {
 
 impl Recorder for Notebook {
     fn append(&self, event: Event) -> Result<(), Unrecorded> {
+        if let Some(ledger) = &self.ledger {
+            Recorder::append(ledger, event.clone())?;
+        }
         self.events.lock().push(event);
         Ok(())
     }
@@ -103,6 +108,11 @@ impl Drop for Tasks {
     }
 }
 
+/// What becomes of a hold. A test that waits in vain should fail, and say so.
+pub async fn outcome(ending: impl Future<Output = Result<Ending, RecvError>>) -> Ending {
+    tokio::time::timeout(Duration::from_secs(15), ending).await.expect("the hold ends").unwrap()
+}
+
 /// Times that tests can wait for.
 pub fn timing() -> Timing {
     Timing {
@@ -133,15 +143,24 @@ impl Office {
 
     /// Opens the office whether or not Slack answers.
     pub fn open_at_once(fake: FakeSlack, change: impl FnOnce(&mut SlackSettings)) -> Self {
+        Self::open_beside(None, fake, change)
+    }
+
+    pub fn open_beside(
+        ledger: Option<Ledger>,
+        fake: FakeSlack,
+        change: impl FnOnce(&mut SlackSettings),
+    ) -> Self {
         countersign::proxy::tls::install_provider();
         for user in [BOB, DORA, SAM, OLGA, ALICE, MALLORY] {
             if fake.world().user(user).is_none() {
                 fake.add_member(user);
             }
         }
-        let notebook = Arc::new(Notebook::default());
+        let notebook = Arc::new(Notebook { ledger, ..Notebook::default() });
         let directory = Arc::new(ArcSwap::from_pointee(directory()));
-        let desk = Desk::new(Limits::default(), notebook.clone(), directory.clone(), Clock::real());
+        let limits = Limits { opened_per_minute: 10_000, ..Limits::default() };
+        let desk = Desk::new(limits, notebook.clone(), directory.clone(), Clock::real());
         let mut settings = SlackSettings {
             api_url: fake.api_url(),
             app_token: Token::new(APP_TOKEN),
@@ -181,6 +200,24 @@ impl Office {
         drop(slack);
         fake.until_sockets(0).await;
         Self::open_with(fake, |fresh| *fresh = settings).await
+    }
+
+    /// The channel is started anew beside the same desk, as when the configuration changes.
+    pub async fn start_slack_anew(&mut self) {
+        for task in self.tasks.0.drain(..) {
+            task.abort();
+            let _ = task.await;
+        }
+        let answers = Arc::new(SlackAnswers::new(self.desk.clone()));
+        // The old one goes first, and with it its sockets.
+        let stand_in =
+            SlackSettings { api_url: "http://127.0.0.1:9/api".parse().unwrap(), ..self.settings.clone() };
+        let stand_in = SlackSettings { cards_file: None, ..stand_in };
+        self.slack = Slack::start(stand_in, answers.clone()).unwrap();
+        self.fake.until_sockets(0).await;
+        self.slack = Slack::start(self.settings.clone(), answers).unwrap();
+        self.carry();
+        self.until_connected().await;
     }
 
     pub async fn until_connected(&self) {

@@ -25,12 +25,19 @@ use crate::approval::{HoldState, Request, Verdict, VerdictError};
 use crate::channel::answers::{Account, AccountAnswer};
 
 /// How many clicks are looked at at a time.
-const AT_A_TIME: usize = 16;
+const AT_A_TIME: usize = 64;
+/// How many people are being told something at a time. Nobody who may approve waits for them.
+const WHISPERS: usize = 64;
 /// How long a click may wait for Slack to say where the card is that it is on: people can be faster
 /// than the answer to the call that posted it.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Slack takes the ticket of a click for so long.
 const TICKET: Duration = Duration::from_secs(3);
+
+/// The places for those who are being told something.
+pub(super) fn whispers() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(WHISPERS))
+}
 
 /// Looks at what comes in, for ever.
 pub(super) async fn run(inner: Arc<Inner>, mut inbox: mpsc::Receiver<Received>) {
@@ -58,19 +65,19 @@ async fn on_click(inner: &Arc<Inner>, me: &Me, click: Click, at: Instant) {
         Ok(Button::Answer(verdict)) => verdict,
         Err(turned) => {
             let known = about(inner, &click);
-            return turn_away(inner, &click, known.as_ref(), Verdict::Approve, &turned).await;
+            return turn_away(inner, &click, known.as_ref(), Verdict::Approve, &turned);
         }
     };
     let known = match find(inner, &click).await {
         Found::Card(known) => known,
         Found::OtherKey(known) => {
-            return turn_away(inner, &click, Some(&known), verdict, &Turned::OtherValue).await;
+            return turn_away(inner, &click, Some(&known), verdict, &Turned::OtherValue);
         }
         Found::Copy(known) => {
             close(inner, me, &click, "This is a copy. The card that can be answered is another one.").await;
             let code = known.request.id.code();
             let text = Inert::line(code).and(": this card is a copy. Please use the other one.");
-            return tell(inner, &click.channel, &click.by.user, text).await;
+            return tell(inner, &click.channel, &click.by.user, &text);
         }
         Found::Nothing => return on_unknown_card(inner, me, &click, verdict).await,
     };
@@ -79,27 +86,20 @@ async fn on_click(inner: &Arc<Inner>, me: &Me, click: Click, at: Instant) {
         Ok(account)
     }) {
         Ok(account) => account,
-        Err(turned) => return turn_away(inner, &click, Some(&known), verdict, &turned).await,
+        Err(turned) => return turn_away(inner, &click, Some(&known), verdict, &turned),
     };
     if let Err(why) = vet(inner, me, &account).await {
         return match why {
-            Unvetted::Refused(why) => turn_away(inner, &click, Some(&known), verdict, &why).await,
+            Unvetted::Refused(why) => turn_away(inner, &click, Some(&known), verdict, &why),
             Unvetted::Unknown(error) => {
-                tell(inner, &click.channel, &click.by.user, unvetted(&known.request, &error)).await;
+                tell(inner, &click.channel, &click.by.user, &unvetted(&known.request, &error));
             }
         };
     }
     let displayed_at = known.displayed_at.unwrap_or(known.request.opened_at);
-    let needs_dialog = match verdict {
-        // The agent is told why, so there is always room for a reason.
-        Verdict::Deny => true,
-        Verdict::Approve => known.request.draft.terms.reason_required,
-        Verdict::Escalate => false,
-    };
     let asked =
         Asked { account, request: known.request.id, verdict, digest: known.request.digest, displayed_at };
-    // Nobody should think about a reason that comes too late.
-    if needs_dialog && still_waits(inner, &known.request) {
+    if is_worth_a_dialog(inner, &known.request, &asked) {
         return ask(inner, &click, &known.request, asked, at).await;
     }
     give(inner, &click.channel, &known.request, asked, None).await;
@@ -114,12 +114,12 @@ async fn on_submission(inner: &Arc<Inner>, me: &Me, submission: Submission) {
         Ok(asked) => asked,
         Err(turned) => {
             warn!(account = %whoever(&by), why = %turned, "a submitted dialog was turned away");
-            return tell(inner, &channel, &by.user, Inert::line(sentence(&turned.to_string()))).await;
+            return tell(inner, &channel, &by.user, &Inert::line(sentence(&turned.to_string())));
         }
     };
     let Some(standing) = inner.standing(asked.request) else {
         let text = Inert::line(asked.request.code()).and(": nothing is known of this request any more.");
-        return tell(inner, &channel, &by.user, text).await;
+        return tell(inner, &channel, &by.user, &text);
     };
     let request = standing.request;
     if let Err(why) = vet(inner, me, &asked.account).await {
@@ -130,7 +130,7 @@ async fn on_submission(inner: &Arc<Inner>, me: &Me, submission: Submission) {
             }
             Unvetted::Unknown(error) => unvetted(&request, &error),
         };
-        return tell(inner, &channel, &by.user, text).await;
+        return tell(inner, &channel, &by.user, &text);
     }
     give(inner, &channel, &request, asked, reason).await;
 }
@@ -140,11 +140,11 @@ async fn on_unknown_card(inner: &Arc<Inner>, me: &Me, click: &Click, verdict: Ve
     let place = Place { channel: click.channel.clone(), ts: click.ts.clone() };
     let there = inner.outbox.lock().at(&place);
     if let Some(known) = there {
-        return turn_away(inner, click, Some(&known), verdict, &Turned::OtherValue).await;
+        return turn_away(inner, click, Some(&known), verdict, &Turned::OtherValue);
     }
     close(inner, me, click, "This card is of an earlier run of the proxy and cannot be answered.").await;
     let text = Inert::ours("This card cannot be answered any more. How its request ended is in the ledger.");
-    tell(inner, &click.channel, &click.by.user, text).await;
+    tell(inner, &click.channel, &click.by.user, &text);
 }
 
 /// The card that a click seems to be about, for the record of a click that is on none of its buttons.
@@ -205,8 +205,21 @@ async fn vet(inner: &Inner, me: &Me, account: &Account) -> Result<(), Unvetted> 
     suitable.map_err(|unsuitable| Unvetted::Refused(unsuitable.to_string()))
 }
 
-fn still_waits(inner: &Inner, request: &Request) -> bool {
-    inner.answers.standing(request.id).is_some_and(|standing| standing.state == HoldState::Waiting)
+/// Whether a reason is to be asked for. Nobody should think about one that comes too late, or for an
+/// approval that is not theirs to give; the desk tells them so at once.
+fn is_worth_a_dialog(inner: &Inner, request: &Request, asked: &Asked) -> bool {
+    let Some(standing) = inner.answers.standing(request.id) else { return false };
+    let waits = standing.state == HoldState::Waiting;
+    match asked.verdict {
+        // The agent is told why, so there is always room for a reason.
+        Verdict::Deny => waits || card::can_be_taken_back(&standing),
+        Verdict::Approve => {
+            let who = inner.answers.whose(&asked.account);
+            let may = who.is_some_and(|who| standing.may_approve.contains(&who));
+            waits && may && request.draft.terms.reason_required
+        }
+        Verdict::Escalate => false,
+    }
 }
 
 /// Opens the dialog that asks for a reason.
@@ -224,7 +237,7 @@ async fn ask(inner: &Arc<Inner>, click: &Click, request: &Request, asked: Asked,
     info!(request = %request.id, %error, "a dialog did not open");
     let text = Inert::line(request.id.code())
         .and(": Slack did not open the dialog in time. Please press the button again.");
-    tell(inner, &click.channel, &click.by.user, text).await;
+    tell(inner, &click.channel, &click.by.user, &text);
 }
 
 /// Hands an answer in, and tells whoever gave it when it does not count. When it does, the card says so.
@@ -249,7 +262,7 @@ async fn give(inner: &Arc<Inner>, channel: &str, request: &Request, asked: Asked
             VerdictError::Unrecorded
         }
     };
-    tell(inner, channel, &user, why_not(inner, request, &error)).await;
+    tell(inner, channel, &user, &why_not(inner, request, &error));
 }
 
 fn why_not(inner: &Inner, request: &Request, error: &VerdictError) -> Inert {
@@ -274,7 +287,7 @@ fn why_not(inner: &Inner, request: &Request, error: &VerdictError) -> Inert {
 }
 
 /// Turns a click away: says why, and writes it down where it is known what it was about.
-async fn turn_away(
+fn turn_away(
     inner: &Arc<Inner>,
     click: &Click,
     known: Option<&Known>,
@@ -284,7 +297,7 @@ async fn turn_away(
     let why = why.to_string();
     let Some(known) = known else {
         warn!(account = %whoever(&click.by), why, "a click was turned away");
-        return tell(inner, &click.channel, &click.by.user, Inert::line(sentence(&why))).await;
+        return tell(inner, &click.channel, &click.by.user, &Inert::line(sentence(&why)));
     };
     let request = &known.request;
     let asked = Asked {
@@ -295,7 +308,7 @@ async fn turn_away(
         displayed_at: known.displayed_at.unwrap_or(request.opened_at),
     };
     note(inner, &click.by, request, &asked, &why);
-    tell(inner, &click.channel, &click.by.user, refusal(request, &why)).await;
+    tell(inner, &click.channel, &click.by.user, &refusal(request, &why));
 }
 
 fn note(inner: &Arc<Inner>, by: &Origin, request: &Request, asked: &Asked, why: &str) {
@@ -335,15 +348,28 @@ fn sentence(phrase: &str) -> String {
     format!("{first}{}.", letters.as_str())
 }
 
-/// Says something to one user, where they clicked. Worth a few attempts and no more.
-async fn tell(inner: &Arc<Inner>, channel: &str, user: &str, text: Inert) {
+/// Says something to one user, where they clicked; soon, and without anybody waiting for it.
+fn tell(inner: &Arc<Inner>, channel: &str, user: &str, text: &Inert) {
+    let Ok(place) = inner.whispers.clone().try_acquire_owned() else {
+        warn!(user, "too much to tell; somebody is not told about their click");
+        return;
+    };
     let card = Card {
         blocks: vec![text.section()],
         text: Inert::ours("About your answer").for_notification(),
         offers: Vec::new(),
     };
+    let (inner, channel, user) = (inner.clone(), channel.to_owned(), user.to_owned());
+    tokio::spawn(async move {
+        whisper(&inner, &channel, &user, &card).await;
+        drop(place);
+    });
+}
+
+/// Worth a few attempts and no more: soon nobody remembers having clicked.
+async fn whisper(inner: &Inner, channel: &str, user: &str, card: &Card) {
     for _ in 0..3 {
-        let wait = match inner.api.whisper(channel, user, &card).await {
+        let wait = match inner.api.whisper(channel, user, card).await {
             Ok(()) => return,
             Err(CallError::TooMany { wait }) => wait.min(Duration::from_secs(30)),
             Err(CallError::Said(error)) => {

@@ -18,12 +18,20 @@ use crate::approval::json::ReceiptJson;
 use crate::approval::{HoldState, Request, Review, Shown, Verdict};
 use crate::channel::answers::Standing;
 
-/// Slack takes no more blocks in one message.
-const MOST_BLOCKS: usize = 50;
-/// The most bytes that the blocks of one message may take as JSON. Slack refuses messages whose
-/// blocks have somewhat more than 12,000 characters together (`msg_blocks_too_long`) and does not
-/// say how it counts; this counts everything, in the largest unit.
-const MOST_BYTES: usize = 12_000;
+/// Slack takes 50 blocks in one message. The document gets so many of them; the rest is for the
+/// heading, the status and the buttons.
+const DOCUMENT_BLOCKS: usize = 44;
+/// Slack refuses messages whose blocks have somewhat more than 12,000 characters together
+/// (`msg_blocks_too_long`) and does not say how it counts; this counts all bytes of the JSON. The
+/// document gets a share of its own, so that whether a card is whole does not depend on how much
+/// people have said about it since.
+const DOCUMENT_BYTES: usize = 9_500;
+/// The share of how the request stands.
+const STATUS_BYTES: usize = 1_500;
+/// The most characters of one reason.
+const LONGEST_REASON: usize = 300;
+/// The most characters of the line that says what it is about.
+const LONGEST_TITLE: usize = 200;
 /// Longer lines are continued on the next one.
 const LONGEST_LINE: usize = 400;
 
@@ -78,48 +86,31 @@ pub(super) struct Card {
 /// Renders a request, whole if it fits.
 pub(super) fn render(view: &View<'_>) -> Card {
     let document = Document::of(&view.standing.request);
-    let all = lay_out(&document, &ALL);
-    if all.complete {
-        let whole = compose(view, &document, all.blocks, true);
-        if fits(&whole.blocks) {
-            return whole;
+    for room in &ROOMS {
+        let laid = lay_out(&document, room);
+        if fits(&laid.blocks) {
+            return compose(view, &document, laid.blocks, laid.complete);
         }
     }
-    compose(view, &document, lay_out(&document, &EXCERPT).blocks, false)
+    compose(view, &document, Vec::new(), false)
 }
 
 /// Renders a request without anything that could be too much for Slack.
 pub(super) fn render_briefly(view: &View<'_>) -> Card {
-    let document = Document::of(&view.standing.request);
-    compose(view, &document, Vec::new(), false)
+    compose(view, &Document::of(&view.standing.request), Vec::new(), false)
 }
 
 fn fits(blocks: &[SlackBlock]) -> bool {
-    blocks.len() <= MOST_BLOCKS && serde_json::to_vec(blocks).is_ok_and(|json| json.len() <= MOST_BYTES)
+    blocks.len() <= DOCUMENT_BLOCKS
+        && serde_json::to_vec(blocks).is_ok_and(|json| json.len() <= DOCUMENT_BYTES)
 }
 
 fn compose(view: &View<'_>, document: &Document, sections: Vec<SlackBlock>, complete: bool) -> Card {
     let standing = view.standing;
-    let request = &standing.request;
     let offers = offers(view, complete);
-    let mut status = status(standing);
-    if standing.state == HoldState::Waiting {
-        if !complete {
-            status.push(Inert::ours(
-                "This is not the whole request, so it cannot be approved here. Open it in the console.",
-            ));
-        }
-        if !clicks_are_enough(request) {
-            let needed = request.draft.terms.assurance.as_str();
-            status.push(
-                Inert::ours("It needs ")
-                    .then(&Inert::line(needed))
-                    .and(" to be approved, which a click in Slack is not. Open it in the console."),
-            );
-        }
-    }
     let mut blocks = vec![heading(&document.code, &standing.state).header()];
-    blocks.push(Inert::shown(&document.title).heading());
+    blocks.push(Inert::shown(&document.title.excerpt(LONGEST_TITLE).text.on_one_line()).heading());
+    let (status, _) = take_lines(status(standing, complete).into_iter(), STATUS_BYTES);
     blocks.extend(Inert::lines(status).pieces(MOST).iter().map(Inert::section));
     blocks.extend(sections);
     blocks.extend(buttons(view, &offers));
@@ -129,6 +120,9 @@ fn compose(view: &View<'_>, document: &Document, sections: Vec<SlackBlock>, comp
 /// What may be answered here and now.
 fn offers(view: &View<'_>, complete: bool) -> Vec<Verdict> {
     let standing = view.standing;
+    if can_be_taken_back(standing) {
+        return vec![Verdict::Deny];
+    }
     if standing.state != HoldState::Waiting {
         return Vec::new();
     }
@@ -142,6 +136,12 @@ fn offers(view: &View<'_>, complete: bool) -> Vec<Verdict> {
         offers.push(Verdict::Escalate);
     }
     offers
+}
+
+/// Whether a denial still changes something after the approval: when no session waits for it, a grant
+/// may lie about for a while.
+pub(super) fn can_be_taken_back(standing: &Standing) -> bool {
+    standing.request.is_deferred() && matches!(standing.state, HoldState::Granted { handed_out: false, .. })
 }
 
 fn clicks_are_enough(request: &Request) -> bool {
@@ -163,38 +163,54 @@ fn notification(document: &Document, state: &HoldState) -> String {
     heading(&document.code, state).and(": ").then(&Inert::shown(&document.title)).for_notification()
 }
 
-/// How it stands, who said what, and what is still to come.
-fn status(standing: &Standing) -> Vec<Inert> {
-    let request = &standing.request;
-    let mut lines = Vec::new();
-    match &standing.state {
-        HoldState::Waiting => lines.push(
-            Inert::ours("Waiting for ")
-                .then(&Inert::line(missing(standing)))
-                .and(", until ")
-                .then(&moment(request.expires_at))
-                .and("."),
-        ),
-        HoldState::Granted { until, .. } => {
-            lines.push(Inert::ours("It may run once, until ").then(&moment(*until)).and("."));
-        }
-        HoldState::Denied { by, .. } => {
-            lines.push(Inert::ours("It does not run. Denied by ").then(&Inert::line(by.as_str())).and("."));
-        }
-        HoldState::Expired => {
-            lines.push(Inert::ours("It does not run: nobody answered, or used the answer, in time."))
-        }
-        HoldState::Withdrawn { reason } => {
-            lines.push(Inert::ours("It does not run: ").then(&Inert::ours(reason)).and("."));
-        }
-        HoldState::Executed => lines.push(Inert::ours("It ran once; what it did is in the thread.")),
+/// How it stands, what stands in the way, and who said what: in this order, because the end may be
+/// cut off.
+fn status(standing: &Standing, complete: bool) -> Vec<Inert> {
+    let mut lines = vec![state(standing)];
+    if standing.state == HoldState::Waiting {
+        lines.extend(obstacles(standing, complete));
     }
     lines.extend(standing.reviews.iter().map(review));
-    if standing.state == HoldState::Waiting && standing.behind > 0 {
-        lines.push(
-            Inert::line(standing.behind.to_string())
-                .and(" identical requests wait behind this one. A denial is for all of them, an approval for this one."),
-        );
+    lines
+}
+
+fn state(standing: &Standing) -> Inert {
+    match &standing.state {
+        HoldState::Waiting => Inert::ours("Waiting for ")
+            .then(&Inert::line(missing(standing)))
+            .and(", until ")
+            .then(&moment(standing.request.expires_at))
+            .and("."),
+        HoldState::Granted { until, .. } => {
+            Inert::ours("It may run once, until ").then(&moment(*until)).and(".")
+        }
+        HoldState::Denied { by, .. } => {
+            Inert::ours("It does not run. Denied by ").then(&Inert::line(by.as_str())).and(".")
+        }
+        HoldState::Expired => Inert::ours("It does not run: nobody answered, or used the answer, in time."),
+        HoldState::Withdrawn { reason } => {
+            Inert::ours("It does not run: ").then(&Inert::ours(reason)).and(".")
+        }
+        HoldState::Executed => Inert::ours("It ran once; what it did is in the thread."),
+    }
+}
+
+/// What whoever wants to approve has to know first.
+fn obstacles(standing: &Standing, complete: bool) -> Vec<Inert> {
+    let mut lines = Vec::new();
+    if !complete {
+        let why = "This is not the whole request, so it cannot be approved here. Open it in the console.";
+        lines.push(Inert::ours(why));
+    }
+    if !clicks_are_enough(&standing.request) {
+        let needed = Inert::line(standing.request.draft.terms.assurance.as_str());
+        let why =
+            Inert::ours("It needs a ").then(&needed).and(" to be approved, and a click in Slack is less.");
+        lines.push(why.and(" Open it in the console."));
+    }
+    if standing.behind > 0 {
+        let why = Inert::line(standing.behind.to_string()).and(" identical requests wait behind this one.");
+        lines.push(why.and(" A denial is for all of them, an approval for this one."));
     }
     lines
 }
@@ -222,7 +238,10 @@ fn review(review: &Review) -> Inert {
         line = line.and(", sooner than it can be read");
     }
     match &review.reason {
-        Some(reason) => line.and(": ").then(&Inert::line(reason)),
+        Some(reason) => {
+            let shown = Shown::line(reason).excerpt(LONGEST_REASON).text.on_one_line();
+            line.and(": ").then(&Inert::shown(&shown))
+        }
         None => line,
     }
 }
@@ -237,36 +256,48 @@ struct Laid {
     complete: bool,
 }
 
-/// How many characters of the statement, and of each other section, are laid out.
+/// How many bytes of the statement, and of each other section, are laid out.
 struct Room {
     statement: usize,
     other: usize,
 }
 
-/// More than fits into any message.
-const ALL: Room = Room { statement: MOST_BYTES, other: MOST_BYTES };
-/// What is left on a card that cannot show everything.
-const EXCERPT: Room = Room { statement: 2_000, other: 300 };
+/// Tried in this order: first everything, then what is left on a card that cannot show everything.
+const ROOMS: [Room; 4] = [
+    Room { statement: DOCUMENT_BYTES, other: DOCUMENT_BYTES },
+    Room { statement: 2_000, other: 700 },
+    Room { statement: 1_500, other: 350 },
+    Room { statement: 800, other: 150 },
+];
 
 fn lay_out(document: &Document, room: &Room) -> Laid {
     let mut laid = Laid { blocks: Vec::new(), complete: true };
     for section in &document.sections {
-        let mut left = if matches!(section.body, Body::Sql(_)) { room.statement } else { room.other };
-        let mut lines = Vec::new();
-        // Lazily: of a text of megabytes, only what may be shown is looked at.
-        for line in lines_of(section) {
-            if line.length() >= left {
-                laid.complete = false;
-                lines.push(Inert::ours("⟨the rest is not shown here⟩"));
-                break;
-            }
-            left -= line.length() + 1;
-            lines.push(line);
-        }
+        let room = if matches!(section.body, Body::Sql(_)) { room.statement } else { room.other };
+        let (lines, complete) = take_lines(lines_of(section), room);
+        laid.complete &= complete;
         laid.blocks.push(Inert::ours(section.title).heading());
         laid.blocks.extend(Inert::lines(lines).pieces(MOST).iter().map(Inert::section));
     }
     laid
+}
+
+/// As many lines as there is room for, and whether that is all of them. Of a text of megabytes, only
+/// what may be shown is looked at.
+fn take_lines(lines: impl Iterator<Item = Inert>, room: usize) -> (Vec<Inert>, bool) {
+    let mut left = room;
+    let mut taken = Vec::new();
+    for line in lines {
+        match left.checked_sub(line.bytes()) {
+            Some(rest) => left = rest,
+            None => {
+                taken.push(Inert::ours("⟨the rest is not shown here⟩"));
+                return (taken, false);
+            }
+        }
+        taken.push(line);
+    }
+    (taken, true)
 }
 
 /// The lines of a section. One that is too long is continued on the next, behind a sign that begins
@@ -329,6 +360,9 @@ fn buttons(view: &View<'_>, offers: &[Verdict]) -> Option<SlackBlock> {
     for verdict in offers {
         let (label, style) = match verdict {
             Verdict::Approve => ("Approve", Some(SlackBlockButtonStyle::Primary)),
+            Verdict::Deny if view.standing.state != HoldState::Waiting => {
+                ("Take back", Some(SlackBlockButtonStyle::Danger))
+            }
             Verdict::Deny => ("Deny", Some(SlackBlockButtonStyle::Danger)),
             Verdict::Escalate => ("Escalate", None),
         };
@@ -387,7 +421,179 @@ pub(super) fn receipt(code: &str, receipt: &ReceiptJson) -> Card {
 pub(super) fn ending(standing: &Standing) -> Card {
     let heading = heading(&standing.request.id.code(), &standing.state);
     let text = heading.for_notification();
-    let lines = std::iter::once(heading).chain(status(standing));
+    let lines = std::iter::once(heading).chain(status(standing, true));
     let blocks = Inert::lines(lines).pieces(MOST).iter().map(Inert::section).collect();
     Card { text, blocks, offers: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::approval::testing::{after, draft_of, escalation, start, terms};
+    use crate::policy::Terms;
+    use crate::statement::{Digest, RequestId};
+
+    const SQL: &str = "COPY (SELECT id, name, email FROM customers\n      WHERE country = 'DE')\n  TO STDOUT WITH (FORMAT csv);";
+
+    #[test]
+    fn a_card_that_waits() {
+        let terms = Terms { escalate: vec![escalation(300, "oncall", &["dba"])], ..terms() };
+        let standing = Standing {
+            reviews: vec![review(Verdict::Escalate, Some("dora is away"))],
+            behind: 2,
+            ..standing(SQL, terms, HoldState::Waiting)
+        };
+
+        insta::assert_snapshot!(laid_out(&render(&view(&standing))));
+    }
+
+    #[test]
+    fn a_card_that_was_denied() {
+        let by = "bob@example.com".into();
+        let denied = HoldState::Denied { by, message: Some("use the anonymised copy".to_owned()) };
+        let standing = Standing {
+            reviews: vec![review(Verdict::Deny, Some("use the anonymised copy"))],
+            ..standing(SQL, terms(), denied)
+        };
+
+        insta::assert_snapshot!(laid_out(&render(&view(&standing))));
+    }
+
+    #[test]
+    fn a_card_that_cannot_show_everything() {
+        let sql =
+            format!("INSERT INTO t VALUES\n{}  (0, 'end');", "  (1, 'one of very many rows'),\n".repeat(900));
+        let standing = standing(&sql, terms(), HoldState::Waiting);
+
+        insta::assert_snapshot!(laid_out(&render(&view(&standing))));
+    }
+
+    #[test]
+    fn a_statement_of_megabytes_is_cut_without_being_laid_out() {
+        let standing = standing(&"x, ".repeat(1 << 20), terms(), HoldState::Waiting);
+
+        let card = render(&view(&standing));
+
+        assert!(!card.offers.contains(&Verdict::Approve));
+        assert!(bytes(&card) < 12_000);
+    }
+
+    #[test]
+    fn nothing_that_people_or_agents_say_makes_a_card_too_much_for_slack() {
+        let mut draft = draft_of(&"⟨".repeat(5_000), 1, terms());
+        for claim in ["model", "version", "run", "task", "purpose"] {
+            draft.claimed.set(claim, &"\u{202e}".repeat(400));
+        }
+        draft.transaction.status = None;
+        draft.transaction.statements = vec!["\u{1F600}\"\\".repeat(3_000); 20];
+        draft.insight.locks = vec!["\n".repeat(2_000); 50];
+        let request = request_of(draft);
+        let quiet = Standing { request, ..standing(SQL, terms(), HoldState::Waiting) };
+        let loud = Standing {
+            reviews: vec![review(Verdict::Approve, Some(&"\u{200b}\"".repeat(1_000))); 40],
+            behind: 1_000,
+            ..quiet.clone()
+        };
+
+        for standing in [&quiet, &loud] {
+            let card = render(&view(standing));
+            assert!(bytes(&card) < 12_000 && card.blocks.len() <= 50, "{}", bytes(&card));
+            assert!(laid_out(&card).contains("not the whole request"), "{}", laid_out(&card));
+        }
+    }
+
+    #[test]
+    fn what_others_have_said_does_not_take_the_approve_button_away() {
+        let whole = |length: usize, reviews: usize| {
+            let standing = Standing {
+                reviews: vec![review(Verdict::Approve, Some(&"because ".repeat(250))); reviews],
+                ..standing(&"x, ".repeat(length), terms(), HoldState::Waiting)
+            };
+            let card = render(&view(&standing));
+            assert!(bytes(&card) < 12_000);
+            card.offers.contains(&Verdict::Approve)
+        };
+        let longest = (0..4_000).rev().step_by(25).find(|length| whole(*length, 0)).unwrap();
+
+        assert!(longest > 1_500, "{longest}");
+        assert!(whole(longest, 30));
+    }
+
+    #[test]
+    fn what_is_offered_follows_how_it_stands() {
+        let offers = |terms: Terms, state: HoldState, escalated: usize| {
+            let standing = standing(SQL, terms, state);
+            render(&View { escalated, ..view(&standing) }).offers
+        };
+        let escalating = || Terms { escalate: vec![escalation(300, "oncall", &["dba"])], ..terms() };
+
+        use Verdict::{Approve, Deny, Escalate};
+        assert_eq!(offers(terms(), HoldState::Waiting, 0), [Approve, Deny]);
+        assert_eq!(offers(escalating(), HoldState::Waiting, 0), [Approve, Deny, Escalate]);
+        assert_eq!(offers(escalating(), HoldState::Waiting, 1), [Approve, Deny]);
+        assert_eq!(offers(Terms { assurance: Assurance::Login, ..terms() }, HoldState::Waiting, 0), [Deny]);
+        assert_eq!(offers(escalating(), HoldState::Expired, 0), []);
+    }
+
+    fn standing(sql: &str, terms: Terms, state: HoldState) -> Standing {
+        Standing {
+            missing: terms.approvals.clone(),
+            request: request_of(draft_of(sql, 1, terms)),
+            state,
+            reviews: Vec::new(),
+            may_approve: Vec::new(),
+            behind: 0,
+            receipt: None,
+        }
+    }
+
+    fn request_of(draft: crate::approval::Draft) -> Arc<Request> {
+        let head = crate::approval::request::TreeHead { size: 4711, root: Digest::of(b"root") };
+        let id = RequestId(uuid::Uuid::from_u128(0x0199_0000_0000_7000_8000_0123_4567_89ab));
+        Arc::new(Request::open(id, draft, start(), Some(head), Vec::new(), None).unwrap())
+    }
+
+    fn bytes(card: &Card) -> usize {
+        serde_json::to_vec(&card.blocks).unwrap().len()
+    }
+
+    fn review(verdict: Verdict, reason: Option<&str>) -> Review {
+        Review {
+            reviewer: "bob@example.com".into(),
+            verdict,
+            assurance: Assurance::Click,
+            channel: crate::actor::ChannelName::Slack,
+            reason: reason.map(str::to_owned),
+            at: after(61),
+            digest: Digest::of(b"x"),
+            quick: false,
+        }
+    }
+
+    fn view(standing: &Standing) -> View<'_> {
+        View { standing, escalated: 0, key: "key", console: None }
+    }
+
+    /// As a person would see it, roughly.
+    fn laid_out(card: &Card) -> String {
+        let mut out = format!("({})\n", card.text);
+        for block in serde_json::to_value(&card.blocks).unwrap().as_array().unwrap() {
+            let text = |value: &serde_json::Value| value["text"].as_str().unwrap_or("").to_owned();
+            let elements = block["elements"].as_array().cloned().unwrap_or_default();
+            let shown = match block["type"].as_str().unwrap() {
+                "header" => format!("# {}", text(&block["text"])),
+                "context" => format!("\n-- {} --", elements.iter().map(text).collect::<String>()),
+                "actions" => {
+                    let labels = elements.iter().map(|element| format!("[ {} ]", text(&element["text"])));
+                    format!("\n{}", labels.collect::<Vec<_>>().join("  "))
+                }
+                _ => text(&block["text"]),
+            };
+            out.push_str(&shown);
+            out.push('\n');
+        }
+        out
+    }
 }

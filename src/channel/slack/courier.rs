@@ -159,6 +159,7 @@ impl Inner {
                 state,
                 reviews: Vec::new(),
                 missing: Vec::new(),
+                may_approve: Vec::new(),
                 behind: 0,
                 receipt: None,
             })

@@ -108,9 +108,7 @@ pub(super) fn read(text: &str) -> Frame {
         },
         ("disconnect", _) => Frame::Disconnect { reason: raw.reason.unwrap_or_default() },
         ("interactive", Some(envelope)) => match raw.payload.map(|payload| interaction(payload.get())) {
-            Some(Payload::Interaction(interaction)) => {
-                Frame::Interaction { envelope, interaction: Box::new(interaction) }
-            }
+            Some(Payload::Interaction(interaction)) => Frame::Interaction { envelope, interaction },
             Some(Payload::Meaningless) => Frame::Other { envelope },
             Some(Payload::Unreadable) | None => Frame::Unreadable,
         },
@@ -125,7 +123,7 @@ pub(super) fn acknowledgement(envelope: &str) -> String {
 }
 
 enum Payload {
-    Interaction(Interaction),
+    Interaction(Box<Interaction>),
     Meaningless,
     Unreadable,
 }
@@ -138,11 +136,11 @@ fn interaction(payload: &str) -> Payload {
     let Ok(kind) = serde_json::from_str::<Kind>(payload) else { return Payload::Unreadable };
     match kind.r#type.as_str() {
         "block_actions" => match serde_json::from_str::<RawClick>(payload).ok().and_then(click) {
-            Some(click) => Payload::Interaction(Interaction::Click(click)),
+            Some(click) => Payload::Interaction(Box::new(Interaction::Click(click))),
             None => Payload::Unreadable,
         },
         "view_submission" => match serde_json::from_str::<RawSubmission>(payload) {
-            Ok(raw) => Payload::Interaction(Interaction::Submission(submission(raw))),
+            Ok(raw) => Payload::Interaction(Box::new(Interaction::Submission(submission(raw)))),
             Err(_) => Payload::Unreadable,
         },
         _ => Payload::Meaningless,
@@ -344,5 +342,113 @@ impl Seen {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_click_is_read_with_all_that_is_compared() {
+        let Frame::Interaction { envelope, interaction } = read(&enveloped(&click())) else {
+            panic!("not a click")
+        };
+
+        assert_eq!(envelope, "e1");
+        let Interaction::Click(click) = *interaction else { panic!("not a click") };
+        assert_eq!((click.channel.as_str(), click.ts.as_str()), ("C1", "1.2"));
+        assert_eq!((click.block.as_str(), click.action.as_str(), click.value.as_str()), ("b", "a", "v"));
+        assert_eq!((click.by.team.as_str(), click.by.home.as_str()), ("T1", "T1"));
+    }
+
+    #[test]
+    fn what_is_missing_or_contradicts_itself_is_no_click() {
+        for (pointer, value) in [
+            ("/user/team_id", Value::Null),
+            ("/team", Value::Null),
+            ("/api_app_id", Value::Null),
+            ("/message/ts", json!("9.9")),
+            ("/container/channel_id", json!("C9")),
+            ("/container/is_ephemeral", json!(true)),
+            ("/container/type", json!("message_attachment")),
+            ("/actions", json!([])),
+            ("/trigger_id", Value::Null),
+        ] {
+            let mut forged = click();
+            *forged.pointer_mut(pointer).unwrap() = value;
+
+            assert_eq!(read(&enveloped(&forged)), Frame::Unreadable, "{pointer}");
+        }
+    }
+
+    #[test]
+    fn the_names_in_a_dialog_are_those_that_are_looked_for() {
+        let payload = json!({
+            "type": "view_submission", "team": {"id": "T1"}, "user": {"id": "U1", "team_id": "T1"},
+            "api_app_id": "A1", "trigger_id": "t1",
+            "view": {
+                "id": "V1", "callback_id": modal::CALLBACK, "private_metadata": "nonce",
+                "state": {"values": {modal::BLOCK: {modal::INPUT: {"type": "plain_text_input", "value": "why"}}}},
+            },
+        });
+
+        let Frame::Interaction { interaction, .. } = read(&enveloped(&payload)) else { panic!("nothing") };
+        let Interaction::Submission(submission) = *interaction else { panic!("no submission") };
+        assert_eq!((submission.nonce.as_str(), submission.reason.as_deref()), ("nonce", Some("why")));
+    }
+
+    #[test]
+    fn hello_disconnect_and_what_is_not_ours() {
+        assert_eq!(
+            read(r#"{"type":"hello","connection_info":{"app_id":"A1"},"num_connections":1}"#),
+            Frame::Hello { app: "A1".to_owned() }
+        );
+        assert_eq!(
+            read(r#"{"type":"disconnect","reason":"warning","debug_info":{}}"#),
+            Frame::Disconnect { reason: "warning".to_owned() }
+        );
+        let other = Frame::Other { envelope: "e1".to_owned() };
+        assert_eq!(read(r#"{"type":"events_api","envelope_id":"e1","payload":{}}"#), other);
+        assert_eq!(read(&enveloped(&json!({"type": "shortcut"}))), other);
+        for nothing in
+            ["", "[]", "{}", "null", r#"{"type":"hello"}"#, r#"{"type":"interactive","envelope_id":"e1"}"#]
+        {
+            assert_eq!(read(nothing), Frame::Unreadable, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn the_same_click_is_new_once_whatever_envelope_brings_it() {
+        let Frame::Interaction { interaction, .. } = read(&enveloped(&click())) else { panic!("nothing") };
+        let mut seen = Seen::default();
+
+        assert!(seen.is_new("e1", &interaction));
+        assert!(!seen.is_new("e1", &interaction));
+        assert!(!seen.is_new("e2", &interaction));
+        let mut later = click();
+        later["trigger_id"] = json!("t2");
+        let Frame::Interaction { interaction: later, .. } = read(&enveloped(&later)) else {
+            panic!("nothing")
+        };
+        assert!(seen.is_new("e3", &later));
+        seen.forget("e3", &later);
+        assert!(seen.is_new("e3", &later), "it could not be taken in the first time");
+    }
+
+    fn enveloped(payload: &Value) -> String {
+        json!({"type": "interactive", "envelope_id": "e1", "payload": payload, "accepts_response_payload": false})
+            .to_string()
+    }
+
+    fn click() -> Value {
+        json!({
+            "type": "block_actions", "team": {"id": "T1"}, "user": {"id": "U1", "team_id": "T1"},
+            "api_app_id": "A1", "trigger_id": "t1", "channel": {"id": "C1"}, "message": {"ts": "1.2"},
+            "container": {"type": "message", "message_ts": "1.2", "channel_id": "C1", "is_ephemeral": false},
+            "actions": [{"action_id": "a", "block_id": "b", "value": "v"}],
+        })
     }
 }

@@ -81,9 +81,12 @@ pub(super) fn suitability(channel: &Channel, asked: &str) -> Result<(), Unsuitab
 #[derive(Debug)]
 pub(super) struct Facts {
     rely: Duration,
-    users: Mutex<BTreeMap<String, (Result<(), Unfit>, Instant)>>,
-    channel: Mutex<Option<(Result<(), Unsuitable>, Instant)>>,
+    users: Mutex<BTreeMap<String, Learnt<Unfit>>>,
+    channel: Mutex<Option<Learnt<Unsuitable>>>,
 }
+
+/// What was found out, and when.
+type Learnt<E> = (Result<(), E>, Instant);
 
 /// More accounts are not remembered; there are only so many that are enrolled.
 const KEPT: usize = 10_000;

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
 use self::client::{Api, Maker, Me};
@@ -72,6 +72,7 @@ struct Inner {
     journal: Mutex<Journal>,
     dialogs: Mutex<Dialogs>,
     facts: Facts,
+    whispers: Arc<Semaphore>,
     health: Health,
     /// Told when we know who we are.
     introduced: Notify,
@@ -97,6 +98,7 @@ impl Slack {
             journal: Mutex::new(Journal::open(settings.cards_file.as_deref())),
             dialogs: Mutex::default(),
             facts: Facts::new(timing.rely),
+            whispers: actions::whispers(),
             health: Health::new(answers.now()),
             introduced: Notify::new(),
             answers,

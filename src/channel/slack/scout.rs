@@ -67,6 +67,10 @@ async fn look_at_channel(inner: &Inner) -> bool {
             match suitable {
                 Ok(()) => {
                     inner.health.works(Part::Setup, inner.now());
+                    // What could not be sent may not be wanted any more, and Slack answers.
+                    if inner.outbox.lock().queued() == 0 {
+                        inner.health.works(Part::Calls, inner.now());
+                    }
                     return true;
                 }
                 Err(unsuitable) => unsuitable.to_string(),

@@ -70,8 +70,15 @@ impl Inert {
     }
 
     /// How many characters Slack may take this for.
+    #[cfg(test)]
     pub(super) fn length(&self) -> usize {
         length(&self.0)
+    }
+
+    /// How many bytes this takes in JSON, as a line among others.
+    pub(super) fn bytes(&self) -> usize {
+        let escaped = self.0.bytes().filter(|byte| matches!(byte, b'"' | b'\\' | b'\n')).count();
+        self.0.len() + escaped + r"\n".len()
     }
 
     /// Cuts the text into pieces of at most `most` characters, at line breaks where there are any.

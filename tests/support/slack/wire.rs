@@ -46,8 +46,8 @@ async fn greet(world: Arc<World>, stream: TcpStream) {
             Some(state.tickets.remove(place))
         });
         match known {
-            Some(_) => Ok(response),
-            None => Err(Response::builder().status(403).body(None).unwrap()),
+            Some(_) if !tickets.with(|state| state.deaf) => Ok(response),
+            _ => Err(Response::builder().status(403).body(None).unwrap()),
         }
     };
     let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, check).await else { return };
@@ -82,6 +82,7 @@ async fn talk(
                     return;
                 }
                 Some(Order::Cut) | None => return,
+                Some(Order::Freeze) => std::future::pending().await,
             },
             frame = socket.next() => match frame {
                 Some(Ok(Frame::Text(text))) => acknowledged(world, &text),

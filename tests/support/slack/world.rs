@@ -133,6 +133,8 @@ pub enum Order {
     Close,
     /// Vanish.
     Cut,
+    /// Stay open, and neither read nor write any more.
+    Freeze,
 }
 
 pub struct World {
@@ -159,6 +161,8 @@ pub struct State {
     pub down: bool,
     /// Sockets are accepted and then say nothing.
     pub mute: bool,
+    /// Sockets are refused.
+    pub deaf: bool,
     pub revoked: bool,
     /// How long a trigger is good.
     pub trigger_life: Option<Duration>,
@@ -253,6 +257,7 @@ impl World {
             state.failures.clear();
             state.down = false;
             state.mute = false;
+            state.deaf = false;
             state.revoked = false;
         });
     }
@@ -300,6 +305,8 @@ impl World {
         self.order(socket, Order::Send(frame.to_string()));
         if and_close {
             self.order(socket, Order::Close);
+            // Nothing more is sent over it.
+            self.with(|state| state.sockets.remove(&socket));
         }
     }
 

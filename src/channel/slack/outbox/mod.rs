@@ -197,6 +197,8 @@ struct Card {
     place: Option<Place>,
     displayed_at: Option<Timestamp>,
     offered: Vec<Verdict>,
+    /// What was sent last has buttons for answers.
+    has_buttons: bool,
     state: HoldState,
     escalated: usize,
     /// What Slack shows may be out of date.
@@ -372,8 +374,9 @@ impl Outbox {
                 card.old_keys.push(old);
             }
         }
+        card.has_buttons = !offers.is_empty();
         // Somebody may be pressing a button of the card as it was. What is over says so itself.
-        if !offers.is_empty() {
+        if card.state == HoldState::Waiting && !offers.is_empty() {
             card.offered = offers.to_vec();
         }
     }
@@ -392,7 +395,7 @@ impl Outbox {
                 Some(Note::Shown(id, place))
             }
             // Unless something happened meanwhile that it does not show yet.
-            Done::Sent if card.state != HoldState::Waiting && !card.stale => Some(Note::Closed(id)),
+            Done::Sent if !card.has_buttons && !card.stale => Some(Note::Closed(id)),
             Done::Sent | Done::Needless => None,
         };
         self.queue(id);
@@ -408,42 +411,24 @@ impl Outbox {
         now: Instant,
         wall: Timestamp,
     ) -> Option<Note> {
-        let kind = self.landed(errand.id)?;
         let id = errand.id;
-        match &failure {
-            Failure::TooMany { wait } => {
-                self.paused.insert(kind, now + *wait);
-            }
-            Failure::Passing { .. } | Failure::Refused { .. } => {
-                self.failures = self.failures.saturating_add(1);
-                let wait = match failure {
-                    Failure::Refused { .. } => self.timing.refused,
-                    _ => back_off(&self.timing, self.failures, self.sequence),
-                };
-                self.halted = Some(now + wait);
-            }
-            // Slack answered, so it is there.
-            Failure::TooMuch { .. } | Failure::Gone | Failure::Unchangeable | Failure::Hopeless { .. } => {
-                self.failures = 0;
-            }
-        }
-        let sequence = self.sequence;
-        let timing = self.timing;
+        let kind = self.landed(id)?;
+        self.slow_down(kind, &failure, now);
+        let (timing, sequence) = (self.timing, self.sequence);
         let card = self.cards.get_mut(&id)?;
-        let mut given_up = None;
-        let mut note = None;
         card.want_again(errand);
+        let mut note = None;
+        let mut given_up = None;
         match failure {
             Failure::TooMany { .. } | Failure::Refused { .. } => {}
             Failure::Passing { error } => {
                 card.attempts += 1;
-                if card.attempts > MOST_ATTEMPTS && card.state != HoldState::Waiting {
-                    given_up = Some(error);
-                } else {
-                    let at = now + back_off(&timing, card.attempts, sequence);
-                    self.delay(id, at);
+                if card.attempts <= MOST_ATTEMPTS || card.state == HoldState::Waiting {
+                    let wait = back_off(&timing, card.attempts, sequence);
+                    self.delay(id, now + wait);
                     return None;
                 }
+                given_up = Some(error);
             }
             Failure::TooMuch { error } if card.brief => given_up = Some(error),
             Failure::TooMuch { .. } => card.brief = true,
@@ -463,9 +448,8 @@ impl Outbox {
         }
         if let Some(error) = given_up {
             card.want_no_more(errand);
-            let letter =
-                DeadLetter { request: card.code.clone(), what: errand.what.in_words(), error, at: wall };
-            self.dead.push_back(letter);
+            let request = card.code.clone();
+            self.dead.push_back(DeadLetter { request, what: errand.what.in_words(), error, at: wall });
             if self.dead.len() > DEAD_KEPT {
                 self.dead.pop_front();
             }
@@ -473,6 +457,25 @@ impl Outbox {
         self.queue(id);
         self.forget();
         note
+    }
+
+    /// What a failure means for everything else that is to be sent.
+    fn slow_down(&mut self, kind: Kind, failure: &Failure, now: Instant) {
+        let wait = match failure {
+            Failure::TooMany { wait } => {
+                self.paused.insert(kind, now + *wait);
+                return;
+            }
+            // Slack answered, so it is there.
+            Failure::TooMuch { .. } | Failure::Gone | Failure::Unchangeable | Failure::Hopeless { .. } => {
+                self.failures = 0;
+                return;
+            }
+            Failure::Passing { .. } => back_off(&self.timing, self.failures.saturating_add(1), self.sequence),
+            Failure::Refused { .. } => self.timing.refused,
+        };
+        self.failures = self.failures.saturating_add(1);
+        self.halted = Some(now + wait);
     }
 
     /// The card that a button's value belongs to.
@@ -595,6 +598,7 @@ impl Card {
             place: None,
             displayed_at: None,
             offered: Vec::new(),
+            has_buttons: false,
             state: HoldState::Waiting,
             escalated: 0,
             stale: true,

@@ -1,4 +1,5 @@
 //! Countersign: a Postgres proxy that makes AI agents ask before they do something privileged.
+#![allow(rustdoc::private_intra_doc_links, reason = "the documentation is read with its private items")]
 
 pub mod actor;
 pub mod approval;

@@ -1,6 +1,16 @@
 //! The main job, end to end: a statement waits for a human, runs exactly once or not at all, and the
 //! ledger proves it. Each promise of the design is a test by its name.
-
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test has no callers, and what is wrong should stop it"
+)]
 mod support;
 
 use std::io::Read as _;

@@ -2,7 +2,17 @@
 //!
 //! The canary is a table that only an unapproved call can have written. Agents here ask for deferred
 //! holds, so that whatever is held fails at once.
-
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test has no callers, and what is wrong should stop it"
+)]
 mod support;
 
 use support::{Setup, Stack, text};

@@ -1,10 +1,14 @@
 //! The console in a real browser, with a real desk behind it.
 #![allow(
+    missing_docs,
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test that fails panics, in its helpers too"
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test has no callers, and what is wrong should stop it"
 )]
 
 #[path = "support/browser.rs"]

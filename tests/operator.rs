@@ -1,6 +1,16 @@
 //! What an operator does before the proxy runs: a folder to start from, agents, reviewers, policies.
 //! Through the built program, as scripts use it.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests say what they expect")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test has no callers, and what is wrong should stop it"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

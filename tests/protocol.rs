@@ -1,5 +1,15 @@
 //! Real servers and real clients: what agents see of the protocol.
-
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test has no callers, and what is wrong should stop it"
+)]
 mod support;
 
 use std::io::Read as _;

@@ -1,14 +1,15 @@
 //! Slack, against a Slack of our own: cards, clicks, outages, and people who cheat.
 #![allow(
+    missing_docs,
+    unreachable_pub,
+    dead_code,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::wildcard_enum_match_arm,
-    unreachable_pub,
-    dead_code,
-    reason = "a test: what is wrong should stop it"
+    reason = "a test has no callers, and what is wrong should stop it"
 )]
 
 #[path = "support/slack/mod.rs"]

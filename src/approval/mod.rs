@@ -2,7 +2,8 @@
 //!
 //! - [`request`]: everything known about one held statement, and the [`Seal`] a grant is bound to.
 //! - [`document`]: the request laid out for people; every channel renders this one model.
-//! - [`visible`]: text in which nothing hides. - [`words`]: four words for a digest.
+//! - [`visible`]: text in which nothing hides.
+//! - [`words`]: four words for a digest.
 //! - [`hold`]: the life of one held statement; the only place where a [`Grant`] is made.
 //! - [`quorum`]: whether enough distinct people have approved, and who may be one of them.
 //! - [`json`]: the same as the API's JSON.

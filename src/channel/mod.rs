@@ -5,7 +5,8 @@
 //! does), and nothing waits for it: a chat service that is slow or down must not keep the console
 //! from working, nor a statement from expiring.
 //!
-//! - [`answers`]: the way back, for channels on which people can answer. - [`slack`]: Slack.
+//! - [`answers`]: the way back, for channels on which people can answer.
+//! - [`slack`]: Slack.
 
 pub mod answers;
 pub mod slack;

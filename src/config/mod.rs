@@ -4,7 +4,8 @@
 //! relative to the file. Secrets never stand in it: they are named, by `*_file` or `env:NAME`, and
 //! read when the configuration is loaded, so that what is missing is known at start.
 //!
-//! - [`raw`]: what may be written. - [`secret`]: values that are never printed.
+//! - [`raw`]: what may be written.
+//! - [`secret`]: values that are never printed.
 //! - [`edit`]: adding agents and reviewers while keeping the operator's comments.
 //! - [`problems`]: what is allowed and yet probably a mistake.
 

@@ -5,9 +5,10 @@
 //! give one, [`identity`](crate::identity)'s. What the desk adds is that everything is written down
 //! before it takes effect, that of two answers one is first, and that nobody is asked too much.
 //!
-//! - [`recorder`]: what it needs of the ledger. - [`view`]: requests as channels see them.
-//! - [`accounts`]: answers from chat accounts.
-//! - `shelf`: how requests are found. - `answer`: how verdicts are given. - `timers`: the clock's part.
+//! - [`recorder`]: what it needs of the ledger.
+//! - [`view`]: requests as channels see them.
+//! - [`accounts`]: answers from chat accounts. - `shelf`: how requests are found. - `answer`: how
+//!   verdicts are given. - `timers`: the clock's part.
 //!
 //! **Identical requests** have one card. Several sessions of one agent that ask for the same thing
 //! (the same seal, sessions aside) wait in line, and reviewers are shown the first, with how many

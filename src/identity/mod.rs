@@ -1,8 +1,10 @@
 //! How actors prove who they are.
 //!
 //! - [`agent`]: SCRAM verifiers, and what is told to those whom nobody knows.
-//! - [`reviewer`]: personal tokens and chat accounts. - [`link`]: one-time sign-in links.
-//! - [`session`]: console sessions. - [`directory`]: everybody who is configured.
+//! - [`reviewer`]: personal tokens and chat accounts.
+//! - [`link`]: one-time sign-in links.
+//! - [`session`]: console sessions.
+//! - [`directory`]: everybody who is configured.
 //!
 //! The invariant this module exists for: an [`AuthenticatedReviewer`] is made here and nowhere else,
 //! from a proof that an agent cannot have. The desk takes nothing less, so "an agent's credential can

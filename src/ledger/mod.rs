@@ -13,10 +13,13 @@
 //!                              anchors ◀──┴──▶ index (derived, for people)
 //! ```
 //!
-//! - [`record`]: what callers hand in. - [`compose`]: what becomes of it. - [`spool`]: where it is
-//!   durable. - [`assemble`], [`writer`], [`store`]: how it gets into the file.
+//! - [`record`]: what callers hand in.
+//! - [`compose`]: what becomes of it.
+//! - [`spool`]: where it is durable.
+//! - [`assemble`], [`writer`], [`store`]: how it gets into the file.
 //! - [`entry`], [`cbor`], [`tree`], [`checkpoint`], [`key`], [`payload`]: the format, as
-//!   `docs/ledger-format.md` has it. - [`anchor`]: what the ledger cannot prove by itself.
+//!   `docs/ledger-format.md` has it.
+//! - [`anchor`]: what the ledger cannot prove by itself.
 //!
 //! The invariant that lives here: a [`Receipt`] is made in one place, [`SessionLog::forward`], after
 //! the statement's intent is durable. Nothing waits for SQLite, and while the ledger cannot write,

@@ -4,9 +4,12 @@
 //! add up. A class that is held by default and that no rule speaks of is held; a rule that cannot
 //! be evaluated holds.
 //!
-//! - [`document`]: the file format. - [`rule`]: one rule, and whether it speaks of a statement.
-//! - [`pattern`], [`hours`]: what its conditions are made of. - [`decide`]: all rules together.
-//! - [`normal`]: the set in one spelling, and its digest. - [`cases`]: the tests a set carries.
+//! - [`document`]: the file format.
+//! - [`rule`]: one rule, and whether it speaks of a statement.
+//! - [`pattern`], [`hours`]: what its conditions are made of.
+//! - [`decide`]: all rules together.
+//! - [`normal`]: the set in one spelling, and its digest.
+//! - [`cases`]: the tests a set carries.
 //! - [`lint`]: rules that cannot be what their author meant.
 //!
 //! The invariant this module exists for: an [`Allowed`] is made in one place, [`Policy::decide`],

@@ -28,6 +28,9 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest password message (`PG_MAX_AUTH_TOKEN_LENGTH`).
 const LONGEST_PASSWORD: usize = 65_535;
 
+/// Finds the agent of a user name, and what to check its password against.
+pub type Lookup<'a> = dyn Fn(&str) -> (Option<Arc<Agent>>, Keys) + Sync + 'a;
+
 /// What every connection is received with.
 pub struct Door<'a> {
     /// TLS, where it is configured.
@@ -36,7 +39,7 @@ pub struct Door<'a> {
     pub insecure_plaintext: bool,
     /// The verifier for a user name. There always is one; where there is no agent, the exchange must
     /// fail at its end.
-    pub verifier: &'a (dyn Fn(&str) -> (Option<Arc<Agent>>, Keys) + Sync),
+    pub verifier: &'a Lookup<'a>,
 }
 
 /// Somebody who got through.

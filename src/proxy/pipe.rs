@@ -37,11 +37,6 @@ impl Pipe {
         &self.input
     }
 
-    /// Both buffers: what was read, and what waits to be written.
-    pub(super) fn buffers(&mut self) -> (&[u8], &mut BytesMut) {
-        (&self.input, &mut self.output)
-    }
-
     pub(super) fn consume(&mut self, count: usize) {
         if count == self.input.len() {
             self.input.clear();
@@ -64,11 +59,6 @@ impl Pipe {
     /// The peer closed its side, or the connection broke.
     pub(super) fn is_closed(&self) -> bool {
         self.closed
-    }
-
-    /// Nothing can be written any more.
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken
     }
 
     /// Reads once; `Ready` when something came or the peer closed.

@@ -13,7 +13,7 @@
 //! `Flush`, or one `Query`. It is decided whole before any of it is forwarded, so that no implicit
 //! transaction keeps locks while a human thinks.
 //!
-//! - [`unit`]: the messages of a unit, and what they mean for names.
+//! - [`mod@unit`]: the messages of a unit, and what they mean for names.
 //! - `agent` and `upstream`: the two directions.
 //! - [`names`]: prepared statements and portals; confirmed by upstream only.
 //! - [`denial`]: substitutes that make upstream itself refuse.

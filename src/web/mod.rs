@@ -5,12 +5,13 @@
 //! says; what their answer means, [`desk`](crate::desk). What this module adds is that an answer can
 //! only come from a page or a program that its sender meant to use.
 //!
-//! - [`views`]: what is asked of ledger, sessions and policy. - [`record`]: the ledger, read.
-//! - [`serve`]: sockets, TLS, shutting down.
-//! - `guard`: what every request and every answer must have. - `caller`: who asks.
-//! - `limiter`, `streams`: how much anybody may ask for. - `assets`: the console's own files.
-//! - `what_if`: what would become of a statement.
-//! - [`api`]: `/api/v1`. - [`console`]: pages.
+//! - [`views`]: what is asked of ledger, sessions and policy.
+//! - [`record`]: the ledger, read.
+//! - [`serve`]: sockets, TLS, shutting down. - `guard`: what every request and every answer must have.
+//!   - `caller`: who asks. - `limiter`, `streams`: how much anybody may ask for. - `assets`: the
+//!   console's own files. - `what_if`: what would become of a statement.
+//! - [`api`]: `/api/v1`.
+//! - [`console`]: pages.
 //!
 //! The invariants that live here: text of an agent is never markup; a console page offers Approve
 //! only when it shows the whole statement, and the server takes an approval only from a form of such

@@ -16,6 +16,7 @@ use crate::ledger::store::open_for_reading;
 use crate::ledger::{Clearance, Event, Ledger, LedgerError, OpenError, SessionLog, Signing};
 use crate::policy::Allowed;
 
+#[allow(clippy::disallowed_methods, reason = "waits for a real thread")]
 fn eventually(what: &str, mut happens: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(20);
     while !happens() {

@@ -1,6 +1,7 @@
 //! The strongest attacker there is: whoever holds the root key. Takes a ledger apart into entries,
 //! lets a test change them, and signs the whole again: tree, tiles, checkpoints, epochs, references. What is left to
 //! find such a forgery by is its meaning, and an anchor.
+#![allow(clippy::wildcard_enum_match_arm, reason = "what a test does not look at")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -117,13 +118,15 @@ impl Piece {
     }
 }
 
+type Spelling = fn(kind: Kind, body: Vec<u8>) -> Vec<u8>;
+
 /// What a forger may do besides changing entries.
 pub(crate) struct Forger<'a> {
     pub(crate) root: &'a RootKey,
     /// Leaves record numbers as they are, gaps and all.
     pub(crate) keep_records: bool,
     /// Writes the body of an entry in its own way.
-    pub(crate) spell: Option<fn(kind: Kind, body: Vec<u8>) -> Vec<u8>>,
+    pub(crate) spell: Option<Spelling>,
     /// The number of an epoch, in place of the right one.
     pub(crate) epoch_number: fn(u64) -> u64,
     /// Keeps signing with the first epoch's key.

@@ -5,8 +5,11 @@
 //! verifier reports the same first failure. Signatures are checked on other threads meanwhile; what
 //! they find is put back into that order.
 //!
-//! - [`stream`]: the pass itself. - [`signatures`]: the other threads. - [`meaning`], [`people`]:
-//!   what must be true of statements, requests and reviews. - [`clocks`]. - [`anchors`].
+//! - [`stream`]: the pass itself.
+//! - [`signatures`]: the other threads.
+//! - [`meaning`], [`people`]: what must be true of statements, requests and reviews.
+//! - [`clocks`].
+//! - [`anchors`].
 
 mod anchors;
 mod clocks;

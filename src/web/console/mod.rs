@@ -4,9 +4,13 @@
 //! a page as [`Shown`](crate::approval::Shown), through templates that escape everything, into
 //! elements that hold plain text.
 //!
-//! - [`page`]: what all pages have in common. - [`sign_in`]: getting in and out.
-//! - [`requests`]: the lists. - [`request`], [`statement`]: one request. - [`verdict`]: answering it.
-//! - [`sessions`], [`ledger`], [`policies`], [`people`]: the rest. - [`words`]: times and numbers.
+//! - [`page`]: what all pages have in common.
+//! - [`sign_in`]: getting in and out.
+//! - [`requests`]: the lists.
+//! - [`request`], [`statement`]: one request.
+//! - [`verdict`]: answering it.
+//! - [`sessions`], [`ledger`], [`policies`], [`people`]: the rest.
+//! - [`words`]: times and numbers.
 
 pub(super) mod ledger;
 mod page;

@@ -340,8 +340,7 @@ impl Index {
     pub fn open(ledger_path: &Path) -> Result<Self, IndexError> {
         let ledger = open_for_reading(ledger_path)?;
         let origin = origin_of(&ledger)?;
-        let total: u64 =
-            ledger.query_row("SELECT coalesce(max(seq) + 1, 0) FROM entry", [], |row| row.get(0))?;
+        let total = size_of(&ledger)?;
         let path = path_of(ledger_path);
         let usable = |connection: &Connection| {
             let (of, size): (String, u64) =
@@ -415,16 +414,12 @@ impl Index {
     }
 }
 
-/// An index that is up to date, or nearly: the one beside the ledger, kept by the running proxy or
+/// An index of at least what the ledger holds now: the one beside it, kept by the running proxy or
 /// brought up to date here; one in memory where neither is possible.
 pub(super) fn for_searching(ledger: &Path) -> Result<Connection, IndexError> {
-    let beside = path_of(ledger);
     if is_live(ledger) {
-        if beside.exists() {
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let connection = Connection::open_with_flags(&beside, flags)?;
-            connection.busy_timeout(Duration::from_secs(5))?;
-            return Ok(connection);
+        if let Some(index) = kept(ledger)? {
+            return Ok(index);
         }
     } else if let Ok(mut index) = Index::open(ledger)
         && index.catch_up().is_ok()
@@ -436,6 +431,35 @@ pub(super) fn for_searching(ledger: &Path) -> Result<Connection, IndexError> {
     let mut index = Index::begin(source, Connection::open_in_memory()?, &origin)?;
     index.catch_up()?;
     Ok(index.index)
+}
+
+/// How often, and how far apart, the running proxy's index is looked at before it is given up.
+const LOOKS: (u32, Duration) = (100, Duration::from_millis(30));
+
+/// The index that the running proxy keeps, as soon as it holds what the ledger holds now; none where
+/// that takes too long.
+fn kept(ledger: &Path) -> Result<Option<Connection>, IndexError> {
+    let wanted = size_of(&open_for_reading(ledger)?)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let (looks, pause) = LOOKS;
+    for look in 0..looks {
+        if look > 0 {
+            std::thread::sleep(pause);
+        }
+        // It is made anew where it does not fit, so it is opened anew.
+        let Ok(index) = Connection::open_with_flags(path_of(ledger), flags) else { continue };
+        index.busy_timeout(Duration::from_secs(5))?;
+        let size = index.query_row("SELECT size FROM meta", [], |row| row.get::<_, u64>(0));
+        if size.is_ok_and(|size| size >= wanted) {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
+}
+
+/// How many entries a ledger has.
+fn size_of(ledger: &Connection) -> Result<u64, rusqlite::Error> {
+    ledger.query_row("SELECT coalesce(max(seq) + 1, 0) FROM entry", [], |row| row.get(0))
 }
 
 /// Takes the texts that an entry redacts out of the index as well.

@@ -213,6 +213,7 @@ head_file = "head"
                 panic!("the proxy ended with {status}:\n{}", self.log.lock().unwrap());
             }
             TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+                && TcpStream::connect(("127.0.0.1", self.console)).is_ok()
         });
     }
 

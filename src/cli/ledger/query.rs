@@ -79,6 +79,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 /// The search, for the record.
 fn words_of(arguments: &Arguments) -> String {
+    // An entry is for good, and who looks for a secret must not write it down in one.
+    let contains = arguments.contains.as_ref().map(|words| format!("({} characters)", words.chars().count()));
     let given = [
         ("agent", &arguments.agent),
         ("class", &arguments.class),
@@ -87,7 +89,7 @@ fn words_of(arguments: &Arguments) -> String {
         ("decision", &arguments.decision),
         ("reviewer", &arguments.reviewer),
         ("session", &arguments.session),
-        ("contains", &arguments.contains),
+        ("contains", &contains),
     ];
     let words =
         given.iter().filter_map(|(name, value)| value.as_ref().map(|value| format!(" --{name} {value}")));
@@ -140,7 +142,7 @@ const COLUMNS: [(&str, usize); 8] = [
     ("agent", 20),
     ("class", 14),
     ("state", 18),
-    ("reviewer", 24),
+    ("reviewer", 40),
     ("rows", 10),
     ("sql", 100),
 ];

@@ -5,6 +5,8 @@
 TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO := cargo
+# Everything is built inside the clone.
+export CARGO_TARGET_DIR := $(CURDIR)/target
 # cargo-nextest runs tests in parallel processes and says which is slow; without it, cargo does.
 NEXTEST := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo yes)
 
@@ -52,7 +54,8 @@ policies:
 	$(CARGO) run --quiet -- policy lint policies
 
 fixtures:
-	@tests/tools/verify-fixtures $(CARGO)
+	$(CARGO) build --quiet
+	@$(TOOLS)/python/bin/python tests/tools/verify-fixtures target/debug/countersign
 
 # make soak   the long tests: kill -9 rounds, mutations, large ledgers
 soak: install-test

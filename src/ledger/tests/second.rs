@@ -12,11 +12,17 @@ fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/verify.py")
 }
 
-/// Whether it can run here: it wants Python with `cryptography`.
+/// The Python that `make test` installs; without it, the machine's own.
+fn python() -> PathBuf {
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/python/bin/python");
+    if installed.exists() { installed } else { "python3".into() }
+}
+
+/// Whether it can run here: it wants Python with `cryptography`, which `make test` installs.
 fn can_run() -> bool {
     static CAN: OnceLock<bool> = OnceLock::new();
     *CAN.get_or_init(|| {
-        let tried = Command::new("python3").args(["-c", "import cryptography"]).output();
+        let tried = Command::new(python()).args(["-c", "import cryptography"]).output();
         let can = tried.is_ok_and(|output| output.status.success());
         if !can {
             eprintln!("the second verifier needs python3 with cryptography: not run");
@@ -79,7 +85,7 @@ impl Opinions {
             return Vec::new();
         }
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-        let mut child = Command::new("python3")
+        let mut child = Command::new(python())
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .args(["-c", DRIVER])
             .arg(docs)

@@ -6,7 +6,7 @@
 //! from working, nor a statement from expiring.
 //!
 //! - [`answers`]: the way back, for channels on which people can answer.
-//! - [`slack`]: Slack.
+//! - [`slack`][]: Slack.
 
 pub mod answers;
 pub mod slack;

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -96,10 +96,17 @@ impl Drop for Directory {
 }
 
 fn tempfile_directory() -> anyhow::Result<Directory> {
-    let path = std::env::temp_dir().join(format!("countersign-demo-{}", uuid::Uuid::now_v7().simple()));
-    std::fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
-    Ok(Directory(path))
+    // A short name, since people copy it. Never one that exists: it may be somebody else's trap.
+    for number in 1..100 {
+        let name = if number == 1 { "countersign".to_owned() } else { format!("countersign-{number}") };
+        let path = std::env::temp_dir().join(name);
+        match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => return Ok(Directory(path)),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| format!("making {}", path.display())),
+        }
+    }
+    bail!("{} is full of countersign directories; remove them", std::env::temp_dir().display())
 }
 
 /// psql over the Unix socket, as the superuser of the throw-away cluster.
@@ -169,10 +176,17 @@ async fn serve(config: Config, directory: &Path, secrets: &Secrets) -> anyhow::R
     Ok(())
 }
 
+/// A path as people would type it here.
+fn short(path: &Path) -> String {
+    let here =
+        std::env::current_dir().ok().and_then(|here| path.strip_prefix(here).ok().map(Path::to_path_buf));
+    here.as_deref().unwrap_or(path).display().to_string()
+}
+
 fn introduce(agents: &str, console: &str, link: &str, directory: &Path, secrets: &Secrets) {
     let Secrets { agent, bob, carol } = secrets;
     let bold = if std::io::stderr().is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-    let binary = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
+    let binary = std::env::current_exe().map(|path| short(&path)).unwrap_or_default();
     let (on, off) = bold;
     let config = directory.join("countersign.toml");
     let config = config.display();

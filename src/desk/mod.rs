@@ -7,8 +7,10 @@
 //!
 //! - [`recorder`]: what it needs of the ledger.
 //! - [`view`]: requests as channels see them.
-//! - [`accounts`]: answers from chat accounts. - `shelf`: how requests are found. - `answer`: how
-//!   verdicts are given. - `timers`: the clock's part.
+//! - [`accounts`]: answers from chat accounts.
+//! - `shelf`: how requests are found.
+//! - `answer`: how verdicts are given.
+//! - `timers`: the clock's part.
 //!
 //! **Identical requests** have one card. Several sessions of one agent that ask for the same thing
 //! (the same seal, sessions aside) wait in line, and reviewers are shown the first, with how many

@@ -1,9 +1,10 @@
 //! Listening, connecting, and driving sessions.
 //!
 //! - [`handshake`]: an agent's first messages.
-//! - [`upstream`]: our login at the other end. - `connection`: one session, from its first message to
-//!   its last. - `gate`: one statement's decision. - `holding`: what a session waits for, and what it
-//!   tells meanwhile.
+//! - [`upstream`]: our login at the other end.
+//! - `connection`: one session, from its first message to its last.
+//! - `gate`: one statement's decision.
+//! - `holding`: what a session waits for, and what it tells meanwhile.
 //! - [`catalogue`]: what an upstream is like.
 //! - [`sessions`]: who is connected.
 #![allow(clippy::disallowed_methods, reason = "the shell reads clocks")]

@@ -7,11 +7,14 @@
 //!
 //! - [`views`]: what is asked of ledger, sessions and policy.
 //! - [`record`]: the ledger, read.
-//! - [`serve`]: sockets, TLS, shutting down. - `guard`: what every request and every answer must have.
-//!   - `caller`: who asks. - `limiter`, `streams`: how much anybody may ask for. - `assets`: the
-//!   console's own files. - `what_if`: what would become of a statement.
-//! - [`api`]: `/api/v1`.
-//! - [`console`]: pages.
+//! - [`serve`]: sockets, TLS, shutting down.
+//! - `guard`: what every request and every answer must have.
+//! - `caller`: who asks.
+//! - `limiter`, `streams`: how much anybody may ask for.
+//! - `assets`: the console's own files.
+//! - `what_if`: what would become of a statement.
+//! - [`api`][]: `/api/v1`.
+//! - [`console`][]: pages.
 //!
 //! The invariants that live here: text of an agent is never markup; a console page offers Approve
 //! only when it shows the whole statement, and the server takes an approval only from a form of such

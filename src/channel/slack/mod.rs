@@ -3,12 +3,20 @@
 //! Socket mode, so nothing of ours has to be reachable from outside. Nothing waits for Slack: when it
 //! is down, holds stand as they are, can be answered elsewhere, and are shown once it is back.
 //!
-//! - [`settings`]: tokens, channel, times. - `client`: the Web API, every call under a timeout. -
-//!   `card`: a request as blocks. - `text`: text that Slack shows as it is. - `modal`: the dialog for a
-//!   reason. - `outbox`: what is to be sent, as a value. - `courier`: sends it. - `journal`: which
-//!   cards are shown, on disk. - `socket`: where clicks come in. - `envelope`: what they say. -
-//!   `check`: whether they are on a card of ours. - `facts`: whether Slack knows the account as a full
-//!   member. - `actions`: from a click to an answer. - `scout`: who we are, looked up now and then.
+//! - [`settings`]: tokens, channel, times.
+//! - `client`: the Web API, every call under a timeout.
+//! - `card`: a request as blocks.
+//! - `text`: text that Slack shows as it is.
+//! - `modal`: the dialog for a reason.
+//! - `outbox`: what is to be sent, as a value.
+//! - `courier`: sends it.
+//! - `journal`: which cards are shown, on disk.
+//! - `socket`: where clicks come in.
+//! - `envelope`: what they say.
+//! - `check`: whether they are on a card of ours.
+//! - `facts`: whether Slack knows the account as a full member.
+//! - `actions`: from a click to an answer.
+//! - `scout`: who we are, looked up now and then.
 //! - [`health`]: whether all that works.
 //!
 //! Two things are for others to say: whose account it is and whether an answer counts

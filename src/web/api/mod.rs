@@ -7,8 +7,11 @@
 //! Every route is in [`routes`] and in `openapi.json`; a test compares the two and checks that each
 //! answer given in the tests is one that the document describes.
 //!
-//! - [`error`]: how it says no. - `requests`: requests and verdicts. - `events`: what happens, live.
-//! - `rest`: sessions, status, policy, people. - `ledger`: the record.
+//! - [`error`]: how it says no.
+//! - `requests`: requests and verdicts.
+//! - `events`: what happens, live.
+//! - `rest`: sessions, status, policy, people.
+//! - `ledger`: the record.
 
 pub mod error;
 mod events;

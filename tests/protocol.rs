@@ -396,6 +396,7 @@ with psycopg.connect(sys.argv[1], autocommit=True) as c:
 fn malformed_bytes_are_told_closed_and_counted() {
     use std::io::Write as _;
     let stack = Stack::start();
+    // Before anybody has said who they are, there is nobody to tell.
     let mut socket = std::net::TcpStream::connect(("127.0.0.1", stack.port)).unwrap();
     socket.set_read_timeout(Some(support::SOON)).unwrap();
     socket.write_all(b"\xff\xff\xff\xffgarbage").unwrap();
@@ -403,4 +404,32 @@ fn malformed_bytes_are_told_closed_and_counted() {
     let _ = socket.read_to_end(&mut answer);
     assert!(answer.is_empty());
     wait_for("it is in the log", || stack.log().contains("malformed start-up"));
+
+    let script = r#"
+import os, socket, sys, psycopg
+malformed = {
+    "unknown type": b"\x01\0\0\0\x04",
+    "length below 4": b"Q\0\0\0\x03",
+    "negative length": b"Q\xff\xff\xff\xff",
+    "no terminator": b"Q\0\0\0\x05x",
+    "text after the terminator": b"Q\0\0\0\x0eselect 1\0x",
+    "too many parameters for its bytes": b"B\0\0\0\x0c\0\0\x7f\xff\0\0\0\0",
+}
+for name, bytes in malformed.items():
+    connection = psycopg.connect(sys.argv[1])
+    end = socket.socket(fileno=os.dup(connection.fileno()))
+    end.settimeout(10)
+    end.sendall(bytes)
+    answer = b""
+    while True:
+        more = end.recv(4096)
+        if not more:
+            break
+        answer += more
+    print(name, b"08P01" in answer)
+"#;
+    let output = stack.python(script, &[]);
+    assert_eq!(text(&output).matches(" True").count(), 6, "{}", text(&output));
+    assert_eq!(stack.metric("countersign_sessions_malformed_total"), 7);
+    assert_eq!(stack.metric("countersign_ledger_healthy"), 1);
 }

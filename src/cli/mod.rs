@@ -12,6 +12,7 @@ mod document;
 mod init;
 mod key;
 mod ledger;
+mod metrics;
 mod policy;
 mod reload;
 mod requests;

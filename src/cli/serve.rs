@@ -16,8 +16,8 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
-use super::reload;
 use super::views::Seen;
+use super::{metrics, reload};
 use crate::actor::UpstreamName;
 use crate::channel::slack::{SLACK_API, Slack, SlackSettings, Timing, Token};
 use crate::classify::{self, Classifier};
@@ -148,6 +148,14 @@ impl Running {
             ),
             None => None,
         };
+        let metrics = match config.metrics {
+            Some(address) => Some(
+                TcpListener::bind(address)
+                    .await
+                    .with_context(|| format!("metrics cannot be served on {address}"))?,
+            ),
+            None => None,
+        };
         let (stop, stopped) = watch::channel(Stop::Run);
         info!(listen = %listener.local_addr()?, upstreams = config.upstreams.len(), "countersign is ready");
         let agents = tokio::spawn(proxy::serve(Arc::clone(&shared), listener, stopped));
@@ -159,6 +167,14 @@ impl Running {
         ];
         if let Some(slack) = slack.clone() {
             background.push(tokio::spawn(async move { desk.carry(slack).await }));
+        }
+        if let Some(listener) = metrics {
+            let serving = metrics::serve(listener, Arc::clone(&shared), slack.clone());
+            background.push(tokio::spawn(async move {
+                if let Err(error) = serving.await {
+                    error!(%error, "metrics are no longer served");
+                }
+            }));
         }
         if let (Some(web), Some(listener)) = (web.clone(), console) {
             let mut stopped = stop.subscribe();

@@ -38,10 +38,11 @@ impl Header {
         let Some(&[tag, a, b, c, d]) = bytes.first_chunk::<HEADER>() else {
             return Ok(None);
         };
-        let length = u32::from_be_bytes([a, b, c, d]) as usize;
-        if length < 4 {
+        // An Int32: what would be four gigabytes is negative.
+        let length = i32::from_be_bytes([a, b, c, d]);
+        let Some(length) = usize::try_from(length).ok().filter(|length| *length >= 4) else {
             return Err(FrameError::Length);
-        }
+        };
         let total = length + 1;
         if total > limit {
             return Err(FrameError::TooLarge { length: total, limit });

@@ -76,6 +76,7 @@ pub struct Stack {
     pub cluster: Cluster,
     pub port: u16,
     pub console: u16,
+    pub metrics: u16,
     pub directory: tempfile::TempDir,
     proxy: Option<Child>,
     log: Arc<Mutex<String>>,
@@ -119,6 +120,7 @@ impl Stack {
             cluster,
             port: free_port().expect("a port"),
             console: free_port().expect("a port"),
+            metrics: free_port().expect("a port"),
             directory,
             proxy: None,
             log: Arc::default(),
@@ -165,8 +167,8 @@ head_file = "head"
         }
         write!(
             config,
-            "[console]\nlisten = \"127.0.0.1:{0}\"\nurl = \"http://127.0.0.1:{0}\"\n",
-            self.console
+            "[console]\nlisten = \"127.0.0.1:{0}\"\nurl = \"http://127.0.0.1:{0}\"\n[metrics]\nlisten = \"127.0.0.1:{1}\"\n",
+            self.console, self.metrics
         )
         .unwrap();
         config.push_str(&setup.config);
@@ -314,6 +316,14 @@ head_file = "head"
         .expect("the API answers");
         let status = answer.status().as_u16();
         (status, answer.body_mut().read_json().unwrap_or(serde_json::Value::Null))
+    }
+
+    /// One value of what is served to Prometheus.
+    pub fn metric(&self, name: &str) -> u64 {
+        let url = format!("http://127.0.0.1:{}/metrics", self.metrics);
+        let text = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }
 
     /// The requests that wait.

@@ -193,9 +193,10 @@ mod tests {
 
     #[test]
     fn a_length_over_the_limit_is_refused_before_its_body_arrives() {
-        let error = Header::read(b"Q\xff\xff\xff\xff", 1 << 20).unwrap_err();
+        let error = Header::read(b"Q\x7f\xff\xff\xff", 1 << 20).unwrap_err();
 
         assert!(matches!(error, FrameError::TooLarge { .. }));
+        assert_eq!(Header::read(b"Q\xff\xff\xff\xff", 1 << 20), Err(FrameError::Length));
     }
 
     #[test]

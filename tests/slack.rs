@@ -16,6 +16,8 @@
 mod fake;
 #[path = "support/office.rs"]
 mod office;
+#[path = "support/mod.rs"]
+mod support;
 
 #[path = "slack/answers.rs"]
 mod answers;
@@ -29,6 +31,8 @@ mod outages;
 mod record;
 #[path = "slack/secrets.rs"]
 mod secrets;
+#[path = "slack/whole.rs"]
+mod whole;
 
 const APPROVE: &str = "countersign.approve";
 const DENY: &str = "countersign.deny";

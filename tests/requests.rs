@@ -59,7 +59,7 @@ impl Ran {
 #[test]
 fn what_waits_is_listed_for_people_and_for_scripts() {
     let house = House::open();
-    assert_eq!(house.run("bob", &["requests", "list"]).out, "Nothing is waiting.\n");
+    assert_eq!(house.run("bob", &["requests", "list"]).out, "No requests.\n");
     assert_eq!(house.run("bob", &["requests", "list", "--json"]).out, "[]\n");
     let opened = house.ask("COPY customers\nTO STDOUT");
     let code = opened.request.id.code();
@@ -401,7 +401,7 @@ fn over_tls_the_certificate_is_checked() {
     assert!(unknown.err.contains("cannot reach"), "{}", unknown.err);
     let known =
         Ran::of(house.command("bob", &["requests", "list"]).env("COUNTERSIGN_CA", &ca).output().unwrap());
-    assert_eq!((known.code, known.out.as_str()), (0, "Nothing is waiting.\n"), "{}", known.err);
+    assert_eq!((known.code, known.out.as_str()), (0, "No requests.\n"), "{}", known.err);
 
     // Browsers are told never to come without TLS again, and get a cookie that no other host can set.
     let roots =

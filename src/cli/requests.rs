@@ -112,7 +112,7 @@ fn list(api: &Api, query: &[(&str, &str)], json: bool) -> anyhow::Result<ExitCod
     }
     let requests = requests.as_array().map(Vec::as_slice).unwrap_or_default();
     if requests.is_empty() {
-        writeln!(out, "Nothing is waiting.")?;
+        writeln!(out, "No requests.")?;
         return Ok(ExitCode::SUCCESS);
     }
     let row = |request: &Value| {

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::{Server, Told, refuse, text};
-use super::terminal::{line, plain, table};
+use super::terminal::{line, moment, plain, table};
 
 /// List the agents' sessions, or end one
 #[derive(Args)]
@@ -65,7 +65,7 @@ fn listed(sessions: &Value) -> String {
         let statements = session.get("statements").and_then(Value::as_u64).unwrap_or_default();
         let mut row: Vec<String> = ["id", "agent", "upstream", "activity", "request"].map(field).into();
         row.push(statements.to_string());
-        row.extend(["client_address", "opened_at"].map(field));
+        row.extend([field("client_address"), moment(text(session, "opened_at"))]);
         row
     };
     let rows: Vec<Vec<String>> = sessions.iter().map(row).collect();

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::{Server, Told, refuse, text};
-use super::terminal::line;
+use super::terminal::{line, moment};
 
 /// Show how a running proxy is
 #[derive(Args)]
@@ -45,7 +45,7 @@ fn told(status: &Value) -> String {
         let _ = writeln!(out, "{label:<10} {value}");
     };
     say("countersign", format!("{}, {}", words("/version"), if healthy { "healthy" } else { "NOT healthy" }));
-    say("since", words("/started_at"));
+    say("since", moment(status.pointer("/started_at").and_then(Value::as_str).unwrap_or_default()));
     let writable = status.pointer("/ledger/writable").and_then(Value::as_bool).unwrap_or_default();
     let mut ledger = if writable { "writing".to_owned() } else { "NOT writing, so nothing runs".to_owned() };
     let _ = write!(ledger, ", {} entries under the last checkpoint", number("/ledger/size"));

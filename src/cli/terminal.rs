@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
 
+use jiff::Timestamp;
+
 /// `text` with everything made visible that a terminal would obey or not draw. The server does so
 /// for statements; a terminal takes nobody's word for it.
 pub(super) fn plain(text: &str) -> Cow<'_, str> {
@@ -62,6 +64,14 @@ pub(super) fn ask(question: &str) -> anyhow::Result<String> {
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     Ok(answer.trim().to_owned())
+}
+
+/// A time of the API's JSON, as people read it: to the second.
+pub(super) fn moment(text: &str) -> String {
+    match text.parse::<Timestamp>() {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        Err(_) => line(text),
+    }
 }
 
 /// A table with columns as wide as they need to be, but for the last.

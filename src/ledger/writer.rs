@@ -314,7 +314,8 @@ impl Writer {
     fn anchor_if_due(&mut self, notable: bool) {
         let settings = &self.shared.settings;
         let Some((head, note)) = self.assembler.checkpoint().cloned() else { return };
-        let due = notable || self.anchored_at.elapsed() >= settings.anchor_every;
+        // The first one at once: until it is there, nothing shows that a whole ledger was replaced.
+        let due = notable || self.anchored_size == 0 || self.anchored_at.elapsed() >= settings.anchor_every;
         if !due || head.size <= self.anchored_size || self.uncommitted.is_some() {
             return;
         }

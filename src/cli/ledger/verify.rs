@@ -79,6 +79,7 @@ fn as_text(report: &Report, arguments: &Arguments) -> String {
     } else {
         ""
     };
+    let path = path.canonicalize().unwrap_or_else(|_| path.clone());
     line("root key", format!("{id} {}{beside}", path.display()));
     if let Some((first, last)) = counts.times {
         line("entries", format!("{}, {} to {} UTC", counts.entries, display_time(first), display_time(last)));

@@ -1,0 +1,206 @@
+//! What operators type: `demo`, `check`, `status`, `sessions`, against real servers.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test has no callers, and what is wrong should stop it"
+)]
+
+mod support;
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use countersign::cli::cluster::free_port;
+use serde_json::Value;
+use support::{BOB, Setup, Stack, countersign, signal, text, wait_for};
+
+/// A command of the stack's reviewer, and what it printed.
+fn as_bob(stack: &Stack, arguments: &[&str]) -> Output {
+    countersign()
+        .args(arguments)
+        .env("COUNTERSIGN_URL", format!("http://127.0.0.1:{}", stack.console))
+        .env("COUNTERSIGN_TOKEN", BOB.1)
+        .output()
+        .unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", text(output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A demo that ends with the test, and takes its Postgres along.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if self.0.try_wait().unwrap().is_none() {
+            signal(self.0.id(), "INT");
+            self.0.wait().unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_demo_says_what_to_try_does_it_and_leaves_nothing_behind() {
+    let temporary = tempfile::tempdir().unwrap();
+    // Postgres runs as another user when we are root.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(temporary.path(), open).unwrap();
+    let (port, console) = (free_port().unwrap(), free_port().unwrap());
+    let demo = countersign()
+        .args(["demo", "--port", &port.to_string(), "--console-port", &console.to_string()])
+        .env("TMPDIR", temporary.path())
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut demo = Ended(demo);
+    let mut lines = BufReader::new(demo.0.stderr.take().unwrap()).lines();
+    let mut said = String::new();
+    while !said.contains("ends it and removes everything") {
+        said.push_str(&lines.next().expect("it goes on").unwrap());
+        said.push('\n');
+    }
+    let between = |from: &str, to: &str| {
+        let rest = said.split_once(from).unwrap_or_else(|| panic!("no {from} in {said}")).1;
+        rest.split_once(to).unwrap().0.to_owned()
+    };
+    let url = format!("postgresql://{}", between("psql \"postgresql://", "\""));
+    let token = between("COUNTERSIGN_TOKEN=", "\n");
+    let reviewer = |arguments: &[&str]| {
+        countersign()
+            .args(arguments)
+            .env("COUNTERSIGN_URL", format!("http://127.0.0.1:{console}"))
+            .env("COUNTERSIGN_TOKEN", &token)
+            .output()
+            .unwrap()
+    };
+    let psql = |statement: &str| {
+        let mut psql = Command::new("psql");
+        psql.args(["-X", &url, "-c", statement]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        psql.spawn().unwrap()
+    };
+    let waiting = || -> Option<String> {
+        let requests = json(&reviewer(&["requests", "list", "--state", "waiting", "--json"]));
+        Some(requests.as_array()?.first()?["id"].as_str()?.to_owned())
+    };
+
+    let read = psql("SELECT * FROM revenue_by_region").wait_with_output().unwrap();
+    assert!(text(&read).contains("(3 rows)"), "{}", text(&read));
+
+    let export = psql("COPY customers TO STDOUT");
+    wait_for("the export waits", || waiting().is_some());
+    assert!(reviewer(&["requests", "approve", &waiting().unwrap()]).status.success());
+    let export = text(&export.wait_with_output().unwrap());
+    assert_eq!(export.matches("@example.com").count(), 500, "{export}");
+
+    let drop = psql("DROP TABLE coupons");
+    wait_for("the DROP waits", || waiting().is_some());
+    let denied = reviewer(&["requests", "deny", &waiting().unwrap(), "--reason", "not today"]);
+    assert!(denied.status.success(), "{}", text(&denied));
+    assert!(text(&drop.wait_with_output().unwrap()).contains("not today"));
+
+    let grant = psql("GRANT SELECT ON customers TO PUBLIC");
+    wait_for("the GRANT waits", || waiting().is_some());
+    signal(grant.id(), "INT");
+    assert!(text(&grant.wait_with_output().unwrap()).contains("canceling statement"));
+
+    // The link asks first: whatever fetches links to look at them must not use it up.
+    let link = format!("http://127.0.0.1:{console}/sign-in/{}", between("/sign-in/", "\n").trim());
+    let page = ureq::get(&link).call().unwrap().body_mut().read_to_string().unwrap();
+    assert!(page.contains("<form") && page.contains("Sign in"), "{page}");
+
+    let ledger = between("ledger verify ", " --anchor");
+    let head = between("--anchor ", "\n");
+    let verified = countersign().args(["ledger", "verify", &ledger, "--anchor", &head]).output().unwrap();
+    assert!(verified.status.code().is_some_and(|code| code <= 1), "{}", text(&verified));
+    assert!(text(&verified).contains("3 opened, 2 answers counted"), "{}", text(&verified));
+
+    signal(demo.0.id(), "INT");
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    assert!(demo.0.wait().unwrap().success(), "{rest:?}");
+    assert_eq!(rest.last().map(String::as_str), Some("everything is removed."), "{rest:?}");
+    let left: Vec<PathBuf> =
+        std::fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left, Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_demo_whose_port_is_taken_says_so_and_starts_nothing() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+
+    let demo = countersign().args(["demo", "--port", &port]).output().unwrap();
+
+    assert_eq!(demo.status.code(), Some(2));
+    assert!(text(&demo).contains(&format!("port {port} is in use")) && text(&demo).contains("--port"));
+}
+
+fn check(config: &Path) -> (i32, Value) {
+    let output = countersign().args(["check", "--json", "-c"]).arg(config).output().unwrap();
+    (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[test]
+fn check_finds_every_problem_at_once_and_warns_of_a_role_that_can_do_too_much() {
+    let mut stack = Stack::with(&Setup { superuser: true, ..Setup::default() });
+    let config = stack.path("countersign.toml");
+    stack.stop_proxy();
+
+    let (code, answer) = check(&config);
+    assert_eq!(code, 0, "{answer}");
+    assert!(answer["warnings"].to_string().contains("superuser"), "{answer}");
+
+    // A wrong upstream password, a policy that is wrong, and a certificate that is not there.
+    std::fs::write(stack.path("upstream-password"), "another").unwrap();
+    std::fs::write(stack.path("policies/bad.toml"), "[[rule]]\nnam = \"x\"\n").unwrap();
+    let (code, answer) = check(&config);
+    let problems = answer["problems"].to_string();
+    assert_eq!(code, 2, "{answer}");
+    assert!(problems.contains("password authentication failed"), "{problems}");
+    assert!(problems.contains("bad.toml:2"), "{problems}");
+    assert!(!problems.contains("another"), "{problems}");
+
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("head_file", "haed_file").replace("owner =", "owner = 3 #"))
+        .unwrap();
+    let (code, answer) = check(&config);
+    let problems = answer["problems"].as_array().unwrap();
+    assert_eq!(code, 2);
+    assert!(problems.len() >= 2, "{answer}");
+    assert!(problems.iter().all(|line| line.as_str().unwrap().contains("countersign.toml:")), "{answer}");
+    assert!(answer["problems"].to_string().contains("head_file"), "the nearest key is named: {answer}");
+}
+
+#[test]
+fn status_and_sessions_show_what_runs_and_a_session_can_be_ended() {
+    let mut stack = Stack::start();
+    let mut psql = stack.psql_start(&["select 'first'", "drop table orders"]);
+    let request = stack.request();
+
+    let status = json(&as_bob(&stack, &["status", "--json"]));
+    assert_eq!(status["healthy"], true, "{status}");
+    assert_eq!(status["requests"]["waiting"], 1, "{status}");
+    let sessions = json(&as_bob(&stack, &["sessions", "list", "--json"]));
+    let session = &sessions.as_array().unwrap()[0];
+    assert_eq!(session["agent"], support::AGENT, "{session}");
+    assert_eq!(session["request"], request["id"], "{session}");
+
+    let id = session["id"].as_str().unwrap();
+    assert!(as_bob(&stack, &["sessions", "kill", id]).status.success());
+    let mut shown = String::new();
+    psql.stderr.take().unwrap().read_to_string(&mut shown).unwrap();
+    assert!(!psql.wait().unwrap().success());
+    assert!(shown.contains("FATAL") || shown.contains("server closed the connection"), "{shown}");
+    assert!(stack.waiting().is_empty());
+    assert_eq!(stack.superuser("select count(*) from orders"), "1000");
+    assert_ne!(as_bob(&stack, &["sessions", "kill", id]).status.code(), Some(0), "it is gone");
+    stack.assert_verifies();
+}

@@ -40,8 +40,8 @@ pub(super) struct Piece {
 }
 
 /// What a page can carry and a person can look through. Whatever is longer is not approved here.
-pub(super) const MOST_CHARS: usize = 512 << 10;
-const MOST_LINES: usize = 20_000;
+pub(super) const MOST_CHARS: usize = 4 << 20;
+const MOST_LINES: usize = 100_000;
 /// What is shown of a statement that is longer.
 const EXCERPT: usize = 20_000;
 

@@ -234,3 +234,226 @@ attempt(lambda: c.pgconn.exec_(b"begin; create function public.upper(varchar) re
 "#,
     );
 }
+
+/// Messages written by hand, on a connection that psycopg logged in.
+const RAW: &str = r#"
+import os, socket, struct, time
+def message(kind, body=b""):
+    return kind + struct.pack("!I", len(body) + 4) + body
+def P(name, sql): return message(b"P", name + b"\0" + sql + b"\0\0\0")
+def B(portal, name): return message(b"B", portal + b"\0" + name + b"\0" + b"\0\0" * 3)
+def E(portal): return message(b"E", portal + b"\0" + b"\0" * 4)
+def C(kind, name): return message(b"C", kind + name + b"\0")
+def D(portal): return message(b"D", b"P" + portal + b"\0")
+def Q(sql): return message(b"Q", sql + b"\0")
+S = message(b"S")
+class Raw:
+    def __init__(self):
+        self.connection = session()
+        self.socket = socket.socket(fileno=os.dup(self.connection.fileno()))
+        self.socket.settimeout(10)
+    def send(self, *messages):
+        self.socket.sendall(b"".join(messages))
+    def until_ready(self, times=1):
+        "Everything up to so many ReadyForQuery."
+        seen, buffer = [], b""
+        while times:
+            while len(buffer) < 5 or len(buffer) < 1 + struct.unpack("!I", buffer[1:5])[0]:
+                more = self.socket.recv(65536)
+                if not more:
+                    return seen
+                buffer += more
+            length = 1 + struct.unpack("!I", buffer[1:5])[0]
+            kind, body, buffer = buffer[:1], buffer[5:length], buffer[length:]
+            seen.append((kind, body))
+            times -= kind == b"Z"
+        return seen
+    def do(self, *messages):
+        self.send(*messages)
+        return self.until_ready(sum(m == S or m[:1] == b"Q" for m in messages))
+BAD = b"select evil.ping('x')"
+"#;
+
+#[test]
+fn a_portal_of_execute_does_not_run_what_its_name_has_become() {
+    let stack = stack();
+    attack(
+        &stack,
+        &format!(
+            "{RAW}{}",
+            r#"
+def prepared():
+    r = Raw()
+    r.do(P(b"s", b"select 1::text"), P(b"x", b"execute s"), S)
+    return r
+# Bound in one unit, the name changed in a second, executed in a third.
+r = prepared()
+r.do(Q(b"begin"))
+r.do(B(b"p", b"x"), S)
+r.do(C(b"S", b"s"), P(b"s", BAD), S)
+r.do(E(b"p"), S)
+# The same with DEALLOCATE and PREPARE in between.
+r = prepared()
+r.do(Q(b"begin"))
+r.do(B(b"p", b"x"), S)
+r.do(Q(b"deallocate s"))
+r.do(P(b"s", BAD), S)
+r.do(E(b"p"), S)
+# All of it in one unit, in every order.
+r = prepared()
+r.do(B(b"p", b"x"), C(b"S", b"s"), P(b"s", BAD), E(b"p"), S)
+r = prepared()
+r.do(C(b"S", b"s"), P(b"s", BAD), B(b"p", b"x"), E(b"p"), C(b"S", b"s"), P(b"s", b"select 1::text"), S)
+# Without a Sync: what is bound is forwarded after a silence.
+r = prepared()
+r.send(B(b"", b"x"))
+time.sleep(0.3)
+r.do(C(b"S", b"s"), P(b"s", BAD), E(b""), S)
+# Behind EXPLAIN ANALYZE and CREATE TABLE AS.
+for wrapped in (b"explain analyze execute s", b"create temp table t as execute s"):
+    r = prepared()
+    r.do(P(b"y", wrapped), S)
+    r.do(Q(b"begin"))
+    r.do(B(b"p", b"y"), S)
+    r.do(C(b"S", b"s"), P(b"s", BAD), S)
+    r.do(E(b"p"), S)
+# A utility statement that looks names up when it runs.
+for late in (
+    b"create temp table t (a text default lower('Q'::varchar))",
+    b"alter table pg_temp.u add b text default lower('Q'::varchar)",
+):
+    r = Raw()
+    r.do(Q(b"create temp table u (a text); insert into u values ('x')"))
+    r.do(P(b"y", late), S)
+    r.do(Q(b"begin"))
+    r.do(B(b"p", b"y"), S)
+    r.do(Q(b"set search_path = evil"))
+    r.do(E(b"p"), S)
+    r.do(Q(b"insert into t default values"))
+"#
+        ),
+    );
+    // What is executed where it was bound still runs, and so does what has not changed since.
+    let output = stack.python(
+        &format!(
+            "{PRELUDE}{RAW}{}",
+            r#"
+r = Raw()
+r.do(P(b"s", b"select 'it runs'::text"), P(b"x", b"execute s"), S)
+print(r.do(B(b"", b"x"), D(b""), E(b""), S))
+r.do(Q(b"begin"))
+r.do(B(b"p", b"x"), S)
+print(r.do(E(b"p"), S))
+"#
+        ),
+        &[],
+    );
+    assert_eq!(text(&output).matches("it runs").count(), 2, "{}", text(&output));
+}
+
+#[test]
+fn a_failed_transaction_that_ends_in_the_same_pipeline_dooms_nothing() {
+    let stack = stack();
+    attack(
+        &stack,
+        &format!(
+            "{RAW}{}",
+            r#"
+def failed(*prepare):
+    r = Raw()
+    r.do(*prepare, S)
+    r.do(Q(b"begin"))
+    r.do(Q(b"savepoint a"))
+    r.do(Q(b"select 1/0"))
+    return r
+bad = (P(b"", BAD), B(b"", b""), E(b""), S)
+for way in (b"rollback", b"commit", b"rollback to savepoint a", b"commit and chain", b"rollback and chain", b"end"):
+    r = failed()
+    r.do(P(b"", way), B(b"", b""), E(b""), *bad)
+    r.do(Q(b"commit"))
+    # Prepared, or bound, in an earlier unit.
+    r = failed(P(b"way", way))
+    r.do(B(b"", b"way"), E(b""), *bad)
+    r.do(Q(b"commit"))
+    r = failed(P(b"way", way))
+    r.do(B(b"p", b"way"), S)
+    r.do(E(b"p"), *bad)
+    r.do(Q(b"commit"))
+    # Without a Sync, with a Query behind.
+    r = failed()
+    r.send(P(b"", way), B(b"", b""), E(b""))
+    r.send(Q(BAD))
+    time.sleep(0.2)
+    r = failed()
+    r.send(P(b"", way), B(b"", b""), E(b""), message(b"H"), *bad)
+    time.sleep(0.2)
+    # Two Queries back to back.
+    r = failed()
+    r.do(Q(way), Q(BAD))
+    r.do(Q(b"commit"))
+# The whole life of the transaction in one write.
+r = Raw()
+r.send(Q(b"begin"), Q(b"select 1/0"), P(b"", b"rollback"), B(b"", b""), E(b""), *bad)
+r.until_ready(3)
+"#
+        ),
+    );
+}
+
+#[test]
+fn sessions_end_with_their_agents_and_leave_no_locks() {
+    let stack = stack();
+    attack(
+        &stack,
+        &format!(
+            "{RAW}{}",
+            r#"
+row = 0
+def locked():
+    global row
+    row += 1
+    r = Raw()
+    r.do(Q(b"create temp table t (a text)"))
+    r.do(Q(b"begin"))
+    r.do(Q(b"update orders set amount = amount where id = %d" % row))
+    return r
+left = []
+# In an open copy; in an open copy with something else behind it; with a held statement and no Sync.
+r = locked()
+r.send(Q(b"copy t from stdin"), message(b"d", b"x\n"))
+time.sleep(0.2)
+left.append(r)
+r = locked()
+r.send(Q(b"copy t from stdin"))
+time.sleep(0.2)
+r.send(message(b"d", b"x\n"), Q(BAD))
+time.sleep(0.2)
+left.append(r)
+r = locked()
+r.send(Q(b"copy t from stdin"), Q(BAD))
+time.sleep(0.2)
+left.append(r)
+r = locked()
+r.send(P(b"", BAD), B(b"", b""))
+left.append(r)
+r = locked()
+r.send(P(b"", b"select pg_sleep(0.3)"), B(b"", b""), E(b""))
+left.append(r)
+for r in left:
+    r.connection.pgconn.finish()
+    r.socket.close()
+"#
+        ),
+    );
+    support::wait_for("every session has ended", || {
+        stack.superuser(
+            "select count(*) from pg_stat_activity where usename = 'app' and application_name <> ''",
+        ) == "0"
+            && stack.metric("countersign_sessions") == 0
+    });
+    assert_eq!(
+        stack
+            .superuser("set lock_timeout = '2s'; with u as (update orders set amount = 1 where id < 6 returning 1) select count(*) from u"),
+        "5"
+    );
+}

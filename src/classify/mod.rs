@@ -230,6 +230,27 @@ impl fmt::Display for Reason {
     }
 }
 
+impl Classification {
+    /// Whether upstream looks up what the statement names when it is executed rather than when it is
+    /// bound. Queries and row writes are analysed and planned at Bind; transaction control, SET and
+    /// SHOW name nothing; everything else is a utility statement, which runs from its raw tree
+    /// (`PortalRunUtility`).
+    #[must_use]
+    pub fn is_bound_late(&self) -> bool {
+        const EARLY: &[&str] = &[
+            "SelectStmt",
+            "InsertStmt",
+            "UpdateStmt",
+            "DeleteStmt",
+            "MergeStmt",
+            "TransactionStmt",
+            "VariableSetStmt",
+            "VariableShowStmt",
+        ];
+        self.parts.is_empty() || self.parts.iter().any(|part| !EARLY.contains(&&*part.kind))
+    }
+}
+
 /// One raw statement of a text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatementPart {

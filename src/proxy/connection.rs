@@ -311,6 +311,11 @@ impl Connection {
         if self.left_at.is_some() && self.session.is_idle() && self.upstream.output().is_empty() {
             self.ended = Some("the agent left");
         }
+        // Upstream ends what runs, answers it, and then sees the end as if the agent were its own:
+        // an open transaction or copy is rolled back and its locks go.
+        if self.left_at.is_some() && !self.session.is_deciding() {
+            self.upstream.poll_finish(cx);
+        }
     }
 
     fn flush_to_agent(&mut self) {
@@ -337,6 +342,11 @@ impl Connection {
     /// Sees an agent that hangs up while its statement is held, or before it was complete.
     fn look_for_goodbye(&mut self) {
         if self.left_at.is_some() {
+            // Nobody waits for an answer any more.
+            if let Some(pending) = self.withdraw("the agent disconnected") {
+                let refusal = holding::withdrawn(&pending, "the agent disconnected");
+                self.refuse(&pending, refusal);
+            }
             return;
         }
         let gone = self.agent.is_closed();

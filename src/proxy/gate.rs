@@ -146,7 +146,7 @@ impl Gate<'_> {
                 self.refuse(&record, Refusal::DeniedByPolicy { rule: denied.rule, message: denied.message })
             }
             Decision::Hold(terms) => {
-                if Session::is_doomed(submission.status, &classification.steps) {
+                if Session::is_doomed(&submission, &classification.steps) {
                     let record = record(&submission, &classification, &terms.rules, terms.policy, None, now);
                     self.forward(&submission, &classification, &record, Clearance::Doomed)
                 } else if submission.status.is_none() && self.session.settles() {
@@ -177,6 +177,7 @@ impl Gate<'_> {
                     steps: Arc::clone(&classification.steps),
                     shown: shown(submission, classification),
                     digest_result: classification.class.is_privileged(),
+                    late: classification.is_bound_late(),
                 }
             }
             Err(error) => {

@@ -25,11 +25,20 @@ pub(super) struct Pipe {
     busy: bool,
     closed: bool,
     broken: bool,
+    finished: bool,
 }
 
 impl Pipe {
     pub(super) fn new(stream: Stream, input: BytesMut) -> Self {
-        Self { stream, input, output: BytesMut::new(), busy: false, closed: false, broken: false }
+        Self {
+            stream,
+            input,
+            output: BytesMut::new(),
+            busy: false,
+            closed: false,
+            broken: false,
+            finished: false,
+        }
     }
 
     /// What was read and not consumed.
@@ -115,6 +124,13 @@ impl Pipe {
                 self.broken |= flushed.is_err();
                 Poll::Ready(())
             }
+        }
+    }
+
+    /// Ends our side, once. The peer sees that nothing more comes, and may go on writing.
+    pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) {
+        if !self.finished && self.output.is_empty() {
+            self.finished = Pin::new(&mut self.stream).poll_shutdown(cx).is_ready();
         }
     }
 

@@ -148,6 +148,9 @@ impl Session {
             self.leave(now_ns);
             return Ok(());
         }
+        if self.copy_in && self.unit.is_empty() {
+            return Err(Self::not_copy_data());
+        }
         let malformed = |_| Refusal::Protocol { what: "invalid message format" };
         self.unit.push(frame).map_err(malformed)?;
         let complete = matches!(frame.tag, tag::SYNC | tag::FLUSH | tag::QUERY | tag::FUNCTION_CALL)
@@ -157,6 +160,12 @@ impl Session {
             self.begin(now_ns);
         }
         Ok(())
+    }
+
+    /// Upstream waits for copy data and the agent sends something else. It would be decided behind a
+    /// copy that cannot end.
+    pub(super) fn not_copy_data() -> Refusal {
+        Refusal::Protocol { what: "unexpected message type during COPY from stdin" }
     }
 
     fn leave(&mut self, now_ns: u64) {
@@ -273,7 +282,15 @@ impl Session {
             Kind::Execute { portal } => {
                 let known = self.unit.portal_before(portal, at).is_some()
                     || self.portals.lookup(portal) != Lookup::Unknown;
-                if known { Then::Nothing } else { Then::Refuse(Told::NoPortal(portal.to_display())) }
+                if !known {
+                    Then::Refuse(Told::NoPortal(portal.to_display()))
+                } else {
+                    match self.late_statement(portal, at) {
+                        Lookup::Unknown => Then::Nothing,
+                        Lookup::Known(statement) => Then::Submit(statement, Purpose::Run),
+                        Lookup::Unsettled => Then::Wait,
+                    }
+                }
             }
             Kind::Query(sql) => Then::Submit(Statement::query(sql.clone()), Purpose::Run),
             Kind::FunctionCall(oid) => {
@@ -325,8 +342,9 @@ impl Session {
 
     /// An `Execute` tells the rest of the unit which names its statement makes.
     fn note_execution(&mut self, at: usize) {
-        let Some(Kind::Execute { portal }) = self.unit.items.get(at).map(|item| &item.kind) else { return };
-        let Some(run) = self.run_of_portal(portal, at) else { return };
+        let Some(item) = self.unit.items.get(at) else { return };
+        let Kind::Execute { portal } = &item.kind else { return };
+        let Some(run) = item.run.or_else(|| self.run_of_portal(portal, at)) else { return };
         if let Some(Run { sql, steps, .. }) = self.runs.get(run) {
             self.unit.will_run(at, run, sql, steps);
         }
@@ -339,14 +357,39 @@ impl Session {
         }
     }
 
+    /// The statement that an `Execute` of `portal` at item `at` runs, where that has to be decided
+    /// anew: it is looked up when it is executed, and something may have happened since its `Bind`.
+    fn late_statement(&self, portal: &Name, at: usize) -> Lookup<Statement> {
+        let late = |run: RunKey| self.runs.get(run).and_then(|run| run.late.clone());
+        if let Some(bind) = self.unit.bind_before(portal, at) {
+            if self.unit.is_quiet_between(bind, at) {
+                return Lookup::Unknown;
+            }
+            let run = self.unit.items.get(bind).and_then(|item| item.run);
+            return run.and_then(late).map_or(Lookup::Unknown, Lookup::Known);
+        }
+        if self.unit.portal_before(portal, at).is_some() {
+            return Lookup::Unknown;
+        }
+        let is_late = |portal: &Portal| !portal.cursor && late(portal.run).is_some();
+        match self.portals.lookup(portal) {
+            Lookup::Known(portal) if !portal.cursor => {
+                late(portal.run).map_or(Lookup::Unknown, Lookup::Known)
+            }
+            Lookup::Unsettled if self.portals.meanings(portal).any(is_late) => Lookup::Unsettled,
+            Lookup::Known(_) | Lookup::Unsettled | Lookup::Unknown => Lookup::Unknown,
+        }
+    }
+
     fn submit(&mut self, at: usize, statement: Statement, purpose: Purpose) {
         let ticket = self.ticket();
         let status = self.is_idle().then_some(self.status);
         let before = self.unit.items.iter().take(at).filter_map(|item| item.run);
         let before = before.filter_map(|run| self.runs.get(run)).map(|run| run.shown.clone()).collect();
         let digest = statement.digest();
+        let first = !self.unit.executes_before(at);
         self.set_deciding(|deciding| deciding.submitted = Some(ticket));
-        let submission = Submission { ticket, purpose, statement, digest, status, before };
+        let submission = Submission { ticket, purpose, statement, digest, status, before, first };
         self.outputs.push_back(Output::Submit(submission));
     }
 
@@ -392,8 +435,8 @@ impl Session {
         };
         self.set_deciding(|deciding| deciding.submitted = None);
         match resolution {
-            Resolution::Forward { receipt, steps, shown, digest_result } => {
-                let Some(sql) = self.cleared(at, &receipt) else {
+            Resolution::Forward { receipt, steps, shown, digest_result, late } => {
+                let Some(statement) = self.cleared(at, &receipt) else {
                     let told = Told::Refusal(Refusal::Internal { what: "a receipt for another statement" });
                     self.set_deciding(|deciding| deciding.refused = Some((at, told)));
                     self.advance(now_ns);
@@ -404,6 +447,7 @@ impl Session {
                 let moves_names =
                     effects.into_iter().any(|effect| self.settings.is_touched_by(effect, behind));
                 self.moving_names += usize::from(moves_names);
+                let (sql, late) = (statement.sql.clone(), late.then_some(statement));
                 let run = self.runs.insert(Run {
                     intent: Some(receipt.intent()),
                     sql,
@@ -416,12 +460,14 @@ impl Session {
                     digest: digest_result.then(sha2::Sha256::default),
                     started_ns: now_ns,
                     moves_names,
+                    late,
                     holders: 1,
                 });
                 if let Some(item) = self.unit.items.get_mut(at) {
                     item.run = Some(run);
                 }
                 self.mark_covered(at);
+                self.note_execution(at);
                 self.set_deciding(|deciding| deciding.at += 1);
             }
             Resolution::Refuse(refusal) => self.refuse(at, refusal),
@@ -443,8 +489,8 @@ impl Session {
         self.advance(now_ns);
     }
 
-    /// The text that a receipt clears, if it is a receipt for item `at`.
-    fn cleared(&self, at: usize, receipt: &crate::ledger::Receipt) -> Option<SqlText> {
+    /// The statement that a receipt clears, if it is a receipt for item `at`.
+    fn cleared(&self, at: usize, receipt: &crate::ledger::Receipt) -> Option<Statement> {
         let statement = match &self.unit.items.get(at)?.kind {
             Kind::Parse { prepared, .. } => parse_only(prepared.sql.clone()),
             Kind::Bind { statement, .. } => {
@@ -462,8 +508,11 @@ impl Session {
                 let sql = format!("-- fast-path call of the function with OID {oid}");
                 Statement { via: Via::FunctionCall, sql: sql.as_str().into(), parameters: Arc::from([]) }
             }
+            Kind::Execute { portal } => match self.late_statement(portal, at) {
+                Lookup::Known(statement) => statement,
+                Lookup::Unknown | Lookup::Unsettled => return None,
+            },
             Kind::Describe
-            | Kind::Execute { .. }
             | Kind::CloseStatement(_)
             | Kind::ClosePortal(_)
             | Kind::Flush
@@ -471,7 +520,7 @@ impl Session {
             | Kind::CopyData
             | Kind::CopyEnd => return None,
         };
-        (statement.digest() == receipt.digest()).then_some(statement.sql)
+        (statement.digest() == receipt.digest()).then_some(statement)
     }
 
     fn mark_covered(&mut self, at: usize) {
@@ -546,11 +595,16 @@ impl Session {
             }
             Kind::Describe => self.owe(Owed::Describe),
             Kind::Execute { portal } => {
-                let run = self.portals.latest(portal).map(|portal| portal.run);
+                let run = match run {
+                    Some(own) => Some(own),
+                    None => {
+                        let run = self.portals.latest(portal).map(|portal| portal.run);
+                        self.hold_run(run)
+                    }
+                };
                 if let Some(run) = run {
                     self.propose_effects(run, ticket);
                 }
-                let run = self.hold_run(run);
                 self.owe(Owed::Execute { ticket, run });
             }
             Kind::CloseStatement(name) => {
@@ -651,14 +705,17 @@ impl Session {
     }
 
     /// In a failed transaction upstream refuses everything but its end, so a single statement that
-    /// does not end it needs nobody's approval.
+    /// does not end it needs nobody's approval. It must be the first that its unit executes: what is
+    /// pipelined before it may end the transaction.
     #[must_use]
-    pub fn is_doomed(status: Option<TransactionStatus>, steps: &[crate::statement::Step]) -> bool {
+    pub fn is_doomed(submission: &Submission, steps: &[crate::statement::Step]) -> bool {
         use crate::statement::SessionEffect as Effect;
         let ends = |effect: &Effect| {
             matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. } | Effect::RollbackToSavepoint)
         };
-        status == Some(TransactionStatus::Failed) && matches!(steps, [step] if !step.effects.iter().any(ends))
+        submission.first
+            && submission.status == Some(TransactionStatus::Failed)
+            && matches!(steps, [step] if !step.effects.iter().any(ends))
     }
 }
 

@@ -115,6 +115,8 @@ pub struct Submission {
     pub status: Option<TransactionStatus>,
     /// Texts decided earlier in the same unit, which will run before this one.
     pub before: Vec<SqlText>,
+    /// Nothing before it in its unit is executed, so that it meets upstream as `status` says.
+    pub first: bool,
 }
 
 /// What a submission is for.
@@ -139,6 +141,9 @@ pub enum Resolution {
         shown: SqlText,
         /// Compute SHA-256 over the result's frames.
         digest_result: bool,
+        /// What it means is looked up when it is executed, not when it is bound: a utility statement.
+        /// Its `Execute` is decided anew unless it follows its `Bind` at once.
+        late: bool,
     },
     /// Refuse it.
     Refuse(Refusal),
@@ -166,6 +171,8 @@ struct Run {
     started_ns: u64,
     /// It may change where later statements' names are looked up.
     moves_names: bool,
+    /// The statement, where a later `Execute` of its portal has to be decided anew.
+    late: Option<Statement>,
     /// Portals and expected answers that still refer to it.
     holders: u32,
 }
@@ -437,12 +444,19 @@ impl Session {
         (self.transaction.iter(), self.transaction_earlier)
     }
 
-    /// What the statement of this name is, for the SQL command `EXECUTE` within the unit that is
-    /// being decided.
+    /// What the statement of this name is, for the SQL command `EXECUTE` in the message that is being
+    /// decided. What later messages of its unit say of the name does not count: they come later.
     #[must_use]
     pub fn lookup(&self, name: &str) -> Lookup<Arc<Prepared>> {
         let name = Name::new(name.as_bytes());
-        self.unit.statement(&name).map_or_else(|| self.statements.lookup(&name), Lookup::Known)
+        let at = match &self.gate {
+            Gate::Deciding(deciding) => deciding.at,
+            Gate::Open => 0,
+        };
+        match self.unit.statement_before(&name, at) {
+            Some((prepared, _)) => Lookup::Known(prepared),
+            None => self.statements.lookup(&name),
+        }
     }
 
     /// Tells the agent something while it waits. It is sent between two messages of upstream's.

@@ -117,6 +117,14 @@ impl<M: Clone + PartialEq> Names<M> {
         if meanings.all(|other| other == first) { Lookup::Known(first.clone()) } else { Lookup::Unsettled }
     }
 
+    /// Everything that `name` may mean.
+    pub fn meanings(&self, name: &Name) -> impl Iterator<Item = &M> {
+        let slot = self.slot(name);
+        let confirmed = slot.and_then(|slot| slot.confirmed.as_ref());
+        let pending = slot.into_iter().flat_map(|slot| &slot.pending).filter_map(|(_, to)| to.as_ref());
+        confirmed.into_iter().chain(pending)
+    }
+
     /// A forwarded message would make `name` mean `meaning`.
     pub fn propose(&mut self, ticket: Ticket, name: &Name, meaning: Option<M>) {
         self.slot_mut(name).pending.push_back((ticket, meaning));

@@ -91,8 +91,15 @@ impl Ends {
     }
 
     fn offer(&mut self) {
-        let used = self.session.on_agent(&self.held_back, 0).unwrap();
-        self.held_back.drain(..used);
+        match self.session.on_agent(&self.held_back, 0) {
+            Ok(used) => drop(self.held_back.drain(..used)),
+            // What no generated agent can know: that upstream is copying by now.
+            Err(refusal @ Refusal::Protocol { what }) if what.contains("during COPY") => {
+                self.session.end(&refusal, 0);
+                self.held_back.clear();
+            }
+            Err(refusal) => panic!("{refusal:?}"),
+        }
     }
 
     /// Upstream sends; returns what the agent receives.
@@ -127,6 +134,7 @@ impl Ends {
             steps: [Step { effects }].into(),
             shown: submission.statement.sql.clone(),
             digest_result: false,
+            late: submission.statement.sql.as_str().is_some_and(|sql| sql.starts_with("late")),
         };
         self.session.resolve(submission.ticket, resolution, 0);
         self.offer();
@@ -205,8 +213,13 @@ fn a_receipt_for_other_bytes_forwards_nothing() {
     let submission = ends.submission();
     let receipt = ends.receipt(Statement::query("drop table t".into()).digest());
 
-    let resolution =
-        Resolution::Forward { receipt, steps: [].into(), shown: "".into(), digest_result: false };
+    let resolution = Resolution::Forward {
+        receipt,
+        steps: [].into(),
+        shown: "".into(),
+        digest_result: false,
+        late: false,
+    };
     ends.session.resolve(submission.ticket, resolution, 0);
 
     let forwarded = ends.forwarded();

@@ -150,11 +150,6 @@ impl Unit {
         }
     }
 
-    /// The same for the whole unit as far as it has been decided.
-    pub(super) fn statement(&self, name: &Name) -> Option<Arc<Prepared>> {
-        self.statement_before(name, self.items.len()).map(|(prepared, _)| prepared)
-    }
-
     /// Whether a later message of the unit binds what item `at` parses, before the name is parsed
     /// again.
     pub(super) fn is_bound_later(&self, at: usize, name: &Name) -> bool {
@@ -184,6 +179,32 @@ impl Unit {
             (Some((bound_at, run)), declared) if declared.is_none_or(|(at, ..)| *at < bound_at) => Some(run),
             (_, declared) => declared.map(|(_, _, run)| Some(*run)),
         }
+    }
+
+    /// Where messages before item `end` bind the portal that `name` then stands for; `None` when none
+    /// does, or when it is a cursor that SQL declared behind it.
+    pub(super) fn bind_before(&self, name: &Name, end: usize) -> Option<usize> {
+        let bound = self.binds.iter().copied().rev().filter(|&at| at < end).find(|&at| {
+            let item = self.items.get(at);
+            item.is_some_and(|item| matches!(&item.kind, Kind::Bind { portal, .. } if portal == name))
+        })?;
+        let declared =
+            self.sql_portals.iter().any(|(at, portal, _)| (bound..end).contains(at) && portal == name);
+        (!declared).then_some(bound)
+    }
+
+    /// Whether nothing between items `from` and `to` can change what anything means.
+    pub(super) fn is_quiet_between(&self, from: usize, to: usize) -> bool {
+        let between = self.items.get(from + 1..to).unwrap_or_default();
+        between.iter().all(|item| matches!(item.kind, Kind::Describe))
+    }
+
+    /// Whether anything is executed before item `end`.
+    pub(super) fn executes_before(&self, end: usize) -> bool {
+        let before = self.items.get(..end).unwrap_or_default();
+        before
+            .iter()
+            .any(|item| matches!(item.kind, Kind::Execute { .. } | Kind::Query(_) | Kind::FunctionCall(_)))
     }
 
     /// Item `at`, an `Execute` or `Query`, runs a statement with these steps.

@@ -213,6 +213,9 @@ impl Session {
             }
             (tag::COPY_IN, Owed::Query { .. } | Owed::Execute { .. }) => {
                 self.copy_begins();
+                if self.copy_in && (self.is_deciding() || !self.unit.is_empty()) {
+                    return Err(Self::not_copy_data());
+                }
                 Ok(Fate::Pass)
             }
             (tag::COPY_OUT | tag::COPY_DONE, Owed::Query { .. } | Owed::Execute { .. }) => Ok(Fate::Pass),

@@ -4,7 +4,7 @@ with `countersign ledger verify` and must give the same exit code for every file
 
     verify.py LEDGER [--key PUB] [--anchor FILE]...          needs Python 3.10, SQLite 3.37 and `pip install cryptography`
 """
-import argparse, base64, hashlib, os, sqlite3, struct, sys, uuid
+import argparse, base64, hashlib, os, pathlib, sqlite3, struct, sys, uuid
 from datetime import datetime, timezone
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -520,15 +520,22 @@ def shown(field, value, texts):
     return ", ".join(" ".join(map(str, row)) for row in value) if shape[0] == "R" else value
 
 
+def open_for_reading(path):
+    """By a URI in which nothing of the path means anything else."""
+    return sqlite3.connect(pathlib.Path(path).absolute().as_uri() + "?mode=ro", uri=True)
+
+
 class Index:
     """Opened before the ledger, so that the ledger holds whatever it holds."""
     def __init__(self, path):
         self.bad, self.tables, self.later = None, {}, {}
         try:
-            self.db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+            self.db = open_for_reading(path)
             self.db.execute("BEGIN")
             words = [row[0] for row in self.db.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY type, name")]
             need(sha("\n".join(words).encode()).hex() == INDEX_SCHEMA, 16, None, "the index has another schema")
+            ok = self.db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            need(ok == "ok", 16, None, f"the index: {ok}")
             [(self.origin, self.size)] = self.db.execute("SELECT origin, size FROM meta").fetchall()
             for table, kinds, fields in INDEX:
                 self.tables[table] = self.db.execute(f"SELECT * FROM {table} ORDER BY seq")
@@ -582,10 +589,10 @@ def read_anchor(name, words):
     except ValueError:
         pass
     try:
-        origin, size, root = words.splitlines()
-        root = base64.b64decode(root.strip(), validate=True)
-        if len(root) == 32 and is_name(origin) and int(size) >= 0:
-            return name, origin, int(size), root, None
+        origin, size, root = words.removesuffix("\n").split("\n")
+        root, number = decode(root), int(size)
+        if len(root) == 32 and is_name(origin) and str(number) == size and 0 <= number < 2**64:
+            return name, origin, number, root, None
     except ValueError:
         pass
     return Bad(14, None, f"anchor {name} is no checkpoint")
@@ -613,14 +620,14 @@ def verify(path, key_path, anchor_paths):
         need(file.read(16) == b"SQLite format 3\0", 11, None, "not an SQLite file")
     index = Index(path + ".index.db") if os.path.exists(path + ".index.db") else None
     try:
-        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        db = open_for_reading(path)
         db.execute("BEGIN")
         found = db.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid").fetchall()
         application = db.execute("PRAGMA application_id").fetchone()[0]
         need(application == 0x43534C47 and found == [("table", name, name, sql) for name, sql in SCHEMA], 10, None, "another schema")
     except sqlite3.DatabaseError as error:
         raise Bad(11 if "malformed" in str(error) or "not a database" in str(error) else 10, None, str(error))
-    anchors = [read_anchor(name, open(name, encoding="utf-8").read()) for name in anchor_paths]
+    anchors = [read_anchor(name, open(name, encoding="utf-8", newline="").read()) for name in anchor_paths]
     try:
         ok = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
         need(ok == "ok", 11, None, ok)

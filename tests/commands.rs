@@ -204,3 +204,20 @@ fn status_and_sessions_show_what_runs_and_a_session_can_be_ended() {
     assert_ne!(as_bob(&stack, &["sessions", "kill", id]).status.code(), Some(0), "it is gone");
     stack.assert_verifies();
 }
+
+#[test]
+fn a_proxy_whose_policies_fail_their_cases_does_not_start() {
+    let mut stack = Stack::start();
+    stack.stop_proxy();
+    std::fs::write(
+        stack.path("policies/loose.toml"),
+        "[[rule]]\nname = \"loose\"\nwhen = { class = [\"ddl\"] }\nthen = \"allow\"\n\
+         [[case]]\nname = \"no drops\"\nsql = \"DROP TABLE orders\"\nexpect = { then = \"hold\" }\n",
+    )
+    .unwrap();
+
+    let output = countersign().args(["serve", "-c"]).arg(stack.path("countersign.toml")).output().unwrap();
+
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output).contains("no drops"), "{}", text(&output));
+}

@@ -232,7 +232,7 @@ fn show_char(out: &mut String, c: char) {
 /// Whether a screen would show nothing, or something other than this character: controls, format
 /// characters (bidi, zero-width), unassigned and private ones, combining marks, blanks that are not
 /// the space, and the brackets of our own markers.
-fn is_invisible(c: char) -> bool {
+pub(super) fn is_invisible(c: char) -> bool {
     match c {
         '⟨' | '⟩' | '⇥' => true,
         // Letters and symbols that are drawn as nothing.

@@ -101,7 +101,7 @@ fn look_at_ledger(config: &Config, findings: &mut Findings) {
         Ok(key) => {
             findings.good.push(format!("ledger: {} (origin {})", settings.path.display(), key.origin()))
         }
-        Err(error) => findings.problems.push(format!("ledger: {error}; countersign key init makes one")),
+        Err(error) => findings.problems.push(format!("ledger: {error}")),
     }
     if settings.heads.is_empty() {
         findings.warnings.push(

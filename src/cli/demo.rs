@@ -59,6 +59,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let cluster = Cluster::start(&find_server()?, &password, &[])?;
     load_sample(&cluster)?;
 
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let directory = tempfile_directory()?;
     let outcome = prepare(arguments, &cluster, directory.path()).and_then(|secrets| {
         let config = directory.path().join("countersign.toml");

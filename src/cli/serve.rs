@@ -47,6 +47,8 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     super::logging();
+    // Whatever it writes is for nobody else: the ledger's files hold statements and values.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let config = match Config::load(&arguments.config) {
         Ok(config) => config,
         Err(problems) => return Ok(super::report_problems(&problems)),
@@ -89,6 +91,13 @@ impl Running {
             super::report_problems(&problems);
             anyhow::anyhow!("the policies cannot be loaded")
         })?;
+        let classifier = Classifier::new(classify::Limits::default());
+        let policy = reload::passing(&classifier, policy).map_err(|failed| {
+            for failure in &failed {
+                eprintln!("countersign: {failure}");
+            }
+            anyhow::anyhow!("cases of the policies fail; `countersign policy test` shows them one by one")
+        })?;
         let ledger = Ledger::open(&config.ledger_settings()).context("cannot open the ledger")?;
         let recovery = ledger.recovery();
         if recovery != &ledger::Recovery::default() {
@@ -122,7 +131,7 @@ impl Running {
             .await
             .with_context(|| format!("cannot listen on {}", config.listen))?;
         let shared = Arc::new(Shared {
-            classifier: Classifier::new(classify::Limits::default()),
+            classifier,
             policy: ArcSwap::from_pointee(policy),
             ledger,
             desk: desk.clone(),
@@ -159,6 +168,14 @@ impl Running {
         let (stop, stopped) = watch::channel(Stop::Run);
         info!(listen = %listener.local_addr()?, upstreams = config.upstreams.len(), "countersign is ready");
         let agents = tokio::spawn(proxy::serve(Arc::clone(&shared), listener, stopped));
+        for state in shared.upstreams.load().values().cloned() {
+            // Agents are told when they come; the operator hears of it now.
+            tokio::spawn(async move {
+                if let Err(error) = UpstreamState::known(&state).await {
+                    warn!(upstream = %state.upstream.name, %error, "upstream cannot be used as it is");
+                }
+            });
+        }
         let config = Arc::new(ArcSwap::from_pointee(config));
         let timers = desk.clone();
         let mut background = vec![

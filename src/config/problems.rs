@@ -60,6 +60,15 @@ impl Config {
             concerns
                 .push(Concern::new("insecure_plaintext", "agents' statements cross the network in clear"));
         }
+        if let Some(console) = &self.console
+            && !console.listen.ip().is_loopback()
+            && console.url.scheme() == "http"
+        {
+            concerns.push(Concern::new(
+                "console.url",
+                "is plain http, and the console listens for other machines: tokens and sign-in links cross the network in clear; put a TLS proxy in front and give its https URL",
+            ));
+        }
         for upstream in self.upstreams.values() {
             if !upstream.is_local() && matches!(upstream.tls, UpstreamTls::Disable | UpstreamTls::Require) {
                 concerns.push(Concern::new(

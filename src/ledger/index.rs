@@ -562,16 +562,26 @@ pub(super) fn snapshot(ledger: &Path) -> Result<Option<Snapshot>, Problem> {
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.execute_batch("BEGIN")?;
         if written_schema(&connection)? != expected_schema()? {
-            return Ok(None);
+            return Ok(Err("another schema".to_owned()));
+        }
+        // Tables may hold the truth and their indexes another, and searching goes by those.
+        let state: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        if state != "ok" {
+            return Ok(Err(state));
         }
         let count: i64 = connection.query_row("SELECT count(*) FROM meta", [], |row| row.get(0))?;
         let (origin, size) = connection
             .query_row("SELECT origin, size FROM meta", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok::<_, rusqlite::Error>((count == 1).then_some(Snapshot { connection, origin, size }))
+        let snapshot = Snapshot { connection, origin, size };
+        Ok::<_, rusqlite::Error>(if count == 1 {
+            Ok(snapshot)
+        } else {
+            Err("more than one origin".to_owned())
+        })
     };
     match open() {
-        Ok(Some(snapshot)) => Ok(Some(snapshot)),
-        Ok(None) => Err(problem("has another schema".to_owned())),
+        Ok(Ok(snapshot)) => Ok(Some(snapshot)),
+        Ok(Err(what)) => Err(problem(format!("has {what}"))),
         Err(error) => Err(problem(format!("cannot be read: {error}"))),
     }
 }

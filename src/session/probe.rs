@@ -19,7 +19,7 @@ use crate::wire::backend::{self, tag};
 use crate::wire::frame::Frame;
 
 /// The settings that decide what a statement means or may do. All exist since PostgreSQL 14.
-pub const SETTINGS: [&str; 10] = [
+pub const SETTINGS: [&str; 20] = [
     "session_authorization",
     "role",
     "search_path",
@@ -30,6 +30,18 @@ pub const SETTINGS: [&str; 10] = [
     "row_security",
     "transaction_isolation",
     "transaction_read_only",
+    // How literals and values are read and written.
+    "DateStyle",
+    "TimeZone",
+    "IntervalStyle",
+    "bytea_output",
+    "xmloption",
+    "array_nulls",
+    "transform_null_equals",
+    "lc_monetary",
+    // Where what is created goes.
+    "default_tablespace",
+    "default_table_access_method",
 ];
 
 /// What upstream said.

@@ -63,10 +63,20 @@ pub(super) async fn same_site(State(web): State<Web>, request: Request, next: Ne
     match check(url, request.method(), request.headers(), request.uri().authority().map(|a| a.as_str())) {
         Ok(()) => next.run(request).await,
         Err(foreign) => {
-            warn!(?foreign, path = request.uri().path(), "a request to the console was turned away");
+            warn!(
+                ?foreign,
+                path = loggable(request.uri().path()),
+                "a request to the console was turned away"
+            );
             console::turned_away(&web, foreign)
         }
     }
+}
+
+/// A path without the secret that a sign-in link is.
+pub(super) fn loggable(path: &str) -> &str {
+    const LINK: &str = "/sign-in/";
+    if path.starts_with(LINK) { LINK } else { path }
 }
 
 /// Why a request to the console is not one that its user meant.

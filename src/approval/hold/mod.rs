@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use super::quorum::{self, NotAllowed};
 use super::request::{Request, Seal, later};
+use super::visible::is_invisible;
 use crate::actor::{AgentName, ChannelName, PersonName, Reviewer, ReviewerId};
 use crate::policy::{Approval, Assurance};
 use crate::statement::{Digest, RequestId};
@@ -678,7 +679,9 @@ impl Hold {
     }
 
     fn reason_for(&self, verdict: Verdict, reply: &Reply) -> Result<Option<String>, VerdictError> {
-        let reason = reply.reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
+        let says_something = |c: char| !c.is_whitespace() && !c.is_control() && !is_invisible(c);
+        let reason =
+            reply.reason.as_deref().map(str::trim).filter(|reason| reason.chars().any(says_something));
         if reason.is_some_and(|reason| reason.chars().count() > LONGEST_REASON) {
             return Err(VerdictError::ReasonTooLong { limit: LONGEST_REASON });
         }
@@ -686,7 +689,9 @@ impl Hold {
             return Err(VerdictError::ReasonRequired);
         }
         // It goes into a message of the protocol, onto cards and into logs.
-        let plain = |c: char| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c };
+        let turns_text = |c: char| matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+        let is_hidden = |c: char| (c.is_control() || turns_text(c)) && c != '\n';
+        let plain = |c: char| if is_hidden(c) { char::REPLACEMENT_CHARACTER } else { c };
         Ok(reason.map(|reason| reason.chars().map(plain).collect()))
     }
 }

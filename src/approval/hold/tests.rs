@@ -336,11 +336,14 @@ fn p6_an_answer_to_something_else_than_what_waits_does_not_count() {
 fn a_rule_that_wants_a_reason_gets_one() {
     let hold = waiting(Terms { reason_required: true, ..terms() });
     let blank = Reply { reason: Some("  \n".into()), ..reply(&bob(), hold.request()) };
+    let unseen = Reply { reason: Some("\u{200B}\u{2060} ".into()), ..reply(&bob(), hold.request()) };
     let long = Reply { reason: Some("x".repeat(2_001)), ..reply(&bob(), hold.request()) };
     let given = Reply { reason: Some(" ticket 7 ".into()), ..reply(&bob(), hold.request()) };
     let crowd = Crowd::of(&[&bob()]);
 
     let (hold, result) = give_reply(hold, Verdict::Approve, &blank, &crowd, 5);
+    assert_eq!(result, Err(VerdictError::ReasonRequired));
+    let (hold, result) = give_reply(hold, Verdict::Approve, &unseen, &crowd, 5);
     assert_eq!(result, Err(VerdictError::ReasonRequired));
     let (hold, result) = give_reply(hold, Verdict::Approve, &long, &crowd, 5);
     assert_eq!(result, Err(VerdictError::ReasonTooLong { limit: 2_000 }));

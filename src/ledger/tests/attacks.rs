@@ -254,6 +254,14 @@ fn on_the_file() -> Vec<Attack> {
         ("a view of the index shows less", 16, |target| {
             target.index_sql("DROP VIEW decisions; CREATE VIEW decisions AS SELECT * FROM request WHERE 0");
         }),
+        ("an index of the index that leaves exports out", 16, |target| {
+            target.index_sql(
+                "CREATE TEMP TABLE kept AS SELECT name, sql FROM sqlite_schema WHERE name = 'statement_agent'; \
+                 DROP INDEX statement_agent; CREATE INDEX statement_agent ON statement (agent, seq) WHERE class <> 'export'; \
+                 PRAGMA writable_schema = ON; \
+                 UPDATE sqlite_schema SET sql = (SELECT sql FROM kept) WHERE name = 'statement_agent'",
+            );
+        }),
         ("the index of a longer ledger", 16, |target| target.index_sql("UPDATE meta SET size = size + 100")),
         ("the index of another ledger", 16, |target| target.index_sql("UPDATE meta SET origin = 'other'")),
         ("an index that is no database", 16, |target| {

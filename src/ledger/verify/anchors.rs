@@ -61,11 +61,15 @@ pub(super) fn kept(name: &str, size: i64, text: &str) -> Result<Anchor, Problem>
 /// The three lines of a checkpoint, copied by hand out of a message or a page.
 fn unsigned(text: &str) -> Option<(String, TreeHead)> {
     use base64::Engine as _;
-    let [origin, size, root] = text.lines().collect::<Vec<_>>()[..] else { return None };
-    let root = base64::engine::general_purpose::STANDARD.decode(root.trim()).ok()?;
-    let root = Digest::from_bytes(root.try_into().ok()?);
-    let head = TreeHead { size: size.trim().parse().ok()?, root };
-    is_name(origin).then(|| (origin.to_owned(), head))
+    let base64 = &base64::engine::general_purpose::STANDARD;
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let [origin, size, root] = text.split('\n').collect::<Vec<_>>()[..] else { return None };
+    let number: u64 = size.parse().ok()?;
+    let bytes = base64.decode(root).ok()?;
+    // There is one way to write each of them.
+    let is_canonical = number.to_string() == size && base64.encode(&bytes) == root && is_name(origin);
+    let head = TreeHead { size: number, root: Digest::from_bytes(bytes.try_into().ok()?) };
+    is_canonical.then(|| (origin.to_owned(), head))
 }
 
 /// What the pass over the entries found at the sizes that anchors speak of.

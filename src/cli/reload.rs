@@ -26,14 +26,25 @@ const EVERY: Duration = Duration::from_secs(1);
 /// What a file looks like from outside; enough to see that it was written.
 type Look = BTreeMap<PathBuf, Option<(SystemTime, u64)>>;
 
-/// Looks for changes, for ever.
-pub(super) async fn watch(shared: Arc<Shared>, config: Arc<ArcSwap<Config>>) {
+/// What the files look like before they are read: a change while they are is a change, too.
+pub(super) struct Before {
+    policies: Look,
+    configuration: Look,
+}
+
+impl Before {
+    pub(super) fn of(config: &Config) -> Self {
+        Self { policies: look_at_policies(config), configuration: look_at_configuration(config) }
+    }
+}
+
+/// Looks for changes since `before`, for ever.
+pub(super) async fn watch(shared: Arc<Shared>, config: Arc<ArcSwap<Config>>, before: Before) {
     let Ok(mut hang_up) = signal(SignalKind::hangup()) else {
         error!("cannot listen for SIGHUP");
         return;
     };
-    let mut policies = look_at_policies(&config.load());
-    let mut configuration = look_at_configuration(&config.load());
+    let Before { mut policies, mut configuration } = before;
     loop {
         let told = tokio::select! {
             _ = hang_up.recv() => true,

@@ -87,6 +87,7 @@ impl Running {
     /// Starts everything that `config` names; when it returns, agents can connect.
     pub(super) async fn start(config: Config) -> anyhow::Result<Self> {
         proxy::tls::install_provider();
+        let before = reload::Before::of(&config);
         let policy = config.load_policy().map_err(|problems| {
             super::report_problems(&problems);
             anyhow::anyhow!("the policies cannot be loaded")
@@ -180,7 +181,7 @@ impl Running {
         let timers = desk.clone();
         let mut background = vec![
             tokio::spawn(async move { timers.run_timers().await }),
-            tokio::spawn(reload::watch(Arc::clone(&shared), Arc::clone(&config))),
+            tokio::spawn(reload::watch(Arc::clone(&shared), Arc::clone(&config), before)),
         ];
         if let Some(slack) = slack.clone() {
             background.push(tokio::spawn(async move { desk.carry(slack).await }));

@@ -522,7 +522,16 @@ impl Desk {
         let ending = match state {
             HoldState::Granted { .. } => match live.hold.take_grant(now) {
                 Some(grant) => Ending::Granted(grant),
-                None => return false,
+                // Granted a moment ago and too old already: the clock was faster than we were.
+                None => {
+                    self.change(live, |hold| hold.on_time(now));
+                    if *live.hold.state() != HoldState::Expired {
+                        return false;
+                    }
+                    self.record_end(slot.request.id, HoldEnd::Expired, None, None);
+                    self.tell(DeskEvent::Ended { request: slot.request.clone(), state: HoldState::Expired });
+                    Ending::Expired
+                }
             },
             HoldState::Denied { by, message } => Ending::Denied { by, message },
             HoldState::Expired => Ending::Expired,

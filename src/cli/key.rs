@@ -7,8 +7,8 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::json;
 
-use crate::ledger::is_live;
 use crate::ledger::key::{HandOver, KeyFiles, PublicRoot, RootKey, with_suffix, write_new};
+use crate::ledger::{Ledger, Settings, is_live};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -78,6 +78,10 @@ fn rotate(private: &std::path::Path, ledger: &std::path::Path) -> anyhow::Result
     }
     let files = files_of(private, ledger);
     let old = RootKey::load(&files)?;
+    // What a crash left in the spool can only be read with the old key.
+    let mut settings = Settings::new(ledger);
+    settings.key = Some(files.private.clone());
+    Ledger::open(&settings).context("bringing the ledger up to date")?.close();
     let new = RootKey::generate(old.origin())?;
     let kept =
         KeyFiles { private: with_suffix(&files.private, "old"), public: with_suffix(&files.public, "old") };

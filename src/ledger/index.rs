@@ -458,7 +458,7 @@ fn kept(ledger: &Path) -> Result<Option<Connection>, IndexError> {
 }
 
 /// How many entries a ledger has.
-fn size_of(ledger: &Connection) -> Result<u64, rusqlite::Error> {
+pub(super) fn size_of(ledger: &Connection) -> Result<u64, rusqlite::Error> {
     ledger.query_row("SELECT coalesce(max(seq) + 1, 0) FROM entry", [], |row| row.get(0))
 }
 

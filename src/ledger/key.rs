@@ -28,6 +28,7 @@ use crate::statement::Digest;
 const EPOCH_DOMAIN: &[u8] = b"countersign/epoch/v1\0";
 const ENTRY_DOMAIN: &[u8] = b"countersign/entry/v1\0";
 const ROOT_DOMAIN: &[u8] = b"countersign/root/v1\0";
+const SPOOL_DOMAIN: &[u8] = b"countersign/spool/v1\0";
 const SALT_DOMAIN: &[u8] = b"countersign/secret-salt/v1\0";
 
 /// Why a key cannot be used or made.
@@ -286,6 +287,15 @@ impl RootKey {
     #[must_use]
     pub fn sign_hand_over(&self, old: &VerifyingKey, new: &VerifyingKey) -> Signature {
         self.key.sign(&hand_over_message(&self.origin, old, new))
+    }
+
+    /// The secret that what is in the spool is checked with (see `spool`).
+    #[must_use]
+    pub(crate) fn spool_secret(&self) -> Zeroizing<[u8; 32]> {
+        let mut hash = Sha256::new();
+        hash.update(SPOOL_DOMAIN);
+        hash.update(Zeroizing::new(self.key.to_bytes()));
+        Zeroizing::new(hash.finalize().into())
     }
 
     /// The secret from which the salts of hidden originals are derived (see `payload`).

@@ -332,8 +332,12 @@ impl Ledger {
             directory: settings.spool_directory(),
             segment_bytes: settings.segment_bytes,
             backlog_bytes: settings.backlog_bytes,
+            key: spooled::SpoolKey::new(&root.spool_secret()),
         };
-        let spool = Spool::open(layout, boot, settings.clock.clone(), ingested)?;
+        // A key that was handed over cannot check what was left under the old one; nothing was
+        // (`countersign key rotate` sees to that).
+        let ended = (!is_new && hand_over.is_none()).then(|| standing.tree.size());
+        let spool = Spool::open(layout, boot, settings.clock.clone(), ingested, ended)?;
         let shared = Arc::new(Shared {
             settings: settings.clone(),
             root: root.public(),

@@ -12,6 +12,7 @@ use super::cbor::Fields;
 use super::entry::{Key, Kind};
 use super::health::Trouble;
 use super::inbox;
+use super::index;
 use super::key::{HandOver, KeyFiles, RootKey};
 use super::spool::record as spooled;
 use super::spool::{Follower, SpoolError};
@@ -107,7 +108,7 @@ impl Writer {
     /// Takes in what an earlier run left in the spool, and closes what it left open.
     pub(crate) fn recover(&mut self, software: &str) -> Result<Recovery, OpenError> {
         let boot = self.shared.boot;
-        let (mut replayed, mut lost, mut damaged) = (0, 0, false);
+        let (mut replayed, mut lost, mut damaged) = (0, 0, self.shared.spool.is_incomplete());
         loop {
             let batch = self.follower.read(&self.shared.spool, GROUP)?;
             if batch.records.is_empty() && batch.lost.is_empty() && !batch.more {
@@ -375,7 +376,10 @@ impl Writer {
         }
         self.anchor_if_due(true);
         if self.shared.spool.next_record() == self.follower.next_record() && self.uncommitted.is_none() {
-            self.shared.spool.clear();
+            match index::size_of(self.store.connection()) {
+                Ok(size) => self.shared.spool.clear(self.follower.next_record() - 1, size),
+                Err(error) => tracing::warn!(%error, "the spool was left for the next start"),
+            }
         }
         if let Err(error) = self.store.flush() {
             tracing::warn!(%error, "the write-ahead log was left for the next start");

@@ -24,7 +24,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::cbor::Fields;
 use super::clock::{Clock, Moment};
-use record::{NoRecord, Record};
+use record::{NoRecord, Record, SpoolKey};
 pub(crate) use segment::Segment;
 use segment::{FIRST_OFFSET, SegmentHeader};
 
@@ -97,6 +97,7 @@ pub(crate) struct Layout {
     pub(crate) directory: PathBuf,
     pub(crate) segment_bytes: u64,
     pub(crate) backlog_bytes: u64,
+    pub(crate) key: SpoolKey,
 }
 
 /// The spool of one running ledger.
@@ -105,6 +106,8 @@ pub(crate) struct Spool {
     layout: Layout,
     boot: [u8; 16],
     clock: Clock,
+    /// What an earlier run had left was not all there.
+    is_incomplete: bool,
     inner: Mutex<Inner>,
     wake: Wake,
 }
@@ -126,16 +129,41 @@ struct Inner {
 
 impl Spool {
     /// Opens the spool directory. Segments that an earlier run left are first in line to be
-    /// followed; `next_record` is the number for new records once those are counted.
-    pub(crate) fn open(layout: Layout, boot: [u8; 16], clock: Clock, ingested: u64) -> io::Result<Self> {
+    /// followed; `next_record` is the number for new records once those are counted. `ended` is where
+    /// the ledger stands, if there is one: a run that ended well has left a mark of it, any other a
+    /// segment, and where neither is there, somebody has taken it away.
+    pub(crate) fn open(
+        layout: Layout,
+        boot: [u8; 16],
+        clock: Clock,
+        ingested: u64,
+        ended: Option<u64>,
+    ) -> io::Result<Self> {
         segment::make_directory(&layout.directory)?;
-        let old = segment::list(&layout.directory)?;
+        let (old, foreign) = segment::list(&layout.directory, &layout.key)?;
+        let mark = layout.directory.join(MARK);
+        let ended_well = ended.is_none_or(|size| {
+            let marked = std::fs::read(&mark).unwrap_or_default();
+            layout.key.holds(&mark_of(ingested, size), &marked)
+        });
+        let is_incomplete = foreign || old.is_empty() && !ended_well;
         let last = old.last().map_or(0, |segment| segment.number());
-        let next_record = next_after(&old, ingested)?;
+        let next_record = next_after(&old, ingested, &layout.key)?;
         let mut segments: VecDeque<_> = old.into_iter().map(Arc::new).collect();
         let header = SegmentHeader { number: last + 1, first_record: next_record, boot };
-        segments.push_back(Arc::new(Segment::create(&layout.directory, layout.segment_bytes, header)?));
+        segments.push_back(Arc::new(Segment::create(
+            &layout.directory,
+            layout.segment_bytes,
+            header,
+            &layout.key,
+        )?));
+        // From here on this run has not ended.
+        match std::fs::remove_file(&mark) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => sync_directory(&layout.directory)?,
+        }
         Ok(Self {
+            is_incomplete,
             layout,
             boot,
             clock,
@@ -183,11 +211,11 @@ impl Spool {
             && context.written_in != current.number()
         {
             record::context(&mut prelude, &context.session, &context.fields);
-            record::seal(&mut prelude, inner.next_record, now);
+            record::seal(&mut prelude, inner.next_record, now, &self.layout.key);
             self.write(&mut inner, &current, &prelude)?;
             context.written_in = current.number();
         }
-        let number = seal_all(records, lengths, inner.next_record, now);
+        let number = seal_all(records, lengths, inner.next_record, now, &self.layout.key);
         self.write(&mut inner, &current, records)?;
         inner.next_record = number + 1;
         let unsynced = if sync { std::mem::take(&mut inner.unsynced) } else { Vec::new() };
@@ -207,7 +235,7 @@ impl Spool {
         }
         let current = inner.current()?;
         let number = inner.next_record;
-        record::seal(record, number, self.clock.now());
+        record::seal(record, number, self.clock.now(), &self.layout.key);
         self.write(&mut inner, &current, record)?;
         inner.next_record = number + 1;
         drop(inner);
@@ -255,7 +283,7 @@ impl Spool {
             None => Segment::allocate(&self.layout.directory, self.layout.segment_bytes, header.number)
                 .map_err(SpoolError::of)?,
         };
-        let next = spare.begin(header).map_err(SpoolError::of)?;
+        let next = spare.begin(header, &self.layout.key).map_err(SpoolError::of)?;
         current.seal(inner.offset);
         inner.unsynced.push(current);
         inner.segments.push_back(Arc::new(next));
@@ -287,8 +315,18 @@ impl Spool {
         self.inner.lock().broken = true;
     }
 
-    /// Deletes every segment: all of them is in the ledger, and nothing is going to be written.
-    pub(crate) fn clear(&self) {
+    /// Whether what an earlier run had left was not all there.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        self.is_incomplete
+    }
+
+    /// Deletes every segment: all of them is in the ledger of `size` entries, and nothing is going to
+    /// be written. Leaves the mark that says so.
+    pub(crate) fn clear(&self, ingested: u64, size: u64) {
+        let mark = self.layout.key.check(&mark_of(ingested, size));
+        if let Err(error) = std::fs::write(self.layout.directory.join(MARK), mark) {
+            tracing::warn!(%error, "the spool's mark cannot be written; the next start will miss it");
+        }
         self.retire(u64::MAX);
         let mut inner = self.inner.lock();
         inner.broken = true;
@@ -368,20 +406,20 @@ impl Inner {
 }
 
 /// Numbers and checks each record; returns the last number.
-fn seal_all(records: &mut [u8], lengths: &[usize], first: u64, now: Moment) -> u64 {
+fn seal_all(records: &mut [u8], lengths: &[usize], first: u64, now: Moment, key: &SpoolKey) -> u64 {
     let mut rest = records;
     let mut number = first;
     for (place, length) in lengths.iter().enumerate() {
         let Some((record, after)) = rest.split_at_mut_checked(*length) else { break };
         number = first + place as u64;
-        record::seal(record, number, now);
+        record::seal(record, number, now, key);
         rest = after;
     }
     number
 }
 
 /// The number after the last whole record that an earlier run left.
-fn next_after(old: &[Segment], ingested: u64) -> io::Result<u64> {
+fn next_after(old: &[Segment], ingested: u64, key: &SpoolKey) -> io::Result<u64> {
     let mut next = ingested + 1;
     let mut buffer = Vec::new();
     for segment in old {
@@ -389,11 +427,18 @@ fn next_after(old: &[Segment], ingested: u64) -> io::Result<u64> {
         buffer.resize(segment.length()? as usize, 0);
         segment.read_at(&mut buffer, 0)?;
         let mut rest = buffer.get(FIRST_OFFSET as usize..).unwrap_or_default();
-        while let Ok(record) = record::read(rest) {
-            if !matches!(record.content, record::Content::Context { .. }) {
-                next = next.max(record.number + 1);
-            }
-            rest = rest.get(record.length..).unwrap_or_default();
+        loop {
+            let skipped = match record::read(rest, key) {
+                Ok(record) => {
+                    if !matches!(record.content, record::Content::Context { .. }) {
+                        next = next.max(record.number + 1);
+                    }
+                    Some(record.length)
+                }
+                Err(_) => record::find(rest, next, key),
+            };
+            let Some(skipped) = skipped else { break };
+            rest = rest.get(skipped..).unwrap_or_default();
         }
     }
     Ok(next)
@@ -478,7 +523,7 @@ impl Follower {
             if batch.records.len() >= most {
                 break None;
             }
-            match record::read(rest) {
+            match record::read(rest, &spool.layout.key) {
                 Ok(found) => {
                     taken += found.length;
                     let is_context = matches!(found.content, record::Content::Context { .. });
@@ -504,10 +549,22 @@ impl Follower {
             && !at_end
             && (taken == 0 || no_record == NoRecord::Blank && rest.len() >= record::HEADER)
         {
-            // Here ends what can be read of this segment.
-            batch.damaged = !is_end(rest, no_record, &segment, self.offset, end)?;
-            self.offset = end;
-            batch.more = next.is_some();
+            // Here ends what can be read of this segment, unless more of it lies behind.
+            let mut behind = vec![0; (end - self.offset) as usize];
+            segment.read_at(&mut behind, self.offset)?;
+            match record::find(&behind, self.next_record, &spool.layout.key) {
+                Some(found) => {
+                    batch.damaged = true;
+                    self.offset += found as u64;
+                    batch.more = true;
+                    return Ok(batch);
+                }
+                None => {
+                    batch.damaged = !is_end(rest, no_record, &segment, self.offset, end)?;
+                    self.offset = end;
+                    batch.more = next.is_some();
+                }
+            }
         }
         if self.offset >= end && self.next_record < first_behind {
             batch.lost.push((self.next_record, first_behind - 1));
@@ -521,6 +578,18 @@ impl Follower {
         }
         Ok(batch)
     }
+}
+
+/// The file that says that a run has ended well.
+const MARK: &str = "ended";
+
+/// What the mark vouches for: the last record, and the size of the ledger that holds it.
+fn mark_of(ingested: u64, size: u64) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[..8].copy_from_slice(b"ended v1");
+    bytes[8..16].copy_from_slice(&ingested.to_le_bytes());
+    bytes[16..].copy_from_slice(&size.to_le_bytes());
+    bytes
 }
 
 /// Whether a segment may end here: at most one `write()` that a crash cut off, then nothing but the

@@ -1,15 +1,19 @@
 //! How records lie in a segment.
 //!
 //! ```text
-//! record = length:u32  check:u32  number:u64  wall:u64  mono:u64  content      (little-endian)
+//! record = length:u32  check:16  number:u64  wall:u64  mono:u64  content      (little-endian)
 //! ```
 //!
-//! `length` counts the whole record, `check` is the CRC-32 of everything behind itself. Numbers follow
-//! each other without a gap. A record that was cut off by a crash fails its check or its number, and
-//! so does whatever lies behind it.
+//! `length` counts the whole record, `check` is the HMAC of everything behind itself ([`SpoolKey`]):
+//! what is in the spool after a crash becomes signed history, so nobody but the holder of the root key
+//! may be able to write there. Numbers follow each other without a gap. A record that was cut off by
+//! a crash fails its check.
 //!
 //! The spool is a private file of this program, read back by the version that wrote it; its format
 //! may change with every version that drains it at start-up.
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 
 use super::super::cbor::Fields;
 use super::super::clock::Moment;
@@ -17,9 +21,42 @@ use super::super::entry::{Key, Kind};
 use super::super::payload::{Payload, SALT};
 
 /// Bytes before a record's content.
-pub(crate) const HEADER: usize = 32;
+pub(crate) const HEADER: usize = CHECKED + 24;
+/// Bytes of a check: half of an HMAC-SHA-256 (RFC 2104, section 5).
+pub(crate) const CHECK: usize = 16;
 /// Where the checked part begins.
-const CHECKED: usize = 8;
+const CHECKED: usize = 4 + CHECK;
+
+/// Checks what is in the spool. It is derived from the root's private key.
+#[derive(Clone)]
+pub(crate) struct SpoolKey(Hmac<Sha256>);
+
+impl SpoolKey {
+    pub(crate) fn new(secret: &[u8; 32]) -> Self {
+        // HMAC takes keys of any length.
+        Self(Hmac::new_from_slice(secret).unwrap_or_else(|_| unreachable!("any length is a key")))
+    }
+
+    pub(crate) fn check(&self, bytes: &[u8]) -> [u8; CHECK] {
+        let mut mac = self.0.clone();
+        mac.update(bytes);
+        let whole: [u8; 32] = mac.finalize().into_bytes().into();
+        let (half, _) = whole.split_first_chunk::<CHECK>().unwrap_or((&[0; CHECK], &[]));
+        *half
+    }
+
+    pub(crate) fn holds(&self, bytes: &[u8], check: &[u8]) -> bool {
+        let mut mac = self.0.clone();
+        mac.update(bytes);
+        check.len() == CHECK && mac.verify_truncated_left(check).is_ok()
+    }
+}
+
+impl std::fmt::Debug for SpoolKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SpoolKey")
+    }
+}
 
 const CONTEXT: u8 = 1;
 const ENTRY: u8 = 2;
@@ -126,16 +163,16 @@ pub(crate) fn outcome(out: &mut Vec<u8>, intent: u64, fields: &Fields) {
 }
 
 /// Fills in number and time, and the check over all of it.
-pub(crate) fn seal(record: &mut [u8], number: u64, at: Moment) {
+pub(crate) fn seal(record: &mut [u8], number: u64, at: Moment, key: &SpoolKey) {
     let length = record.len() as u32;
     let Some((header, _)) = record.split_first_chunk_mut::<HEADER>() else { return };
     header[..4].copy_from_slice(&length.to_le_bytes());
-    header[8..16].copy_from_slice(&number.to_le_bytes());
-    header[16..24].copy_from_slice(&at.wall.to_le_bytes());
-    header[24..32].copy_from_slice(&at.mono.to_le_bytes());
-    let check = crc32fast::hash(record.get(CHECKED..).unwrap_or_default());
+    header[CHECKED..CHECKED + 8].copy_from_slice(&number.to_le_bytes());
+    header[CHECKED + 8..CHECKED + 16].copy_from_slice(&at.wall.to_le_bytes());
+    header[CHECKED + 16..].copy_from_slice(&at.mono.to_le_bytes());
+    let check = key.check(record.get(CHECKED..).unwrap_or_default());
     if let Some(place) = record.get_mut(4..CHECKED) {
-        place.copy_from_slice(&check.to_le_bytes());
+        place.copy_from_slice(&check);
     }
 }
 
@@ -162,7 +199,7 @@ pub(crate) enum NoRecord {
 }
 
 /// Reads the record at the beginning of `bytes`.
-pub(crate) fn read(bytes: &[u8]) -> Result<Record<'_>, NoRecord> {
+pub(crate) fn read<'a>(bytes: &'a [u8], key: &SpoolKey) -> Result<Record<'a>, NoRecord> {
     let mut cursor = Cursor { rest: bytes };
     let length = match cursor.u32() {
         Some(0) => return Err(NoRecord::Blank),
@@ -172,8 +209,8 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Record<'_>, NoRecord> {
         None => return Err(NoRecord::Torn),
     };
     let whole = bytes.get(..length).filter(|whole| whole.len() > HEADER).ok_or(NoRecord::Torn)?;
-    let check = cursor.u32().ok_or(NoRecord::Torn)?;
-    if crc32fast::hash(whole.get(CHECKED..).unwrap_or_default()) != check {
+    let check = cursor.take(CHECK).ok_or(NoRecord::Torn)?;
+    if !key.holds(whole.get(CHECKED..).unwrap_or_default(), check) {
         return Err(NoRecord::Torn);
     }
     let mut cursor = Cursor { rest: whole.get(CHECKED..).unwrap_or_default() };
@@ -183,6 +220,23 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Record<'_>, NoRecord> {
         Some(Record { length, number, at, content: cursor.content()? })
     })()
     .ok_or(NoRecord::Torn)
+}
+
+/// Where in `bytes` the next record lies that was written with `key` and has a number from `next` on:
+/// something before it was changed, or never reached the disk.
+pub(crate) fn find(bytes: &[u8], next: u64, key: &SpoolKey) -> Option<usize> {
+    /// More than fit into any segment.
+    const NEAR: u64 = 1 << 32;
+    (0..bytes.len()).find(|&at| {
+        let Some(rest) = bytes.get(at..).filter(|rest| rest.len() > HEADER) else { return false };
+        let mut cursor = Cursor { rest };
+        let length = cursor.u32().unwrap_or_default() as usize;
+        let Some(_) = cursor.take(CHECK) else { return false };
+        let number = cursor.u64().unwrap_or_default();
+        // The check costs most, so what cannot be is left out first.
+        let is_near = number >= next && number - next < NEAR;
+        length > HEADER && length <= rest.len() && is_near && read(rest, key).is_ok()
+    })
 }
 
 struct Cursor<'a> {
@@ -259,13 +313,31 @@ impl<'a> Cursor<'a> {
 mod tests {
     use super::*;
 
+    fn key() -> SpoolKey {
+        SpoolKey::new(&[7; 32])
+    }
+
+    #[test]
+    fn a_record_of_another_key_is_none() {
+        assert_eq!(read(&sample(), &SpoolKey::new(&[8; 32])).unwrap_err(), NoRecord::Torn);
+    }
+
+    #[test]
+    fn a_record_behind_noise_is_found() {
+        let bytes = [&[3; 100][..], &[0; 50], &sample(), &[0; 9]].concat();
+
+        assert_eq!(find(&bytes, 7, &key()), Some(150));
+        assert_eq!(find(&bytes, 8, &key()), None, "that number was read before");
+        assert_eq!(find(&bytes[..bytes.len() - 10], 7, &key()), None, "not whole");
+    }
+
     fn sample() -> Vec<u8> {
         let mut fields = Fields::new();
         fields.text(Key::What, "x");
         let mut out = Vec::new();
         let payloads = [Payload { key: Key::Reason, salt: None, value: b"because" }];
         entry(&mut out, Kind::Export, (false, true), &[1; 16], &[2; 16], &fields, payloads.into_iter());
-        seal(&mut out, 7, Moment { wall: 8, mono: 9 });
+        seal(&mut out, 7, Moment { wall: 8, mono: 9 }, &key());
         out
     }
 
@@ -273,7 +345,7 @@ mod tests {
     fn a_record_reads_back_as_it_was_written() {
         let bytes = sample();
 
-        let record = read(&bytes).unwrap();
+        let record = read(&bytes, &key()).unwrap();
 
         assert_eq!((record.length, record.number, record.at.mono), (bytes.len(), 7, 9));
         let Content::Entry(entry) = record.content else { panic!("an entry") };
@@ -287,14 +359,14 @@ mod tests {
         let bytes = sample();
 
         for cut in 4..bytes.len() {
-            assert_eq!(read(&bytes[..cut]).unwrap_err(), NoRecord::Torn, "cut at {cut}");
+            assert_eq!(read(&bytes[..cut], &key()).unwrap_err(), NoRecord::Torn, "cut at {cut}");
         }
         for place in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[place] ^= 0x40;
-            assert!(read(&changed).is_err(), "byte {place}");
+            assert!(read(&changed, &key()).is_err(), "byte {place}");
         }
-        assert_eq!(read(&[0; 64]).unwrap_err(), NoRecord::Blank);
-        assert_eq!(read(&[]).unwrap_err(), NoRecord::Blank);
+        assert_eq!(read(&[0; 64], &key()).unwrap_err(), NoRecord::Blank);
+        assert_eq!(read(&[], &key()).unwrap_err(), NoRecord::Blank);
     }
 }

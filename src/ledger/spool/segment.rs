@@ -8,9 +8,10 @@ use std::sync::OnceLock;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use super::record::{CHECK, SpoolKey};
 use super::sync_directory;
 
-const MAGIC: &[u8; 8] = b"CSSPOOL1";
+const MAGIC: &[u8; 8] = b"CSSPOOL2";
 /// Where the first record lies.
 pub(crate) const FIRST_OFFSET: u64 = 64;
 
@@ -26,21 +27,20 @@ pub(crate) struct SegmentHeader {
 }
 
 impl SegmentHeader {
-    fn to_bytes(self) -> [u8; FIRST_OFFSET as usize] {
+    fn to_bytes(self, key: &SpoolKey) -> [u8; FIRST_OFFSET as usize] {
         let mut bytes = [0; FIRST_OFFSET as usize];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.first_record.to_le_bytes());
         bytes[24..40].copy_from_slice(&self.boot);
-        let check = crc32fast::hash(&bytes[..40]);
-        bytes[40..44].copy_from_slice(&check.to_le_bytes());
+        let check = key.check(&bytes[..40]);
+        bytes[40..40 + CHECK].copy_from_slice(&check);
         bytes
     }
 
-    fn from_bytes(bytes: &[u8; FIRST_OFFSET as usize]) -> Option<Self> {
+    fn from_bytes(bytes: &[u8; FIRST_OFFSET as usize], key: &SpoolKey) -> Option<Self> {
         let number = |from: usize| Some(u64::from_le_bytes(bytes.get(from..from + 8)?.try_into().ok()?));
-        let check = u32::from_le_bytes(bytes.get(40..44)?.try_into().ok()?);
-        let good = bytes.starts_with(MAGIC) && crc32fast::hash(bytes.get(..40)?) == check;
+        let good = bytes.starts_with(MAGIC) && key.holds(bytes.get(..40)?, bytes.get(40..40 + CHECK)?);
         let boot = bytes.get(24..40)?.try_into().ok()?;
         good.then_some(Self { number: number(8)?, first_record: number(16)?, boot })
     }
@@ -62,10 +62,11 @@ pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// The segments in a directory, by number. One whose header never reached the disk holds nothing
-/// and is deleted.
-pub(super) fn list(directory: &Path) -> io::Result<Vec<Segment>> {
+/// The segments in a directory, by number, and whether there was one that is not ours. One that was
+/// never begun holds nothing and is deleted; one whose header was changed is put aside.
+pub(super) fn list(directory: &Path, key: &SpoolKey) -> io::Result<(Vec<Segment>, bool)> {
     let mut segments = Vec::new();
+    let mut damaged = false;
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
         if path.extension().is_none_or(|extension| extension != "seg") {
@@ -73,14 +74,18 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<Segment>> {
         }
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
         let mut bytes = [0; FIRST_OFFSET as usize];
-        let header = file.read_exact_at(&mut bytes, 0).ok().and_then(|()| SegmentHeader::from_bytes(&bytes));
-        match header {
+        let read = file.read_exact_at(&mut bytes, 0).is_ok();
+        match SegmentHeader::from_bytes(&bytes, key).filter(|_| read) {
             Some(header) => segments.push(Segment { header, file, path, end: OnceLock::new() }),
-            None => std::fs::remove_file(&path)?,
+            None if bytes.iter().all(|byte| *byte == 0) => std::fs::remove_file(&path)?,
+            None => {
+                damaged = true;
+                std::fs::rename(&path, path.with_extension("damaged"))?;
+            }
         }
     }
     segments.sort_by_key(Segment::number);
-    Ok(segments)
+    Ok((segments, damaged))
 }
 
 impl Segment {
@@ -106,15 +111,20 @@ impl Segment {
     }
 
     /// Gives it its header. It is not synced here: the first sync of a record includes it.
-    pub(super) fn begin(mut self, header: SegmentHeader) -> io::Result<Self> {
-        self.file.write_all_at(&header.to_bytes(), 0)?;
+    pub(super) fn begin(mut self, header: SegmentHeader, key: &SpoolKey) -> io::Result<Self> {
+        self.file.write_all_at(&header.to_bytes(key), 0)?;
         self.header = header;
         Ok(self)
     }
 
     /// Allocates a segment and begins it.
-    pub(super) fn create(directory: &Path, bytes: u64, header: SegmentHeader) -> io::Result<Self> {
-        Self::allocate(directory, bytes, header.number)?.begin(header)
+    pub(super) fn create(
+        directory: &Path,
+        bytes: u64,
+        header: SegmentHeader,
+        key: &SpoolKey,
+    ) -> io::Result<Self> {
+        Self::allocate(directory, bytes, header.number)?.begin(header, key)
     }
 
     pub(crate) fn number(&self) -> u64 {

@@ -229,6 +229,103 @@ proptest! {
 }
 
 #[test]
+fn one_changed_bit_costs_one_record_and_is_told() {
+    let image = crash_image(40);
+    let (segment, _) = written(image.path());
+    let bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(9).position(|words| words == b"select 20").unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    file.write_all_at(b"delete 20", at as u64).unwrap();
+    let place = place_in(image);
+
+    let ledger = place.open();
+
+    assert!(ledger.recovery().damaged, "{:?}", ledger.recovery());
+    assert_eq!(ledger.recovery().lost, 1);
+    ledger.close();
+    let recorded = texts(&place.path());
+    assert!(!recorded.contains("delete 20") && !recorded.contains("select 20"));
+    assert!(
+        recorded.contains("select 19") && recorded.contains("select 21") && recorded.contains("select 39")
+    );
+    assert_eq!(verified(&place, &[]).problem, None);
+}
+
+#[test]
+fn a_record_that_somebody_else_wrote_does_not_become_history() {
+    let image = crash_image(3);
+    let (segment, end) = written(image.path());
+    let bytes = std::fs::read(&segment).unwrap();
+    // The last record once more, as the next one, with the best check that can be had without the key.
+    let last = bytes.windows(8).rposition(|words| words == b"select 2").unwrap();
+    let start = (64..last).rev().find(|&at| {
+        let length = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        let number = u64::from_le_bytes(bytes[at + 20..at + 28].try_into().unwrap());
+        length > 100 && (1..100).contains(&number) && at + length > last && at + length <= end as usize + 8
+    });
+    let start = start.unwrap();
+    let length = u32::from_le_bytes(bytes[start..start + 4].try_into().unwrap()) as usize;
+    let mut forged = bytes[start..start + length].to_vec();
+    let number = u64::from_le_bytes(forged[20..28].try_into().unwrap());
+    forged[20..28].copy_from_slice(&(number + 2).to_le_bytes());
+    let at = forged.windows(8).position(|words| words == b"select 2").unwrap();
+    forged[at..at + 8].copy_from_slice(b"select 7");
+    let file = std::fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    file.write_all_at(&forged, end).unwrap();
+    let place = place_in(image);
+
+    place.open().close();
+
+    assert!(!texts(&place.path()).contains("select 7"));
+    assert_eq!(verified(&place, &[]).problem, None);
+}
+
+#[test]
+fn a_spool_that_is_gone_after_a_crash_is_told() {
+    for take_away in ["the segments", "the folder", "the header"] {
+        let image = crash_image(5);
+        let spool = image.path().join("ledger.db.spool");
+        let (segment, _) = written(image.path());
+        match take_away {
+            "the segments" => std::fs::remove_file(segment).unwrap(),
+            "the folder" => std::fs::remove_dir_all(&spool).unwrap(),
+            _ => {
+                let file = std::fs::OpenOptions::new().write(true).open(&segment).unwrap();
+                file.write_all_at(&[0xff], 20).unwrap();
+            }
+        }
+        let place = place_in(image);
+
+        let ledger = place.open();
+        assert!(ledger.recovery().damaged, "{take_away}");
+        ledger.close();
+        assert_eq!(verified(&place, &[]).problem, None, "{take_away}");
+
+        let ledger = place.open();
+        assert_eq!(ledger.recovery(), &crate::ledger::Recovery::default(), "a run that ended well");
+        ledger.close();
+    }
+}
+
+#[test]
+fn an_old_mark_does_not_say_that_a_later_run_has_ended_well() {
+    let place = Place::new();
+    place.open().close();
+    let mark = place.path().with_file_name("ledger.db.spool").join("ended");
+    let old = std::fs::read(&mark).unwrap();
+    let ledger = place.open();
+    read_through(&ledger.session_opened(&session(1, "bot")).unwrap(), "select 1");
+    settle(&ledger);
+    ledger.close();
+
+    std::fs::write(&mark, old).unwrap();
+
+    let ledger = place.open();
+    assert!(ledger.recovery().damaged);
+    ledger.close();
+}
+
+#[test]
 fn a_whole_spool_is_replayed_whole() {
     let place = place_in(crash_image(40));
 

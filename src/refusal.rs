@@ -200,8 +200,8 @@ impl Refusal {
             Self::NotAuthorized { .. } => "28000",
             Self::UnknownUpstream { .. } => "3D000",
             Self::TooManySessions => "53300",
-            Self::LedgerUnavailable { disk_full: true } => "53100",
-            Self::LedgerUnavailable { disk_full: false } => "58030",
+            // 53100 would say that the server's disk is full, which it is not.
+            Self::LedgerUnavailable { .. } => "58030",
             Self::UpstreamUnreachable { .. } => "08006",
             Self::UpstreamLost { .. } => "08007",
             Self::NotAccepting => "57P03",
@@ -227,6 +227,7 @@ impl Refusal {
                 Some(format!("at most {limit} requests of one agent wait at a time"))
             }
             Self::TooManyStatements { limit } => Some(format!("at most {limit} names are kept")),
+            Self::LedgerUnavailable { disk_full: true } => Some("the disk of the ledger is full".to_owned()),
             Self::HoldInTransaction
             | Self::Cancelled
             | Self::CoolingDown { .. }
@@ -239,7 +240,7 @@ impl Refusal {
             | Self::NotAuthorized { .. }
             | Self::UnknownUpstream { .. }
             | Self::TooManySessions
-            | Self::LedgerUnavailable { .. }
+            | Self::LedgerUnavailable { disk_full: false }
             | Self::UpstreamUnreachable { .. }
             | Self::UpstreamLost { .. }
             | Self::NotAccepting

@@ -433,3 +433,24 @@ for name, bytes in malformed.items():
     assert_eq!(stack.metric("countersign_sessions_malformed_total"), 7);
     assert_eq!(stack.metric("countersign_ledger_healthy"), 1);
 }
+
+#[test]
+fn a_crowd_that_proves_nothing_is_bounded_and_the_next_is_told() {
+    let stack = Stack::start();
+    let crowd: Vec<_> =
+        (0..256).map(|_| std::net::TcpStream::connect(("127.0.0.1", stack.port)).unwrap()).collect();
+    wait_for("they are all received", || stack.metric("countersign_connections_total") >= 257);
+
+    let mut told = Vec::new();
+    wait_for("the next is told", || {
+        let mut next = std::net::TcpStream::connect(("127.0.0.1", stack.port)).unwrap();
+        next.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        told.clear();
+        let _ = next.read_to_end(&mut told);
+        !told.is_empty()
+    });
+
+    assert!(String::from_utf8_lossy(&told).contains("53300"), "{told:?}");
+    drop(crowd);
+    wait_for("there is room again", || text(&stack.psql(&["select 'in'"])).contains("in"));
+}

@@ -116,7 +116,7 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
-    /// Whether the disk is full: SQLSTATE 53100 rather than 58030.
+    /// Whether the disk is full; the refusal says so.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
         matches!(self, Self::Unavailable { disk_full: true })

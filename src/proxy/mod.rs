@@ -202,6 +202,11 @@ async fn receive(shared: Arc<Shared>, socket: TcpStream, from: SocketAddr, unpro
     let (counted, before) = Counted::new(&unproved);
     if before >= shared.limits.unproved {
         shared.counters.turned_away.fetch_add(1, Ordering::Relaxed);
+        // As Postgres does when it cannot start a process: before anything was read. What the socket
+        // does not take at once is not waited for.
+        let mut last_words = BytesMut::new();
+        backend::put_refusal_as(&Refusal::TooManySessions, "FATAL", &mut last_words);
+        let _ = socket.try_write(&last_words);
         return;
     }
     let directory = shared.directory.load_full();

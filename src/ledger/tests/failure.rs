@@ -275,7 +275,9 @@ fn a_disk_that_is_full_says_so_to_the_agent() {
     let full = crate::refusal::Refusal::from(LedgerError::Unavailable { disk_full: true });
     let broken = crate::refusal::Refusal::from(LedgerError::Unavailable { disk_full: false });
 
-    assert_eq!((full.sqlstate(), broken.sqlstate()), ("53100", "58030"));
+    assert_eq!((full.sqlstate(), broken.sqlstate()), ("58030", "58030"));
+    assert_eq!(full.detail().as_deref(), Some("the disk of the ledger is full"));
+    assert_eq!(broken.detail(), None);
 }
 
 #[test]

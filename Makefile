@@ -59,7 +59,7 @@ fixtures:
 
 # make soak   the long tests: kill -9 rounds, mutations, large ledgers
 soak: install-test
-	COUNTERSIGN_SOAK=1 $(CARGO) nextest run --release --no-fail-fast
+	COUNTERSIGN_SOAK=1 $(CARGO) nextest run --release --no-fail-fast --profile soak
 
 # make bench  the benchmarks of docs/performance.md
 bench: install-bench build

@@ -105,7 +105,7 @@ fn on_the_file() -> Vec<Attack> {
             );
         }),
         ("a byte of the last entry is changed", 13, |target| {
-            target.sql("UPDATE entry SET body = CAST(substr(body, 1, length(body) - 1) || x'00' AS BLOB) WHERE seq = (SELECT max(seq) FROM entry)");
+            target.sql("UPDATE entry SET body = CAST(substr(body, 1, length(body) - 1) || CASE WHEN hex(substr(body, -1)) = '00' THEN x'01' ELSE x'00' END AS BLOB) WHERE seq = (SELECT max(seq) FROM entry)");
         }),
         ("an entry is deleted", 12, |target| target.sql("DELETE FROM entry WHERE seq = 20")),
         ("the first entry is deleted", 12, |target| target.sql("DELETE FROM entry WHERE seq = 0")),
@@ -229,7 +229,9 @@ fn on_the_file() -> Vec<Attack> {
         ("a tile is removed", 16, |target| target.sql("DELETE FROM tile WHERE level = 0")),
         ("a tile too many", 16, |target| target.sql("INSERT INTO tile VALUES (7, 7, x'00')")),
         ("an anchor's note is changed", 14, |target| {
-            target.sql("UPDATE anchor SET note = replace(note, 'A', 'B')");
+            target.sql(
+                "UPDATE anchor SET note = replace(note, substr(note, instr(note, '=') - 10, 4), 'AAAA')",
+            );
         }),
         ("an anchor's size is changed", 14, |target| target.sql("UPDATE anchor SET size = size - 1")),
         ("an anchor is forgotten", 16, |target| target.sql("DELETE FROM anchor")),

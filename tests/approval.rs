@@ -14,20 +14,10 @@
 mod support;
 
 use std::io::Read as _;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{AGENT, ALICE, BOB, CAROL, Setup, Stack, TOKEN, signal, text, wait_for};
-
-/// What a psql in the background printed, once it has ended.
-fn ended(mut psql: Child) -> String {
-    let mut shown = String::new();
-    psql.stdout.take().unwrap().read_to_string(&mut shown).unwrap();
-    psql.stderr.take().unwrap().read_to_string(&mut shown).unwrap();
-    psql.wait().unwrap();
-    shown
-}
+use support::{AGENT, ALICE, BOB, CAROL, Setup, Stack, TOKEN, ended, signal, text, wait_for};
 
 /// A function whose effects nobody can see.
 fn unknown_thing() -> Setup {

@@ -170,15 +170,11 @@ impl Unit {
     /// The run of the portal that messages before item `end` bind under `name`; `Some(None)` when one
     /// is bound but has no receipt.
     pub(super) fn portal_before(&self, name: &Name, end: usize) -> Option<Option<RunKey>> {
-        let bound = self.binds.iter().rev().filter(|&&at| at < end).find_map(|&at| {
-            let item = self.items.get(at)?;
-            matches!(&item.kind, Kind::Bind { portal, .. } if portal == name).then_some((at, item.run))
-        });
-        let declared = self.sql_portals.iter().rev().find(|(at, portal, _)| *at < end && portal == name);
-        match (bound, declared) {
-            (Some((bound_at, run)), declared) if declared.is_none_or(|(at, ..)| *at < bound_at) => Some(run),
-            (_, declared) => declared.map(|(_, _, run)| Some(*run)),
+        if let Some(at) = self.bind_before(name, end) {
+            return self.items.get(at).map(|item| item.run);
         }
+        let declared = self.sql_portals.iter().rev().find(|(at, portal, _)| *at < end && portal == name);
+        declared.map(|(_, _, run)| Some(*run))
     }
 
     /// Where messages before item `end` bind the portal that `name` then stands for; `None` when none

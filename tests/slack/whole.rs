@@ -1,10 +1,7 @@
 //! Everything at once: real psql, the real binary, a real Postgres, and answers from Slack.
 
-use std::io::Read as _;
-use std::process::Child;
-
 use crate::fake::{APP_TOKEN, BOT_TOKEN, CHANNEL, FakeSlack, Message, TEAM};
-use crate::support::{BOB, Setup, Stack, countersign, text, wait_for};
+use crate::support::{BOB, Setup, Stack, countersign, ended, text, wait_for};
 use crate::{APPROVE, DENY};
 
 /// Dave is a dba, and answers in Slack.
@@ -26,14 +23,6 @@ fn with_slack(fake: &FakeSlack, tokens: &tempfile::TempDir) -> Stack {
         fake.api_url(),
     );
     Stack::with(&Setup { config, ..Setup::default() })
-}
-
-fn ended(mut psql: Child) -> String {
-    let mut shown = String::new();
-    psql.stdout.take().unwrap().read_to_string(&mut shown).unwrap();
-    psql.stderr.take().unwrap().read_to_string(&mut shown).unwrap();
-    psql.wait().unwrap();
-    shown
 }
 
 fn asks_nothing(card: &Message) -> bool {

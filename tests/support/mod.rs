@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -428,6 +428,15 @@ fn superuser(cluster: &Cluster, sql: &str) -> String {
 /// Standard output and error together.
 pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// What a psql in the background printed, once it has ended.
+pub fn ended(mut psql: Child) -> String {
+    let mut shown = String::new();
+    psql.stdout.take().unwrap().read_to_string(&mut shown).unwrap();
+    psql.stderr.take().unwrap().read_to_string(&mut shown).unwrap();
+    psql.wait().unwrap();
+    shown
 }
 
 /// Waits until `condition` holds; fails the test when it does not within [`SOON`].

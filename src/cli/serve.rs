@@ -49,6 +49,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     super::logging();
     // Whatever it writes is for nobody else: the ledger's files hold statements and values.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    raise_descriptor_limit();
     let config = match Config::load(&arguments.config) {
         Ok(config) => config,
         Err(problems) => return Ok(super::report_problems(&problems)),
@@ -58,6 +59,19 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         running.until_told().await;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// A session takes two descriptors; shells and services often start with 1,024. Raises the soft limit to
+/// the hard one (`setrlimit(2)`), which needs no privilege.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) =
+            setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        warn!(%error, "the limit on open files stays as it is");
+    }
 }
 
 /// The runtime that everything is driven by. Statements are parsed on its threads, and the parser

@@ -479,3 +479,30 @@ fn a_text_too_long_to_keep_is_cut_and_committed_to() {
     assert!(entry.has(Key::Digest) && entry.has(Key::Nonce));
     assert_good(&place);
 }
+
+#[test]
+fn a_search_makes_up_for_an_index_that_is_behind() {
+    let (mut place, ledger, log) = started();
+    for number in 0..5 {
+        read_through(&log, &format!("select {number}"));
+    }
+    drop(log);
+    ledger.close();
+    // From here on nobody keeps the index, as on a day when statements leave no time for it.
+    place.settings.index = false;
+    let ledger = place.open();
+    let log = ledger.session_opened(&session(2, "bot")).unwrap();
+    for number in 0..7 {
+        read_through(&log, &format!("select {number}"));
+    }
+    settle(&ledger);
+
+    let found = crate::ledger::index::for_searching(&place.path()).unwrap();
+
+    let count = |index: &Connection| {
+        index.query_row("SELECT count(*) FROM statement", [], |row| row.get::<_, usize>(0)).unwrap()
+    };
+    assert_eq!(count(&found), 12);
+    let kept = Connection::open(crate::ledger::index::path_of(&place.path())).unwrap();
+    assert_eq!(count(&kept), 5, "the file is its keeper's");
+}

@@ -161,7 +161,7 @@ async fn upstream_is_spoken_to_in_3_2_where_it_knows_it() {
     }
 }
 
-/// Stands before a server and knows version 3.0 only, as PgBouncer did before 1.25.
+/// Stands before a server and knows version 3.0 only, as PgBouncer before 1.23.
 fn only_3_0(server: u16) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -174,7 +174,7 @@ fn only_3_0(server: u16) -> u16 {
                     return;
                 }
                 if first[4..] == [0, 3, 0, 2] {
-                    let fields = b"SFATAL\0VFATAL\0C08P01\0Munsupported protocol\0\0";
+                    let fields = b"SFATAL\0VFATAL\0C08P01\0Mbad packet header: '0000004d00030002'\0\0";
                     let length = (fields.len() as u32 + 4).to_be_bytes();
                     let _ = agent.write_all(&[&b"E"[..], &length, fields].concat());
                     return;
@@ -903,6 +903,10 @@ fn upstream_is_logged_in_to_in_every_way_that_is_safe_and_in_no_other() {
                 Some("channel binding"),
             ),
         ];
+        // What depends on the server's version; each upstream's catalogue takes a while to read.
+        let again = ["full", "cert", "cert-of-another", "md5", "clear-over-tls", "clear", "in-the-middle"];
+        let cases: Vec<_> =
+            cases.into_iter().filter(|case| version == 15 || again.contains(&case.0)).collect();
         let mut more = String::new();
         for (name, host, port, role, how, _) in &cases {
             writeln!(more, "[[upstream]]\nname = \"{name}\"\nhost = \"{host}\"\nport = {port}\ndatabase = \"postgres\"\nuser = \"{role}\"\n{how}").unwrap();

@@ -215,6 +215,7 @@ fn fetch(url: &Url, ca: Option<&Path>, patience: Duration) -> Result<Vec<u8>, St
                 })
                 .collect()
         }
+        None if url.scheme() == "http" => Vec::new(),
         None => {
             let native = rustls_native_certs::load_native_certs().certs;
             native.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect()
@@ -311,7 +312,7 @@ mod tests {
 
     fn timing(fresh: u64, stale: u64, between: u64) -> Timing {
         let ms = Duration::from_millis;
-        Timing { fresh: ms(fresh), stale: ms(stale), between: ms(between), patience: ms(500) }
+        Timing { fresh: ms(fresh), stale: ms(stale), between: ms(between), patience: ms(2_000) }
     }
 
     #[tokio::test]
@@ -340,7 +341,7 @@ mod tests {
     #[tokio::test]
     async fn while_the_issuer_is_away_known_keys_count_for_a_while() {
         let issuer = Issuer::start(&["a"]);
-        let sources = KeySources::new(timing(50, 600, 10));
+        let sources = KeySources::new(timing(50, 4_000, 10));
         let place = issuer.place();
         let keys = || sources.keys(&place, |keys| !keys.is_empty());
         assert!(keys().await.is_ok());
@@ -354,7 +355,7 @@ mod tests {
         }
         assert!(issuer.asked() >= 3, "it was asked again");
 
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        tokio::time::sleep(Duration::from_millis(4_000)).await;
         assert!(keys().await.unwrap_err().to_string().contains("the answer is no JSON"));
 
         issuer.tell(ok(&set(&["b"])));
@@ -376,9 +377,8 @@ mod tests {
             async move { sources.keys(&place, |_| true).await.is_ok() }
         });
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let before = Instant::now();
         assert!(sources.keys(&place, |_| true).await.is_ok());
-        assert!(before.elapsed() < Duration::from_millis(300), "{:?}", before.elapsed());
+        assert!(!asking.is_finished(), "nobody waits for the one who asks");
         assert!(asking.await.unwrap(), "the one who asked got what is known, after its patience");
     }
 

@@ -24,6 +24,7 @@ use crate::classify::{self, Classifier};
 use crate::config::{self, Config, UpstreamTls};
 use crate::desk::accounts::SlackAnswers;
 use crate::desk::{Clock, Desk};
+use crate::identity::KeySources;
 use crate::ledger::{self, Event, Ledger};
 use crate::proxy::catalogue::UpstreamState;
 use crate::proxy::sessions::Sessions;
@@ -160,6 +161,7 @@ impl Running {
             trouble: parking_lot::Mutex::default(),
             started: Instant::now(),
             per_agent: parking_lot::Mutex::default(),
+            key_sources: KeySources::default(),
         });
         desk.close_left_over(&left_over);
         let slack = slack(&config, &desk)?;
@@ -304,7 +306,11 @@ fn limits(limits: &config::Limits) -> ProxyLimits {
     ProxyLimits {
         sessions: limits.sessions,
         sessions_per_agent: limits.sessions_per_agent,
-        unproved: 256,
+        login: limits.login,
+        unproved: limits.unauthenticated,
+        unproved_per_address: limits
+            .unauthenticated_per_address
+            .unwrap_or_else(|| limits.unauthenticated.div_ceil(4)),
         session: session::Limits {
             message: limits.message_bytes,
             unit: limits.message_bytes,
@@ -332,7 +338,8 @@ pub(super) fn state(upstream: &config::Upstream) -> anyhow::Result<UpstreamState
         UpstreamTls::Require => UpstreamTlsMode::Require,
         UpstreamTls::Disable => UpstreamTlsMode::Disable,
     };
-    let tls = upstream_config(mode, upstream.ca.as_deref(), None)
+    let client = upstream.client.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+    let tls = upstream_config(mode, upstream.ca.as_deref(), client)
         .with_context(|| format!("TLS of upstream \"{}\"", upstream.name))?;
     let reached = Upstream {
         name: upstream.name.clone(),

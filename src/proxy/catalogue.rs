@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -22,9 +22,13 @@ use crate::classify::{Catalogue, SearchPath};
 use crate::session::settings::parse_search_path;
 use crate::wire::backend::{Fields, tag};
 use crate::wire::frame::{Frame, Reader};
+use crate::wire::frontend::Opening;
 
 /// How long a catalogue counts as current although nobody told us of a change.
 const LIFE: Duration = Duration::from_secs(60);
+
+/// The first major version of Postgres that speaks protocol 3.2.
+const NEGOTIATES: u32 = 18;
 
 /// How long reading it may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,6 +67,8 @@ pub struct UpstreamState {
     change: AtomicU64,
     reading: Mutex<()>,
     trouble: parking_lot::Mutex<Option<String>>,
+    /// Something in between refused protocol 3.2 although the server knows it.
+    only_3_0: AtomicBool,
 }
 
 impl UpstreamState {
@@ -76,6 +82,7 @@ impl UpstreamState {
             change: AtomicU64::new(0),
             reading: Mutex::new(()),
             trouble: parking_lot::Mutex::default(),
+            only_3_0: AtomicBool::new(false),
         }
     }
 
@@ -100,6 +107,29 @@ impl UpstreamState {
     pub(super) fn note<T>(&self, result: Result<T, ConnectError>) -> Result<T, ConnectError> {
         *self.trouble.lock() = result.as_ref().err().map(ToString::to_string);
         result
+    }
+
+    /// A session for an agent. Protocol 3.2, with its long cancel keys, is asked for where the server is
+    /// known to speak it: an older one would agree on 3.0, but not everything that stands before one
+    /// knows how to.
+    ///
+    /// # Errors
+    /// As for [`log_in`].
+    pub async fn log_in(
+        &self,
+        known: &Known,
+        settings: &[(String, String)],
+    ) -> Result<Connected, ConnectError> {
+        if known.server_version >= NEGOTIATES && !self.only_3_0.load(Ordering::Relaxed) {
+            match log_in(&self.upstream, settings, Opening::NEWEST).await {
+                Err(error @ ConnectError::Version { .. }) => {
+                    info!(upstream = %self.upstream.name, %error, "protocol 3.0 from now on");
+                    self.only_3_0.store(true, Ordering::Relaxed);
+                }
+                session => return self.note(session),
+            }
+        }
+        self.note(log_in(&self.upstream, settings, 0).await)
     }
 
     /// What is known, if it is current.
@@ -133,7 +163,7 @@ impl UpstreamState {
 
     async fn read(&self, change: u64) -> Result<Known, ConnectError> {
         let settings = [("application_name".to_owned(), "countersign catalogue".to_owned())];
-        let mut reader = Asking { connected: log_in(&self.upstream, &settings).await? };
+        let mut reader = Asking { connected: log_in(&self.upstream, &settings, 0).await? };
         let version =
             reader.connected.parameters.get("server_version").map(String::as_str).unwrap_or_default();
         let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|major| major.parse().ok());
@@ -173,7 +203,7 @@ impl Asking {
     /// As for [`log_in`].
     pub async fn begin(upstream: &Upstream, purpose: &str) -> Result<Self, ConnectError> {
         let settings = [("application_name".to_owned(), format!("countersign {purpose}"))];
-        Ok(Self { connected: log_in(upstream, &settings).await? })
+        Ok(Self { connected: log_in(upstream, &settings, 0).await? })
     }
 
     /// What the server reported of itself at login.

@@ -3,6 +3,8 @@
 //! A view is made only from a whole frame and only if the frame holds exactly the message, so what is
 //! judged is what will be forwarded. Text stays bytes: nothing is converted, nothing is replaced.
 
+use bytes::BytesMut;
+
 use super::frame::{Frame, Malformed, Reader};
 
 /// The types of messages an agent may send after start-up (protocol documentation, "Message Formats").
@@ -244,10 +246,24 @@ pub enum OpeningError {
     /// The parameters are not a list of terminated UTF-8 strings.
     #[error("invalid startup packet layout: expected terminator as last byte")]
     Layout,
+    /// A second request to encrypt.
+    #[error("a second request to encrypt, or one under TLS")]
+    Again,
+    /// Bytes behind a request to encrypt, before it was answered.
+    #[error("unencrypted bytes behind a request to encrypt")]
+    Behind,
+    /// TLS at once, without the protocol's name.
+    #[error("direct TLS without the ALPN protocol \"postgresql\"")]
+    Alpn,
 }
 
 impl<'a> Opening<'a> {
-    /// The most bytes of a start-up packet, as in Postgres (`MAX_STARTUP_PACKET_LENGTH`).
+    /// The newest minor version that we speak: 3.2, with cancel keys of more than four bytes. There is
+    /// no 3.1; who asks for it gets 3.0's keys, as from Postgres.
+    pub const NEWEST: u16 = 2;
+
+    /// The most bytes of a start-up packet behind its length, as in Postgres
+    /// (`MAX_STARTUP_PACKET_LENGTH`).
     pub const LIMIT: usize = 10_000;
 
     /// The length of the packet that `bytes` begin with, once its first four bytes are there.
@@ -257,7 +273,7 @@ impl<'a> Opening<'a> {
     pub fn length(bytes: &[u8]) -> Result<Option<usize>, OpeningError> {
         let Some(length) = bytes.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes(*length) as usize;
-        if (8..=Self::LIMIT).contains(&length) { Ok(Some(length)) } else { Err(OpeningError::Length) }
+        if (8..=Self::LIMIT + 4).contains(&length) { Ok(Some(length)) } else { Err(OpeningError::Length) }
     }
 
     /// Reads one whole packet, its length included.
@@ -290,6 +306,21 @@ impl<'a> Opening<'a> {
             }
             (major, minor) => Err(OpeningError::Version(major, minor)),
         }
+    }
+
+    /// Appends a start-up message of version 3.`minor`.
+    pub fn put_startup<'p>(
+        minor: u16,
+        parameters: impl Iterator<Item = (&'p str, &'p str)>,
+        out: &mut BytesMut,
+    ) -> std::io::Result<()> {
+        let start = out.len();
+        postgres_protocol::message::frontend::startup_message(parameters, out)?;
+        // The library writes 3.0; the minor version is the last two of the four bytes behind the length.
+        if let Some(place) = out.get_mut(start + 6..start + 8) {
+            place.copy_from_slice(&minor.to_be_bytes());
+        }
+        Ok(())
     }
 
     fn parameters(mut reader: Reader<'a>) -> Option<Vec<(&'a str, &'a str)>> {
@@ -330,7 +361,6 @@ pub fn is_known(frame: Frame<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
     use postgres_protocol::message::frontend;
     use proptest::prelude::*;
 
@@ -405,6 +435,25 @@ mod tests {
         let startup = b"\0\0\0\x12\0\x03\0\0user\0bot\0\0";
         let parameters = vec![("user", "bot")];
         assert_eq!(Opening::read(startup), Ok(Opening::Startup { minor: 0, parameters }));
+    }
+
+    #[test]
+    fn a_startup_message_is_read_as_it_was_written() {
+        for minor in [0, Opening::NEWEST] {
+            let mut out = BytesMut::from(&b"before"[..]);
+            Opening::put_startup(minor, [("user", "bot")].into_iter(), &mut out).unwrap();
+            let parameters = vec![("user", "bot")];
+            assert_eq!(Opening::read(&out[6..]), Ok(Opening::Startup { minor, parameters }));
+        }
+    }
+
+    #[test]
+    fn a_packet_may_be_as_long_as_postgres_takes_it_and_no_longer() {
+        let length = |length: u32| Opening::length(&length.to_be_bytes());
+        assert_eq!(length(10_004), Ok(Some(10_004)));
+        assert_eq!(length(10_005), Err(OpeningError::Length));
+        assert_eq!(length(8), Ok(Some(8)));
+        assert_eq!(length(7), Err(OpeningError::Length));
     }
 
     #[test]

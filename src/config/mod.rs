@@ -100,6 +100,8 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     /// PEM: who signs the server's certificate, where that is not somebody whom the system trusts.
     pub ca: Option<PathBuf>,
+    /// What its sessions are called there.
+    pub application_name: ApplicationName,
 }
 
 impl Upstream {
@@ -107,6 +109,26 @@ impl Upstream {
     #[must_use]
     pub fn is_local(&self) -> bool {
         is_local_host(&self.host)
+    }
+}
+
+/// What `pg_stat_activity` and the server's log call a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApplicationName {
+    /// `countersign AGENT SESSION`: who is behind it.
+    Session,
+    /// What the agent calls itself, as without a proxy.
+    Agent,
+}
+
+impl ApplicationName {
+    /// The stable spelling.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Agent => "agent",
+        }
     }
 }
 
@@ -421,6 +443,7 @@ impl Resolve<'_> {
             password,
             tls: raw.tls,
             ca,
+            application_name: raw.application_name,
         })
     }
 

@@ -178,6 +178,102 @@ asyncio.run(main())
     assert_eq!(text(&output), "42\ncustomer 7 customer 8\ndenied 42501\n2\n500\ncancelled\nalive\n10 20\n");
 }
 
+/// What no server parses, and what only servers of other versions than our grammar's do.
+const UNPARSED: [&str; 9] = [
+    "\\set VERBOSITY verbose",
+    "selec 1",
+    "select 1; selec 2; select 3",
+    r"select U&'wrong: \061'",
+    "drop operator === (int4)",
+    "create publication p for current_schema",
+    "alter table orders alter constraint c not valid",
+    "select 'open",
+    "select 1_2_3, 0x",
+];
+
+#[test]
+fn what_does_not_parse_is_told_in_upstreams_own_words() {
+    for version in [15, 18] {
+        let stack = on(version);
+        let socket = stack.cluster.directory().display().to_string();
+        let direct = format!("host={socket} port={} user=postgres dbname=postgres", stack.cluster.port());
+        let told = |url: &str| {
+            let mut psql = stack.psql_command(url);
+            for command in UNPARSED {
+                psql.args(["-c", command]);
+            }
+            psql.args(["-c", "select 'in step'", "-c", "begin", "-c", "selec 1", "-c", "select 2", "-c", "rollback"]);
+            text(&psql.output().unwrap())
+        };
+
+        let through = told(&stack.url());
+
+        assert_eq!(through, told(&direct), "version {version}: message, detail, hint, place, and what follows");
+        assert!(through.contains("HINT:") && through.contains("LINE 1:"), "{through}");
+        let script = r#"
+import sys, psycopg
+c = psycopg.connect(sys.argv[1])
+for sql in [r"select U&'\061'", "select %s +"]:
+    try:
+        with c.pipeline(), c.cursor() as cur:
+            cur.execute("select 1")
+            cur.execute(sql, (1,) if "%s" in sql else (), prepare=True)
+            cur.execute("select 2")
+    except psycopg.Error as e:
+        print(e.sqlstate, e.diag.message_primary, e.diag.message_hint, e.diag.statement_position, c.info.transaction_status.name)
+    c.rollback()
+print(c.execute("select 'in step'").fetchone()[0])
+"#;
+        let through = text(&stack.python(script, &[]));
+        let past = text(&support::python().arg("-c").arg(script).arg(&direct).output().unwrap());
+        assert_eq!(through, past, "version {version}, pipelined");
+        assert!(through.contains("42601") && through.ends_with("in step\n"), "{through}");
+    }
+}
+
+#[test]
+fn what_upstream_parses_and_we_cannot_is_refused_and_never_runs() {
+    let mut stack = Stack::start();
+
+    // A word that 16 reserved, and 15 takes for a name like any other.
+    let output = stack.psql(&[
+        "create table system_user (a int)",
+        "begin",
+        "insert into orders values (7001, 1, 1)",
+        "create table system_user (a int)",
+        "select 'in a failed transaction'",
+        "commit",
+        "select count(*) from orders where id = 7001",
+    ]);
+
+    let shown = text(&output);
+    assert_eq!(shown.matches("ERROR:  syntax error at or near \"system_user\"").count(), 2, "{shown}");
+    assert!(shown.contains("LINE 1: create table system_user"), "{shown}");
+    assert!(shown.contains("current transaction is aborted"), "{shown}");
+    assert!(shown.ends_with("0\n"), "what came before it is rolled back: {shown}");
+    assert_eq!(stack.superuser("select count(*) from pg_class where relname = 'system_user'"), "0");
+    stack.assert_verifies();
+}
+
+#[test]
+fn upstream_calls_a_session_what_the_agent_calls_itself_if_the_operator_wants_that() {
+    let verifier = countersign::identity::ScramVerifier::of_password(TOKEN);
+    let config = format!(
+        "\n[[upstream]]\nname = \"named\"\nhost = \"127.0.0.1\"\nport = PORT\ndatabase = \"postgres\"\nuser = \"app\"\n\
+         password_file = \"upstream-password\"\napplication_name = \"agent\"\n\
+         [[agent]]\nname = \"named-bot\"\nowner = \"alice@example.com\"\nverifier = \"{verifier}\"\nupstreams = [\"named\"]\n"
+    );
+    let stack = Stack::with(&Setup { config, ..Setup::default() });
+    let name = |url: &str| {
+        let url = format!("{url}?application_name=month-end");
+        text(&stack.psql_command(&url).args(["-c", "show application_name"]).output().unwrap())
+    };
+
+    assert!(name(&stack.url()).starts_with("countersign reporting-bot "), "unless told otherwise");
+    let named = format!("postgresql://named-bot:{TOKEN}@127.0.0.1:{}/named", stack.port);
+    assert_eq!(name(&named), "month-end\n");
+}
+
 #[test]
 fn copy_in_streams_and_fails_as_without_the_proxy() {
     for version in [15, 18] {

@@ -11,7 +11,7 @@ use super::Shared;
 use super::catalogue::Known;
 use super::sessions::Watch;
 use crate::classify::{Classification, Context, resolve_names};
-use crate::ledger::{Clearance, SessionLog, StatementRecord};
+use crate::ledger::{Clearance, LedgerError, SessionLog, StatementRecord};
 use crate::policy::{Decision, Subject, Terms};
 use crate::refusal::Refusal;
 use crate::session::names::Lookup;
@@ -128,7 +128,14 @@ impl Gate<'_> {
                     position: invalid.error.position,
                 };
                 let record = record(&submission, &classification, &[], invalid.policy, None, now);
-                self.refuse(&record, refusal)
+                match self.log.forward(&record, Clearance::ParseOnly) {
+                    Ok(receipt) => {
+                        self.watch.count_statement();
+                        let shown = shown(&submission, &classification);
+                        Resolution::Unparsed { receipt, refusal, shown }
+                    }
+                    Err(error) => self.not_recorded(error, &classification),
+                }
             }
             _ if submission.purpose == Purpose::Prepare => {
                 let policy = self.shared.policy.load().digest();
@@ -180,15 +187,18 @@ impl Gate<'_> {
                     late: classification.is_bound_late(),
                 }
             }
-            Err(error) => {
-                tracing::error!(session = %self.watch.id, %error, "statement not recorded, so not forwarded");
-                let only_rolls_back = matches!(
-                    &*classification.steps,
-                    [step] if matches!(&*step.effects, [SessionEffect::Rollback { .. }])
-                );
-                if only_rolls_back { Resolution::RollBack } else { Resolution::Refuse(error.into()) }
-            }
+            Err(error) => self.not_recorded(error, classification),
         }
+    }
+
+    /// What is not recorded is not forwarded.
+    fn not_recorded(&self, error: LedgerError, classification: &Classification) -> Resolution {
+        tracing::error!(session = %self.watch.id, %error, "statement not recorded, so not forwarded");
+        let only_rolls_back = matches!(
+            &*classification.steps,
+            [step] if matches!(&*step.effects, [SessionEffect::Rollback { .. }])
+        );
+        if only_rolls_back { Resolution::RollBack } else { Resolution::Refuse(error.into()) }
     }
 
     /// Records and refuses.

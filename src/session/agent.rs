@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::denial::Told;
-use super::names::{Lookup, Name};
+use super::denial::{Substitutes, Told};
+use super::names::{Lookup, Name, Prepared};
 use super::unit::{Kind, Unit};
 use super::{
     Deciding, Expected, Gate, Output, Owed, Portal, Purpose, Resolution, Run, RunKey, Session, Submission,
@@ -421,7 +421,7 @@ impl Session {
         {
             deciding.at
         } else {
-            if let Resolution::Forward { receipt, .. } = resolution {
+            if let Resolution::Forward { receipt, .. } | Resolution::Unparsed { receipt, .. } = resolution {
                 let outcome = crate::statement::Outcome {
                     ending: Ending::NotExecuted,
                     rows: 0,
@@ -471,6 +471,30 @@ impl Session {
                 self.set_deciding(|deciding| deciding.at += 1);
             }
             Resolution::Refuse(refusal) => self.refuse(at, refusal),
+            Resolution::Unparsed { receipt, refusal, shown } => match self.cleared(at, &receipt) {
+                Some(statement) => {
+                    let run = self.runs.insert(Run {
+                        intent: Some(receipt.intent()),
+                        sql: statement.sql,
+                        shown,
+                        steps: Arc::from([]),
+                        done: 0,
+                        tag: String::new(),
+                        rows: 0,
+                        bytes: 0,
+                        digest: None,
+                        started_ns: now_ns,
+                        moves_names: false,
+                        late: None,
+                        holders: 1,
+                    });
+                    self.ask_upstream_to_parse(at, run, refusal, now_ns);
+                }
+                None => {
+                    let told = Told::Refusal(Refusal::Internal { what: "a receipt for another statement" });
+                    self.set_deciding(|deciding| deciding.refused = Some((at, told)));
+                }
+            },
             Resolution::RollBack => {
                 let query =
                     matches!(self.unit.items.get(at), Some(item) if matches!(item.kind, Kind::Query(_)));
@@ -534,16 +558,26 @@ impl Session {
     }
 
     fn refuse(&mut self, at: usize, refusal: Refusal) {
-        let mut cut = at;
-        // What the grammar rejects is refused where Postgres would refuse it: at its Parse.
-        if matches!(refusal, Refusal::Syntax { .. })
-            && let Some(Kind::Bind { statement, .. }) = self.unit.items.get(at).map(|item| &item.kind)
-            && let Some((_, Some(parse))) = self.unit.statement_before(statement, at)
-        {
-            cut = parse;
-        }
+        self.set_deciding(|deciding| deciding.refused = Some((at, Told::Refusal(refusal))));
+    }
+
+    /// Cuts the unit short where upstream would find that the text of item `at` does not parse.
+    fn ask_upstream_to_parse(&mut self, at: usize, run: RunKey, refusal: Refusal, now_ns: u64) {
+        let kind = self.unit.items.get(at).map(|item| &item.kind);
+        let cut = if let Some(Kind::Bind { statement, .. }) = kind {
+            self.unit.statement_before(statement, at).and_then(|(_, parse)| parse)
+        } else {
+            matches!(kind, Some(Kind::Query(_) | Kind::Parse { .. })).then_some(at)
+        };
+        let Some((cut, item)) = cut.and_then(|cut| Some((cut, self.unit.items.get_mut(cut)?))) else {
+            // It was parsed long ago: nothing is left to ask.
+            self.release_run(Some(run), now_ns);
+            self.refuse(at, refusal);
+            return;
+        };
+        item.run = Some(run);
         self.set_deciding(|deciding| {
-            deciding.refused = Some((cut, Told::Refusal(refusal)));
+            deciding.refused = Some((cut, Told::Unparsed(refusal)));
             deciding.at = deciding.at.max(cut);
         });
     }
@@ -562,7 +596,12 @@ impl Session {
             self.forward_item(&item.kind, bytes, run, now_ns);
         }
         if let Some((at, told)) = deciding.refused {
-            self.forward_substitute(&unit, at, told, now_ns);
+            if let Told::Unparsed(refusal) = told {
+                let run = unit.items.get_mut(at).and_then(|item| item.run.take());
+                self.forward_unparsed(&unit, at, run, refusal, now_ns);
+            } else {
+                self.forward_substitute(&unit, at, told, now_ns);
+            }
             for item in unit.items.iter_mut().skip(at) {
                 self.release_run(item.run.take(), now_ns);
             }
@@ -639,6 +678,41 @@ impl Session {
         self.statements.propose(ticket, &Name::new(b""), None);
         let ended = self.portals.forget_unnamed();
         self.release_portals(ended, now_ns);
+    }
+
+    /// Has upstream parse a text that our grammar rejects, and run nothing: a `Parse` executes nothing,
+    /// and behind it goes a message that must fail, so that upstream stays where a syntax error would
+    /// leave it even if its own grammar takes the text. What upstream says is what the agent is told:
+    /// its words, detail, hint and position, in its language. If it says nothing, the agent gets ours.
+    fn forward_unparsed(
+        &mut self,
+        unit: &Unit,
+        at: usize,
+        run: Option<RunKey>,
+        refusal: Refusal,
+        now_ns: u64,
+    ) {
+        let Some(item) = unit.items.get(at) else { return };
+        let query = if let Kind::Query(sql) = &item.kind { Some(sql) } else { None };
+        if let Some(sql) = query {
+            let (ticket, name) = (self.ticket(), Name::new(b""));
+            let ended = self.portals.forget_unnamed();
+            self.release_portals(ended, now_ns);
+            // Should upstream take it, this is what the unnamed statement means there.
+            let prepared = Prepared { sql: sql.clone(), types: Box::default() };
+            self.statements.propose(ticket, &name, Some(Arc::new(prepared)));
+            self.owe(Owed::Parse { ticket, name, run });
+            Substitutes::parse_of_query(sql.as_bytes(), &mut self.to_upstream);
+        } else {
+            self.forward_item(&item.kind, unit.frame(at), run, now_ns);
+        }
+        let substitute = self.substitutes.bind(Told::Unparsed(refusal), &mut self.to_upstream);
+        let kind = Owed::Bind { ticket: self.ticket(), portal: Name::new(b""), run: None };
+        self.expected.push_back(Expected { kind, substitute: Some(Box::new(substitute)) });
+        if query.is_some() {
+            Substitutes::sync(&mut self.to_upstream);
+            self.owe(Owed::Sync);
+        }
     }
 
     fn forward_substitute(&mut self, unit: &Unit, at: usize, told: Told, now_ns: u64) {

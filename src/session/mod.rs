@@ -147,6 +147,16 @@ pub enum Resolution {
     },
     /// Refuse it.
     Refuse(Refusal),
+    /// It is no SQL to us: upstream is asked to parse it, and says itself what is wrong. It is never
+    /// executed, whatever upstream makes of it.
+    Unparsed {
+        /// Proof that it is recorded.
+        receipt: Receipt,
+        /// What the agent is told if upstream finds nothing wrong.
+        refusal: Refusal,
+        /// The text as it may be shown to others (secrets replaced).
+        shown: SqlText,
+    },
     /// The ledger cannot write, and the statement is nothing but a `ROLLBACK`: upstream gets one of our
     /// own, so that an open transaction does not keep its locks until the ledger is back.
     RollBack,

@@ -1,5 +1,6 @@
 //! From upstream: messages pass by their headers, and each answer settles what was owed for it.
 
+use super::denial::{Substitute, Told};
 use super::probe::ProbeFailed;
 use super::{Expected, Output, Owed, Passing, RunKey, Session};
 use crate::refusal::Refusal;
@@ -158,7 +159,8 @@ impl Session {
                 self.complete(run, "PARSE", 0);
                 self.expected.pop_front();
                 self.release_run(run, now_ns);
-                Ok(Fate::Pass)
+                // Upstream parses what we cannot. The agent is told of the error only.
+                Ok(if self.is_about_to_refuse_unparsed() { Fate::Swallow } else { Fate::Pass })
             }
             (tag::BIND_COMPLETE, Owed::Bind { ticket, portal, run }) => {
                 let (ticket, portal, run) = (*ticket, portal.clone(), *run);
@@ -232,6 +234,12 @@ impl Session {
             }
             _ => self.unexpected(frame, now_ns),
         }
+    }
+
+    /// Whether what upstream answers next is the substitute behind a text that we could not parse.
+    fn is_about_to_refuse_unparsed(&self) -> bool {
+        let substitute = self.expected.front().and_then(|next| next.substitute.as_deref());
+        matches!(substitute, Some(Substitute { told: Told::Unparsed(_), .. }))
     }
 
     /// The only answer that may come although nothing seems to be owed: `ReadyForQuery` for a `Sync`

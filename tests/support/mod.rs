@@ -55,7 +55,7 @@ pub fn server(version: u32) -> PathBuf {
 /// How a stack differs from the usual one.
 #[derive(Clone, Default)]
 pub struct Setup {
-    /// Appended to the configuration.
+    /// Appended to the configuration; `PORT` is the server's.
     pub config: String,
     /// Replaces the policy of the stack.
     pub policy: Option<String>,
@@ -171,7 +171,7 @@ head_file = "head"
             self.console, self.metrics
         )
         .unwrap();
-        config.push_str(&setup.config);
+        config.push_str(&setup.config.replace("PORT", &self.cluster.port().to_string()));
         fs::write(dir.join("countersign.toml"), config).unwrap();
         fs::write(dir.join("upstream-password"), "upstream-secret\n").unwrap();
         fs::create_dir_all(dir.join("policies")).unwrap();

@@ -16,7 +16,7 @@ use std::io::Read as _;
 use std::process::Stdio;
 use std::time::Duration;
 
-use support::{AGENT, Setup, Stack, TOKEN, signal, text, wait_for};
+use support::{AGENT, BOB, Setup, Stack, TOKEN, signal, text, wait_for};
 
 /// Denies what the tests need denied at once, so that no reviewer has to answer.
 const DENY_DROP: &str = r#"
@@ -432,18 +432,82 @@ fn a_running_statement_is_cancelled_by_ctrl_c() {
 }
 
 #[test]
-fn replication_and_fast_path_calls_are_refused() {
+fn replication_is_refused() {
     let stack = Stack::start();
     let url = format!("{}?replication=database", stack.url());
     let output = stack.psql_command(&url).args(["-c", "IDENTIFY_SYSTEM"]).output().unwrap();
     assert!(text(&output).contains("replication is not supported"), "{}", text(&output));
+}
 
-    // psql's \lo_import calls lo_creat, lo_open and lowrite by the fast path.
-    let output = stack.psql(&["\\lo_import /etc/hostname", "select 'alive'"]);
-    let shown = text(&output);
-    assert!(shown.contains("a fast-path function call is not supported"), "{shown}");
-    assert!(shown.contains("alive"), "{shown}");
+#[test]
+fn large_objects_move_by_the_fast_path_and_are_decided_as_the_select_that_does_the_same() {
+    let holding = "[[rule]]\nname = \"writes\"\nwhen = { class = [\"write\"] }\nthen = \"hold\"\n";
+    let stack = Stack::start();
+    let careful = Stack::with(&Setup { policy: Some(holding.to_owned()), ..Setup::default() });
+    let (file, copy) = (stack.path("countersign.toml"), stack.path("copy"));
+
+    // psql's \lo_import calls lo_creat, lo_open, lowrite and lo_close by their OIDs.
+    let import = format!("\\lo_import {}", file.display());
+    let export = format!("\\lo_export :LASTOID {}", copy.display());
+    let mut psql = stack.psql_command(&stack.url());
+    psql.args(["-v", "ON_ERROR_STOP=1", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut psql = psql.spawn().unwrap();
+    let script = format!("{import}\n{export}\n\\lo_unlink :LASTOID\n");
+    std::io::Write::write_all(&mut psql.stdin.take().unwrap(), script.as_bytes()).unwrap();
+    assert!(psql.wait().unwrap().success());
+    assert_eq!(std::fs::read(copy).unwrap(), std::fs::read(file).unwrap());
+    assert_eq!(stack.superuser("select count(*) from pg_largeobject_metadata"), "0", "unlinked");
+
+    let psql = careful.psql_start(&[&import, "select 'alive'"]);
+    let request = careful.request();
+    assert_eq!(request["sql"], "SELECT pg_catalog.lo_creat($1)", "{request}");
+    assert_eq!(careful.superuser("select count(*) from pg_largeobject_metadata"), "0");
+    careful.answer(BOB, &request, "deny", None);
+    let output = psql.wait_with_output().unwrap();
+    assert!(text(&output).contains("denied") && text(&output).contains("alive"), "{}", text(&output));
+}
+
+#[test]
+fn a_fast_path_call_of_anything_else_is_refused_and_the_session_goes_on() {
+    let stack = Stack::start();
+    // pg_read_file(text), the server's own lo_import(text), lo_open with an argument missing, nothing.
+    let script = r#"
+import ctypes, sys
+pq = ctypes.CDLL("libpq.so.5")
+class Arg(ctypes.Structure):
+    _fields_ = [("len", ctypes.c_int), ("isint", ctypes.c_int), ("ptr", ctypes.c_char_p)]
+pq.PQconnectdb.restype = pq.PQfn.restype = pq.PQexec.restype = ctypes.c_void_p
+pq.PQresultErrorMessage.restype = pq.PQgetvalue.restype = ctypes.c_char_p
+c = ctypes.c_void_p(pq.PQconnectdb(sys.argv[1].encode()))
+name = Arg(13, 0, b"/etc/hostname")
+for oid in [6208, 764, 952, 0]:
+    length = ctypes.c_int()
+    buffer = ctypes.create_string_buffer(8000)
+    result = ctypes.c_void_p(pq.PQfn(c, oid, buffer, ctypes.byref(length), 0, ctypes.byref(name), 1))
+    print(oid, pq.PQresultErrorMessage(result).decode().splitlines()[0])
+print(pq.PQgetvalue(ctypes.c_void_p(pq.PQexec(c, b"select 'alive'")), 0, 0).decode())
+"#;
+
+    let shown = text(&stack.python(script, &[]));
+
+    assert_eq!(shown.matches("a fast-path function call is not supported").count(), 4, "{shown}");
+    assert!(shown.ends_with("alive\n"), "{shown}");
     assert_eq!(stack.superuser("select count(*) from pg_largeobject_metadata"), "0");
+}
+
+#[test]
+fn the_functions_that_may_be_called_by_oid_are_what_the_servers_say_they_are() {
+    use countersign::session::fast_path::FUNCTIONS;
+    for version in [15, 18] {
+        let stack = on(version);
+        for (oid, name, types) in FUNCTIONS {
+            let types = types.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+            let found = stack.superuser(&format!(
+                "select pronamespace::regnamespace, proname, proargtypes from pg_proc where oid = {oid}"
+            ));
+            assert_eq!(found, format!("pg_catalog|{name}|{types}"), "version {version}");
+        }
+    }
 }
 
 #[test]

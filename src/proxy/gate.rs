@@ -72,8 +72,8 @@ impl Gate<'_> {
             }
         };
         let mut classification = classify(&submission.statement.sql);
-        if submission.statement.via == Via::FunctionCall {
-            // It runs any function by its OID, with a text of ours that says nothing to the classifier.
+        if submission.statement.via == Via::FunctionCall && classification.parts.is_empty() {
+            // It runs some function by its OID, of which we can say nothing.
             let policy = self.shared.policy.load().digest();
             let record = record(&submission, &classification, &[], policy, None, now);
             let refusal = Refusal::Unsupported {

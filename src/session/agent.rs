@@ -293,14 +293,10 @@ impl Session {
                 }
             }
             Kind::Query(sql) => Then::Submit(Statement::query(sql.clone()), Purpose::Run),
-            Kind::FunctionCall(oid) => {
-                let sql = format!("-- fast-path call of the function with OID {oid}");
-                let sql = SqlText::from(sql.as_str());
-                Then::Submit(
-                    Statement { via: Via::FunctionCall, sql, parameters: Arc::from([]) },
-                    Purpose::Run,
-                )
-            }
+            Kind::FunctionCall => match self.unit.called_statement(at) {
+                Some(statement) => Then::Submit(statement, Purpose::Run),
+                None => Then::Refuse(Told::Refusal(Refusal::Internal { what: "a call changed its mind" })),
+            },
             Kind::Describe
             | Kind::CloseStatement(_)
             | Kind::ClosePortal(_)
@@ -528,10 +524,7 @@ impl Session {
                 self.unit.bound_statement(at, &prepared)?
             }
             Kind::Query(sql) => Statement::query(sql.clone()),
-            Kind::FunctionCall(oid) => {
-                let sql = format!("-- fast-path call of the function with OID {oid}");
-                Statement { via: Via::FunctionCall, sql: sql.as_str().into(), parameters: Arc::from([]) }
-            }
+            Kind::FunctionCall => self.unit.called_statement(at)?,
             Kind::Execute { portal } => match self.late_statement(portal, at) {
                 Lookup::Known(statement) => statement,
                 Lookup::Unknown | Lookup::Unsettled => return None,
@@ -663,7 +656,7 @@ impl Session {
                 }
                 self.owe(Owed::Query { ticket, run });
             }
-            Kind::FunctionCall(_) => self.owe(Owed::FunctionCall { run }),
+            Kind::FunctionCall => self.owe(Owed::FunctionCall { run }),
             Kind::CopyEnd => {
                 self.forward_copy_end(bytes);
                 return;
@@ -727,7 +720,7 @@ impl Session {
         let out = &mut self.to_upstream;
         let (substitute, kind) = match &item.kind {
             Kind::Query(_) => (self.substitutes.query(told, out), Owed::Query { ticket, run: None }),
-            Kind::FunctionCall(_) => {
+            Kind::FunctionCall => {
                 (self.substitutes.function_call(told, out), Owed::FunctionCall { run: None })
             }
             Kind::Parse { name, .. } => {

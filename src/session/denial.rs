@@ -204,7 +204,7 @@ mod tests {
         assert_eq!((bound.portal, bound.statement), (&b""[..], bind.nonce.as_deref().unwrap().as_bytes()));
         let executed = views::Execute::read(next().body()).unwrap();
         assert_eq!(executed.portal, execute.nonce.unwrap().as_bytes());
-        assert_eq!(views::function_call(next().body()), Ok(0));
+        assert_eq!(views::FunctionCall::read(next().body()).unwrap().oid, 0);
         assert!(rest.is_empty());
     }
 

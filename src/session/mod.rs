@@ -16,6 +16,7 @@
 //! - [`mod@unit`]: the messages of a unit, and what they mean for names.
 //! - `agent` and `upstream`: the two directions.
 //! - [`names`]: prepared statements and portals; confirmed by upstream only.
+//! - [`fast_path`]: what calls by OID are in SQL.
 //! - [`denial`]: substitutes that make upstream itself refuse.
 //! - [`probe`]: asking upstream what state the session is in.
 //! - [`settings`], [`startup`]: settings read along, and those an agent may bring.
@@ -25,6 +26,7 @@
 
 mod agent;
 pub mod denial;
+pub mod fast_path;
 pub mod names;
 pub mod probe;
 pub mod settings;

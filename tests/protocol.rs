@@ -202,13 +202,28 @@ fn what_does_not_parse_is_told_in_upstreams_own_words() {
             for command in UNPARSED {
                 psql.args(["-c", command]);
             }
-            psql.args(["-c", "select 'in step'", "-c", "begin", "-c", "selec 1", "-c", "select 2", "-c", "rollback"]);
+            psql.args([
+                "-c",
+                "select 'in step'",
+                "-c",
+                "begin",
+                "-c",
+                "selec 1",
+                "-c",
+                "select 2",
+                "-c",
+                "rollback",
+            ]);
             text(&psql.output().unwrap())
         };
 
         let through = told(&stack.url());
 
-        assert_eq!(through, told(&direct), "version {version}: message, detail, hint, place, and what follows");
+        assert_eq!(
+            through,
+            told(&direct),
+            "version {version}: message, detail, hint, place, and what follows"
+        );
         assert!(through.contains("HINT:") && through.contains("LINE 1:"), "{through}");
         let script = r#"
 import sys, psycopg
@@ -232,26 +247,47 @@ print(c.execute("select 'in step'").fetchone()[0])
 }
 
 #[test]
-fn what_upstream_parses_and_we_cannot_is_refused_and_never_runs() {
+fn what_upstream_parses_and_we_cannot_is_held_as_something_unknown() {
     let mut stack = Stack::start();
-
     // A word that 16 reserved, and 15 takes for a name like any other.
-    let output = stack.psql(&[
-        "create table system_user (a int)",
+    let create = "create table system_user (a int)";
+
+    let psql = stack.psql_start(&[
         "begin",
         "insert into orders values (7001, 1, 1)",
-        "create table system_user (a int)",
-        "select 'in a failed transaction'",
+        create,
         "commit",
-        "select count(*) from orders where id = 7001",
+        "select 'on'",
     ]);
+    let request = stack.request();
+    assert_eq!((&request["class"], &request["sql"]), (&"admin".into(), &create.into()));
+    let (_, whole) = stack.api(BOB, "GET", &format!("/requests/{}", request["id"].as_str().unwrap()), None);
+    let reasons = whole.to_string();
+    assert!(reasons.contains("accepted by this server's grammar and not by ours"), "{reasons}");
+    stack.answer(BOB, &request, "deny", None);
+    let shown = text(&psql.wait_with_output().unwrap());
+    assert!(shown.contains("denied") && shown.starts_with("on\n"), "{shown}");
+    assert_eq!(stack.superuser("select count(*) from orders where id = 7001"), "0", "rolled back");
 
-    let shown = text(&output);
-    assert_eq!(shown.matches("ERROR:  syntax error at or near \"system_user\"").count(), 2, "{shown}");
-    assert!(shown.contains("LINE 1: create table system_user"), "{shown}");
-    assert!(shown.contains("current transaction is aborted"), "{shown}");
-    assert!(shown.ends_with("0\n"), "what came before it is rolled back: {shown}");
+    let psql = stack.psql_start(&["create table system_user (b int)", "select 'and on'"]);
+    let request = stack.request();
     assert_eq!(stack.superuser("select count(*) from pg_class where relname = 'system_user'"), "0");
+    stack.approve(BOB, &request);
+    assert!(text(&psql.wait_with_output().unwrap()).starts_with("and on\n"));
+    assert_eq!(stack.superuser("select count(*) from pg_class where relname = 'system_user'"), "1");
+
+    // Prepared, it is refused: upstream cannot be asked in the middle of what the agent began.
+    let script = r#"
+import sys, psycopg
+c = psycopg.connect(sys.argv[1], autocommit=True)
+try:
+    c.execute("insert into system_user values (%s)", (1,))
+except psycopg.Error as e:
+    print(e.sqlstate, e.diag.message_primary)
+print(c.execute("select 'alive'").fetchone()[0])
+"#;
+    let shown = text(&stack.python(script, &[]));
+    assert_eq!(shown, "42601 syntax error at or near \"system_user\"\nalive\n");
     stack.assert_verifies();
 }
 

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::Shared;
 use super::catalogue::Known;
 use super::sessions::Watch;
-use crate::classify::{Classification, Context, resolve_names};
+use crate::classify::{Classification, Context, StatementClass, resolve_names};
 use crate::ledger::{Clearance, LedgerError, SessionLog, StatementRecord};
 use crate::policy::{Decision, Subject, Terms};
 use crate::refusal::Refusal;
@@ -111,6 +111,10 @@ impl Gate<'_> {
             classification = super::created::apply(&classification, self.created);
         }
 
+        if submission.upstream_parses && classification.class == StatementClass::Invalid {
+            classification = Arc::new(classification.of_unreadable());
+        }
+
         let subject = Subject {
             agent: &self.watch.identity.agent,
             target: &self.watch.target,
@@ -122,6 +126,14 @@ impl Gate<'_> {
         };
         let decision = self.shared.policy.load().decide(&subject);
         let resolution = match decision {
+            // Upstream is asked to parse it on its own, when nothing else is on its way.
+            Decision::Invalid(_)
+                if submission.statement.via == Via::Query
+                    && submission.status.is_none()
+                    && self.session.settles() =>
+            {
+                Resolution::WhenIdle
+            }
             Decision::Invalid(invalid) => {
                 let refusal = Refusal::Syntax {
                     message: invalid.error.message.to_string(),

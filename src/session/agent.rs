@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::denial::{Substitutes, Told};
-use super::names::{Lookup, Name, Prepared};
+use super::denial::Told;
+use super::names::{Lookup, Name};
 use super::unit::{Kind, Unit};
 use super::{
     Deciding, Expected, Gate, Output, Owed, Portal, Purpose, Resolution, Run, RunKey, Session, Submission,
@@ -174,7 +174,7 @@ impl Session {
         if self.unit.is_empty() { self.tell_left() } else { self.begin(now_ns) }
     }
 
-    fn tell_left(&mut self) {
+    pub(super) fn tell_left(&mut self) {
         if self.agent_left && !self.left_told && matches!(self.gate, Gate::Open) && self.unit.is_empty() {
             self.left_told = true;
             self.outputs.push_back(Output::AgentLeft);
@@ -198,7 +198,7 @@ impl Session {
         }
     }
 
-    fn owe(&mut self, kind: Owed) {
+    pub(super) fn owe(&mut self, kind: Owed) {
         self.synced = false;
         self.expected.push_back(Expected { kind, substitute: None });
     }
@@ -212,7 +212,7 @@ impl Session {
     pub(super) fn advance(&mut self, now_ns: u64) {
         loop {
             let Gate::Deciding(deciding) = &self.gate else { return };
-            if deciding.submitted.is_some() || deciding.when_idle {
+            if deciding.submitted.is_some() || deciding.when_idle || deciding.parsing {
                 return;
             }
             let (at, covering) = (deciding.at, deciding.covering);
@@ -237,7 +237,7 @@ impl Session {
         }
     }
 
-    fn set_deciding(&mut self, change: impl FnOnce(&mut Deciding)) {
+    pub(super) fn set_deciding(&mut self, change: impl FnOnce(&mut Deciding)) {
         if let Gate::Deciding(deciding) = &mut self.gate {
             change(deciding);
         }
@@ -384,8 +384,13 @@ impl Session {
         let before = before.filter_map(|run| self.runs.get(run)).map(|run| run.shown.clone()).collect();
         let digest = statement.digest();
         let first = !self.unit.executes_before(at);
-        self.set_deciding(|deciding| deciding.submitted = Some(ticket));
-        let submission = Submission { ticket, purpose, statement, digest, status, before, first };
+        let mut upstream_parses = false;
+        self.set_deciding(|deciding| {
+            deciding.submitted = Some(ticket);
+            upstream_parses = deciding.upstream_parses;
+        });
+        let submission =
+            Submission { ticket, purpose, statement, digest, status, before, first, upstream_parses };
         self.outputs.push_back(Output::Submit(submission));
     }
 
@@ -469,21 +474,8 @@ impl Session {
             Resolution::Refuse(refusal) => self.refuse(at, refusal),
             Resolution::Unparsed { receipt, refusal, shown } => match self.cleared(at, &receipt) {
                 Some(statement) => {
-                    let run = self.runs.insert(Run {
-                        intent: Some(receipt.intent()),
-                        sql: statement.sql,
-                        shown,
-                        steps: Arc::from([]),
-                        done: 0,
-                        tag: String::new(),
-                        rows: 0,
-                        bytes: 0,
-                        digest: None,
-                        started_ns: now_ns,
-                        moves_names: false,
-                        late: None,
-                        holders: 1,
-                    });
+                    let intent = Some(receipt.intent());
+                    let run = self.runs.insert(Run::of_parsing(intent, statement.sql, shown, now_ns));
                     self.ask_upstream_to_parse(at, run, refusal, now_ns);
                 }
                 None => {
@@ -550,29 +542,8 @@ impl Session {
         }
     }
 
-    fn refuse(&mut self, at: usize, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, at: usize, refusal: Refusal) {
         self.set_deciding(|deciding| deciding.refused = Some((at, Told::Refusal(refusal))));
-    }
-
-    /// Cuts the unit short where upstream would find that the text of item `at` does not parse.
-    fn ask_upstream_to_parse(&mut self, at: usize, run: RunKey, refusal: Refusal, now_ns: u64) {
-        let kind = self.unit.items.get(at).map(|item| &item.kind);
-        let cut = if let Some(Kind::Bind { statement, .. }) = kind {
-            self.unit.statement_before(statement, at).and_then(|(_, parse)| parse)
-        } else {
-            matches!(kind, Some(Kind::Query(_) | Kind::Parse { .. })).then_some(at)
-        };
-        let Some((cut, item)) = cut.and_then(|cut| Some((cut, self.unit.items.get_mut(cut)?))) else {
-            // It was parsed long ago: nothing is left to ask.
-            self.release_run(Some(run), now_ns);
-            self.refuse(at, refusal);
-            return;
-        };
-        item.run = Some(run);
-        self.set_deciding(|deciding| {
-            deciding.refused = Some((cut, Told::Unparsed(refusal)));
-            deciding.at = deciding.at.max(cut);
-        });
     }
 
     /// Forwards the unit: every message up to its end or its refusal, then the substitute, then the
@@ -611,7 +582,7 @@ impl Session {
 
     /// Forwards one message as the agent sent it, and notes what upstream owes for it. The item's own
     /// hold on its run passes to that note.
-    fn forward_item(&mut self, kind: &Kind, bytes: &[u8], run: Option<RunKey>, now_ns: u64) {
+    pub(super) fn forward_item(&mut self, kind: &Kind, bytes: &[u8], run: Option<RunKey>, now_ns: u64) {
         let ticket = self.ticket();
         match kind {
             Kind::Parse { name, prepared, .. } => {
@@ -667,45 +638,10 @@ impl Session {
 
     /// A Query destroys the unnamed statement and the unnamed portal, whether it succeeds or not. An
     /// Execute of that portal must not be forwarded behind it: it has crashed a Postgres 15.18.
-    fn forget_unnamed(&mut self, ticket: u64, now_ns: u64) {
+    pub(super) fn forget_unnamed(&mut self, ticket: u64, now_ns: u64) {
         self.statements.propose(ticket, &Name::new(b""), None);
         let ended = self.portals.forget_unnamed();
         self.release_portals(ended, now_ns);
-    }
-
-    /// Has upstream parse a text that our grammar rejects, and run nothing: a `Parse` executes nothing,
-    /// and behind it goes a message that must fail, so that upstream stays where a syntax error would
-    /// leave it even if its own grammar takes the text. What upstream says is what the agent is told:
-    /// its words, detail, hint and position, in its language. If it says nothing, the agent gets ours.
-    fn forward_unparsed(
-        &mut self,
-        unit: &Unit,
-        at: usize,
-        run: Option<RunKey>,
-        refusal: Refusal,
-        now_ns: u64,
-    ) {
-        let Some(item) = unit.items.get(at) else { return };
-        let query = if let Kind::Query(sql) = &item.kind { Some(sql) } else { None };
-        if let Some(sql) = query {
-            let (ticket, name) = (self.ticket(), Name::new(b""));
-            let ended = self.portals.forget_unnamed();
-            self.release_portals(ended, now_ns);
-            // Should upstream take it, this is what the unnamed statement means there.
-            let prepared = Prepared { sql: sql.clone(), types: Box::default() };
-            self.statements.propose(ticket, &name, Some(Arc::new(prepared)));
-            self.owe(Owed::Parse { ticket, name, run });
-            Substitutes::parse_of_query(sql.as_bytes(), &mut self.to_upstream);
-        } else {
-            self.forward_item(&item.kind, unit.frame(at), run, now_ns);
-        }
-        let substitute = self.substitutes.bind(Told::Unparsed(refusal), &mut self.to_upstream);
-        let kind = Owed::Bind { ticket: self.ticket(), portal: Name::new(b""), run: None };
-        self.expected.push_back(Expected { kind, substitute: Some(Box::new(substitute)) });
-        if query.is_some() {
-            Substitutes::sync(&mut self.to_upstream);
-            self.owe(Owed::Sync);
-        }
     }
 
     fn forward_substitute(&mut self, unit: &Unit, at: usize, told: Told, now_ns: u64) {

@@ -118,6 +118,11 @@ impl Substitutes {
         out.put_slice(&[0, 0, 0]);
     }
 
+    /// A `Close` of the unnamed statement.
+    pub fn close_unnamed(out: &mut BytesMut) {
+        out.put_slice(b"C\0\0\0\x06S\0");
+    }
+
     /// A `Sync`.
     pub fn sync(out: &mut BytesMut) {
         out.put_slice(b"S\0\0\0\x04");

@@ -330,28 +330,67 @@ fn a_refused_bind_lets_what_came_before_run_and_drops_what_comes_after() {
 #[test]
 fn what_does_not_parse_is_refused_by_upstreams_own_words_and_never_executed() {
     let mut ends = Ends::new();
-    ends.agent(&query("selec 1"));
+    ends.agent(&[query("selec 1"), query("select 2")].concat());
     ends.unparsed();
 
     let forwarded = ends.forwarded();
-    assert_eq!(kinds(&forwarded), "PBS", "parsed, and behind it something that must fail");
+    assert_eq!(kinds(&forwarded), "PCS", "parsed, and nothing of it stays");
     assert!(forwarded.starts_with(&parse("", "selec 1")));
     let said = frame(b'E', b"SERROR\0VERROR\0C42601\0MSyntaxfehler\0Hein Tipp\0P1\0\0");
     let reply = [said, ready(b'E')].concat();
     assert_eq!(ends.upstream(&reply), reply, "as it came");
     assert_eq!(ends.ending(), Ending::Failed { sqlstate: crate::statement::SqlState::new("42601").unwrap() });
-    assert_eq!(ends.session.lookup(""), Lookup::Unknown);
-    ends.quiet();
+    assert_eq!(ends.session.status(), TransactionStatus::Failed);
+    ends.offer();
+    assert_eq!(ends.allow().statement.sql, "select 2".into(), "the session goes on");
 }
 
 #[test]
-fn what_only_upstream_can_parse_is_refused_in_our_words() {
+fn a_query_that_only_upstream_can_parse_is_decided_again_as_one_that_nobody_here_can_read() {
     let mut ends = Ends::new();
     ends.agent(&query("selec 1"));
+    assert!(!ends.unparsed().upstream_parses);
+
+    ends.forwarded();
+    let told = ends.upstream(&[frame(b'1', b""), frame(b'3', b""), ready(b'T')].concat());
+
+    assert!(told.is_empty(), "nothing of the parsing is told: {told:?}");
+    assert_eq!(ends.ending(), completed("PARSE"));
+    assert!(ends.forwarded().is_empty(), "nothing runs yet");
+    assert_eq!(ends.session.lookup(""), Lookup::Unknown);
+    let again = ends.allow();
+    assert!(again.upstream_parses);
+    assert_eq!((again.statement.sql, again.status), ("selec 1".into(), Some(TransactionStatus::InBlock)));
+    assert_eq!(ends.forwarded(), query("selec 1"));
+}
+
+#[test]
+fn several_statements_that_only_upstream_can_parse_are_refused_in_our_words() {
+    let mut ends = Ends::new();
+    ends.agent(&query("selec 1; selec 2"));
+    ends.unparsed();
+    ends.forwarded();
+
+    let several = "cannot insert multiple commands into a prepared statement";
+    let fields = format!("SFEHLER\0VERROR\0C42601\0M{several}\0Rexec_parse_message\0\0");
+    let told = ends.upstream(&[frame(b'E', fields.as_bytes()), ready(b'I')].concat());
+
+    assert_eq!(kinds(&told), "EZ");
+    let text = String::from_utf8_lossy(&told);
+    assert!(text.contains("C42601\0Msyntax error at or near \"selec\"\0P1\0"), "{text}");
+}
+
+#[test]
+fn a_parse_that_only_upstream_can_parse_is_refused_in_our_words() {
+    let mut ends = Ends::new();
+    let bad = parse("", "selec 1");
+    ends.agent(&[bad.clone(), bind("", "", "1"), execute(""), sync()].concat());
     ends.unparsed();
 
-    let nonce = nonce_of(&ends.forwarded());
-    let failed = error("26000", &format!("prepared statement \"{nonce}\" does not exist"));
+    let forwarded = ends.forwarded();
+    assert_eq!(kinds(&forwarded), "PBS");
+    assert!(forwarded.starts_with(&bad));
+    let failed = error("26000", &format!("prepared statement \"{}\" does not exist", nonce_of(&forwarded)));
     let told = ends.upstream(&[frame(b'1', b""), failed, ready(b'E')].concat());
 
     assert_eq!(kinds(&told), "EZ", "nothing of the parsing is told");

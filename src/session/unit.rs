@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{RunKey, fast_path};
 use super::names::{Name, Prepared};
+use super::{RunKey, fast_path};
 use crate::statement::{Parameter, SessionEffect, SqlText, Statement, Step, Via};
 use crate::wire::frame::{Frame, HEADER, Malformed};
 use crate::wire::frontend::{self, Bind, Execute, FunctionCall, Named, Parse, tag};

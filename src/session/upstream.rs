@@ -153,6 +153,7 @@ impl Session {
         };
         match (frame.tag, &head.kind) {
             (_, Owed::Probe) => self.probe_answer(frame, now_ns),
+            (_, Owed::Parsing { .. }) => self.parsing_answer(frame, now_ns),
             (tag::PARSE_COMPLETE, Owed::Parse { ticket, name, run }) => {
                 let (ticket, name, run) = (*ticket, name.clone(), *run);
                 self.statements.confirm(ticket, &name);
@@ -280,7 +281,7 @@ impl Session {
     }
 
     /// Notes a completed part of a run.
-    fn complete(&mut self, run: Option<RunKey>, tag: &str, rows: u64) {
+    pub(super) fn complete(&mut self, run: Option<RunKey>, tag: &str, rows: u64) {
         /// Keeps a text of a thousand statements from filling the ledger with tags.
         const LONGEST_TAG: usize = 1000;
         let Some(run) = run.and_then(|key| self.runs.get_mut(key)) else { return };
@@ -401,6 +402,7 @@ impl Session {
         let sqlstate = SqlState::new(fields.code).unwrap_or_else(SqlState::internal);
         match &head.kind {
             Owed::Probe => return self.probe_answer(frame, now_ns),
+            Owed::Parsing { .. } => return self.parsing_answer(frame, now_ns),
             // A commit that fails at Sync, a Query that fails: ReadyForQuery follows without a skip.
             Owed::Sync => {}
             Owed::Query { ticket, run } => {
@@ -496,6 +498,7 @@ impl Session {
                 end(self, run);
             }
             Owed::FunctionCall { run } => end(self, run),
+            Owed::Parsing { run, .. } => end(self, Some(run)),
             Owed::Describe | Owed::Sync | Owed::CopyEnd | Owed::Probe => {}
         }
     }

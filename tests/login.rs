@@ -132,6 +132,7 @@ for least, most in (("3.2", "3.2"), ("3.0", "latest"), ("3.0", "3.0")):
 
 fn upstream_of(stack: &Stack) -> Upstream {
     Upstream {
+        agents_name_sessions: false,
         name: "app".into(),
         host: "127.0.0.1".to_owned(),
         port: stack.cluster.port(),

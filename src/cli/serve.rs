@@ -21,7 +21,7 @@ use super::{metrics, reload};
 use crate::actor::UpstreamName;
 use crate::channel::slack::{SLACK_API, Slack, SlackSettings, Timing, Token};
 use crate::classify::{self, Classifier};
-use crate::config::{self, Config, UpstreamTls};
+use crate::config::{self, ApplicationName, Config, UpstreamTls};
 use crate::desk::accounts::SlackAnswers;
 use crate::desk::{Clock, Desk};
 use crate::identity::KeySources;
@@ -350,6 +350,7 @@ pub(super) fn state(upstream: &config::Upstream) -> anyhow::Result<UpstreamState
         password: upstream.password.as_ref().map(|secret| Zeroizing::new(secret.expose().to_owned())),
         tls,
         timeout: Duration::from_secs(10),
+        agents_name_sessions: upstream.application_name == ApplicationName::Agent,
     };
     Ok(UpstreamState::new(reached, Vec::new()))
 }

@@ -106,6 +106,8 @@ pub struct Upstream {
     pub ca: Option<PathBuf>,
     /// PEM, both: the certificate that we show, and its key.
     pub client: Option<(PathBuf, PathBuf)>,
+    /// What its sessions are called there.
+    pub application_name: ApplicationName,
 }
 
 impl Upstream {
@@ -113,6 +115,26 @@ impl Upstream {
     #[must_use]
     pub fn is_local(&self) -> bool {
         is_local_host(&self.host)
+    }
+}
+
+/// What `pg_stat_activity` and the server's log call a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApplicationName {
+    /// `countersign AGENT SESSION`: who is behind it.
+    Session,
+    /// What the agent calls itself, as without a proxy.
+    Agent,
+}
+
+impl ApplicationName {
+    /// The stable spelling.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Agent => "agent",
+        }
     }
 }
 
@@ -459,6 +481,7 @@ impl Resolve<'_> {
             tls: raw.tls,
             ca,
             client,
+            application_name: raw.application_name,
         })
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::secret::Named;
-use super::{ConfigError, Console, Limits, UpstreamTls, is_local_host};
+use super::{ApplicationName, ConfigError, Console, Limits, UpstreamTls, is_local_host};
 use crate::actor::{Agent, AgentName, GroupName, PersonName, Reviewer, ReviewerId, UpstreamName};
 use crate::desk;
 use crate::identity::directory::{Entry, SlackAccount};
@@ -67,6 +67,7 @@ pub(super) struct RawUpstream {
     pub(super) tls: UpstreamTls,
     pub(super) ca: Option<At<String>>,
     pub(super) client: Option<(At<String>, At<String>)>,
+    pub(super) application_name: ApplicationName,
 }
 
 impl RawUpstream {
@@ -396,7 +397,19 @@ fn read_upstream(table: &Table<'_>, problems: &Problems, names: &mut Names) -> O
         None if host.as_deref().is_some_and(is_local_host) => Some(UpstreamTls::Disable),
         None => Some(UpstreamTls::VerifyFull),
     };
+    let application_name = match table.text("application_name") {
+        Some(at) => {
+            let known = [ApplicationName::Session, ApplicationName::Agent];
+            let found = known.into_iter().find(|known| known.as_str() == at.value);
+            if found.is_none() {
+                problems.add(&at.place, format!("\"{}\" is not \"session\" or \"agent\"", at.value));
+            }
+            found
+        }
+        None => Some(ApplicationName::Session),
+    };
     Some(RawUpstream {
+        application_name: application_name?,
         name: UpstreamName::new(name?),
         host: host?,
         port: u16::try_from(port?).ok()?,

@@ -135,9 +135,14 @@ impl UpstreamState {
     /// What is known, if it is current.
     #[must_use]
     pub fn current(&self) -> Option<Arc<Known>> {
+        self.as_of(self.change.load(Ordering::Acquire))
+    }
+
+    /// What is known, if it was read after change number `wanted`.
+    fn as_of(&self, wanted: u64) -> Option<Arc<Known>> {
         let known = self.known.load();
         let known = known.as_ref().as_ref()?;
-        let current = known.change == self.change.load(Ordering::Acquire) && known.read_at.elapsed() < LIFE;
+        let current = known.change >= wanted && known.read_at.elapsed() < LIFE;
         current.then(|| Arc::clone(known))
     }
 
@@ -146,11 +151,14 @@ impl UpstreamState {
     /// # Errors
     /// When upstream cannot be reached or does not answer as expected.
     pub async fn known(&self) -> Result<Arc<Known>, ConnectError> {
+        let wanted = self.change.load(Ordering::Acquire);
         if let Some(known) = self.current() {
             return Ok(known);
         }
         let _reading = self.reading.lock().await;
-        if let Some(known) = self.current() {
+        // A reading that began after we asked shows what we asked for. To want the newest of all would be
+        // to read again and again for as long as others go on changing things.
+        if let Some(known) = self.as_of(wanted) {
             return Ok(known);
         }
         let change = self.change.load(Ordering::Acquire);
@@ -162,17 +170,22 @@ impl UpstreamState {
     }
 
     async fn read(&self, change: u64) -> Result<Known, ConnectError> {
-        let settings = [("application_name".to_owned(), "countersign catalogue".to_owned())];
+        // Compiling a query that runs once takes longer than running it.
+        let settings = [("application_name", "countersign catalogue"), ("jit", "off")];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut reader = Asking { connected: log_in(&self.upstream, &settings, 0).await? };
         let version =
             reader.connected.parameters.get("server_version").map(String::as_str).unwrap_or_default();
         let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|major| major.parse().ok());
         let server_version = major.ok_or(ConnectError::Protocol("no server version"))?;
-        let search_path = reader.ask("SHOW search_path").await?;
+        // All of them at once: somebody waits for this, so it costs one round trip.
+        let questions = std::iter::once("SHOW search_path").chain(QUERIES.iter().map(|query| query.sql));
+        reader.send(questions).await?;
+        let search_path = reader.answer().await?;
         let search_path = search_path.into_iter().flatten().flatten().next().map(Arc::from);
         let mut answers = Vec::with_capacity(QUERIES.len());
-        for query in &QUERIES {
-            answers.push(reader.ask(query.sql).await?);
+        for _ in &QUERIES {
+            answers.push(reader.answer().await?);
         }
         let catalogue = from_rows(server_version, &answers, &self.safe).map_err(|error| {
             warn!(upstream = %self.upstream.name, %error, "catalogue not understood");
@@ -217,10 +230,21 @@ impl Asking {
     /// # Errors
     /// When upstream refuses it, is gone, or answers something else.
     pub async fn ask(&mut self, sql: &str) -> Result<Vec<Row>, ConnectError> {
+        self.send(std::iter::once(sql)).await?;
+        self.answer().await
+    }
+
+    async fn send(&mut self, questions: impl Iterator<Item = &str>) -> Result<(), ConnectError> {
         let mut request = BytesMut::new();
-        frontend::query(sql, &mut request)?;
+        for sql in questions {
+            frontend::query(sql, &mut request)?;
+        }
         self.connected.stream.write_all(&request).await?;
-        self.connected.stream.flush().await?;
+        Ok(self.connected.stream.flush().await?)
+    }
+
+    /// The answer to the first question that has none yet.
+    async fn answer(&mut self) -> Result<Vec<Row>, ConnectError> {
         let mut rows = Vec::new();
         let mut refused = None;
         loop {
@@ -281,4 +305,52 @@ fn row(body: &[u8]) -> Option<Row> {
     }
     reader.end().ok()?;
     Some(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> UpstreamState {
+        let upstream = Upstream {
+            name: "app".into(),
+            host: "localhost".to_owned(),
+            port: 1,
+            database: "app".into(),
+            role: "app".into(),
+            password: None,
+            tls: None,
+            timeout: PATIENCE,
+            agents_name_sessions: false,
+        };
+        UpstreamState::new(upstream, Vec::new())
+    }
+
+    /// As if it had been read when `change` changes were known of.
+    fn read(state: &UpstreamState, change: u64) {
+        let known = Known {
+            server_version: 15,
+            catalogue: Catalogue::built_in(15),
+            search_path: None,
+            parameters: BTreeMap::new(),
+            read_at: Instant::now(),
+            change,
+        };
+        state.known.store(Arc::new(Some(Arc::new(known))));
+    }
+
+    #[test]
+    fn a_reading_serves_those_who_asked_before_it_began_and_nobody_else() {
+        let state = state();
+        state.changed();
+        read(&state, 1);
+        assert!(state.current().is_some());
+
+        // Somebody asks, a reading begins, and a change comes before it ends.
+        let wanted = 1;
+        state.changed();
+
+        assert!(state.as_of(wanted).is_some(), "it shows what was there when they asked");
+        assert!(state.current().is_none(), "who asks now wants the change");
+    }
 }

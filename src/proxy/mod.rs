@@ -359,7 +359,12 @@ async fn begin(shared: &Arc<Shared>, id: SessionId, arrival: &mut Arrival) -> Re
     };
     let known = state.known().await.map_err(unreachable)?;
     let mut settings = arrival.startup.settings.clone();
-    settings.push(("application_name".to_owned(), application_name(arrival, id)));
+    let application_name = if state.upstream.agents_name_sessions {
+        arrival.startup.application_name.clone()
+    } else {
+        Some(application_name(arrival, id))
+    };
+    settings.extend(application_name.map(|name| ("application_name".to_owned(), name)));
     let connected = state.log_in(&known, &settings).await.map_err(unreachable)?;
 
     let identity = Arc::new(arrival.identity.clone());

@@ -46,6 +46,8 @@ pub struct Upstream {
     pub tls: Option<Arc<ClientConfig>>,
     /// How long connecting and logging in may take.
     pub timeout: Duration,
+    /// Sessions are called there what their agents call themselves, and not after us.
+    pub agents_name_sessions: bool,
 }
 
 impl Upstream {

@@ -16,6 +16,8 @@
 //! - [`mod@unit`]: the messages of a unit, and what they mean for names.
 //! - `agent` and `upstream`: the two directions.
 //! - [`names`]: prepared statements and portals; confirmed by upstream only.
+//! - `unparsed`: asking upstream to parse what our grammar rejects.
+//! - [`fast_path`]: what calls by OID are in SQL.
 //! - [`denial`]: substitutes that make upstream itself refuse.
 //! - [`probe`]: asking upstream what state the session is in.
 //! - [`settings`], [`startup`]: settings read along, and those an agent may bring.
@@ -25,6 +27,7 @@
 
 mod agent;
 pub mod denial;
+pub mod fast_path;
 pub mod names;
 pub mod probe;
 pub mod settings;
@@ -32,6 +35,7 @@ pub mod startup;
 #[cfg(test)]
 mod tests;
 pub mod unit;
+mod unparsed;
 mod upstream;
 
 pub use upstream::Sink;
@@ -117,6 +121,8 @@ pub struct Submission {
     pub before: Vec<SqlText>,
     /// Nothing before it in its unit is executed, so that it meets upstream as `status` says.
     pub first: bool,
+    /// It was submitted before and found to be no SQL, and upstream's grammar takes it all the same.
+    pub upstream_parses: bool,
 }
 
 /// What a submission is for.
@@ -147,6 +153,17 @@ pub enum Resolution {
     },
     /// Refuse it.
     Refuse(Refusal),
+    /// It is no SQL to us: upstream is asked to parse it, and says itself what is wrong. If upstream
+    /// finds nothing wrong, a `Query` is submitted again, as one that only upstream can read; anything
+    /// else is refused.
+    Unparsed {
+        /// Proof that it is recorded.
+        receipt: Receipt,
+        /// What the agent is told if upstream finds nothing wrong and it is not submitted again.
+        refusal: Refusal,
+        /// The text as it may be shown to others (secrets replaced).
+        shown: SqlText,
+    },
     /// The ledger cannot write, and the statement is nothing but a `ROLLBACK`: upstream gets one of our
     /// own, so that an open transaction does not keep its locks until the ledger is back.
     RollBack,
@@ -231,6 +248,15 @@ enum Owed {
     CopyEnd,
     /// A probe of ours, from its first message to the `ReadyForQuery` of its `Sync`.
     Probe,
+    /// The text of a `Query`, to be parsed and nothing more, up to the `ReadyForQuery` of our `Sync`.
+    Parsing {
+        ticket: Ticket,
+        run: RunKey,
+        /// Upstream's grammar takes it.
+        taken: bool,
+        /// What stands for upstream's complaint that it is not one statement.
+        refusal: Box<Refusal>,
+    },
 }
 
 /// What the agent's side is doing.
@@ -253,6 +279,10 @@ struct Deciding {
     submitted: Option<u64>,
     /// Submit `at` again once upstream is idle.
     when_idle: bool,
+    /// Upstream is parsing the text of `at`.
+    parsing: bool,
+    /// It did, and found nothing wrong with it.
+    upstream_parses: bool,
     /// Where and how the unit is cut short.
     refused: Option<(usize, denial::Told)>,
 }
@@ -385,7 +415,14 @@ impl Session {
         match self.expected.back() {
             None => self.synced,
             Some(last) => {
-                matches!(last.kind, Owed::Sync | Owed::Query { .. } | Owed::FunctionCall { .. } | Owed::Probe)
+                matches!(
+                    last.kind,
+                    Owed::Sync
+                        | Owed::Query { .. }
+                        | Owed::FunctionCall { .. }
+                        | Owed::Probe
+                        | Owed::Parsing { .. }
+                )
             }
         }
     }

@@ -153,6 +153,18 @@ impl Ends {
         self.offer();
     }
 
+    /// Our grammar rejects it.
+    fn unparsed(&mut self) -> Submission {
+        let submission = self.submission();
+        let receipt = self.receipt(submission.digest);
+        let message = "syntax error at or near \"selec\"".into();
+        let refusal = Refusal::Syntax { message, position: Some(1) };
+        let shown = submission.statement.sql.clone();
+        self.session.resolve(submission.ticket, Resolution::Unparsed { receipt, refusal, shown }, 0);
+        self.offer();
+        submission
+    }
+
     fn ending(&mut self) -> Ending {
         match self.session.poll() {
             Some(Output::Outcome { outcome, .. }) => outcome.ending,
@@ -316,21 +328,106 @@ fn a_refused_bind_lets_what_came_before_run_and_drops_what_comes_after() {
 }
 
 #[test]
+fn what_does_not_parse_is_refused_by_upstreams_own_words_and_never_executed() {
+    let mut ends = Ends::new();
+    ends.agent(&[query("selec 1"), query("select 2")].concat());
+    ends.unparsed();
+
+    let forwarded = ends.forwarded();
+    assert_eq!(kinds(&forwarded), "PCS", "parsed, and nothing of it stays");
+    assert!(forwarded.starts_with(&parse("", "selec 1")));
+    let said = frame(b'E', b"SERROR\0VERROR\0C42601\0MSyntaxfehler\0Hein Tipp\0P1\0\0");
+    let reply = [said, ready(b'E')].concat();
+    assert_eq!(ends.upstream(&reply), reply, "as it came");
+    assert_eq!(ends.ending(), Ending::Failed { sqlstate: crate::statement::SqlState::new("42601").unwrap() });
+    assert_eq!(ends.session.status(), TransactionStatus::Failed);
+    ends.offer();
+    assert_eq!(ends.allow().statement.sql, "select 2".into(), "the session goes on");
+}
+
+#[test]
+fn a_query_that_only_upstream_can_parse_is_decided_again_as_one_that_nobody_here_can_read() {
+    let mut ends = Ends::new();
+    ends.agent(&query("selec 1"));
+    assert!(!ends.unparsed().upstream_parses);
+
+    ends.forwarded();
+    let told = ends.upstream(&[frame(b'1', b""), frame(b'3', b""), ready(b'T')].concat());
+
+    assert!(told.is_empty(), "nothing of the parsing is told: {told:?}");
+    assert_eq!(ends.ending(), completed("PARSE"));
+    assert!(ends.forwarded().is_empty(), "nothing runs yet");
+    assert_eq!(ends.session.lookup(""), Lookup::Unknown);
+    let again = ends.allow();
+    assert!(again.upstream_parses);
+    assert_eq!((again.statement.sql, again.status), ("selec 1".into(), Some(TransactionStatus::InBlock)));
+    assert_eq!(ends.forwarded(), query("selec 1"));
+}
+
+#[test]
+fn several_statements_that_only_upstream_can_parse_are_refused_in_our_words() {
+    let mut ends = Ends::new();
+    ends.agent(&query("selec 1; selec 2"));
+    ends.unparsed();
+    ends.forwarded();
+
+    let several = "cannot insert multiple commands into a prepared statement";
+    let fields = format!("SFEHLER\0VERROR\0C42601\0M{several}\0Rexec_parse_message\0\0");
+    let told = ends.upstream(&[frame(b'E', fields.as_bytes()), ready(b'I')].concat());
+
+    assert_eq!(kinds(&told), "EZ");
+    let text = String::from_utf8_lossy(&told);
+    assert!(text.contains("C42601\0Msyntax error at or near \"selec\"\0P1\0"), "{text}");
+}
+
+#[test]
+fn a_parse_that_only_upstream_can_parse_is_refused_in_our_words() {
+    let mut ends = Ends::new();
+    let bad = parse("", "selec 1");
+    ends.agent(&[bad.clone(), bind("", "", "1"), execute(""), sync()].concat());
+    ends.unparsed();
+
+    let forwarded = ends.forwarded();
+    assert_eq!(kinds(&forwarded), "PBS");
+    assert!(forwarded.starts_with(&bad));
+    let failed = error("26000", &format!("prepared statement \"{}\" does not exist", nonce_of(&forwarded)));
+    let told = ends.upstream(&[frame(b'1', b""), failed, ready(b'E')].concat());
+
+    assert_eq!(kinds(&told), "EZ", "nothing of the parsing is told");
+    let text = String::from_utf8_lossy(&told);
+    assert!(text.contains("C42601\0Msyntax error at or near \"selec\"\0P1\0"), "{text}");
+    assert_eq!(ends.ending(), completed("PARSE"));
+    // What upstream now has as its unnamed statement is known, and refused again when it is bound.
+    assert!(matches!(ends.session.lookup(""), Lookup::Known(prepared) if prepared.sql == "selec 1".into()));
+    ends.agent(&[bind("", "", "1"), execute(""), sync()].concat());
+    let bound = ends.unparsed();
+    assert_eq!((bound.statement.via, bound.statement.sql), (Via::Bind, "selec 1".into()));
+    let forwarded = ends.forwarded();
+    assert_eq!(kinds(&forwarded), "BS");
+    assert!(String::from_utf8_lossy(&forwarded).contains("countersign_syntax_error"), "a substitute");
+}
+
+#[test]
 fn a_bind_that_does_not_parse_is_refused_at_its_parse() {
     let mut ends = Ends::new();
-    ends.agent(&[parse("x", "selec 1"), bind("", "x", "1"), execute(""), sync()].concat());
-    let submission = ends.submission();
-    let refusal = Refusal::Syntax { message: "syntax error at or near \"selec\"".into(), position: Some(1) };
-    ends.session.resolve(submission.ticket, Resolution::Refuse(refusal), 0);
+    let before = [parse("a", "select 1"), bind("", "a", "1"), execute("")].concat();
+    let bad = parse("x", "selec 1");
+    ends.agent(&[before.clone(), bad.clone(), bind("", "x", "1"), execute(""), sync()].concat());
+    ends.allow();
+    ends.unparsed();
 
     let forwarded = ends.forwarded();
 
-    assert_eq!(kinds(&forwarded), "PS");
-    assert!(!String::from_utf8_lossy(&forwarded).contains("selec 1"));
-    let failed = error("42601", &format!("syntax error at or near \"{}\"", nonce_of(&forwarded)));
-    let told = ends.upstream(&[failed, ready(b'I')].concat());
-    assert!(String::from_utf8_lossy(&told).contains("P1\0"), "with Postgres's position");
+    assert_eq!(kinds(&forwarded), "PBEPBS");
+    assert!(forwarded.starts_with(&[before, bad].concat()));
+    assert!(!String::from_utf8_lossy(&forwarded).contains("\0x\0\0\0\0\x01"), "not the agent's Bind");
+    let ran = [frame(b'1', b""), frame(b'2', b""), complete("SELECT 1")].concat();
+    let reply = [ran, error("42601", "syntax error at or near \"selec\""), ready(b'I')].concat();
+    assert_eq!(ends.upstream(&reply), reply);
     assert_eq!(ends.session.lookup("x"), Lookup::Unknown);
+    assert_eq!(ends.ending(), completed("SELECT 1"));
+    assert_eq!(ends.ending(), Ending::Failed { sqlstate: crate::statement::SqlState::new("42601").unwrap() });
+    ends.quiet();
 }
 
 #[test]

@@ -74,6 +74,8 @@ pub struct Fields<'a> {
     pub code: &'a str,
     /// `M`: the message.
     pub message: &'a str,
+    /// `R`: the server's function that said so, never translated.
+    pub routine: &'a str,
 }
 
 impl<'a> Fields<'a> {
@@ -94,6 +96,7 @@ impl<'a> Fields<'a> {
                 b'V' => fields.severity = value,
                 b'C' => fields.code = value,
                 b'M' => fields.message = value,
+                b'R' => fields.routine = value,
                 _ => {}
             }
         }

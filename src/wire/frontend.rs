@@ -70,6 +70,49 @@ impl<'a> Parse<'a> {
     }
 }
 
+/// Format codes and values, as `Bind` and `FunctionCall` have them.
+#[derive(Clone, Copy, Debug)]
+struct Values<'a> {
+    formats: &'a [u8],
+    values: &'a [u8],
+    count: usize,
+}
+
+impl<'a> Values<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let format_count = reader.count()?;
+        let formats = reader.bytes(format_count * 2)?;
+        let count = reader.count()?;
+        let before = reader.rest();
+        for _ in 0..count {
+            Self::value(reader)?;
+        }
+        let values = before.get(..before.len() - reader.rest().len()).ok_or(Malformed)?;
+        Ok(Self { formats, values, count })
+    }
+
+    fn value(reader: &mut Reader<'a>) -> Result<Option<&'a [u8]>, Malformed> {
+        match reader.i32()? {
+            -1 => Ok(None),
+            length => reader.bytes(usize::try_from(length).map_err(|_| Malformed)?).map(Some),
+        }
+    }
+
+    fn iter(&self) -> impl ExactSizeIterator<Item = (i16, Option<&'a [u8]>)> + use<'a> {
+        let formats = self.formats.as_chunks::<2>().0;
+        let mut reader = Reader::new(self.values);
+        (0..self.count).map(move |index| {
+            let format = match formats {
+                [all] => Some(all),
+                each => each.get(index),
+            };
+            // All of them were read once before.
+            let value = Self::value(&mut reader).unwrap_or_default();
+            (format.map_or(0, |code| i16::from_be_bytes(*code)), value)
+        })
+    }
+}
+
 /// `Bind`: a statement plus values make a portal.
 #[derive(Clone, Copy, Debug)]
 pub struct Bind<'a> {
@@ -77,9 +120,7 @@ pub struct Bind<'a> {
     pub portal: &'a [u8],
     /// The statement's name.
     pub statement: &'a [u8],
-    formats: &'a [u8],
-    values: &'a [u8],
-    count: usize,
+    values: Values<'a>,
 }
 
 impl<'a> Bind<'a> {
@@ -92,52 +133,29 @@ impl<'a> Bind<'a> {
         let mut reader = Reader::new(body);
         let portal = reader.cstr()?;
         let statement = reader.cstr()?;
-        let format_count = reader.count()?;
-        let formats = reader.bytes(format_count * 2)?;
-        let count = reader.count()?;
-        let before = reader.rest();
-        for _ in 0..count {
-            Self::value(&mut reader)?;
-        }
-        let values = before.get(..before.len() - reader.rest().len()).ok_or(Malformed)?;
+        let values = Values::read(&mut reader)?;
         let result_formats = reader.count()?;
         reader.bytes(result_formats * 2)?;
         reader.end()?;
-        Ok(Self { portal, statement, formats, values, count })
-    }
-
-    fn value(reader: &mut Reader<'a>) -> Result<Option<&'a [u8]>, Malformed> {
-        match reader.i32()? {
-            -1 => Ok(None),
-            length => reader.bytes(usize::try_from(length).map_err(|_| Malformed)?).map(Some),
-        }
+        Ok(Self { portal, statement, values })
     }
 
     /// How many values are bound.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.count
+        self.values.count
     }
 
     /// Whether no value is bound.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.values.count == 0
     }
 
     /// Each value with its format code (0 text, 1 binary). One code stands for all values, none for
     /// text. A number of codes that fits neither is passed on as text: the server refuses it.
-    pub fn values(&self) -> impl Iterator<Item = (i16, Option<&'a [u8]>)> {
-        let formats = self.formats.as_chunks::<2>().0;
-        let mut reader = Reader::new(self.values);
-        (0..self.count).map_while(move |index| {
-            let format = match formats {
-                [all] => Some(all),
-                each => each.get(index),
-            };
-            let value = Self::value(&mut reader).ok()?;
-            Some((format.map_or(0, |code| i16::from_be_bytes(*code)), value))
-        })
+    pub fn values(&self) -> impl ExactSizeIterator<Item = (i16, Option<&'a [u8]>)> {
+        self.values.iter()
     }
 }
 
@@ -203,12 +221,32 @@ pub fn query(body: &[u8]) -> Result<&[u8], Malformed> {
     Ok(sql)
 }
 
-/// The function's OID in an `F` frame.
-///
-/// # Errors
-/// When the frame is too short to hold one.
-pub fn function_call(body: &[u8]) -> Result<u32, Malformed> {
-    Reader::new(body).u32()
+/// `FunctionCall`: run a function by its OID (fast path).
+#[derive(Clone, Copy, Debug)]
+pub struct FunctionCall<'a> {
+    /// The function's OID.
+    pub oid: u32,
+    arguments: Values<'a>,
+}
+
+impl<'a> FunctionCall<'a> {
+    /// Reads the body of an `F` frame.
+    ///
+    /// # Errors
+    /// When the frame holds anything but one `FunctionCall`.
+    pub fn read(body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(body);
+        let oid = reader.u32()?;
+        let arguments = Values::read(&mut reader)?;
+        let _result_format = reader.bytes(2)?;
+        reader.end()?;
+        Ok(Self { oid, arguments })
+    }
+
+    /// Each argument with its format code (0 text, 1 binary), as for [`Bind::values`].
+    pub fn arguments(&self) -> impl ExactSizeIterator<Item = (i16, Option<&'a [u8]>)> {
+        self.arguments.iter()
+    }
 }
 
 /// The first packet of a connection, which has no type byte.
@@ -475,7 +513,7 @@ mod tests {
             let _ = Named::read(&bytes);
             let _ = Execute::read(&bytes);
             let _ = query(&bytes);
-            let _ = function_call(&bytes);
+            let _ = FunctionCall::read(&bytes);
             let _ = Opening::read(&bytes);
             let _ = Opening::length(&bytes);
         }

@@ -57,7 +57,7 @@ pub fn server(version: u32) -> PathBuf {
 /// How a stack differs from the usual one.
 #[derive(Clone, Default)]
 pub struct Setup {
-    /// Appended to the configuration.
+    /// Appended to the configuration; `PORT` is the server's.
     pub config: String,
     /// Replaces the policy of the stack.
     pub policy: Option<String>,
@@ -177,7 +177,7 @@ head_file = "head"
             self.console, self.metrics
         )
         .unwrap();
-        config.push_str(&setup.config);
+        config.push_str(&setup.config.replace("PORT", &self.cluster.port().to_string()));
         for (name, text) in &setup.files {
             fs::write(dir.join(name), text).unwrap();
         }

@@ -162,7 +162,9 @@ impl UpstreamState {
     }
 
     async fn read(&self, change: u64) -> Result<Known, ConnectError> {
-        let settings = [("application_name".to_owned(), "countersign catalogue".to_owned())];
+        // Compiling a query that runs once takes longer than running it.
+        let settings = [("application_name", "countersign catalogue"), ("jit", "off")];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut reader = Asking { connected: log_in(&self.upstream, &settings, 0).await? };
         let version =
             reader.connected.parameters.get("server_version").map(String::as_str).unwrap_or_default();

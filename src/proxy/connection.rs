@@ -645,7 +645,12 @@ impl Connection {
                     let _ = reached.send(());
                 } else if let (true, Some(key)) = (self.session.is_running(), self.upstream_key.clone()) {
                     let state = Arc::clone(&self.state);
+                    // One after the other: nothing is forwarded before the last of them is through.
+                    let earlier = self.cancelling.take();
                     self.cancelling = Some(tokio::spawn(async move {
+                        if let Some(earlier) = earlier {
+                            let _ = earlier.await;
+                        }
                         if let Err(error) = upstream::cancel(&state.upstream, &key).await {
                             debug!(upstream = %state.upstream.name, %error, "cancel did not reach upstream");
                         }

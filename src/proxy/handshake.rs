@@ -56,6 +56,8 @@ pub enum Visitor {
         process: i32,
         /// The secret.
         secret: Vec<u8>,
+        /// Its connection: whoever asked waits for its end, which says that the cancel has been passed on.
+        stream: Box<Stream>,
     },
 }
 
@@ -183,7 +185,8 @@ impl<'a> Reception<'a> {
                     return Err(Turned::Malformed(OpeningError::Again));
                 }
                 Opening::Cancel { process, secret } => {
-                    return Ok(Visitor::Cancel { process, secret: secret.to_vec() });
+                    let secret = secret.to_vec();
+                    return Ok(Visitor::Cancel { process, secret, stream: Box::new(self.stream) });
                 }
                 Opening::Startup { minor, parameters } => {
                     return match self.admit(minor, &parameters).await {

@@ -237,7 +237,11 @@ async fn receive(shared: Arc<Shared>, socket: TcpStream, from: SocketAddr, crowd
     let visitor = handshake::receive(socket, from, &door).await;
     drop(standing);
     match visitor {
-        Ok(Visitor::Cancel { process, secret }) => shared.sessions.cancel(process, &secret).await,
+        Ok(Visitor::Cancel { process, secret, mut stream }) => {
+            shared.sessions.cancel(process, &secret).await;
+            // Under TLS with a close_notify: libpq reports an end without one as a failed cancel.
+            let _ = stream.shutdown().await;
+        }
         Ok(Visitor::Agent(arrival)) => welcome(shared, *arrival).await,
         Err(turned) => {
             shared.counters.turned_away.fetch_add(1, Ordering::Relaxed);

@@ -55,7 +55,8 @@ pub fn server(version: u32) -> PathBuf {
 /// How a stack differs from the usual one.
 #[derive(Clone, Default)]
 pub struct Setup {
-    /// Appended to the configuration.
+    /// Appended to the configuration; `{directory}` and `{port}` stand for the server's socket directory
+    /// and port.
     pub config: String,
     /// Replaces the policy of the stack.
     pub policy: Option<String>,
@@ -171,7 +172,9 @@ head_file = "head"
             self.console, self.metrics
         )
         .unwrap();
-        config.push_str(&setup.config);
+        let directory = self.cluster.directory().display().to_string();
+        let port = self.cluster.port().to_string();
+        config.push_str(&setup.config.replace("{directory}", &directory).replace("{port}", &port));
         fs::write(dir.join("countersign.toml"), config).unwrap();
         fs::write(dir.join("upstream-password"), "upstream-secret\n").unwrap();
         fs::create_dir_all(dir.join("policies")).unwrap();

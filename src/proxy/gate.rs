@@ -123,9 +123,11 @@ impl Gate<'_> {
         let decision = self.shared.policy.load().decide(&subject);
         let resolution = match decision {
             Decision::Invalid(invalid) => {
-                let refusal = Refusal::Syntax {
-                    message: invalid.error.message.to_string(),
-                    position: invalid.error.position,
+                let (message, position) = (invalid.error.message.to_string(), invalid.error.position);
+                let refusal = if invalid.error.encoding {
+                    Refusal::Encoding { message }
+                } else {
+                    Refusal::Syntax { message, position }
                 };
                 let record = record(&submission, &classification, &[], invalid.policy, None, now);
                 self.refuse(&record, refusal)

@@ -23,7 +23,6 @@
     clippy::wildcard_enum_match_arm,
     reason = "a test has no callers, and what is wrong should stop it"
 )]
-mod support;
 #[path = "differential/arena.rs"]
 mod arena;
 #[path = "differential/client.rs"]
@@ -34,11 +33,13 @@ mod compare;
 mod generate;
 #[path = "differential/script.rs"]
 mod script;
+mod support;
 #[path = "differential/transcript.rs"]
 mod transcript;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arena::{Arena, Bench};
 use generate::Mode;
@@ -105,8 +106,10 @@ async fn judge(bench: &mut Bench, seed: u64, mode: Mode, script: &Script) -> (Op
     let shown = bench.show(&variant(script), script).await;
     let answers = shown.direct.lines.len();
     let Some(difference) = compare::difference(&shown) else { return (None, answers) };
+    bench.patience = Duration::from_secs(2);
     let shortest = compare::shrink(bench, script, variant).await;
     let again = bench.show(&variant(&shortest), &shortest).await;
+    bench.patience = client::PATIENCE;
     let shortest_difference = compare::difference(&again);
     let told = format!(
         "==== seed {seed} ({mode:?}): {}\n---- shortest script\n{shortest}---- its difference: {}\n{}",
@@ -115,6 +118,63 @@ async fn judge(bench: &mut Bench, seed: u64, mode: Mode, script: &Script) -> (Op
         compare::both(&again)
     );
     (Some(told), answers)
+}
+
+/// Plays the scripts of `fixtures/wire`: each is a difference that there once was.
+fn play_again(version: u32) {
+    let arena = Arena::start(version, arena::ALLOW, 1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut files: Vec<_> = std::fs::read_dir(support::root().join("fixtures/wire"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    let mut found = 0;
+    runtime.block_on(async {
+        let mut bench = Bench::new(&arena.pairs[0]).await;
+        for file in files {
+            let script = Script::read(&std::fs::read_to_string(&file).unwrap());
+            assert!(!script.steps.is_empty(), "{}", file.display());
+            let shown = bench.show(&script, &script).await;
+            if let Some(difference) = compare::difference(&shown) {
+                eprintln!("==== {}: {}\n{}", file.display(), difference.0, compare::both(&shown));
+                found += 1;
+            }
+        }
+    });
+    assert_eq!(found, 0, "scripts that differ");
+}
+
+#[test]
+fn what_once_differed_is_as_with_postgres_15() {
+    play_again(15);
+}
+
+#[test]
+fn what_once_differed_is_as_with_postgres_18() {
+    play_again(18);
+}
+
+#[test]
+fn a_script_reads_as_it_is_written() {
+    for seed in 0..200 {
+        let script = generate::session(seed, Mode::Ordinary);
+        assert_eq!(Script::read(&script.to_string()), script, "seed {seed}");
+    }
+}
+
+/// What the proxy denies ends as if Postgres itself had refused it: the same statuses behind it, the
+/// same rest of the pipeline, the same content.
+#[test]
+fn denied_statements_leave_the_session_as_failed_ones_do() {
+    play(15, Mode::Denied, 100, 3_000);
+}
+
+#[test]
+fn sessions_that_break_the_protocol_end_with_the_same_class_of_error() {
+    play(15, Mode::Broken, 50, 1_000);
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //! directly, one through the proxy.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
-use super::client::{Client, Place, Played};
+use super::client::{Client, PATIENCE, Place, Played};
 use super::script::Script;
 use super::support::{Setup, Stack};
 use countersign::identity::ScramVerifier;
@@ -90,6 +91,8 @@ pub struct Bench {
     pair: Pair,
     control: [Client; 2],
     used: usize,
+    /// How long an answer may take.
+    pub patience: Duration,
 }
 
 /// What one script showed.
@@ -102,9 +105,10 @@ pub struct Shown {
 
 impl Bench {
     pub async fn new(pair: &Pair) -> Self {
-        let connect = async |place: &Place| Client::connect(place).await.expect("a control connection").0;
+        let connect =
+            async |place: &Place| Client::connect(place, PATIENCE).await.expect("a control connection").0;
         let control = [connect(&pair.control[0]).await, connect(&pair.control[1]).await];
-        Self { pair: pair.clone(), control, used: 0 }
+        Self { pair: pair.clone(), control, used: 0, patience: PATIENCE }
     }
 
     /// Plays `direct` directly and `proxied` through the proxy, each with fresh content.
@@ -122,17 +126,19 @@ impl Bench {
             let lines = lines.expect("the content is made anew");
             assert!(!lines.iter().any(|line| line.starts_with("ErrorResponse")), "{lines:?}");
         }
-        let (client, _) = Client::connect(&self.pair.direct).await.expect("a direct connection");
+        let (client, _) =
+            Client::connect(&self.pair.direct, self.patience).await.expect("a direct connection");
         let direct = client.play(direct, None).await;
-        let (client, _) = Client::connect(&self.pair.proxied).await.expect("a connection through the proxy");
+        let (client, _) =
+            Client::connect(&self.pair.proxied, self.patience).await.expect("a connection through the proxy");
         let proxied = client.play(proxied, Some(&direct.at_waits)).await;
         let mut content = self.dump().await;
         // What ran last may still be on its way to disk.
-        for _ in 0..100 {
+        for _ in 0..self.patience.as_millis() / 150 {
             if content[0] == content[1] {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
             content = self.dump().await;
         }
         Shown { direct, proxied, content }
@@ -140,15 +146,14 @@ impl Bench {
 
     async fn dump(&mut self) -> [String; 2] {
         let [one, two] = &mut self.control;
-        let (one, two) =
-            tokio::join!(one.query("SELECT control.dump()"), two.query("SELECT control.dump()"));
+        let (one, two) = tokio::join!(one.query("SELECT control.dump()"), two.query("SELECT control.dump()"));
         [one, two].map(|lines| lines.expect("the tables can be looked at").join("\n"))
     }
 }
 
 /// See the module's documentation.
 pub struct Arena {
-    pub stack: Stack,
+    _stack: Stack,
     pub pairs: Vec<Pair>,
 }
 
@@ -211,6 +216,6 @@ impl Arena {
                 control: ["direct", "proxied"].map(|side| direct("postgres", format!("{side}{pair}"))),
             })
             .collect();
-        Self { stack, pairs }
+        Self { _stack: stack, pairs }
     }
 }

@@ -14,7 +14,7 @@ use super::script::{Script, Step};
 use super::transcript::Reader;
 
 /// An answer that takes longer will not come.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Nothing came for so long: what was asked has been answered, or waits for more. Taking it for
 /// answered too early does no harm, since what was answered is compared as a whole.
@@ -49,6 +49,7 @@ pub struct Client {
     reader: Reader,
     lines: Vec<String>,
     closed: bool,
+    patience: Duration,
 }
 
 async fn message(stream: &mut (impl AsyncRead + Unpin), input: &mut BytesMut) -> io::Result<(u8, BytesMut)> {
@@ -73,7 +74,7 @@ fn header(input: &[u8]) -> Option<(u8, usize)> {
 
 impl Client {
     /// Connects and logs in; also returns what the server reported of itself.
-    pub async fn connect(place: &Place) -> io::Result<(Self, Vec<(String, String)>)> {
+    pub async fn connect(place: &Place, patience: Duration) -> io::Result<(Self, Vec<(String, String)>)> {
         let (mut stream, user, database): (Pin<Box<dyn Stream>>, _, _) = match place {
             Place::Direct { socket, user, database } => {
                 (Box::pin(UnixStream::connect(socket).await?), user, database)
@@ -128,7 +129,7 @@ impl Client {
         let application_name = reported.iter().find(|(name, _)| name == "application_name");
         let application_name = application_name.map(|(_, value)| value.as_str()).unwrap_or_default();
         let reader = Reader::new(process, application_name);
-        Ok((Self { stream, input, reader, lines: Vec::new(), closed: false }, reported))
+        Ok((Self { stream, input, reader, lines: Vec::new(), closed: false, patience }, reported))
     }
 
     /// Sends one `Query` and returns what is answered.
@@ -150,14 +151,24 @@ impl Client {
         let mut burst = Vec::new();
         let mut ended = false;
         for step in &script.steps {
-            step.put(&mut burst);
-            if !matches!(step, Step::Wait | Step::Sleep(_) | Step::HalfClose | Step::Terminate) {
-                continue;
+            match step {
+                Step::Settle => Self::put_barrier(&mut burst),
+                Step::Wait | Step::Sleep(_) | Step::HalfClose | Step::Terminate => step.put(&mut burst),
+                message => {
+                    message.put(&mut burst);
+                    continue;
+                }
             }
             self.send(&burst, script).await;
             burst.clear();
             match step {
                 Step::Sleep(milliseconds) => self.read_for(Duration::from_millis(*milliseconds)).await,
+                Step::Settle => {
+                    if !self.read_until(Self::is_barrier).await {
+                        played.stalled = Some("the barrier was not answered");
+                        break;
+                    }
+                }
                 Step::Wait => {
                     match guide {
                         None => self.read_until_quiet().await,
@@ -287,8 +298,13 @@ impl Client {
 
     /// `true` when `enough` has come, or nothing more can.
     async fn read_until(&mut self, enough: impl Fn(&[String]) -> bool) -> bool {
-        let until = Instant::now() + PATIENCE;
+        /// Nothing may be held: nobody is there to approve it.
+        const HELD: &str = "waiting for approval of this statement";
+        let until = Instant::now() + self.patience;
         while !enough(&self.lines) && !self.closed {
+            if self.lines.last().is_some_and(|line| line.contains(HELD)) {
+                return false;
+            }
             let left = until.saturating_duration_since(Instant::now());
             if !self.read(left).await {
                 return self.closed;

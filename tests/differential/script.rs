@@ -20,7 +20,11 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     Query(Vec<u8>),
-    Parse { name: Vec<u8>, sql: Vec<u8>, types: Vec<u32> },
+    Parse {
+        name: Vec<u8>,
+        sql: Vec<u8>,
+        types: Vec<u32>,
+    },
     Bind {
         portal: Vec<u8>,
         statement: Vec<u8>,
@@ -43,6 +47,8 @@ pub enum Step {
     HalfClose,
     /// Until what was asked has been answered.
     Wait,
+    /// Ends whatever copy, skipping or pipeline there is, and waits until all of it has been answered.
+    Settle,
     /// Silence, in milliseconds.
     Sleep(u64),
 }
@@ -124,13 +130,8 @@ impl Step {
             Self::CopyFail(why) => frame(b'f', out, |out| text(out, why)),
             Self::Raw(bytes) => out.extend_from_slice(bytes),
             Self::Terminate => frame(b'X', out, |_| {}),
-            Self::HalfClose | Self::Wait | Self::Sleep(_) => {}
+            Self::HalfClose | Self::Wait | Self::Settle | Self::Sleep(_) => {}
         }
-    }
-
-    /// Whether nothing can follow it.
-    pub fn is_last(&self) -> bool {
-        matches!(self, Self::Terminate | Self::HalfClose)
     }
 }
 
@@ -234,6 +235,7 @@ impl fmt::Display for Step {
             Self::Terminate => f.write_str("Terminate"),
             Self::HalfClose => f.write_str("HalfClose"),
             Self::Wait => f.write_str("Wait"),
+            Self::Settle => f.write_str("Settle"),
             Self::Sleep(milliseconds) => write!(f, "Sleep {milliseconds}"),
         }
     }
@@ -410,6 +412,7 @@ impl Script {
                 "Terminate" => Step::Terminate,
                 "HalfClose" => Step::HalfClose,
                 "Wait" => Step::Wait,
+                "Settle" => Step::Settle,
                 "Sleep" => Step::Sleep(line.word().parse().unwrap()),
                 other => panic!("no such step: {other}"),
             };

@@ -50,9 +50,9 @@ fn shown(value: &[u8]) -> String {
     if value.len() <= SHOWN {
         return Quoted(value).to_string();
     }
-    let sum = value.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, &byte| {
-        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let sum = value
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{}.. ({} bytes, {sum:016x})", Quoted(&value[..40]), value.len())
 }
 

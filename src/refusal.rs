@@ -87,6 +87,12 @@ pub enum Refusal {
         /// 1-based character position, as in the `P` field.
         position: Option<u32>,
     },
+    /// The text is not in the session's encoding. Says what Postgres would say.
+    #[error("{message}")]
+    Encoding {
+        /// Postgres's message.
+        message: String,
+    },
     /// A part of the protocol that the proxy does not carry.
     #[error("{feature} is not supported through countersign")]
     Unsupported {
@@ -199,6 +205,7 @@ impl Refusal {
             | Self::Cancelled => "57014",
             Self::TooManyHolds { .. } | Self::TooManyStatements { .. } => "53400",
             Self::Syntax { .. } => "42601",
+            Self::Encoding { .. } => "22021",
             Self::Unsupported { .. } | Self::StartupParameter { .. } => "0A000",
             Self::Protocol { .. } => "08P01",
             Self::TooLarge { .. } => "54000",
@@ -238,6 +245,7 @@ impl Refusal {
             | Self::Cancelled
             | Self::CoolingDown { .. }
             | Self::Syntax { .. }
+            | Self::Encoding { .. }
             | Self::Unsupported { .. }
             | Self::StartupParameter { .. }
             | Self::Protocol { .. }
@@ -277,7 +285,7 @@ impl Refusal {
             Self::CoolingDown { retry_after } => {
                 return Some(format!("It can be asked again in {} seconds.", retry_after.as_secs().max(1)));
             }
-            Self::Syntax { .. } => return None,
+            Self::Syntax { .. } | Self::Encoding { .. } => return None,
             Self::Unsupported { hint, .. } | Self::NotAuthorized { hint, .. } => hint,
             Self::StartupParameter { hint, .. } => return Some(hint.clone()),
             Self::Protocol { .. } => {
@@ -352,6 +360,7 @@ impl Refusal {
             Self::TooManyStatements { .. } => "too_many_statements",
             Self::CoolingDown { .. } => "cooling_down",
             Self::Syntax { .. } => "syntax_error",
+            Self::Encoding { .. } => "encoding",
             Self::Unsupported { .. } => "unsupported",
             Self::StartupParameter { .. } => "startup_parameter",
             Self::Protocol { .. } => "protocol_violation",

@@ -295,7 +295,7 @@ print(c.execute("select 'alive'").fetchone()[0])
 fn upstream_calls_a_session_what_the_agent_calls_itself_if_the_operator_wants_that() {
     let verifier = countersign::identity::ScramVerifier::of_password(TOKEN);
     let config = format!(
-        "\n[[upstream]]\nname = \"named\"\nhost = \"127.0.0.1\"\nport = PORT\ndatabase = \"postgres\"\nuser = \"app\"\n\
+        "\n[[upstream]]\nname = \"named\"\nhost = \"127.0.0.1\"\nport = {{port}}\ndatabase = \"postgres\"\nuser = \"app\"\n\
          password_file = \"upstream-password\"\napplication_name = \"agent\"\n\
          [[agent]]\nname = \"named-bot\"\nowner = \"alice@example.com\"\nverifier = \"{verifier}\"\nupstreams = [\"named\"]\n"
     );

@@ -137,7 +137,7 @@ impl Classifier {
             return hold("is too long to be read");
         }
         let Ok(text) = std::str::from_utf8(bytes) else {
-            return held(bytes, StatementClass::Invalid, "is no valid UTF-8");
+            return no_utf8(bytes);
         };
         if bytes.contains(&0) {
             return held(bytes, StatementClass::Invalid, "holds a NUL byte");
@@ -232,7 +232,8 @@ fn finish(text: &str, lexed: &Lexed, findings: Findings, nodes: usize) -> Classi
         reasons.insert(0, Reason { class: worse, text: words.into(), span: None });
     }
     // The server will say so itself, but then somebody would have been asked for nothing.
-    let syntax_error = too_new.map(|message| SyntaxError { message: message.into(), position: None });
+    let syntax_error =
+        too_new.map(|message| SyntaxError { message: message.into(), position: None, encoding: false });
     if let Some(error) = &syntax_error {
         class = StatementClass::Invalid;
         let text = format!("is not accepted by this server's grammar: {}", error.message).into();
@@ -295,13 +296,35 @@ fn held(bytes: &[u8], class: StatementClass, why: &str) -> Classification {
     }
 }
 
+/// A session's encoding is UTF-8 (or nothing of it is read: [`Context::strings_standard`]), and Postgres
+/// checks every text against it before the grammar sees it (`pg_any_to_server`).
+fn no_utf8(bytes: &[u8]) -> Classification {
+    /// As many bytes of a character are told (`report_invalid_encoding`).
+    fn length(first: u8) -> usize {
+        match first {
+            0xc0..=0xdf => 2,
+            0xe0..=0xef => 3,
+            0xf0..=0xf7 => 4,
+            _ => 1,
+        }
+    }
+    let valid = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
+    let rest = bytes.get(valid..).unwrap_or_default();
+    let told = rest.iter().take(length(rest.first().copied().unwrap_or_default()));
+    let told: Vec<String> = told.map(|byte| format!("0x{byte:02x}")).collect();
+    let message = format!("invalid byte sequence for encoding \"UTF8\": {}", told.join(" "));
+    let mut invalid = held(bytes, StatementClass::Invalid, "is no valid UTF-8");
+    invalid.syntax_error = Some(SyntaxError { message: message.into(), position: None, encoding: true });
+    invalid
+}
+
 fn rejected(text: &str, lexed: &Lexed, message: String, position: Option<u32>) -> Classification {
     let why = format!("is not accepted by Postgres's grammar: {message}");
     let mut rejected = held(text.as_bytes(), StatementClass::Invalid, &why);
     if let Some(reason) = rejected.reasons.first_mut() {
         reason.span = position.and_then(|position| token_at(text, lexed, position));
     }
-    rejected.syntax_error = Some(SyntaxError { message: message.into(), position });
+    rejected.syntax_error = Some(SyntaxError { message: message.into(), position, encoding: false });
     rejected.redacted_sql = redact::redact_unparsed(text, &lexed.tokens).map(Into::into);
     rejected
 }

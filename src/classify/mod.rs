@@ -287,13 +287,16 @@ pub struct NameUse {
     pub known: bool,
 }
 
-/// The grammar's complaint, for [`StatementClass::Invalid`].
+/// What Postgres says of a text that it does not read, for [`StatementClass::Invalid`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyntaxError {
     /// Postgres's message.
     pub message: Arc<str>,
     /// 1-based character position.
     pub position: Option<u32>,
+    /// Its bytes are no UTF-8, so that the grammar does not come into it (22021 rather than 42601).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encoding: bool,
 }
 
 /// What a text does.
@@ -313,7 +316,7 @@ pub struct Classification {
     pub names: Vec<NameUse>,
     /// Groups statements that differ in values only.
     pub fingerprint: Fingerprint,
-    /// Set when the class is `Invalid` because of the grammar.
+    /// Set when the class is `Invalid` because Postgres would refuse to read it.
     pub syntax_error: Option<SyntaxError>,
     /// The text to show and store in place of the original: passwords and connection strings
     /// replaced. `None` when nothing needs to be hidden.

@@ -309,7 +309,9 @@ impl Connection {
         if self.left_at.is_some_and(|left| left.elapsed() > AFTERMATH) {
             self.ended = Some("upstream did not finish after the agent had left");
         }
-        if self.left_at.is_some() && self.session.is_idle() && self.upstream.output().is_empty() {
+        let deciding = self.session.is_deciding();
+        if self.left_at.is_some() && !deciding && self.session.is_idle() && self.upstream.output().is_empty()
+        {
             self.ended = Some("the agent left");
         }
         // Upstream ends what runs, answers it, and then sees the end as if the agent were its own:
@@ -379,6 +381,7 @@ impl Connection {
             Output::Submit(submission) => self.submit(submission),
             Output::Withdrawn(_) => {
                 // Upstream failed before it, or is gone: recorded as withdrawn, and nobody is asked.
+                self.holding.take_if(|holding| matches!(holding, Holding::Catalogue { .. }));
                 if let Some(pending) = self.withdraw("an earlier statement of the same batch failed") {
                     let refusal =
                         holding::withdrawn(&pending, "an earlier statement of the same batch failed");
@@ -603,7 +606,11 @@ impl Connection {
     fn withdraw(&mut self, reason: &'static str) -> Option<Box<Pending>> {
         *self.watch.held.lock() = None;
         match self.holding.take()? {
-            Holding::Catalogue { .. } => None,
+            // Nobody was asked yet; what becomes of it is decided when the catalogue is there.
+            catalogue @ Holding::Catalogue { .. } => {
+                self.holding = Some(catalogue);
+                None
+            }
             Holding::Probing { pending } => Some(pending),
             Holding::Waiting { pending, request, .. } => {
                 self.shared.desk.withdraw(request.id, reason);
@@ -642,6 +649,12 @@ impl Connection {
                         None => Refusal::Cancelled,
                     };
                     self.refuse(&pending, refusal);
+                    let _ = reached.send(());
+                } else if let Some(Holding::Catalogue { submission, .. }) =
+                    self.holding.take_if(|holding| matches!(holding, Holding::Catalogue { .. }))
+                {
+                    let resolution = Resolution::Refuse(Refusal::Cancelled);
+                    self.session.resolve(submission.ticket, resolution, self.shared.now_ns());
                     let _ = reached.send(());
                 } else if let (true, Some(key)) = (self.session.is_running(), self.upstream_key.clone()) {
                     let state = Arc::clone(&self.state);

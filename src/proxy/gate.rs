@@ -126,19 +126,25 @@ impl Gate<'_> {
         };
         let decision = self.shared.policy.load().decide(&subject);
         let resolution = match decision {
-            // Upstream is asked to parse it on its own, when nothing else is on its way.
-            Decision::Invalid(_)
-                if submission.statement.via == Via::Query
+            // Upstream is asked to parse it when nothing else is on its way; and whether the name of a
+            // Bind means it at all may depend on an answer that has not come.
+            Decision::Invalid(invalid)
+                if !invalid.error.encoding
+                    && submission.purpose != Purpose::Prepare
                     && submission.status.is_none()
                     && self.session.settles() =>
             {
                 Resolution::WhenIdle
             }
+            // Upstream says it of bytes that it does not even begin to parse; so do we.
+            Decision::Invalid(invalid) if invalid.error.encoding => {
+                let refusal = Refusal::Encoding { message: invalid.error.message.to_string() };
+                let record = record(&submission, &classification, &[], invalid.policy, None, now);
+                self.refuse(&record, refusal)
+            }
             Decision::Invalid(invalid) => {
-                let refusal = Refusal::Syntax {
-                    message: invalid.error.message.to_string(),
-                    position: invalid.error.position,
-                };
+                let (message, position) = (invalid.error.message.to_string(), invalid.error.position);
+                let refusal = Refusal::Syntax { message, position };
                 let record = record(&submission, &classification, &[], invalid.policy, None, now);
                 match self.log.forward(&record, Clearance::ParseOnly) {
                     Ok(receipt) => {

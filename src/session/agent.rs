@@ -5,9 +5,7 @@ use std::sync::Arc;
 use super::denial::Told;
 use super::names::{Lookup, Name};
 use super::unit::{Kind, Unit};
-use super::{
-    Deciding, Expected, Gate, Output, Owed, Portal, Purpose, Resolution, Run, RunKey, Session, Submission,
-};
+use super::{Deciding, Gate, Output, Owed, Portal, Purpose, Resolution, Run, RunKey, Session, Submission};
 use crate::refusal::Refusal;
 use crate::statement::{Ending, SqlText, Statement, TransactionStatus, Via};
 use crate::wire::frame::{Frame, FrameError, Header};
@@ -126,6 +124,8 @@ impl Session {
             match frame.tag {
                 tag::SYNC if self.copy_in => {
                     self.swallowed += 1;
+                    // If the copy has failed already, it is not swallowed.
+                    self.resynced = self.tickets;
                     self.to_upstream.extend_from_slice(frame.bytes);
                     return Ok(());
                 }
@@ -199,8 +199,7 @@ impl Session {
     }
 
     pub(super) fn owe(&mut self, kind: Owed) {
-        self.synced = false;
-        self.expected.push_back(Expected { kind, substitute: None });
+        self.expect(kind, None);
     }
 
     fn begin(&mut self, now_ns: u64) {
@@ -212,7 +211,8 @@ impl Session {
     pub(super) fn advance(&mut self, now_ns: u64) {
         loop {
             let Gate::Deciding(deciding) = &self.gate else { return };
-            if deciding.submitted.is_some() || deciding.when_idle || deciding.parsing {
+            let waits = deciding.when_idle || deciding.when_answered || deciding.parsing;
+            if deciding.submitted.is_some() || waits {
                 return;
             }
             let (at, covering) = (deciding.at, deciding.covering);
@@ -266,7 +266,7 @@ impl Session {
             Kind::Bind { statement, .. } => {
                 let meaning = match self.unit.statement_before(statement, at) {
                     Some((prepared, _)) => Lookup::Known(prepared),
-                    None => self.statements.lookup(statement),
+                    None => self.statements.lookup(statement, self.resynced),
                 };
                 match meaning {
                     Lookup::Known(prepared) => match self.unit.bound_statement(at, &prepared) {
@@ -275,15 +275,15 @@ impl Session {
                             Then::Refuse(Told::Refusal(Refusal::Internal { what: "a Bind changed its mind" }))
                         }
                     },
-                    Lookup::Unknown => Then::Refuse(Told::NoStatement(statement.to_display())),
+                    Lookup::Unknown => Then::Refuse(Told::NoStatement(self.unit.name_as_sent(at))),
                     Lookup::Unsettled => Then::Wait,
                 }
             }
             Kind::Execute { portal } => {
                 let known = self.unit.portal_before(portal, at).is_some()
-                    || self.portals.lookup(portal) != Lookup::Unknown;
+                    || self.portals.lookup(portal, self.resynced) != Lookup::Unknown;
                 if !known {
-                    Then::Refuse(Told::NoPortal(portal.to_display()))
+                    Then::Refuse(Told::NoPortal(self.unit.name_as_sent(at)))
                 } else {
                     match self.late_statement(portal, at) {
                         Lookup::Unknown => Then::Nothing,
@@ -318,10 +318,7 @@ impl Session {
                 self.set_deciding(|deciding| deciding.refused = Some((at, told)));
                 false
             }
-            Then::Wait => {
-                self.wait_until_idle();
-                true
-            }
+            Then::Wait => self.wait_for_answers(at),
         }
     }
 
@@ -367,13 +364,13 @@ impl Session {
         if self.unit.portal_before(portal, at).is_some() {
             return Lookup::Unknown;
         }
-        let is_late = |portal: &Portal| !portal.cursor && late(portal.run).is_some();
-        match self.portals.lookup(portal) {
+        match self.portals.lookup(portal, self.resynced) {
             Lookup::Known(portal) if !portal.cursor => {
                 late(portal.run).map_or(Lookup::Unknown, Lookup::Known)
             }
-            Lookup::Unsettled if self.portals.meanings(portal).any(is_late) => Lookup::Unsettled,
-            Lookup::Known(_) | Lookup::Unsettled | Lookup::Unknown => Lookup::Unknown,
+            // Which run it is decides what its completion says of names and settings.
+            Lookup::Unsettled => Lookup::Unsettled,
+            Lookup::Known(_) | Lookup::Unknown => Lookup::Unknown,
         }
     }
 
@@ -386,7 +383,7 @@ impl Session {
         let first = !self.unit.executes_before(at);
         let mut upstream_parses = false;
         self.set_deciding(|deciding| {
-            deciding.submitted = Some(ticket);
+            deciding.submitted = Some((ticket, digest));
             upstream_parses = deciding.upstream_parses;
         });
         let submission =
@@ -394,22 +391,30 @@ impl Session {
         self.outputs.push_back(Output::Submit(submission));
     }
 
-    fn wait_until_idle(&mut self) {
-        if self.settles() && !self.is_idle() {
-            self.set_deciding(|deciding| deciding.when_idle = true);
-        } else {
-            // Upstream will not settle by itself, so the name stays ambiguous: end rather than guess.
-            let told = Told::Refusal(Refusal::Internal { what: "a name's meaning cannot be settled" });
-            self.set_deciding(|deciding| deciding.refused = Some((deciding.at, told)));
-        }
+    /// Item `at` means one thing or another, depending on answers that have not come: it waits for them;
+    /// `true` when it does. They come by themselves, because a message that ends in `ReadyForQuery` was
+    /// forwarded behind what they answer.
+    fn wait_for_answers(&mut self, at: usize) -> bool {
+        let waits = self.expected.iter().any(|expected| expected.kind.ends_in_ready());
+        self.set_deciding(|deciding| {
+            if waits {
+                deciding.when_answered = true;
+            } else {
+                // It cannot be, and refusing is better than guessing.
+                let told = Told::Refusal(Refusal::Internal { what: "a name's meaning cannot be settled" });
+                deciding.refused = Some((at, told));
+            }
+        });
+        waits
     }
 
-    /// Upstream has become idle: what waited for that is decided now.
-    pub(super) fn became_idle(&mut self, now_ns: u64) {
-        if let Gate::Deciding(deciding) = &mut self.gate
-            && deciding.when_idle
-        {
-            deciding.when_idle = false;
+    /// Upstream has said `ReadyForQuery`: what waited for that is decided now.
+    pub(super) fn decide_what_waited(&mut self, now_ns: u64) {
+        let idle = self.is_idle();
+        let Gate::Deciding(deciding) = &mut self.gate else { return };
+        if deciding.when_answered || (deciding.when_idle && idle) {
+            deciding.when_answered = false;
+            deciding.when_idle &= !idle;
             self.advance(now_ns);
         }
     }
@@ -417,20 +422,14 @@ impl Session {
     /// The answer to a submission. Answers to submissions that were withdrawn are ignored; a receipt
     /// that comes too late is told as never executed.
     pub fn resolve(&mut self, ticket: u64, resolution: Resolution, now_ns: u64) {
-        let at = if let Gate::Deciding(deciding) = &self.gate
-            && deciding.submitted == Some(ticket)
+        let (at, submitted) = if let Gate::Deciding(deciding) = &self.gate
+            && let Some((out, digest)) = deciding.submitted
+            && out == ticket
         {
-            deciding.at
+            (deciding.at, digest)
         } else {
             if let Resolution::Forward { receipt, .. } | Resolution::Unparsed { receipt, .. } = resolution {
-                let outcome = crate::statement::Outcome {
-                    ending: Ending::NotExecuted,
-                    rows: 0,
-                    bytes: 0,
-                    transaction: None,
-                    result_digest: None,
-                };
-                self.outputs.push_back(Output::Outcome { intent: receipt.intent(), outcome, duration_ns: 0 });
+                self.never_executed(&receipt);
             }
             return;
         };
@@ -438,8 +437,14 @@ impl Session {
         match resolution {
             Resolution::Forward { receipt, steps, shown, digest_result, late } => {
                 let Some(statement) = self.cleared(at, &receipt) else {
-                    let told = Told::Refusal(Refusal::Internal { what: "a receipt for another statement" });
-                    self.set_deciding(|deciding| deciding.refused = Some((at, told)));
+                    self.never_executed(&receipt);
+                    // An answer that came meanwhile may have changed what its name means: then it is
+                    // decided anew.
+                    if receipt.digest() != submitted {
+                        let what = "a receipt for another statement";
+                        let told = Told::Refusal(Refusal::Internal { what });
+                        self.set_deciding(|deciding| deciding.refused = Some((at, told)));
+                    }
                     self.advance(now_ns);
                     return;
                 };
@@ -501,6 +506,18 @@ impl Session {
         self.advance(now_ns);
     }
 
+    /// A statement that was recorded and will not be forwarded.
+    fn never_executed(&mut self, receipt: &crate::ledger::Receipt) {
+        let outcome = crate::statement::Outcome {
+            ending: Ending::NotExecuted,
+            rows: 0,
+            bytes: 0,
+            transaction: None,
+            result_digest: None,
+        };
+        self.outputs.push_back(Output::Outcome { intent: receipt.intent(), outcome, duration_ns: 0 });
+    }
+
     /// The statement that a receipt clears, if it is a receipt for item `at`.
     fn cleared(&self, at: usize, receipt: &crate::ledger::Receipt) -> Option<Statement> {
         let statement = match &self.unit.items.get(at)?.kind {
@@ -508,7 +525,7 @@ impl Session {
             Kind::Bind { statement, .. } => {
                 let prepared = match self.unit.statement_before(statement, at) {
                     Some((prepared, _)) => prepared,
-                    None => match self.statements.lookup(statement) {
+                    None => match self.statements.lookup(statement, self.resynced) {
                         Lookup::Known(prepared) => prepared,
                         Lookup::Unknown | Lookup::Unsettled => return None,
                     },
@@ -543,7 +560,18 @@ impl Session {
     }
 
     pub(super) fn refuse(&mut self, at: usize, refusal: Refusal) {
-        self.set_deciding(|deciding| deciding.refused = Some((at, Told::Refusal(refusal))));
+        let mut cut = at;
+        // What Postgres does not read is refused where Postgres would refuse it: at its Parse.
+        if matches!(refusal, Refusal::Syntax { .. } | Refusal::Encoding { .. })
+            && let Some(Kind::Bind { statement, .. }) = self.unit.items.get(at).map(|item| &item.kind)
+            && let Some((_, Some(parse))) = self.unit.statement_before(statement, at)
+        {
+            cut = parse;
+        }
+        self.set_deciding(|deciding| {
+            deciding.refused = Some((cut, Told::Refusal(refusal)));
+            deciding.at = deciding.at.max(cut);
+        });
     }
 
     /// Forwards the unit: every message up to its end or its refusal, then the substitute, then the
@@ -640,6 +668,10 @@ impl Session {
     /// Execute of that portal must not be forwarded behind it: it has crashed a Postgres 15.18.
     pub(super) fn forget_unnamed(&mut self, ticket: u64, now_ns: u64) {
         self.statements.propose(ticket, &Name::new(b""), None);
+        self.forget_unnamed_portal(now_ns);
+    }
+
+    fn forget_unnamed_portal(&mut self, now_ns: u64) {
         let ended = self.portals.forget_unnamed();
         self.release_portals(ended, now_ns);
     }
@@ -660,8 +692,11 @@ impl Session {
                 (self.substitutes.function_call(told, out), Owed::FunctionCall { run: None })
             }
             Kind::Parse { name, .. } => {
+                let early = told.is_about_encoding();
                 let substitute = self.substitutes.parse(told, name.as_bytes(), out);
-                (substitute, Owed::Parse { ticket, name: name.clone(), run: None })
+                let kind = Owed::Parse { ticket, name: name.clone(), run: None };
+                // An error before the statement's name matters changes no name.
+                (substitute, if early { Owed::Describe } else { kind })
             }
             Kind::Execute { .. } => {
                 (self.substitutes.execute(told, out), Owed::Execute { ticket, run: None })
@@ -679,10 +714,13 @@ impl Session {
             }
         };
         if matches!(kind, Owed::Query { .. }) {
-            self.forget_unnamed(ticket, now_ns);
+            if substitute.told.is_about_encoding() {
+                self.forget_unnamed_portal(now_ns);
+            } else {
+                self.forget_unnamed(ticket, now_ns);
+            }
         }
-        self.synced = false;
-        self.expected.push_back(Expected { kind, substitute: Some(Box::new(substitute)) });
+        self.expect(kind, Some(Box::new(substitute)));
     }
 
     /// Upstream skips to `Sync`, and the unit under decision lies before it: it is dropped as
@@ -690,7 +728,7 @@ impl Session {
     pub(super) fn drop_skipped_unit(&mut self, now_ns: u64) {
         let mut unit = std::mem::take(&mut self.unit);
         if let Gate::Deciding(deciding) = std::mem::replace(&mut self.gate, Gate::Open)
-            && let Some(ticket) = deciding.submitted
+            && let Some((ticket, _)) = deciding.submitted
         {
             self.outputs.push_back(Output::Withdrawn(ticket));
         }

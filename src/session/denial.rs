@@ -27,6 +27,13 @@ pub enum Told {
 }
 
 impl Told {
+    /// Whether Postgres would have stopped at the text's bytes, before anything happened to the unnamed
+    /// statement; the substitute is such a text, too, and has no room for a nonce.
+    #[must_use]
+    pub fn is_about_encoding(&self) -> bool {
+        matches!(self, Self::Refusal(Refusal::Encoding { .. }))
+    }
+
     /// Appends the `ErrorResponse`.
     pub fn put(&self, out: &mut BytesMut) {
         match self {
@@ -54,7 +61,7 @@ pub struct Substitute {
     /// What the agent is told.
     pub told: Told,
     /// Occurs in upstream's error message; `None` where the message has no room for one and order
-    /// alone must do (`FunctionCall`).
+    /// alone must do (`FunctionCall`, bytes that are no text).
     pub nonce: Option<String>,
 }
 
@@ -103,6 +110,10 @@ impl Substitutes {
 
     /// A `Query` whose text is a syntax error: the grammar is asked before the transaction's state.
     pub fn query(&mut self, told: Told, out: &mut BytesMut) -> Substitute {
+        if told.is_about_encoding() {
+            out.put_slice(&[b'Q', 0, 0, 0, 6, 0xff, 0]);
+            return Substitute { told, nonce: None };
+        }
         let nonce = self.nonce(&told);
         // The nonce holds neither a NUL nor anything but an identifier's characters.
         put(out, |out| frontend::query(&nonce, out));
@@ -131,6 +142,10 @@ impl Substitutes {
     /// A `Parse` of a syntax error under the agent's own name: like the original it removes the
     /// unnamed statement and keeps a named one.
     pub fn parse(&mut self, told: Told, name: &[u8], out: &mut BytesMut) -> Substitute {
+        if told.is_about_encoding() {
+            out.put_slice(&[b'P', 0, 0, 0, 9, 0, 0xff, 0, 0, 0]);
+            return Substitute { told, nonce: None };
+        }
         let nonce = self.nonce(&told);
         out.put_u8(b'P');
         out.put_u32((4 + name.len() + 1 + nonce.len() + 1 + 2) as u32);

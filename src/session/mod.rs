@@ -259,6 +259,16 @@ enum Owed {
     },
 }
 
+impl Owed {
+    /// Whether the answer ends in `ReadyForQuery`: upstream skips nothing behind it.
+    fn ends_in_ready(&self) -> bool {
+        matches!(
+            self,
+            Self::Sync | Self::Query { .. } | Self::FunctionCall { .. } | Self::Probe | Self::Parsing { .. }
+        )
+    }
+}
+
 /// What the agent's side is doing.
 #[derive(Debug)]
 enum Gate {
@@ -275,14 +285,16 @@ struct Deciding {
     at: usize,
     /// Whether `at` counts items that need a receipt of their own (second pass).
     covering: bool,
-    /// A submission is out.
-    submitted: Option<u64>,
+    /// A submission is out: its ticket, and what it is about.
+    submitted: Option<(Ticket, Digest)>,
     /// Submit `at` again once upstream is idle.
     when_idle: bool,
     /// Upstream is parsing the text of `at`.
     parsing: bool,
     /// It did, and found nothing wrong with it.
     upstream_parses: bool,
+    /// Decide `at` again once more of what it may mean has been answered.
+    when_answered: bool,
     /// Where and how the unit is cut short.
     refused: Option<(usize, denial::Told)>,
 }
@@ -327,7 +339,9 @@ pub struct Session {
     transaction_earlier: u64,
 
     substitutes: Substitutes,
-    tickets: u64,
+    tickets: Ticket,
+    /// The last ticket of messages up to the latest that ends upstream's skipping ([`Names::lookup`]).
+    resynced: Ticket,
     outputs: VecDeque<Output>,
     notices: VecDeque<BytesMut>,
     to_upstream: BytesMut,
@@ -377,6 +391,7 @@ impl Session {
             transaction_earlier: 0,
             substitutes: Substitutes::new(seed),
             tickets: 0,
+            resynced: 0,
             outputs: VecDeque::new(),
             notices: VecDeque::new(),
             to_upstream: BytesMut::new(),
@@ -414,16 +429,7 @@ impl Session {
         }
         match self.expected.back() {
             None => self.synced,
-            Some(last) => {
-                matches!(
-                    last.kind,
-                    Owed::Sync
-                        | Owed::Query { .. }
-                        | Owed::FunctionCall { .. }
-                        | Owed::Probe
-                        | Owed::Parsing { .. }
-                )
-            }
+            Some(last) => last.kind.ends_in_ready(),
         }
     }
 
@@ -492,7 +498,7 @@ impl Session {
         };
         match self.unit.statement_before(&name, at) {
             Some((prepared, _)) => Lookup::Known(prepared),
-            None => self.statements.lookup(&name),
+            None => self.statements.lookup(&name, self.resynced),
         }
     }
 
@@ -519,6 +525,15 @@ impl Session {
     fn ticket(&mut self) -> Ticket {
         self.tickets += 1;
         self.tickets
+    }
+
+    /// Upstream owes an answer of this kind.
+    fn expect(&mut self, kind: Owed, substitute: Option<Box<Substitute>>) {
+        if kind.ends_in_ready() {
+            self.resynced = self.tickets;
+        }
+        self.synced = false;
+        self.expected.push_back(Expected { kind, substitute });
     }
 
     fn hold_run(&mut self, run: Option<RunKey>) -> Option<RunKey> {

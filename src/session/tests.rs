@@ -449,6 +449,85 @@ fn after_a_failing_reparse_a_bind_means_the_old_statement() {
     assert_eq!(ends.submission().statement.sql, "delete from t".into());
 }
 
+/// Upstream answers on its own, because of the `Sync` in front of the `Flush`.
+#[test]
+fn an_ambiguous_name_behind_a_flush_waits_for_the_answer_as_well() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("x", "delete from t"), sync()].concat());
+    ends.allow();
+    ends.upstream(&[frame(b'1', b""), ready(b'I')].concat());
+    ends.ending();
+
+    ends.agent(&[parse("x", "select 1"), sync()].concat());
+    ends.allow();
+    ends.agent(&[parse("y", "select 2"), frame(b'H', b"")].concat());
+    ends.allow();
+    ends.agent(&[bind("", "x", "1"), execute(""), sync()].concat());
+    assert!(ends.session.poll().is_none(), "ambiguous until upstream has answered");
+    ends.upstream(&[error("42P05", "prepared statement \"x\" already exists"), ready(b'I')].concat());
+
+    assert!(matches!(ends.ending(), Ending::Failed { .. }));
+    assert_eq!(ends.submission().statement.sql, "delete from t".into());
+}
+
+/// Had the later `Bind` failed, the `Execute` would be skipped with it, so nothing is waited for.
+#[test]
+fn behind_a_flush_the_latest_bind_of_a_portal_counts() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("a", "late ddl"), bind("", "a", "1"), sync()].concat());
+    ends.allow();
+    ends.agent(&[parse("b", "select 1"), bind("", "b", "1"), frame(b'H', b"")].concat());
+    ends.allow();
+    ends.forwarded();
+
+    ends.agent(&[execute(""), sync()].concat());
+
+    assert_eq!(kinds(&ends.forwarded()), "ES", "neither decided anew nor kept waiting");
+}
+
+#[test]
+fn a_name_that_changes_its_meaning_while_it_is_decided_is_decided_anew() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("x", "select 1"), sync()].concat());
+    ends.allow();
+    ends.agent(&[bind("", "x", "1"), execute(""), sync()].concat());
+    let submission = ends.submission();
+    ends.forwarded();
+    ends.upstream(&[error("25P02", "current transaction is aborted"), ready(b'E')].concat());
+    assert!(matches!(ends.ending(), Ending::Failed { .. }));
+
+    ends.allow_with(&submission, vec![]);
+
+    assert_eq!(ends.ending(), Ending::NotExecuted, "what the receipt was for");
+    let forwarded = ends.forwarded();
+    assert_eq!(kinds(&forwarded), "BS");
+    let failed = error("26000", &format!("prepared statement \"{}\" does not exist", nonce_of(&forwarded)));
+    let told = ends.upstream(&[failed, ready(b'E')].concat());
+    assert!(String::from_utf8_lossy(&told).contains("prepared statement \"x\" does not exist"));
+}
+
+/// Postgres stops at the bytes, before it drops the unnamed statement.
+#[test]
+fn a_text_that_is_no_utf8_keeps_the_unnamed_statement() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("", "select 1"), sync()].concat());
+    ends.allow();
+    ends.upstream(&[frame(b'1', b""), ready(b'I')].concat());
+    ends.ending();
+    ends.forwarded();
+
+    ends.agent(&frame(b'Q', b"\xe4\0"));
+    let submission = ends.submission();
+    let refusal = Refusal::Encoding { message: "invalid byte sequence".into() };
+    ends.session.resolve(submission.ticket, Resolution::Refuse(refusal), 0);
+    assert_eq!(ends.forwarded(), frame(b'Q', b"\xff\0"));
+    let told = ends.upstream(&[error("22021", "of the substitute"), ready(b'I')].concat());
+    assert!(String::from_utf8_lossy(&told).contains("invalid byte sequence"));
+    ends.agent(&[bind("", "", "1"), execute(""), sync()].concat());
+
+    assert_eq!(ends.submission().statement.sql, "select 1".into());
+}
+
 #[test]
 fn a_parse_that_upstream_skips_never_means_anything() {
     let mut ends = Ends::new();

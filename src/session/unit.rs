@@ -136,6 +136,17 @@ impl Unit {
         self.items.get(at).and_then(|item| self.bytes.get(item.range.clone())).unwrap_or_default()
     }
 
+    /// The statement's name in item `at`, a `Bind`, or the portal's, in an `Execute`, whole: tables know
+    /// 63 bytes of it, and errors tell all.
+    pub(super) fn name_as_sent(&self, at: usize) -> String {
+        let body = self.frame(at).get(HEADER..).unwrap_or_default();
+        let name = match self.items.get(at).map(|item| &item.kind) {
+            Some(Kind::Bind { .. }) => Bind::read(body).map(|bind| bind.statement),
+            _ => Execute::read(body).map(|execute| execute.portal),
+        };
+        String::from_utf8_lossy(name.unwrap_or_default()).into_owned()
+    }
+
     /// What `name` stands for because of messages before item `end` of this unit, and the item of
     /// the `Parse` that said so. The latest one counts: had an earlier one of the same name still
     /// stood, it would have failed, and everything behind it would be skipped.

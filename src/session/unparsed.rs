@@ -2,10 +2,12 @@
 //!
 //! What upstream says of it is what the agent is told: its words, detail, hint and position, in its
 //! language. A `Parse` executes nothing, so nothing runs that nobody can read. Upstream's grammar is
-//! another version's and may take the text all the same. There are two ways on from there:
+//! another version's and may take the text all the same. There are three ways on from there:
 //!
 //! - A `Query`, with upstream idle: it is parsed on its own and nothing of it stays behind. If upstream
 //!   takes it, it is submitted again, as a text that upstream can read and we cannot.
+//! - A `Query` behind messages of the extended protocol in one pipeline is refused in our words: whether
+//!   upstream reads it at all depends on them, and a `Sync` of ours would end its skipping.
 //! - Anything else cannot wait for the answer without a `Sync` of ours in the agent's implicit
 //!   transaction: behind it goes a message that must fail, so that upstream is left where a syntax
 //!   error would leave it, and the agent gets our grammar's error.
@@ -13,10 +15,10 @@
 use std::sync::Arc;
 
 use super::denial::{Substitutes, Told};
-use super::names::{Name, Prepared};
+use super::names::Name;
 use super::unit::{Kind, Unit};
 use super::upstream::Fate;
-use super::{Expected, Gate, Owed, Run, RunKey, Session};
+use super::{Gate, Owed, Run, RunKey, Session};
 use crate::ledger::IntentId;
 use crate::refusal::Refusal;
 use crate::statement::{Ending, SqlState, SqlText};
@@ -49,15 +51,20 @@ impl Session {
     pub(super) fn ask_upstream_to_parse(&mut self, at: usize, run: RunKey, refusal: Refusal, now_ns: u64) {
         let asked = matches!(&self.gate, Gate::Deciding(deciding) if deciding.upstream_parses);
         let kind = self.unit.items.get(at).map(|item| &item.kind);
-        if let (Some(Kind::Query(sql)), true, false) = (kind, self.is_idle(), asked) {
-            let sql = sql.clone();
-            self.parse_query(&sql, run, refusal, now_ns);
+        if let Some(Kind::Query(sql)) = kind {
+            if at == 0 && self.is_idle() && !asked {
+                let sql = sql.clone();
+                self.parse_query(&sql, run, refusal, now_ns);
+            } else {
+                self.release_run(Some(run), now_ns);
+                self.refuse(at, refusal);
+            }
             return;
         }
         let cut = if let Some(Kind::Bind { statement, .. }) = kind {
             self.unit.statement_before(statement, at).and_then(|(_, parse)| parse)
         } else {
-            matches!(kind, Some(Kind::Query(_) | Kind::Parse { .. })).then_some(at)
+            matches!(kind, Some(Kind::Parse { .. })).then_some(at)
         };
         let Some((cut, item)) = cut.and_then(|cut| Some((cut, self.unit.items.get_mut(cut)?))) else {
             // It was parsed long ago: nothing is left to ask.
@@ -140,7 +147,7 @@ impl Session {
         self.release_run(Some(run), now_ns);
     }
 
-    /// The second way: the text as a `Parse`, and behind it a message that must fail.
+    /// The last way: the agent's own `Parse`, and behind it a message that must fail.
     pub(super) fn forward_unparsed(
         &mut self,
         unit: &Unit,
@@ -150,25 +157,9 @@ impl Session {
         now_ns: u64,
     ) {
         let Some(item) = unit.items.get(at) else { return };
-        let query = if let Kind::Query(sql) = &item.kind { Some(sql) } else { None };
-        if let Some(sql) = query {
-            let (ticket, name) = (self.ticket(), Name::new(b""));
-            let ended = self.portals.forget_unnamed();
-            self.release_portals(ended, now_ns);
-            // Should upstream take it, this is what the unnamed statement means there.
-            let prepared = Prepared { sql: sql.clone(), types: Box::default() };
-            self.statements.propose(ticket, &name, Some(Arc::new(prepared)));
-            self.owe(Owed::Parse { ticket, name, run });
-            Substitutes::parse_of_query(sql.as_bytes(), &mut self.to_upstream);
-        } else {
-            self.forward_item(&item.kind, unit.frame(at), run, now_ns);
-        }
+        self.forward_item(&item.kind, unit.frame(at), run, now_ns);
         let substitute = self.substitutes.bind(Told::Unparsed(refusal), &mut self.to_upstream);
         let kind = Owed::Bind { ticket: self.ticket(), portal: Name::new(b""), run: None };
-        self.expected.push_back(Expected { kind, substitute: Some(Box::new(substitute)) });
-        if query.is_some() {
-            Substitutes::sync(&mut self.to_upstream);
-            self.owe(Owed::Sync);
-        }
+        self.expect(kind, Some(Box::new(substitute)));
     }
 }

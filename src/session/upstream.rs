@@ -371,9 +371,7 @@ impl Session {
             self.transaction.clear();
             self.transaction_earlier = 0;
         }
-        if self.is_idle() {
-            self.became_idle(now_ns);
-        }
+        self.decide_what_waited(now_ns);
         Ok(Fate::Pass)
     }
 

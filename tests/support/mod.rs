@@ -57,7 +57,8 @@ pub fn server(version: u32) -> PathBuf {
 /// How a stack differs from the usual one.
 #[derive(Clone, Default)]
 pub struct Setup {
-    /// Appended to the configuration; `PORT` is the server's.
+    /// Appended to the configuration; `{directory}` and `{port}` stand for the server's socket directory
+    /// and port.
     pub config: String,
     /// Replaces the policy of the stack.
     pub policy: Option<String>,
@@ -177,7 +178,9 @@ head_file = "head"
             self.console, self.metrics
         )
         .unwrap();
-        config.push_str(&setup.config.replace("PORT", &self.cluster.port().to_string()));
+        let directory = self.cluster.directory().display().to_string();
+        let port = self.cluster.port().to_string();
+        config.push_str(&setup.config.replace("{directory}", &directory).replace("{port}", &port));
         for (name, text) in &setup.files {
             fs::write(dir.join(name), text).unwrap();
         }

@@ -118,7 +118,7 @@ impl Session {
                 }
                 tag::TERMINATE => self.leave(now_ns),
                 // Upstream drops it, so it need not be sent; and what is not sent needs no receipt.
-                _ => {}
+                _ => self.skipped = true,
             }
             return Ok(());
         }
@@ -134,6 +134,7 @@ impl Session {
                     return Ok(());
                 }
                 tag::FLUSH => {
+                    self.flushed = true;
                     self.to_upstream.extend_from_slice(frame.bytes);
                     return Ok(());
                 }
@@ -200,6 +201,7 @@ impl Session {
 
     fn owe(&mut self, kind: Owed) {
         self.synced = false;
+        self.flushed = matches!(kind, Owed::Sync | Owed::Query { .. } | Owed::FunctionCall { .. });
         self.expected.push_back(Expected { kind, substitute: None });
     }
 
@@ -212,7 +214,7 @@ impl Session {
     pub(super) fn advance(&mut self, now_ns: u64) {
         loop {
             let Gate::Deciding(deciding) = &self.gate else { return };
-            if deciding.submitted.is_some() || deciding.when_idle {
+            if deciding.submitted.is_some() || deciding.when_idle || deciding.when_answered {
                 return;
             }
             let (at, covering) = (deciding.at, deciding.covering);
@@ -280,10 +282,13 @@ impl Session {
                 }
             }
             Kind::Execute { portal } => {
-                let known = self.unit.portal_before(portal, at).is_some()
-                    || self.portals.lookup(portal) != Lookup::Unknown;
-                if !known {
+                let here = self.unit.portal_before(portal, at).is_some();
+                let meaning = self.portals.lookup(portal);
+                if !here && meaning == Lookup::Unknown {
                     Then::Refuse(Told::NoPortal(portal.to_display()))
+                } else if !here && meaning == Lookup::Unsettled && self.answers_come() {
+                    // Either has a receipt, but only one of them will have run.
+                    Then::Wait
                 } else {
                     match self.late_statement(portal, at) {
                         Lookup::Unknown => Then::Nothing,
@@ -322,10 +327,7 @@ impl Session {
                 self.set_deciding(|deciding| deciding.refused = Some((at, told)));
                 false
             }
-            Then::Wait => {
-                self.wait_until_idle();
-                true
-            }
+            Then::Wait => self.wait_for_answers(),
         }
     }
 
@@ -393,13 +395,34 @@ impl Session {
         self.outputs.push_back(Output::Submit(submission));
     }
 
-    fn wait_until_idle(&mut self) {
-        if self.settles() && !self.is_idle() {
-            self.set_deciding(|deciding| deciding.when_idle = true);
-        } else {
-            // Upstream will not settle by itself, so the name stays ambiguous: end rather than guess.
-            let told = Told::Refusal(Refusal::Internal { what: "a name's meaning cannot be settled" });
-            self.set_deciding(|deciding| deciding.refused = Some((deciding.at, told)));
+    /// Whether upstream will answer what it owes without another message of the agent's.
+    fn answers_come(&self) -> bool {
+        self.flushed && !self.expected.is_empty()
+    }
+
+    /// A name may mean two things until upstream has answered what was forwarded; `true` when it will.
+    fn wait_for_answers(&mut self) -> bool {
+        let comes = self.answers_come();
+        self.set_deciding(|deciding| {
+            if comes {
+                deciding.when_answered = true;
+            } else {
+                // The answers wait for a Flush or Sync of the agent's: refuse rather than guess.
+                let told = Told::Refusal(Refusal::Internal { what: "a name's meaning cannot be settled" });
+                deciding.refused = Some((deciding.at, told));
+            }
+        });
+        comes
+    }
+
+    /// Upstream has answered something: what waited for the last answer is decided now.
+    pub(super) fn look_again(&mut self, now_ns: u64) {
+        if let Gate::Deciding(deciding) = &mut self.gate
+            && deciding.when_answered
+            && self.expected.is_empty()
+        {
+            deciding.when_answered = false;
+            self.advance(now_ns);
         }
     }
 
@@ -422,25 +445,30 @@ impl Session {
             deciding.at
         } else {
             if let Resolution::Forward { receipt, .. } = resolution {
-                let outcome = crate::statement::Outcome {
-                    ending: Ending::NotExecuted,
-                    rows: 0,
-                    bytes: 0,
-                    transaction: None,
-                    result_digest: None,
-                };
-                self.outputs.push_back(Output::Outcome { intent: receipt.intent(), outcome, duration_ns: 0 });
+                self.never_ran(&receipt);
             }
             return;
         };
         self.set_deciding(|deciding| deciding.submitted = None);
         match resolution {
             Resolution::Forward { receipt, steps, shown, digest_result, late } => {
-                let Some(statement) = self.cleared(at, &receipt) else {
-                    let told = Told::Refusal(Refusal::Internal { what: "a receipt for another statement" });
-                    self.set_deciding(|deciding| deciding.refused = Some((at, told)));
-                    self.advance(now_ns);
-                    return;
+                let statement = match self.statement_at(at) {
+                    Some(statement) if statement.digest() == receipt.digest() => statement,
+                    Some(_) => {
+                        self.never_ran(&receipt);
+                        let told =
+                            Told::Refusal(Refusal::Internal { what: "a receipt for another statement" });
+                        self.set_deciding(|deciding| deciding.refused = Some((at, told)));
+                        self.advance(now_ns);
+                        return;
+                    }
+                    // Upstream has answered meanwhile, and the name that it goes by means nothing any
+                    // more: what is to be said of that is decided anew.
+                    None => {
+                        self.never_ran(&receipt);
+                        self.advance(now_ns);
+                        return;
+                    }
                 };
                 let effects = steps.iter().flat_map(|step| &step.effects);
                 let behind = self.moving_names > 0;
@@ -489,8 +517,20 @@ impl Session {
         self.advance(now_ns);
     }
 
-    /// The statement that a receipt clears, if it is a receipt for item `at`.
-    fn cleared(&self, at: usize, receipt: &crate::ledger::Receipt) -> Option<Statement> {
+    /// A receipt that nothing is forwarded for.
+    fn never_ran(&mut self, receipt: &crate::ledger::Receipt) {
+        let outcome = crate::statement::Outcome {
+            ending: Ending::NotExecuted,
+            rows: 0,
+            bytes: 0,
+            transaction: None,
+            result_digest: None,
+        };
+        self.outputs.push_back(Output::Outcome { intent: receipt.intent(), outcome, duration_ns: 0 });
+    }
+
+    /// The statement that item `at` would run or prepare now; `None` when it names what does not exist.
+    fn statement_at(&self, at: usize) -> Option<Statement> {
         let statement = match &self.unit.items.get(at)?.kind {
             Kind::Parse { prepared, .. } => parse_only(prepared.sql.clone()),
             Kind::Bind { statement, .. } => {
@@ -520,7 +560,7 @@ impl Session {
             | Kind::CopyData
             | Kind::CopyEnd => return None,
         };
-        (statement.digest() == receipt.digest()).then_some(statement)
+        Some(statement)
     }
 
     fn mark_covered(&mut self, at: usize) {
@@ -615,7 +655,8 @@ impl Session {
                 self.portals.propose(ticket, name, None);
                 self.owe(Owed::ClosePortal { ticket, name: name.clone() });
             }
-            Kind::Flush | Kind::CopyData => {}
+            Kind::Flush => self.flushed = true,
+            Kind::CopyData => {}
             Kind::Sync => self.owe(Owed::Sync),
             Kind::Query(_) => {
                 self.forget_unnamed(ticket, now_ns);
@@ -679,6 +720,7 @@ impl Session {
             self.forget_unnamed(ticket, now_ns);
         }
         self.synced = false;
+        self.flushed = matches!(kind, Owed::Query { .. } | Owed::FunctionCall { .. });
         self.expected.push_back(Expected { kind, substitute: Some(Box::new(substitute)) });
     }
 
@@ -694,6 +736,7 @@ impl Session {
         for item in &mut unit.items {
             self.release_run(item.run.take(), now_ns);
         }
+        self.skipped |= !unit.is_empty();
         let ends_in_sync = unit.items.last().is_some_and(|item| matches!(item.kind, Kind::Sync));
         if ends_in_sync {
             self.skipping = false;

@@ -251,8 +251,10 @@ struct Deciding {
     covering: bool,
     /// A submission is out.
     submitted: Option<u64>,
-    /// Submit `at` again once upstream is idle.
+    /// Go on with `at` once upstream is idle.
     when_idle: bool,
+    /// Go on with `at` once everything that was forwarded is answered, so that names are settled.
+    when_answered: bool,
     /// Where and how the unit is cut short.
     refused: Option<(usize, denial::Told)>,
 }
@@ -284,10 +286,19 @@ pub struct Session {
     failed: bool,
     /// Upstream has said that it ends the connection.
     farewell: bool,
+    /// Upstream answers all that was forwarded without another message: nothing followed the last
+    /// `Sync`, `Flush` or `Query`.
+    flushed: bool,
     /// Upstream drops everything up to a `Sync` that the agent has not sent yet.
     skipping: bool,
+    /// Something that the agent sent was dropped because of that.
+    skipped: bool,
+    /// The first thing that upstream owes has been answered in part.
+    answered: bool,
     /// Upstream waits for copy data.
     copy_in: bool,
+    /// Upstream reads copy data for the first thing that it owes; what ends the copy may be on its way.
+    copying: bool,
     /// `Sync`s that upstream read as part of a copy, if it was still copying by then.
     swallowed: u32,
     /// Bytes still to come of a message of upstream's that passes by length alone.
@@ -338,8 +349,12 @@ impl Session {
             synced: true,
             failed: false,
             farewell: false,
+            flushed: true,
             skipping: false,
+            skipped: false,
+            answered: false,
             copy_in: false,
+            copying: false,
             swallowed: 0,
             passing: Passing::default(),
             probe: None,
@@ -457,6 +472,20 @@ impl Session {
             Some((prepared, _)) => Lookup::Known(prepared),
             None => self.statements.lookup(&name),
         }
+    }
+
+    /// The message that a submission is out for, for the fuzzers' oracle: its place in its unit, how many
+    /// messages the unit has, and its bytes.
+    #[cfg(any(test, fuzzing))]
+    pub fn item_under_decision(&self) -> Option<(usize, usize, &[u8])> {
+        let Gate::Deciding(deciding) = &self.gate else { return None };
+        deciding.submitted.map(|_| (deciding.at, self.unit.items.len(), self.unit.frame(deciding.at)))
+    }
+
+    /// Bytes of the agent's that are kept until they are decided, for the fuzzers' oracle.
+    #[cfg(any(test, fuzzing))]
+    pub fn held_bytes(&self) -> usize {
+        self.unit.bytes.len()
     }
 
     /// Tells the agent something while it waits. It is sent between two messages of upstream's.

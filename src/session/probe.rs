@@ -88,6 +88,7 @@ impl Session {
         frontend::sync(out);
         self.probe = Some(Probe::default());
         self.synced = false;
+        self.flushed = true;
         self.expected.push_back(Expected { kind: Owed::Probe, substitute: None });
         true
     }

@@ -116,7 +116,7 @@ impl Session {
                 }
                 tag::TERMINATE => self.leave(now_ns),
                 // Upstream drops it, so it need not be sent; and what is not sent needs no receipt.
-                _ => {}
+                _ => self.skipped = true,
             }
             return Ok(());
         }
@@ -735,6 +735,7 @@ impl Session {
         for item in &mut unit.items {
             self.release_run(item.run.take(), now_ns);
         }
+        self.skipped |= !unit.is_empty();
         let ends_in_sync = unit.items.last().is_some_and(|item| matches!(item.kind, Kind::Sync));
         if ends_in_sync {
             self.skipping = false;

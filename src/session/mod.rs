@@ -328,8 +328,14 @@ pub struct Session {
     farewell: bool,
     /// Upstream drops everything up to a `Sync` that the agent has not sent yet.
     skipping: bool,
+    /// Something that the agent sent was dropped because of that.
+    skipped: bool,
+    /// The first thing that upstream owes has been answered in part.
+    answered: bool,
     /// Upstream waits for copy data.
     copy_in: bool,
+    /// Upstream reads copy data for the first thing that it owes; what ends the copy may be on its way.
+    copying: bool,
     /// `Sync`s that upstream read as part of a copy, if it was still copying by then.
     swallowed: u32,
     /// Bytes still to come of a message of upstream's that passes by length alone.
@@ -383,7 +389,10 @@ impl Session {
             failed: false,
             farewell: false,
             skipping: false,
+            skipped: false,
+            answered: false,
             copy_in: false,
+            copying: false,
             swallowed: 0,
             passing: Passing::default(),
             probe: None,
@@ -500,6 +509,20 @@ impl Session {
             Some((prepared, _)) => Lookup::Known(prepared),
             None => self.statements.lookup(&name, self.resynced),
         }
+    }
+
+    /// The message that a submission is out for, for the fuzzers' oracle: its place in its unit, how many
+    /// messages the unit has, and its bytes.
+    #[cfg(any(test, fuzzing))]
+    pub fn item_under_decision(&self) -> Option<(usize, usize, &[u8])> {
+        let Gate::Deciding(deciding) = &self.gate else { return None };
+        deciding.submitted.map(|_| (deciding.at, self.unit.items.len(), self.unit.frame(deciding.at)))
+    }
+
+    /// Bytes of the agent's that are kept until they are decided, for the fuzzers' oracle.
+    #[cfg(any(test, fuzzing))]
+    pub fn held_bytes(&self) -> usize {
+        self.unit.bytes.len()
     }
 
     /// Tells the agent something while it waits. It is sent between two messages of upstream's.

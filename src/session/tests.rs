@@ -528,6 +528,67 @@ fn a_text_that_is_no_utf8_keeps_the_unnamed_statement() {
     assert_eq!(ends.submission().statement.sql, "select 1".into());
 }
 
+/// Had the later `Parse` failed, upstream would skip what asks with it: nobody has to wait for its answer,
+/// which may never come by itself.
+#[test]
+fn a_name_between_two_meanings_of_one_pipeline_means_the_later() {
+    for flush in [frame(b'H', b""), Vec::new()] {
+        let mut ends = Ends::new();
+        ends.agent(&[parse("", "delete from t"), sync()].concat());
+        ends.allow();
+        ends.upstream(&[frame(b'1', b""), ready(b'I')].concat());
+        ends.ending();
+        ends.agent(&[parse("", "select 1"), flush].concat());
+        ends.session.decide_partial(0);
+        ends.allow();
+        ends.forwarded();
+
+        ends.agent(&[bind("", "", "1"), execute(""), sync()].concat());
+
+        assert_eq!(ends.submission().statement.sql, "select 1".into());
+    }
+}
+
+#[test]
+fn a_statement_that_ceases_to_exist_while_it_is_held_is_told_as_missing() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("bad", "select nonsense"), parse("x", "delete from t"), sync()].concat());
+    ends.allow();
+    ends.allow();
+    ends.agent(&[bind("", "x", "1"), execute(""), sync()].concat());
+    let held = ends.submission();
+    ends.upstream(&[error("42703", "no such column"), ready(b'I')].concat());
+    ends.ending();
+    ends.ending();
+    ends.forwarded();
+
+    ends.allow_with(&held, vec![]);
+
+    assert_eq!(ends.ending(), Ending::NotExecuted, "the receipt that was not used is accounted for");
+    assert_eq!(kinds(&ends.forwarded()), "BS");
+    ends.quiet();
+}
+
+#[test]
+fn a_bind_of_what_does_not_exist_keeps_the_unnamed_portal() {
+    let mut ends = Ends::new();
+    ends.agent(&query("begin"));
+    let begin = ends.submission();
+    ends.allow_with(&begin, vec![SessionEffect::Begin]);
+    ends.upstream(&[complete("BEGIN"), ready(b'T')].concat());
+    ends.ending();
+    ends.agent(&[parse("", "select 1"), bind("", "", "1"), sync()].concat());
+    ends.allow();
+    ends.upstream(&[frame(b'1', b""), frame(b'2', b""), ready(b'T')].concat());
+    ends.agent(&[bind("", "nowhere", "1"), sync()].concat());
+    let nonce = nonce_of(&ends.forwarded());
+    ends.upstream(&[error("26000", &nonce), ready(b'E')].concat());
+
+    ends.agent(&[execute(""), sync()].concat());
+
+    assert_eq!(ends.forwarded(), [execute(""), sync()].concat(), "upstream itself says what is wrong");
+}
+
 #[test]
 fn a_parse_that_upstream_skips_never_means_anything() {
     let mut ends = Ends::new();
@@ -628,6 +689,69 @@ fn syncs_inside_a_copy_are_not_counted() {
     ends.agent(&query("select 1"));
     ends.allow();
     ends.upstream(&[complete("SELECT 1"), ready(b'I')].concat());
+    assert!(ends.session.is_idle());
+}
+
+#[test]
+fn each_copy_of_a_query_has_an_end_of_its_own() {
+    let mut ends = Ends::new();
+    ends.agent(&query("copy t from stdin; copy t from stdin"));
+    let copies = ends.submission();
+    let receipt = ends.receipt(copies.digest);
+    let step = || Step { effects: vec![SessionEffect::CopyIn] };
+    let resolution = Resolution::Forward {
+        receipt,
+        steps: [step(), step()].into(),
+        shown: "".into(),
+        digest_result: false,
+        late: true,
+    };
+    ends.session.resolve(copies.ticket, resolution, 0);
+    // The first copy's end is there before upstream asks for it.
+    ends.agent(&[frame(b'd', b"1\n"), frame(b'c', b"")].concat());
+    ends.upstream(&[frame(b'G', b"\0\0\0"), complete("COPY 1"), frame(b'G', b"\0\0\0")].concat());
+
+    ends.agent(&[sync(), frame(b'c', b"")].concat());
+    ends.upstream(&[complete("COPY 0"), ready(b'I')].concat());
+
+    assert!(ends.session.is_idle(), "the Sync was part of the second copy");
+    assert_eq!(ends.ending(), completed("COPY 1; COPY 0"));
+}
+
+#[test]
+fn a_copy_done_that_nobody_waits_for_does_not_stand_in_the_way_of_rows() {
+    let mut ends = Ends::new();
+    ends.agent(&query("select 1"));
+    ends.allow();
+    ends.agent(&[frame(b'C', b"Sx\0"), frame(b'c', b""), query("select 2")].concat());
+    ends.allow();
+    ends.upstream(&[complete("SELECT 0"), ready(b'I')].concat());
+
+    let reply = [frame(b'3', b""), frame(b'T', b"\0\0"), complete("SELECT 0"), ready(b'I')].concat();
+
+    assert_eq!(ends.upstream(&reply), reply);
+    assert!(ends.session.is_idle());
+}
+
+#[test]
+fn a_sync_among_the_data_of_a_copy_that_failed_early_is_answered_before_the_next_query() {
+    let mut ends = Ends::new();
+    ends.agent(&query("copy t from stdin"));
+    let copy = ends.submission();
+    ends.allow_with(&copy, vec![SessionEffect::CopyIn]);
+    ends.upstream(&frame(b'G', b"\0\0\0"));
+    ends.agent(&[frame(b'd', b"bad\n"), sync(), frame(b'c', b"")].concat());
+    ends.agent(&query("select 1"));
+    ends.allow();
+    ends.forwarded();
+    ends.upstream(&[error("22P04", "bad data"), ready(b'I')].concat());
+    ends.ending();
+
+    ends.upstream(&[ready(b'I'), frame(b'T', b"\0\0")].concat());
+    assert!(!ends.session.is_idle(), "that was the Sync");
+    ends.upstream(&[complete("SELECT 0"), ready(b'I')].concat());
+
+    assert_eq!(ends.ending(), completed("SELECT 0"));
     assert!(ends.session.is_idle());
 }
 

@@ -116,6 +116,7 @@ impl Session {
     }
 
     fn begin_passing(&mut self, header: Header) -> Result<(), Refusal> {
+        self.drop_copy_ends();
         let mut run = None;
         match (header.tag, self.expected.front().map(|head| &head.kind)) {
             (tag::ROW_DESCRIPTION, Some(Owed::Describe)) => {
@@ -132,6 +133,13 @@ impl Session {
         }
         self.passing = Passing { rest: header.total, run };
         Ok(())
+    }
+
+    /// Ends of copies that upstream has come to; it does not answer them.
+    fn drop_copy_ends(&mut self) {
+        while matches!(self.expected.front(), Some(Expected { kind: Owed::CopyEnd, .. })) {
+            self.expected.pop_front();
+        }
     }
 
     /// A whole message other than rows and copied data.
@@ -201,6 +209,7 @@ impl Session {
             }
             (tag::COMMAND_COMPLETE | tag::EMPTY_QUERY, Owed::Query { ticket, run }) => {
                 let (ticket, run) = (*ticket, *run);
+                self.answered = true;
                 self.step_complete(frame, run, ticket, now_ns)?;
                 Ok(Fate::Pass)
             }
@@ -223,10 +232,14 @@ impl Session {
             }
             (tag::COPY_OUT | tag::COPY_DONE, Owed::Query { .. } | Owed::Execute { .. }) => Ok(Fate::Pass),
             (tag::FUNCTION_CALL, Owed::FunctionCall { run }) => {
-                self.complete(*run, "FUNCTION CALL", 0);
+                let run = *run;
+                self.answered = true;
+                self.complete(run, "FUNCTION CALL", 0);
                 Ok(Fate::Pass)
             }
-            (tag::READY, Owed::Sync | Owed::Query { .. } | Owed::FunctionCall { .. }) => {
+            (tag::READY, Owed::Sync) => self.ready(body, now_ns),
+            // Before it is ready it has told how the statement ended.
+            (tag::READY, Owed::Query { .. } | Owed::FunctionCall { .. }) if self.answered => {
                 self.ready(body, now_ns)
             }
             (_, Owed::CopyEnd) => {
@@ -248,6 +261,10 @@ impl Session {
     fn unexpected(&mut self, frame: Frame<'_>, now_ns: u64) -> Result<Fate, Refusal> {
         if frame.tag == tag::READY && self.swallowed > 0 {
             self.swallowed -= 1;
+            if std::mem::take(&mut self.skipping) && self.skipped {
+                // It was not skipping after all, and misses what was not sent.
+                return Err(Self::out_of_step());
+            }
             self.expected.push_front(Expected { kind: Owed::Sync, substitute: None });
             return self.ready(frame.body(), now_ns);
         }
@@ -267,10 +284,13 @@ impl Session {
         } else {
             ("", 0)
         };
-        // The copy ended well, so upstream read every Sync among its data as part of it.
-        if tag.starts_with("COPY ") {
+        // The copy ended well, so upstream read every Sync among its data as part of it, and its end.
+        if std::mem::take(&mut self.copying) {
             self.swallowed = 0;
             self.copy_in = false;
+            if matches!(self.expected.get(1), Some(Expected { kind: Owed::CopyEnd, .. })) {
+                self.expected.remove(1);
+            }
         }
         let at = run.and_then(|key| self.runs.get(key)).map_or(0, |run| run.done);
         self.complete(run, tag, rows);
@@ -321,13 +341,14 @@ impl Session {
     /// Upstream asks for copy data. Every `Sync` that was forwarded before the copy's end is read as
     /// part of the copy and not answered.
     fn copy_begins(&mut self) {
-        let end = self.expected.iter().position(|owed| matches!(owed.kind, Owed::CopyEnd));
-        self.copy_in = end.is_none();
-        // Anything but a Sync among the data is an error, which upstream will tell.
+        self.copying = true;
         while matches!(self.expected.get(1), Some(Expected { kind: Owed::Sync, .. })) {
             self.expected.remove(1);
             self.swallowed += 1;
         }
+        // Any other message that is on its way ends the connection: Postgres gives the stream up as out
+        // of step (`CopyGetData` complains before it has read the message), and says so itself.
+        self.copy_in = self.expected.len() == 1;
     }
 
     pub(super) fn ready(&mut self, body: &[u8], now_ns: u64) -> Result<Fate, Refusal> {
@@ -337,12 +358,13 @@ impl Session {
         };
         let status = status.ok_or_else(Self::out_of_step)?;
         self.status = status;
+        self.answered = false;
+        self.skipped = false;
         let head = self.expected.pop_front();
-        while matches!(self.expected.front(), Some(Expected { kind: Owed::CopyEnd, .. })) {
-            self.expected.pop_front();
-        }
+        self.drop_copy_ends();
         self.synced = self.expected.is_empty();
         self.copy_in = false;
+        self.copying = false;
         match head.map(|head| head.kind) {
             Some(Owed::Query { ticket, run }) => {
                 self.statements.confirm(ticket, &super::names::Name::new(b""));
@@ -382,11 +404,11 @@ impl Session {
             self.farewell = true;
             return Ok(Fate::Pass);
         }
-        while matches!(self.expected.front(), Some(Expected { kind: Owed::CopyEnd, .. })) {
-            self.expected.pop_front();
-        }
+        self.drop_copy_ends();
         self.failed = true;
+        self.answered = true;
         self.copy_in = false;
+        self.copying = false;
         let Some(head) = self.expected.front_mut() else {
             return Err(Self::out_of_step());
         };
@@ -435,6 +457,7 @@ impl Session {
             match self.expected.front() {
                 None => {
                     self.skipping = true;
+                    self.skipped = false;
                     if self.is_deciding() || !self.unit.is_empty() {
                         self.drop_skipped_unit(now_ns);
                     }
@@ -468,7 +491,10 @@ impl Session {
                 end(self, run);
             }
             Owed::Bind { ticket, portal, run } => {
-                if failed.is_some() && portal.is_unnamed() {
+                // These are found before the portal of that name goes (`exec_bind_message`); anything else
+                // may have come behind that.
+                let early = |sqlstate: SqlState| matches!(sqlstate.as_str(), "26000" | "08P01" | "25P02");
+                if failed.is_some_and(|sqlstate| !early(sqlstate)) && portal.is_unnamed() {
                     let ended = self.portals.end_unnamed(|_| true);
                     self.release_portals(ended, now_ns);
                 }

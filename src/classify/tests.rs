@@ -334,7 +334,7 @@ mod names {
             resolved
                 .steps
                 .iter()
-                .any(|step| step.effects.contains(&crate::statement::SessionEffect::CatalogueChange))
+                .any(|step| step.effects.contains(&SessionEffect::CatalogueChange))
         };
         assert!(!changes("EXECUTE p", "PREPARE p AS SELECT 1"));
         assert!(!changes("EXPLAIN EXECUTE p", "PREPARE p AS UPDATE t SET n = 1 WHERE n = 2"));

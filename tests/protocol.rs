@@ -467,6 +467,44 @@ fn a_running_statement_is_cancelled_by_ctrl_c() {
     assert!(shown.contains("canceling statement due to user request"), "{shown}");
 }
 
+/// libpq since version 17 waits for the end of its cancel connection, and takes one without a close_notify
+/// for a failure.
+#[test]
+fn when_a_cancel_connection_ends_the_cancel_is_through_and_hits_nothing_later() {
+    let stack = Stack::with(&Setup { tls: true, ..Setup::default() });
+    let url = format!(
+        "postgresql://{AGENT}:{TOKEN}@localhost:{}/app?sslmode=verify-full&sslrootcert={}",
+        stack.port,
+        stack.path("server.crt").display()
+    );
+    let script = r#"
+import sys, threading, psycopg
+with psycopg.connect(sys.argv[1], autocommit=True) as c, psycopg.connect(sys.argv[1], autocommit=True) as watcher:
+    cancelled = 0
+    def sleep():
+        global cancelled
+        try:
+            c.execute("select pg_sleep(30)")
+        except psycopg.errors.QueryCanceled:
+            cancelled += 1
+    active = "select count(*) from pg_stat_activity where pid = %s and state = 'active' and query like '%%pg_sleep%%'"
+    for n in range(10):
+        sleeper = threading.Thread(target=sleep)
+        sleeper.start()
+        while not watcher.execute(active, (c.info.backend_pid,)).fetchone()[0]:
+            pass
+        c.cancel_safe()
+        sleeper.join()
+        c.cancel_safe()
+        assert c.execute("select %s::int", (n,)).fetchone() == (n,)
+    print(cancelled)
+"#;
+
+    let output = support::python().arg("-c").arg(script).arg(url).output().unwrap();
+
+    assert_eq!(text(&output), "10\n");
+}
+
 #[test]
 fn replication_is_refused() {
     let stack = Stack::start();

@@ -97,7 +97,7 @@ public class Jdbc {
         long total = 0;
         for (int number = 0; number < 120; number++) {
             String sql = "select id + " + number + " * 16 + ? from customers where id = ?";
-            for (int n = 1; n <= 8; n++) {
+            for (int n = 1; n <= 6; n++) {
                 try (PreparedStatement statement = connection.prepareStatement(sql)) {
                     statement.setInt(1, n);
                     statement.setInt(2, n);

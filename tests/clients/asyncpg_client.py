@@ -13,7 +13,7 @@ async def steps(connection, notices):
     rows = total = 0
     for statement in range(120):
         sql = f"select id + {statement} * 16 + $1 from customers where id = $2"
-        for n in range(1, 9):
+        for n in range(1, 7):
             rows, total = rows + 1, total + await connection.fetchval(sql, n, n)
     print(f"prepared: {rows} rows, sum {total}")
 

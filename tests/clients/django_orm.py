@@ -100,7 +100,7 @@ connection.connection.add_notice_handler(lambda told: notices.append(told.messag
 rows = total = 0
 for statement in range(120):
     query = Customer.objects.annotate(**{f"value_{statement}": F("id") + 0})
-    for n in range(1, 9):
+    for n in range(1, 7):
         value = query.values_list(f"value_{statement}", flat=True).get(id=n)
         rows, total = rows + 1, total + value + statement * 16 + n
 print(f"prepared: {rows} rows, sum {total}")

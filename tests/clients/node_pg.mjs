@@ -46,7 +46,7 @@ console.log("connected: verify-full, another certificate refused");
 let rows = 0;
 let total = 0;
 for (let statement = 0; statement < 120; statement++) {
-  for (let n = 1; n <= 8; n++) {
+  for (let n = 1; n <= 6; n++) {
     const text = `select id + ${statement} * 16 + $1 as value from customers where id = $2`;
     const result = await client.query({ name: `statement ${statement}`, text, values: [n, n] });
     rows += 1;

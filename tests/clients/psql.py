@@ -91,10 +91,10 @@ for statement in range(120):
     query = f"select id + {statement} * 16 + $1 from customers where id = $2"
     if version >= 18:
         statements.append(f"{query} \\parse statement_{statement}")
-        statements += [f"\\bind_named statement_{statement} {n} {n} \\g" for n in range(1, 9)]
+        statements += [f"\\bind_named statement_{statement} {n} {n} \\g" for n in range(1, 7)]
     else:
         statements.append(f"prepare statement_{statement}(int, int) as {query};")
-        statements += [f"execute statement_{statement}({n}, {n});" for n in range(1, 9)]
+        statements += [f"execute statement_{statement}({n}, {n});" for n in range(1, 7)]
 values = psql.run("\\i " + script("prepared.sql", statements)).split()
 print(f"prepared: {len(values)} rows, sum {sum(map(int, values))}")
 

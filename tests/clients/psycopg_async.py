@@ -46,7 +46,7 @@ async def main():
     async with connection.pipeline():
         for statement in range(120):
             cursors = []
-            for n in range(1, 9):
+            for n in range(1, 7):
                 sql = f"select id + {statement} * 16 + %s from customers where id = %s"
                 cursors.append(await connection.execute(sql, (n, n)))
             for cursor in cursors:

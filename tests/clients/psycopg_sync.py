@@ -40,7 +40,7 @@ connection.add_notice_handler(lambda diagnostic: notices.append(diagnostic.messa
 
 rows = total = 0
 for statement in range(120):
-    for n in range(1, 9):
+    for n in range(1, 7):
         (value,) = connection.execute(f"select id + {statement} * 16 + %s from customers where id = %s", (n, n)).fetchone()
         rows, total = rows + 1, total + value
 print(f"prepared: {rows} rows, sum {total}")

@@ -54,7 +54,7 @@ async def main():
         rows = total = 0
         for statement in range(120):
             query = select(Customer.id + text(f"{statement} * 16") + bindparam("n", type_=Integer)).where(Customer.id == bindparam("n"))
-            for n in range(1, 9):
+            for n in range(1, 7):
                 rows, total = rows + 1, total + await connection.scalar(query, {"n": n})
         await connection.commit()
         print(f"prepared: {rows} rows, sum {total}")

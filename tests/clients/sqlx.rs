@@ -54,7 +54,7 @@ pub async fn steps(url: &str, stranger: &Path, transcript: &mut Transcript) {
     // The cache of statements holds 100; the rest make it close others.
     let (mut rows, mut sum) = (0, 0);
     for number in 0..120 {
-        for n in 1..=8 {
+        for n in 1..=6 {
             let sql = format!("select id + {number} * 16 + $1 from customers where id = $2");
             let query = sqlx::query_scalar::<_, i32>(AssertSqlSafe(sql)).bind(n).bind(n);
             rows += 1;

@@ -63,7 +63,7 @@ pub async fn steps(url: &str, stranger: &Path, transcript: &mut Transcript) {
         let sql = format!("select id + {number} * 16 + $1 from customers where id = $2");
         let statement = client.prepare_typed(&sql, &[Type::INT4, Type::INT4]).await.unwrap();
         // All of them at once: the driver pipelines.
-        let values: Vec<i32> = (1..=8).collect();
+        let values: Vec<i32> = (1..=6).collect();
         let client = &client;
         let all = values.iter().map(|n| {
             let statement = &statement;

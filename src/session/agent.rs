@@ -417,6 +417,7 @@ impl Session {
 
     /// Upstream has answered something: what waited for the last answer is decided now.
     pub(super) fn look_again(&mut self, now_ns: u64) {
+        self.drop_copy_ends();
         if let Gate::Deciding(deciding) = &mut self.gate
             && deciding.when_answered
             && self.expected.is_empty()

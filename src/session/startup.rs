@@ -171,11 +171,12 @@ fn split_options(options: &str) -> Result<Vec<(String, String)>, Refusal> {
     let mut word: Option<String> = None;
     let mut characters = options.chars();
     while let Some(character) = characters.next() {
-        if character.is_ascii_whitespace() {
+        // `isspace` in the C locale, which is more than Rust's.
+        if character.is_ascii_whitespace() || character == '\x0b' {
             words.extend(word.take());
         } else {
-            let character = if character == '\\' { characters.next().unwrap_or('\\') } else { character };
-            word.get_or_insert_default().push(character);
+            let character = if character == '\\' { characters.next() } else { Some(character) };
+            word.get_or_insert_default().extend(character);
         }
     }
     words.extend(word);
@@ -231,6 +232,14 @@ mod tests {
         assert_eq!(startup.claims.purpose.as_deref(), Some("monthly report"));
         assert_eq!(startup.settings, [("statement_timeout".to_owned(), "5s".to_owned())]);
         assert!(startup.defer);
+    }
+
+    #[test]
+    fn a_vertical_tab_separates_options_as_it_does_for_postgres() {
+        let startup = check(&[("options", "-c jit=off\x0b-c statement_timeout=5s")]).unwrap();
+
+        assert_eq!(startup.settings.len(), 2);
+        assert!(check(&[("options", "-c countersign.purpose=x\x0b-crole=postgres")]).is_err());
     }
 
     #[test]

@@ -183,8 +183,9 @@ impl Receipt {
         self.digest
     }
 
-    /// A receipt out of thin air, for tests of what consumes them.
-    #[cfg(test)]
+    /// A receipt out of thin air, for tests and fuzzers of what consumes them. The program does not build
+    /// with `cfg(fuzzing)`.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn for_test(intent: u64, digest: Digest) -> Self {
         Self { intent: IntentId { record: intent, reads: false }, digest }
     }

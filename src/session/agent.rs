@@ -410,6 +410,7 @@ impl Session {
 
     /// Upstream has said `ReadyForQuery`: what waited for that is decided now.
     pub(super) fn decide_what_waited(&mut self, now_ns: u64) {
+        self.drop_copy_ends();
         let idle = self.is_idle();
         let Gate::Deciding(deciding) = &mut self.gate else { return };
         if deciding.when_answered || (deciding.when_idle && idle) {

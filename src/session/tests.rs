@@ -734,6 +734,25 @@ fn a_copy_done_that_nobody_waits_for_does_not_stand_in_the_way_of_rows() {
 }
 
 #[test]
+fn a_copy_done_that_nobody_waits_for_does_not_keep_a_name_unsettled() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("", "delete from t"), sync()].concat());
+    ends.allow();
+    ends.upstream(&[frame(b'1', b""), ready(b'I')].concat());
+    ends.ending();
+    ends.agent(&query("select 1"));
+    ends.allow();
+    ends.agent(&[parse("", "select 1"), frame(b'c', b""), frame(b'H', b"")].concat());
+    ends.allow();
+
+    ends.agent(&[bind("", "", "1"), execute(""), sync()].concat());
+
+    assert_eq!(ends.submission().statement.sql, "select 1".into(), "at once: the later meaning or none");
+    ends.upstream(&[complete("SELECT 0"), ready(b'I'), frame(b'1', b"")].concat());
+    assert_eq!((ends.ending(), ends.ending()), (completed("SELECT 0"), completed("PARSE")));
+}
+
+#[test]
 fn a_sync_among_the_data_of_a_copy_that_failed_early_is_answered_before_the_next_query() {
     let mut ends = Ends::new();
     ends.agent(&query("copy t from stdin"));

@@ -136,7 +136,7 @@ impl Session {
     }
 
     /// Ends of copies that upstream has come to; it does not answer them.
-    fn drop_copy_ends(&mut self) {
+    pub(super) fn drop_copy_ends(&mut self) {
         while matches!(self.expected.front(), Some(Expected { kind: Owed::CopyEnd, .. })) {
             self.expected.pop_front();
         }

@@ -236,9 +236,14 @@ impl Classification {
     #[must_use]
     pub fn of_unreadable(&self) -> Self {
         let class = StatementClass::Admin;
-        let mut reasons = self.reasons.clone();
-        let text = "is accepted by this server's grammar and not by ours, so nothing is known of it";
-        reasons.insert(0, Reason { class, text: text.into(), span: None });
+        let ours = self.syntax_error.as_ref().map_or("", |error| &error.message);
+        let text = format!(
+            "is accepted by this server's grammar and not by ours ({ours}), so nothing is known of it"
+        );
+        // In place of the reason why it is `invalid`: to allow it takes a rule for `admin`, as for
+        // whatever else nothing is known of.
+        let span = self.reasons.first().and_then(|reason| reason.span.clone());
+        let reasons = vec![Reason { class, text: text.into(), span }];
         // A list of schemas that nobody can read: unknown, until upstream tells.
         let path = SessionEffect::Set { name: "search_path".into(), value: Some("\"".into()), local: false };
         let steps = [Step { effects: vec![SessionEffect::CatalogueChange, path] }];

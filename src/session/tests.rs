@@ -156,13 +156,17 @@ impl Ends {
     /// Our grammar rejects it.
     fn unparsed(&mut self) -> Submission {
         let submission = self.submission();
+        self.leave_to_upstream(&submission);
+        submission
+    }
+
+    fn leave_to_upstream(&mut self, submission: &Submission) {
         let receipt = self.receipt(submission.digest);
         let message = "syntax error at or near \"selec\"".into();
         let refusal = Refusal::Syntax { message, position: Some(1) };
         let shown = submission.statement.sql.clone();
         self.session.resolve(submission.ticket, Resolution::Unparsed { receipt, refusal, shown }, 0);
         self.offer();
-        submission
     }
 
     fn ending(&mut self) -> Ending {
@@ -976,6 +980,7 @@ enum Act {
     Agent(Vec<u8>),
     Allow,
     Refuse,
+    Unparsed,
     Upstream(Vec<u8>),
     Gone,
 }
@@ -1019,6 +1024,7 @@ fn act() -> impl Strategy<Value = Act> {
         6 => agent_frame().prop_map(Act::Agent),
         4 => Just(Act::Allow),
         1 => Just(Act::Refuse),
+        1 => Just(Act::Unparsed),
         4 => upstream_frame().prop_map(Act::Upstream),
         1 => Just(Act::Gone),
     ]
@@ -1034,6 +1040,7 @@ proptest! {
         let mut ends = Ends::new();
         let mut out: VecDeque<Submission> = VecDeque::new();
         let mut cleared: Vec<(Via, SqlText)> = Vec::new();
+        let mut to_parse: Vec<SqlText> = Vec::new();
         for act in acts {
             match act {
                 Act::Agent(bytes) => ends.agent(&bytes),
@@ -1045,6 +1052,10 @@ proptest! {
                     let refusal = Resolution::Refuse(Refusal::HoldInTransaction);
                     ends.session.resolve(submission.ticket, refusal, 0);
                     ends.offer();
+                },
+                Act::Unparsed => if let Some(submission) = out.pop_front() {
+                    to_parse.push(submission.statement.sql.clone());
+                    ends.leave_to_upstream(&submission);
                 },
                 Act::Upstream(bytes) => {
                     if ends.session.on_upstream(&bytes, 0, &mut Collect::default()).is_err() {
@@ -1071,7 +1082,8 @@ proptest! {
                     _ => continue,
                 };
                 let ours = text.starts_with(b"countersign_");
-                prop_assert!(ours || cleared.iter().any(|(_, sql)| sql.as_bytes() == text));
+                let parsed = frame.tag == b'P' && to_parse.iter().any(|sql| sql.as_bytes() == text);
+                prop_assert!(ours || parsed || cleared.iter().any(|(_, sql)| sql.as_bytes() == text));
             }
         }
     }

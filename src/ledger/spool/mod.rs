@@ -626,9 +626,9 @@ impl Follower {
     /// Gives the next records, at most `most` of them.
     pub(crate) fn read(&mut self, spool: &Spool, most: usize) -> io::Result<Batch<'_>> {
         if self.take_over(spool) {
-            return Ok(self.from_memory(spool, most));
+            return Ok(self.read_memory(spool, most));
         }
-        self.from_file(spool, most)
+        self.read_file(spool, most)
     }
 
     /// Takes what was written since, if that is all that was; returns whether there is anything in
@@ -654,7 +654,7 @@ impl Follower {
     }
 
     /// The next records of what was handed over.
-    fn from_memory(&mut self, spool: &Spool, most: usize) -> Batch<'_> {
+    fn read_memory(&mut self, spool: &Spool, most: usize) -> Batch<'_> {
         let mut batch = Batch { boot: spool.boot, ..Batch::default() };
         let begin = self.handed.unwrap_or_default();
         let mut taken = begin;
@@ -677,7 +677,7 @@ impl Follower {
         batch
     }
 
-    fn from_file(&mut self, spool: &Spool, most: usize) -> io::Result<Batch<'_>> {
+    fn read_file(&mut self, spool: &Spool, most: usize) -> io::Result<Batch<'_>> {
         let (segment, end, next, first_behind) = {
             let inner = spool.inner.lock();
             let mut segments = inner.segments.iter();

@@ -331,10 +331,7 @@ mod names {
     fn only_an_execute_that_may_change_the_catalogue_makes_it_read_anew() {
         let changes = |sql: &str, prepared: &str| {
             let resolved = resolved(sql, &[("p", prepared)]);
-            resolved
-                .steps
-                .iter()
-                .any(|step| step.effects.contains(&SessionEffect::CatalogueChange))
+            resolved.steps.iter().any(|step| step.effects.contains(&SessionEffect::CatalogueChange))
         };
         assert!(!changes("EXECUTE p", "PREPARE p AS SELECT 1"));
         assert!(!changes("EXPLAIN EXECUTE p", "PREPARE p AS UPDATE t SET n = 1 WHERE n = 2"));

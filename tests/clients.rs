@@ -80,7 +80,7 @@ const TABLES: &str = "
 const HELD: [&str; 4] = ["export", "ddl", "mass_write", "ddl"];
 
 /// How long a client may take for everything: seconds, for `timeout`.
-const PATIENCE: &str = "150";
+const PATIENCE: &str = "240";
 
 /// A proxy with TLS before a Postgres of this version.
 fn stack(version: u32) -> Stack {
@@ -265,7 +265,7 @@ impl Client<'_> {
         self.takes_every_step(&mut stack(version), |url, stranger| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let mut transcript = Transcript::default();
-            let limit = Duration::from_secs(150);
+            let limit = Duration::from_secs(240);
             runtime
                 .block_on(async { tokio::time::timeout(limit, steps(url, stranger, &mut transcript)).await })
                 .unwrap_or_else(|_| panic!("stopped after {}", transcript.0));

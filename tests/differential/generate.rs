@@ -2,6 +2,9 @@
 
 use super::script::{Script, Step};
 
+/// A statement's text, its parameters' types, their formats and their values.
+type Prepared = (Vec<u8>, Vec<u32>, Vec<i16>, Vec<Option<Vec<u8>>>);
+
 /// SplitMix64: the same seed gives the same session for ever.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
@@ -455,7 +458,7 @@ impl Generator {
     }
 
     /// A text with parameters: types, formats and values that fit, mostly.
-    fn parameterised(&mut self) -> (Vec<u8>, Vec<u32>, Vec<i16>, Vec<Option<Vec<u8>>>) {
+    fn parameterised(&mut self) -> Prepared {
         let number = self.random.below(25);
         let text = |n: usize| Some(bytes(&n.to_string()));
         let binary = |n: usize| Some(u32::try_from(n).unwrap().to_be_bytes().to_vec());
@@ -503,7 +506,7 @@ impl Generator {
     }
 
     /// What an extended statement is made of, with or without parameters.
-    fn prepared(&mut self) -> (Vec<u8>, Vec<u32>, Vec<i16>, Vec<Option<Vec<u8>>>) {
+    fn prepared(&mut self) -> Prepared {
         let mut made = match self.random.weighted(&[55, 40, 5]) {
             0 => self.parameterised(),
             1 => (self.statement().into_bytes(), vec![], vec![], vec![]),

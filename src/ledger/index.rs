@@ -358,12 +358,21 @@ impl Index {
         for suffix in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(super::store::with_suffix_raw(&path, suffix));
         }
-        Self::begin(ledger, open_index(&path)?, &origin)
+        // Under another name until it is whole: a half-made one would be taken for one that was altered.
+        let new = super::store::with_suffix_raw(&path, ".new");
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(super::store::with_suffix_raw(&new, suffix));
+        }
+        let made = open_index(&new)?;
+        lay_out(&made, &origin)?;
+        made.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(()))?;
+        made.close().map_err(|(_, error)| error)?;
+        std::fs::rename(&new, &path).map_err(StoreError::from)?;
+        Ok(Self { ledger, index: open_index(&path)?, size: 0 })
     }
 
     fn begin(ledger: Connection, index: Connection, origin: &str) -> Result<Self, IndexError> {
-        index.execute_batch(&format!("BEGIN;\n{}\nCOMMIT", schema()))?;
-        index.execute("INSERT INTO meta VALUES (?1, 0)", [origin])?;
+        lay_out(&index, origin)?;
         Ok(Self { ledger, index, size: 0 })
     }
 
@@ -554,6 +563,14 @@ fn redacted<'e>(entry: &'e Entry<'_>) -> impl Iterator<Item = (u64, Key)> + 'e {
         [seq, field] => Some((seq.as_uint()?, Key::from_number(field.as_uint()?)?)),
         _ => None,
     })
+}
+
+/// Makes the tables of an empty index.
+fn lay_out(index: &Connection, origin: &str) -> Result<(), rusqlite::Error> {
+    let transaction = index.unchecked_transaction()?;
+    transaction.execute_batch(&schema())?;
+    transaction.execute("INSERT INTO meta VALUES (?1, 0)", [origin])?;
+    transaction.commit()
 }
 
 fn open_index(path: &Path) -> Result<Connection, IndexError> {

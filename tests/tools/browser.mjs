@@ -37,7 +37,7 @@ async function fresh({ width = 1280, height = 900, scheme = "light", js = true, 
     storageState,
     reducedMotion: "reduce",
   });
-  context.setDefaultTimeout(10000);
+  context.setDefaultTimeout(30000);
   page = await context.newPage();
   listen(page);
 }

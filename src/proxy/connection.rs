@@ -36,6 +36,10 @@ const AGENT_HIGH: usize = 256 << 10;
 const UPSTREAM_HIGH: usize = 1 << 20;
 /// Bytes of an agent that are read while its statement is held, so that a goodbye is seen.
 const HELD_AHEAD: usize = 1 << 20;
+/// Messages that upstream may owe an answer for, before the agent is not read any more: a message of five
+/// bytes takes many times that to remember. Upstream sends what it has answered every 8 KiB, so it never
+/// waits for more with as much as this unanswered.
+const MOST_OWED: usize = 16_384;
 /// How long an agent may be silent in the middle of a unit before it is decided as it is.
 const PARTIAL_AFTER: Duration = Duration::from_millis(50);
 /// How often a waiting agent is told that it waits.
@@ -225,8 +229,10 @@ impl Connection {
     }
 
     fn wants_agent(&mut self) -> bool {
+        let takes_nothing = self.session.is_deciding() || self.cancelling.is_some();
         self.upstream.output().len() < UPSTREAM_HIGH
-            && (!self.session.is_deciding() || self.agent.input().len() < HELD_AHEAD)
+            && self.session.owed() < MOST_OWED
+            && (!takes_nothing || self.agent.input().len() < HELD_AHEAD)
     }
 
     /// Does everything that can be done with what is there.

@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 # cargo-nextest runs tests in parallel processes and says which is slow; without it, cargo does.
 NEXTEST := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo yes)
 
-.PHONY: help demo test install-build install-demo install-test install-bench install-fuzz fmt clippy deny doc unit policies fixtures soak fuzz bench build clean
+.PHONY: help demo test install-build install-demo install-test install-bench install-conformance install-fuzz conformance fmt clippy deny doc unit policies fixtures soak fuzz bench build clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ build: install-build
 
 test: install-test fmt clippy deny doc unit policies fixtures
 
-install-build install-demo install-test install-bench install-fuzz:
+install-build install-demo install-test install-bench install-conformance install-fuzz:
 	@.ci/install $(patsubst install-%,%,$@)
 
 fmt:
@@ -69,6 +69,12 @@ fuzz: install-fuzz
 # make bench  the benchmarks of docs/performance.md
 bench: install-bench build
 	benches/run
+
+# make conformance  PostgreSQL's own regression and isolation suites, directly and through the proxy
+conformance: install-conformance
+	$(CARGO) build --quiet --profile demo
+	tests/conformance/run --major 15
+	tests/conformance/run --major 18
 
 clean:
 	$(CARGO) clean

@@ -87,6 +87,12 @@ pub enum Refusal {
         /// 1-based character position, as in the `P` field.
         position: Option<u32>,
     },
+    /// The text is not in the session's encoding. Says what Postgres would say.
+    #[error("{message}")]
+    Encoding {
+        /// Postgres's message.
+        message: String,
+    },
     /// A part of the protocol that the proxy does not carry.
     #[error("{feature} is not supported through countersign")]
     Unsupported {
@@ -166,6 +172,12 @@ pub enum Refusal {
     /// The proxy is shutting down.
     #[error("terminating connection because countersign is shutting down")]
     ShuttingDown,
+    /// What the session began with is no longer so: its agent was revoked, its token has expired.
+    #[error("terminating connection because {why}")]
+    SessionOver {
+        /// In one lower-case sentence.
+        why: &'static str,
+    },
     /// An operator ended the session.
     #[error("terminating connection due to operator command")]
     Killed,
@@ -193,6 +205,7 @@ impl Refusal {
             | Self::Cancelled => "57014",
             Self::TooManyHolds { .. } | Self::TooManyStatements { .. } => "53400",
             Self::Syntax { .. } => "42601",
+            Self::Encoding { .. } => "22021",
             Self::Unsupported { .. } | Self::StartupParameter { .. } => "0A000",
             Self::Protocol { .. } => "08P01",
             Self::TooLarge { .. } => "54000",
@@ -205,7 +218,7 @@ impl Refusal {
             Self::UpstreamUnreachable { .. } => "08006",
             Self::UpstreamLost { .. } => "08007",
             Self::NotAccepting => "57P03",
-            Self::ShuttingDown | Self::Killed => "57P01",
+            Self::ShuttingDown | Self::SessionOver { .. } | Self::Killed => "57P01",
             Self::Internal { .. } => "XX000",
         }
     }
@@ -232,6 +245,7 @@ impl Refusal {
             | Self::Cancelled
             | Self::CoolingDown { .. }
             | Self::Syntax { .. }
+            | Self::Encoding { .. }
             | Self::Unsupported { .. }
             | Self::StartupParameter { .. }
             | Self::Protocol { .. }
@@ -245,6 +259,7 @@ impl Refusal {
             | Self::UpstreamLost { .. }
             | Self::NotAccepting
             | Self::ShuttingDown
+            | Self::SessionOver { .. }
             | Self::Killed
             | Self::Internal { .. } => None,
         }
@@ -270,7 +285,7 @@ impl Refusal {
             Self::CoolingDown { retry_after } => {
                 return Some(format!("It can be asked again in {} seconds.", retry_after.as_secs().max(1)));
             }
-            Self::Syntax { .. } => return None,
+            Self::Syntax { .. } | Self::Encoding { .. } => return None,
             Self::Unsupported { hint, .. } | Self::NotAuthorized { hint, .. } => hint,
             Self::StartupParameter { hint, .. } => return Some(hint.clone()),
             Self::Protocol { .. } => {
@@ -284,6 +299,9 @@ impl Refusal {
             Self::UpstreamUnreachable { .. } => "Check that the upstream is up; nothing was run.",
             Self::UpstreamLost { .. } => "Look at the data before retrying.",
             Self::NotAccepting => "Retry later.",
+            Self::SessionOver { .. } => {
+                "Connect with credentials that are good now; work in an open transaction was rolled back."
+            }
             Self::ShuttingDown | Self::Killed => "Reconnect; work in an open transaction was rolled back.",
             Self::Internal { .. } => "Please report this.",
         };
@@ -321,6 +339,7 @@ impl Refusal {
                 | Self::UpstreamLost { .. }
                 | Self::NotAccepting
                 | Self::ShuttingDown
+                | Self::SessionOver { .. }
                 | Self::Killed
                 | Self::Internal { .. }
         )
@@ -341,6 +360,7 @@ impl Refusal {
             Self::TooManyStatements { .. } => "too_many_statements",
             Self::CoolingDown { .. } => "cooling_down",
             Self::Syntax { .. } => "syntax_error",
+            Self::Encoding { .. } => "encoding",
             Self::Unsupported { .. } => "unsupported",
             Self::StartupParameter { .. } => "startup_parameter",
             Self::Protocol { .. } => "protocol_violation",
@@ -354,6 +374,7 @@ impl Refusal {
             Self::UpstreamLost { .. } => "upstream_lost",
             Self::NotAccepting => "not_accepting",
             Self::ShuttingDown => "shutting_down",
+            Self::SessionOver { .. } => "session_over",
             Self::Killed => "killed",
             Self::Internal { .. } => "internal",
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::cache::Cache;
+use super::cache::{Cache, Spelling, mask};
 use super::lex::{LONGEST_OPERATOR_RUN, Lexed, TokenKind, lex};
 use super::parser::{Failure, LARGE, parse};
 use super::tree::{Room, Tree};
@@ -72,6 +72,7 @@ pub struct Classifier {
 
 thread_local! {
     static ROOM: RefCell<Room> = RefCell::new(Room::default());
+    static MASKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Classifier {
@@ -89,29 +90,54 @@ impl Classifier {
                 "strings are not read the standard way in this session, so nothing can be told from its text";
             return Arc::new(held(bytes, StatementClass::Admin, why));
         }
-        let key = self.cache.key(bytes, context);
-        if let Some(known) = key.and_then(|key| self.cache.get(key, bytes, context)) {
+        let exact = Spelling::Exact(bytes);
+        let Some(key) = self.cache.key(exact, context) else {
+            return Arc::new(self.classify_safely(bytes, context).0);
+        };
+        if let Some(known) = self.cache.get(key, exact, context) {
             return known;
         }
-        let large = (bytes.len() > LARGE).then(|| self.large.lock());
-        // A bug in here must never take the proxy down, nor let a statement pass.
-        let classified = catch_unwind(AssertUnwindSafe(|| self.classify_anew(bytes, context)))
-            .unwrap_or_else(|_| held(bytes, StatementClass::Admin, "the classifier failed on it"));
-        drop(large);
-        let classified = Arc::new(classified);
-        if let Some(key) = key {
-            self.cache.put(key, bytes, context, &classified);
-        }
-        classified
+        MASKED.with_borrow_mut(|masked| {
+            let masked = mask(bytes, masked).then_some(Spelling::Masked(masked));
+            let masked = masked.and_then(|masked| Some((self.cache.key(masked, context)?, masked)));
+            if let Some((key, masked)) = masked
+                && let Some(known) = self.cache.get(key, masked, context)
+            {
+                return known;
+            }
+            let (classified, holds_for_other_numbers) = self.classify_safely(bytes, context);
+            let classified = Arc::new(classified);
+            let (key, remembered) = masked.filter(|_| holds_for_other_numbers).unwrap_or((key, exact));
+            self.cache.put(key, remembered, context, &classified);
+            classified
+        })
     }
 
-    fn classify_anew(&self, bytes: &[u8], context: &Context<'_>) -> Classification {
+    /// A bug in here must never take the proxy down, nor let a statement pass.
+    fn classify_safely(&self, bytes: &[u8], context: &Context<'_>) -> (Classification, bool) {
+        let _large = (bytes.len() > LARGE).then(|| self.large.lock());
+        let mut holds_for_other_numbers = false;
+        let classified = catch_unwind(AssertUnwindSafe(|| {
+            self.classify_anew(bytes, context, &mut holds_for_other_numbers)
+        }));
+        match classified {
+            Ok(classified) => (classified, holds_for_other_numbers),
+            Err(_) => (held(bytes, StatementClass::Admin, "the classifier failed on it"), false),
+        }
+    }
+
+    fn classify_anew(
+        &self,
+        bytes: &[u8],
+        context: &Context<'_>,
+        holds_for_other_numbers: &mut bool,
+    ) -> Classification {
         let hold = |why: &str| held(bytes, StatementClass::Admin, why);
         if bytes.len() > self.limits.bulk_bytes {
             return hold("is too long to be read");
         }
         let Ok(text) = std::str::from_utf8(bytes) else {
-            return held(bytes, StatementClass::Invalid, "is no valid UTF-8");
+            return no_utf8(bytes);
         };
         if bytes.contains(&0) {
             return held(bytes, StatementClass::Invalid, "holds a NUL byte");
@@ -133,7 +159,7 @@ impl Classifier {
             return hold("has an operator too long to be read");
         }
         match parse(text) {
-            Ok(json) => self.read(text, &lexed, json.as_bytes(), context),
+            Ok(json) => self.read(text, &lexed, json.as_bytes(), context, holds_for_other_numbers),
             Err(Failure::Grammar { message, position }) => rejected(text, &lexed, message, position),
             Err(Failure::Limit(message)) => {
                 let mut hold = hold(&format!("is beyond the parser's limits: {message}"));
@@ -143,7 +169,14 @@ impl Classifier {
         }
     }
 
-    fn read(&self, text: &str, lexed: &Lexed, json: &[u8], context: &Context<'_>) -> Classification {
+    fn read(
+        &self,
+        text: &str,
+        lexed: &Lexed,
+        json: &[u8],
+        context: &Context<'_>,
+        holds_for_other_numbers: &mut bool,
+    ) -> Classification {
         let room = ROOM.with_borrow_mut(std::mem::take);
         let tree = match Tree::read(json, room) {
             Ok(tree) => tree,
@@ -174,11 +207,17 @@ impl Classifier {
             _ => {}
         }
         let nodes = tree.len();
+        let number_was_seen = tree.number_was_seen();
         let room = tree.into_room();
         if room.is_small() {
             ROOM.set(room);
         }
-        finish(text, lexed, findings, nodes)
+        let classified = finish(text, lexed, findings, nodes);
+        // What is held, and everything but the plainest, is read anew each time.
+        let is_plain = matches!(classified.parts.as_slice(), [part]
+            if matches!(&*part.kind, "SelectStmt" | "InsertStmt"));
+        *holds_for_other_numbers = is_plain && !number_was_seen && !classified.class.is_privileged();
+        classified
     }
 }
 
@@ -193,7 +232,8 @@ fn finish(text: &str, lexed: &Lexed, findings: Findings, nodes: usize) -> Classi
         reasons.insert(0, Reason { class: worse, text: words.into(), span: None });
     }
     // The server will say so itself, but then somebody would have been asked for nothing.
-    let syntax_error = too_new.map(|message| SyntaxError { message: message.into(), position: None });
+    let syntax_error =
+        too_new.map(|message| SyntaxError { message: message.into(), position: None, encoding: false });
     if let Some(error) = &syntax_error {
         class = StatementClass::Invalid;
         let text = format!("is not accepted by this server's grammar: {}", error.message).into();
@@ -256,13 +296,35 @@ fn held(bytes: &[u8], class: StatementClass, why: &str) -> Classification {
     }
 }
 
+/// A session's encoding is UTF-8 (or nothing of it is read: [`Context::strings_standard`]), and Postgres
+/// checks every text against it before the grammar sees it (`pg_any_to_server`).
+fn no_utf8(bytes: &[u8]) -> Classification {
+    /// As many bytes of a character are told (`report_invalid_encoding`).
+    fn length(first: u8) -> usize {
+        match first {
+            0xc0..=0xdf => 2,
+            0xe0..=0xef => 3,
+            0xf0..=0xf7 => 4,
+            _ => 1,
+        }
+    }
+    let valid = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
+    let rest = bytes.get(valid..).unwrap_or_default();
+    let told = rest.iter().take(length(rest.first().copied().unwrap_or_default()));
+    let told: Vec<String> = told.map(|byte| format!("0x{byte:02x}")).collect();
+    let message = format!("invalid byte sequence for encoding \"UTF8\": {}", told.join(" "));
+    let mut invalid = held(bytes, StatementClass::Invalid, "is no valid UTF-8");
+    invalid.syntax_error = Some(SyntaxError { message: message.into(), position: None, encoding: true });
+    invalid
+}
+
 fn rejected(text: &str, lexed: &Lexed, message: String, position: Option<u32>) -> Classification {
     let why = format!("is not accepted by Postgres's grammar: {message}");
     let mut rejected = held(text.as_bytes(), StatementClass::Invalid, &why);
     if let Some(reason) = rejected.reasons.first_mut() {
         reason.span = position.and_then(|position| token_at(text, lexed, position));
     }
-    rejected.syntax_error = Some(SyntaxError { message: message.into(), position });
+    rejected.syntax_error = Some(SyntaxError { message: message.into(), position, encoding: false });
     rejected.redacted_sql = redact::redact_unparsed(text, &lexed.tokens).map(Into::into);
     rejected
 }

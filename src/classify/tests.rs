@@ -161,10 +161,16 @@ fn bytes_that_are_no_text_are_held() {
         strings_standard: true,
     };
     let classifier = Classifier::new(Limits::default());
-    for bytes in [&b"select '\xff'"[..], b"select 1\0; drop table t"] {
-        let found = classifier.classify(&SqlText::new(bytes.to_vec()), &context);
+    let classify = |bytes: &[u8]| classifier.classify(&SqlText::new(bytes.to_vec()), &context);
+    let found = classify(b"select 1\0; drop table t");
+    assert_eq!(found.class, StatementClass::Invalid);
+    assert!(found.syntax_error.is_none(), "Postgres's grammar has not spoken");
+    for (bytes, told) in [(&b"select '\xff'"[..], "0xff"), (b"\xe4 x", "0xe4 0x20 0x78"), (b"\xf0", "0xf0")] {
+        let found = classify(bytes);
         assert_eq!(found.class, StatementClass::Invalid);
-        assert!(found.syntax_error.is_none(), "Postgres's grammar has not spoken");
+        let error = found.syntax_error.as_ref().unwrap();
+        assert!(error.encoding, "refused as Postgres refuses it, with its own code");
+        assert_eq!(&*error.message, format!("invalid byte sequence for encoding \"UTF8\": {told}"));
     }
     let odd = Context { strings_standard: false, ..context };
     assert!(classifier.classify(&SqlText::from("select 1"), &odd).class.is_privileged());
@@ -325,6 +331,21 @@ mod names {
             "{:?}",
             deletes.reasons
         );
+    }
+
+    #[test]
+    fn only_an_execute_that_may_change_the_catalogue_makes_it_read_anew() {
+        let changes = |sql: &str, prepared: &str| {
+            let resolved = resolved(sql, &[("p", prepared)]);
+            resolved.steps.iter().any(|step| step.effects.contains(&SessionEffect::CatalogueChange))
+        };
+        assert!(!changes("EXECUTE p", "PREPARE p AS SELECT 1"));
+        assert!(!changes("EXPLAIN EXECUTE p", "PREPARE p AS UPDATE t SET n = 1 WHERE n = 2"));
+        assert!(changes("EXECUTE p", "PREPARE p AS SELECT evil()"));
+        assert!(changes("EXECUTE p(evil())", "PREPARE p AS SELECT 1"));
+        assert!(changes("CREATE TABLE x AS EXECUTE p", "PREPARE p AS SELECT 1"));
+        assert!(changes("EXECUTE p; DROP TABLE t", "PREPARE p AS SELECT 1"));
+        assert!(changes("EXECUTE q", "PREPARE p AS SELECT 1"), "nothing is known of it");
     }
 
     #[test]

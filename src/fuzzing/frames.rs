@@ -84,7 +84,7 @@ fn messages(frame: &[u8]) {
         Ok(Named::Portal(name)) => assert_eq!([b"P", name, b"\0"].concat(), body),
         Err(_) => {}
     }
-    let _ = frontend::function_call(body);
+    let _ = frontend::FunctionCall::read(body);
     let _ = backend::Fields::read(body);
     if let Ok((tag, _)) = backend::command_complete(body) {
         assert_eq!([tag.as_bytes(), b"\0"].concat(), body);

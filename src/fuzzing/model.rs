@@ -380,7 +380,7 @@ impl Model {
                 self.ready();
             }
             tag::FUNCTION_CALL => {
-                let oid = frontend::function_call(body).unwrap();
+                let oid = frontend::FunctionCall::read(body).unwrap().oid;
                 self.function_call(oid, cleared);
             }
             tag::TERMINATE => self.closed = true,

@@ -29,6 +29,7 @@ use crate::refusal::{OneLine, Refusal};
 use crate::session::probe::{ProbeFailed, Probed};
 use crate::session::{Output, Resolution, Session, Sink, Submission};
 use crate::statement::{RequestId, TransactionStatus};
+use crate::wire::cancel::CancelKey;
 
 /// Bytes that may wait for an agent that does not read, before upstream is not read any more.
 const AGENT_HIGH: usize = 256 << 10;
@@ -66,7 +67,7 @@ pub(super) struct Connection {
     watch: Arc<Watch>,
     state: Arc<UpstreamState>,
     known: Arc<Known>,
-    upstream_key: Option<(i32, i32)>,
+    upstream_key: Option<CancelKey>,
     session: Session,
     log: SessionLog,
     agent: Pipe,
@@ -94,7 +95,7 @@ pub(super) struct Parts {
     pub(super) watch: Arc<Watch>,
     pub(super) state: Arc<UpstreamState>,
     pub(super) known: Arc<Known>,
-    pub(super) upstream_key: Option<(i32, i32)>,
+    pub(super) upstream_key: Option<CancelKey>,
     pub(super) session: Session,
     pub(super) log: SessionLog,
     pub(super) agent: Pipe,
@@ -314,7 +315,9 @@ impl Connection {
         if self.left_at.is_some_and(|left| left.elapsed() > AFTERMATH) {
             self.ended = Some("upstream did not finish after the agent had left");
         }
-        if self.left_at.is_some() && self.session.is_idle() && self.upstream.output().is_empty() {
+        let deciding = self.session.is_deciding();
+        if self.left_at.is_some() && !deciding && self.session.is_idle() && self.upstream.output().is_empty()
+        {
             self.ended = Some("the agent left");
         }
         // Upstream ends what runs, answers it, and then sees the end as if the agent were its own:
@@ -384,6 +387,7 @@ impl Connection {
             Output::Submit(submission) => self.submit(submission),
             Output::Withdrawn(_) => {
                 // Upstream failed before it, or is gone: recorded as withdrawn, and nobody is asked.
+                self.holding.take_if(|holding| matches!(holding, Holding::Catalogue { .. }));
                 if let Some(pending) = self.withdraw("an earlier statement of the same batch failed") {
                     let refusal =
                         holding::withdrawn(&pending, "an earlier statement of the same batch failed");
@@ -608,7 +612,11 @@ impl Connection {
     fn withdraw(&mut self, reason: &'static str) -> Option<Box<Pending>> {
         *self.watch.held.lock() = None;
         match self.holding.take()? {
-            Holding::Catalogue { .. } => None,
+            // Nobody was asked yet; what becomes of it is decided when the catalogue is there.
+            catalogue @ Holding::Catalogue { .. } => {
+                self.holding = Some(catalogue);
+                None
+            }
             Holding::Probing { pending } => Some(pending),
             Holding::Waiting { pending, request, .. } => {
                 self.shared.desk.withdraw(request.id, reason);
@@ -648,16 +656,28 @@ impl Connection {
                     };
                     self.refuse(&pending, refusal);
                     let _ = reached.send(());
-                } else if let (true, Some(key)) = (self.session.is_running(), self.upstream_key) {
+                } else if let Some(Holding::Catalogue { submission, .. }) =
+                    self.holding.take_if(|holding| matches!(holding, Holding::Catalogue { .. }))
+                {
+                    let resolution = Resolution::Refuse(Refusal::Cancelled);
+                    self.session.resolve(submission.ticket, resolution, self.shared.now_ns());
+                    let _ = reached.send(());
+                } else if let (true, Some(key)) = (self.session.is_running(), self.upstream_key.clone()) {
                     let state = Arc::clone(&self.state);
+                    // One after the other: nothing is forwarded before the last of them is through.
+                    let earlier = self.cancelling.take();
                     self.cancelling = Some(tokio::spawn(async move {
-                        if let Err(error) = upstream::cancel(&state.upstream, key).await {
+                        if let Some(earlier) = earlier {
+                            let _ = earlier.await;
+                        }
+                        if let Err(error) = upstream::cancel(&state.upstream, &key).await {
                             debug!(upstream = %state.upstream.name, %error, "cancel did not reach upstream");
                         }
                         let _ = reached.send(());
                     }));
                 }
             }
+            Control::End(why) => self.fail(&Refusal::SessionOver { why }, why),
             Control::Kill => self.fail(&Refusal::Killed, "ended by an operator"),
             Control::Drain => self.draining = true,
             Control::Stop => self.fail(&Refusal::ShuttingDown, "the proxy shut down"),

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use super::denial::Told;
 use super::names::{Lookup, Name};
 use super::unit::{Kind, Unit};
-use super::{
-    Deciding, Expected, Gate, Output, Owed, Portal, Purpose, Resolution, Run, RunKey, Session, Submission,
-};
+use super::{Deciding, Gate, Output, Owed, Portal, Purpose, Resolution, Run, RunKey, Session, Submission};
 use crate::refusal::Refusal;
 use crate::statement::{Ending, SqlText, Statement, TransactionStatus, Via};
 use crate::wire::frame::{Frame, FrameError, Header};
@@ -126,6 +124,8 @@ impl Session {
             match frame.tag {
                 tag::SYNC if self.copy_in => {
                     self.swallowed += 1;
+                    // If the copy has failed already, it is not swallowed.
+                    self.resynced = self.tickets;
                     self.to_upstream.extend_from_slice(frame.bytes);
                     return Ok(());
                 }
@@ -134,7 +134,6 @@ impl Session {
                     return Ok(());
                 }
                 tag::FLUSH => {
-                    self.flushed = true;
                     self.to_upstream.extend_from_slice(frame.bytes);
                     return Ok(());
                 }
@@ -175,7 +174,7 @@ impl Session {
         if self.unit.is_empty() { self.tell_left() } else { self.begin(now_ns) }
     }
 
-    fn tell_left(&mut self) {
+    pub(super) fn tell_left(&mut self) {
         if self.agent_left && !self.left_told && matches!(self.gate, Gate::Open) && self.unit.is_empty() {
             self.left_told = true;
             self.outputs.push_back(Output::AgentLeft);
@@ -199,10 +198,8 @@ impl Session {
         }
     }
 
-    fn owe(&mut self, kind: Owed) {
-        self.synced = false;
-        self.flushed = matches!(kind, Owed::Sync | Owed::Query { .. } | Owed::FunctionCall { .. });
-        self.expected.push_back(Expected { kind, substitute: None });
+    pub(super) fn owe(&mut self, kind: Owed) {
+        self.expect(kind, None);
     }
 
     fn begin(&mut self, now_ns: u64) {
@@ -214,7 +211,8 @@ impl Session {
     pub(super) fn advance(&mut self, now_ns: u64) {
         loop {
             let Gate::Deciding(deciding) = &self.gate else { return };
-            if deciding.submitted.is_some() || deciding.when_idle || deciding.when_answered {
+            let waits = deciding.when_idle || deciding.when_answered || deciding.parsing;
+            if deciding.submitted.is_some() || waits {
                 return;
             }
             let (at, covering) = (deciding.at, deciding.covering);
@@ -239,7 +237,7 @@ impl Session {
         }
     }
 
-    fn set_deciding(&mut self, change: impl FnOnce(&mut Deciding)) {
+    pub(super) fn set_deciding(&mut self, change: impl FnOnce(&mut Deciding)) {
         if let Gate::Deciding(deciding) = &mut self.gate {
             change(deciding);
         }
@@ -268,7 +266,7 @@ impl Session {
             Kind::Bind { statement, .. } => {
                 let meaning = match self.unit.statement_before(statement, at) {
                     Some((prepared, _)) => Lookup::Known(prepared),
-                    None => self.statements.lookup(statement),
+                    None => self.statements.lookup(statement, self.resynced),
                 };
                 match meaning {
                     Lookup::Known(prepared) => match self.unit.bound_statement(at, &prepared) {
@@ -277,18 +275,15 @@ impl Session {
                             Then::Refuse(Told::Refusal(Refusal::Internal { what: "a Bind changed its mind" }))
                         }
                     },
-                    Lookup::Unknown => Then::Refuse(Told::NoStatement(statement.to_display())),
+                    Lookup::Unknown => Then::Refuse(Told::NoStatement(self.unit.name_as_sent(at))),
                     Lookup::Unsettled => Then::Wait,
                 }
             }
             Kind::Execute { portal } => {
-                let here = self.unit.portal_before(portal, at).is_some();
-                let meaning = self.portals.lookup(portal);
-                if !here && meaning == Lookup::Unknown {
-                    Then::Refuse(Told::NoPortal(portal.to_display()))
-                } else if !here && meaning == Lookup::Unsettled && self.answers_come() {
-                    // Either has a receipt, but only one of them will have run.
-                    Then::Wait
+                let known = self.unit.portal_before(portal, at).is_some()
+                    || self.portals.lookup(portal, self.resynced) != Lookup::Unknown;
+                if !known {
+                    Then::Refuse(Told::NoPortal(self.unit.name_as_sent(at)))
                 } else {
                     match self.late_statement(portal, at) {
                         Lookup::Unknown => Then::Nothing,
@@ -298,14 +293,10 @@ impl Session {
                 }
             }
             Kind::Query(sql) => Then::Submit(Statement::query(sql.clone()), Purpose::Run),
-            Kind::FunctionCall(oid) => {
-                let sql = format!("-- fast-path call of the function with OID {oid}");
-                let sql = SqlText::from(sql.as_str());
-                Then::Submit(
-                    Statement { via: Via::FunctionCall, sql, parameters: Arc::from([]) },
-                    Purpose::Run,
-                )
-            }
+            Kind::FunctionCall => match self.unit.called_statement(at) {
+                Some(statement) => Then::Submit(statement, Purpose::Run),
+                None => Then::Refuse(Told::Refusal(Refusal::Internal { what: "a call changed its mind" })),
+            },
             Kind::Describe
             | Kind::CloseStatement(_)
             | Kind::ClosePortal(_)
@@ -327,7 +318,7 @@ impl Session {
                 self.set_deciding(|deciding| deciding.refused = Some((at, told)));
                 false
             }
-            Then::Wait => self.wait_for_answers(),
+            Then::Wait => self.wait_for_answers(at),
         }
     }
 
@@ -373,13 +364,13 @@ impl Session {
         if self.unit.portal_before(portal, at).is_some() {
             return Lookup::Unknown;
         }
-        let is_late = |portal: &Portal| !portal.cursor && late(portal.run).is_some();
-        match self.portals.lookup(portal) {
+        match self.portals.lookup(portal, self.resynced) {
             Lookup::Known(portal) if !portal.cursor => {
                 late(portal.run).map_or(Lookup::Unknown, Lookup::Known)
             }
-            Lookup::Unsettled if self.portals.meanings(portal).any(is_late) => Lookup::Unsettled,
-            Lookup::Known(_) | Lookup::Unsettled | Lookup::Unknown => Lookup::Unknown,
+            // Which run it is decides what its completion says of names and settings.
+            Lookup::Unsettled => Lookup::Unsettled,
+            Lookup::Known(_) | Lookup::Unknown => Lookup::Unknown,
         }
     }
 
@@ -390,49 +381,41 @@ impl Session {
         let before = before.filter_map(|run| self.runs.get(run)).map(|run| run.shown.clone()).collect();
         let digest = statement.digest();
         let first = !self.unit.executes_before(at);
-        self.set_deciding(|deciding| deciding.submitted = Some(ticket));
-        let submission = Submission { ticket, purpose, statement, digest, status, before, first };
+        let mut upstream_parses = false;
+        self.set_deciding(|deciding| {
+            deciding.submitted = Some((ticket, digest));
+            upstream_parses = deciding.upstream_parses;
+        });
+        let submission =
+            Submission { ticket, purpose, statement, digest, status, before, first, upstream_parses };
         self.outputs.push_back(Output::Submit(submission));
     }
 
-    /// Whether upstream will answer what it owes without another message of the agent's.
-    fn answers_come(&self) -> bool {
-        self.flushed && !self.expected.is_empty()
-    }
-
-    /// A name may mean two things until upstream has answered what was forwarded; `true` when it will.
-    fn wait_for_answers(&mut self) -> bool {
-        let comes = self.answers_come();
+    /// Item `at` means one thing or another, depending on answers that have not come: it waits for them;
+    /// `true` when it does. They come by themselves, because a message that ends in `ReadyForQuery` was
+    /// forwarded behind what they answer.
+    fn wait_for_answers(&mut self, at: usize) -> bool {
+        let waits = self.expected.iter().any(|expected| expected.kind.ends_in_ready());
         self.set_deciding(|deciding| {
-            if comes {
+            if waits {
                 deciding.when_answered = true;
             } else {
-                // The answers wait for a Flush or Sync of the agent's: refuse rather than guess.
+                // It cannot be, and refusing is better than guessing.
                 let told = Told::Refusal(Refusal::Internal { what: "a name's meaning cannot be settled" });
-                deciding.refused = Some((deciding.at, told));
+                deciding.refused = Some((at, told));
             }
         });
-        comes
+        waits
     }
 
-    /// Upstream has answered something: what waited for the last answer is decided now.
-    pub(super) fn look_again(&mut self, now_ns: u64) {
+    /// Upstream has said `ReadyForQuery`: what waited for that is decided now.
+    pub(super) fn decide_what_waited(&mut self, now_ns: u64) {
         self.drop_copy_ends();
-        if let Gate::Deciding(deciding) = &mut self.gate
-            && deciding.when_answered
-            && self.expected.is_empty()
-        {
+        let idle = self.is_idle();
+        let Gate::Deciding(deciding) = &mut self.gate else { return };
+        if deciding.when_answered || (deciding.when_idle && idle) {
             deciding.when_answered = false;
-            self.advance(now_ns);
-        }
-    }
-
-    /// Upstream has become idle: what waited for that is decided now.
-    pub(super) fn became_idle(&mut self, now_ns: u64) {
-        if let Gate::Deciding(deciding) = &mut self.gate
-            && deciding.when_idle
-        {
-            deciding.when_idle = false;
+            deciding.when_idle &= !idle;
             self.advance(now_ns);
         }
     }
@@ -440,36 +423,31 @@ impl Session {
     /// The answer to a submission. Answers to submissions that were withdrawn are ignored; a receipt
     /// that comes too late is told as never executed.
     pub fn resolve(&mut self, ticket: u64, resolution: Resolution, now_ns: u64) {
-        let at = if let Gate::Deciding(deciding) = &self.gate
-            && deciding.submitted == Some(ticket)
+        let (at, submitted) = if let Gate::Deciding(deciding) = &self.gate
+            && let Some((out, digest)) = deciding.submitted
+            && out == ticket
         {
-            deciding.at
+            (deciding.at, digest)
         } else {
-            if let Resolution::Forward { receipt, .. } = resolution {
-                self.never_ran(&receipt);
+            if let Resolution::Forward { receipt, .. } | Resolution::Unparsed { receipt, .. } = resolution {
+                self.never_executed(&receipt);
             }
             return;
         };
         self.set_deciding(|deciding| deciding.submitted = None);
         match resolution {
             Resolution::Forward { receipt, steps, shown, digest_result, late } => {
-                let statement = match self.statement_at(at) {
-                    Some(statement) if statement.digest() == receipt.digest() => statement,
-                    Some(_) => {
-                        self.never_ran(&receipt);
-                        let told =
-                            Told::Refusal(Refusal::Internal { what: "a receipt for another statement" });
+                let Some(statement) = self.cleared(at, &receipt) else {
+                    self.never_executed(&receipt);
+                    // An answer that came meanwhile may have changed what its name means: then it is
+                    // decided anew.
+                    if receipt.digest() != submitted {
+                        let what = "a receipt for another statement";
+                        let told = Told::Refusal(Refusal::Internal { what });
                         self.set_deciding(|deciding| deciding.refused = Some((at, told)));
-                        self.advance(now_ns);
-                        return;
                     }
-                    // Upstream has answered meanwhile, and the name that it goes by means nothing any
-                    // more: what is to be said of that is decided anew.
-                    None => {
-                        self.never_ran(&receipt);
-                        self.advance(now_ns);
-                        return;
-                    }
+                    self.advance(now_ns);
+                    return;
                 };
                 let effects = steps.iter().flat_map(|step| &step.effects);
                 let behind = self.moving_names > 0;
@@ -500,6 +478,17 @@ impl Session {
                 self.set_deciding(|deciding| deciding.at += 1);
             }
             Resolution::Refuse(refusal) => self.refuse(at, refusal),
+            Resolution::Unparsed { receipt, refusal, shown } => match self.cleared(at, &receipt) {
+                Some(statement) => {
+                    let intent = Some(receipt.intent());
+                    let run = self.runs.insert(Run::of_parsing(intent, statement.sql, shown, now_ns));
+                    self.ask_upstream_to_parse(at, run, refusal, now_ns);
+                }
+                None => {
+                    let told = Told::Refusal(Refusal::Internal { what: "a receipt for another statement" });
+                    self.set_deciding(|deciding| deciding.refused = Some((at, told)));
+                }
+            },
             Resolution::RollBack => {
                 let query =
                     matches!(self.unit.items.get(at), Some(item) if matches!(item.kind, Kind::Query(_)));
@@ -518,8 +507,8 @@ impl Session {
         self.advance(now_ns);
     }
 
-    /// A receipt that nothing is forwarded for.
-    fn never_ran(&mut self, receipt: &crate::ledger::Receipt) {
+    /// A statement that was recorded and will not be forwarded.
+    fn never_executed(&mut self, receipt: &crate::ledger::Receipt) {
         let outcome = crate::statement::Outcome {
             ending: Ending::NotExecuted,
             rows: 0,
@@ -530,14 +519,14 @@ impl Session {
         self.outputs.push_back(Output::Outcome { intent: receipt.intent(), outcome, duration_ns: 0 });
     }
 
-    /// The statement that item `at` would run or prepare now; `None` when it names what does not exist.
-    fn statement_at(&self, at: usize) -> Option<Statement> {
+    /// The statement that a receipt clears, if it is a receipt for item `at`.
+    fn cleared(&self, at: usize, receipt: &crate::ledger::Receipt) -> Option<Statement> {
         let statement = match &self.unit.items.get(at)?.kind {
             Kind::Parse { prepared, .. } => parse_only(prepared.sql.clone()),
             Kind::Bind { statement, .. } => {
                 let prepared = match self.unit.statement_before(statement, at) {
                     Some((prepared, _)) => prepared,
-                    None => match self.statements.lookup(statement) {
+                    None => match self.statements.lookup(statement, self.resynced) {
                         Lookup::Known(prepared) => prepared,
                         Lookup::Unknown | Lookup::Unsettled => return None,
                     },
@@ -545,10 +534,7 @@ impl Session {
                 self.unit.bound_statement(at, &prepared)?
             }
             Kind::Query(sql) => Statement::query(sql.clone()),
-            Kind::FunctionCall(oid) => {
-                let sql = format!("-- fast-path call of the function with OID {oid}");
-                Statement { via: Via::FunctionCall, sql: sql.as_str().into(), parameters: Arc::from([]) }
-            }
+            Kind::FunctionCall => self.unit.called_statement(at)?,
             Kind::Execute { portal } => match self.late_statement(portal, at) {
                 Lookup::Known(statement) => statement,
                 Lookup::Unknown | Lookup::Unsettled => return None,
@@ -561,7 +547,7 @@ impl Session {
             | Kind::CopyData
             | Kind::CopyEnd => return None,
         };
-        Some(statement)
+        (statement.digest() == receipt.digest()).then_some(statement)
     }
 
     fn mark_covered(&mut self, at: usize) {
@@ -574,10 +560,10 @@ impl Session {
         }
     }
 
-    fn refuse(&mut self, at: usize, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, at: usize, refusal: Refusal) {
         let mut cut = at;
-        // What the grammar rejects is refused where Postgres would refuse it: at its Parse.
-        if matches!(refusal, Refusal::Syntax { .. })
+        // What Postgres does not read is refused where Postgres would refuse it: at its Parse.
+        if matches!(refusal, Refusal::Syntax { .. } | Refusal::Encoding { .. })
             && let Some(Kind::Bind { statement, .. }) = self.unit.items.get(at).map(|item| &item.kind)
             && let Some((_, Some(parse))) = self.unit.statement_before(statement, at)
         {
@@ -603,7 +589,12 @@ impl Session {
             self.forward_item(&item.kind, bytes, run, now_ns);
         }
         if let Some((at, told)) = deciding.refused {
-            self.forward_substitute(&unit, at, told, now_ns);
+            if let Told::Unparsed(refusal) = told {
+                let run = unit.items.get_mut(at).and_then(|item| item.run.take());
+                self.forward_unparsed(&unit, at, run, refusal, now_ns);
+            } else {
+                self.forward_substitute(&unit, at, told, now_ns);
+            }
             for item in unit.items.iter_mut().skip(at) {
                 self.release_run(item.run.take(), now_ns);
             }
@@ -620,7 +611,7 @@ impl Session {
 
     /// Forwards one message as the agent sent it, and notes what upstream owes for it. The item's own
     /// hold on its run passes to that note.
-    fn forward_item(&mut self, kind: &Kind, bytes: &[u8], run: Option<RunKey>, now_ns: u64) {
+    pub(super) fn forward_item(&mut self, kind: &Kind, bytes: &[u8], run: Option<RunKey>, now_ns: u64) {
         let ticket = self.ticket();
         match kind {
             Kind::Parse { name, prepared, .. } => {
@@ -656,8 +647,7 @@ impl Session {
                 self.portals.propose(ticket, name, None);
                 self.owe(Owed::ClosePortal { ticket, name: name.clone() });
             }
-            Kind::Flush => self.flushed = true,
-            Kind::CopyData => {}
+            Kind::Flush | Kind::CopyData => {}
             Kind::Sync => self.owe(Owed::Sync),
             Kind::Query(_) => {
                 self.forget_unnamed(ticket, now_ns);
@@ -666,7 +656,7 @@ impl Session {
                 }
                 self.owe(Owed::Query { ticket, run });
             }
-            Kind::FunctionCall(_) => self.owe(Owed::FunctionCall { run }),
+            Kind::FunctionCall => self.owe(Owed::FunctionCall { run }),
             Kind::CopyEnd => {
                 self.forward_copy_end(bytes);
                 return;
@@ -677,8 +667,12 @@ impl Session {
 
     /// A Query destroys the unnamed statement and the unnamed portal, whether it succeeds or not. An
     /// Execute of that portal must not be forwarded behind it: it has crashed a Postgres 15.18.
-    fn forget_unnamed(&mut self, ticket: u64, now_ns: u64) {
+    pub(super) fn forget_unnamed(&mut self, ticket: u64, now_ns: u64) {
         self.statements.propose(ticket, &Name::new(b""), None);
+        self.forget_unnamed_portal(now_ns);
+    }
+
+    fn forget_unnamed_portal(&mut self, now_ns: u64) {
         let ended = self.portals.forget_unnamed();
         self.release_portals(ended, now_ns);
     }
@@ -695,12 +689,15 @@ impl Session {
         let out = &mut self.to_upstream;
         let (substitute, kind) = match &item.kind {
             Kind::Query(_) => (self.substitutes.query(told, out), Owed::Query { ticket, run: None }),
-            Kind::FunctionCall(_) => {
+            Kind::FunctionCall => {
                 (self.substitutes.function_call(told, out), Owed::FunctionCall { run: None })
             }
             Kind::Parse { name, .. } => {
+                let early = told.is_about_encoding();
                 let substitute = self.substitutes.parse(told, name.as_bytes(), out);
-                (substitute, Owed::Parse { ticket, name: name.clone(), run: None })
+                let kind = Owed::Parse { ticket, name: name.clone(), run: None };
+                // An error before the statement's name matters changes no name.
+                (substitute, if early { Owed::Describe } else { kind })
             }
             Kind::Execute { .. } => {
                 (self.substitutes.execute(told, out), Owed::Execute { ticket, run: None })
@@ -718,11 +715,13 @@ impl Session {
             }
         };
         if matches!(kind, Owed::Query { .. }) {
-            self.forget_unnamed(ticket, now_ns);
+            if substitute.told.is_about_encoding() {
+                self.forget_unnamed_portal(now_ns);
+            } else {
+                self.forget_unnamed(ticket, now_ns);
+            }
         }
-        self.synced = false;
-        self.flushed = matches!(kind, Owed::Query { .. } | Owed::FunctionCall { .. });
-        self.expected.push_back(Expected { kind, substitute: Some(Box::new(substitute)) });
+        self.expect(kind, Some(Box::new(substitute)));
     }
 
     /// Upstream skips to `Sync`, and the unit under decision lies before it: it is dropped as
@@ -730,7 +729,7 @@ impl Session {
     pub(super) fn drop_skipped_unit(&mut self, now_ns: u64) {
         let mut unit = std::mem::take(&mut self.unit);
         if let Gate::Deciding(deciding) = std::mem::replace(&mut self.gate, Gate::Open)
-            && let Some(ticket) = deciding.submitted
+            && let Some((ticket, _)) = deciding.submitted
         {
             self.outputs.push_back(Output::Withdrawn(ticket));
         }

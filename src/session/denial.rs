@@ -20,16 +20,27 @@ pub enum Told {
     NoStatement(String),
     /// What Postgres says of a portal that does not exist (34000).
     NoPortal(String),
+    /// Our own grammar's error, behind a `Parse` of the very text that upstream should have refused.
+    Unparsed(Refusal),
     /// Nothing: a `ROLLBACK` of ours stands for the agent's, and upstream's answer is the answer.
     RolledBack,
 }
 
 impl Told {
+    /// Whether Postgres would have stopped at the text's bytes, before anything happened to the unnamed
+    /// statement; the substitute is such a text, too, and has no room for a nonce.
+    #[must_use]
+    pub fn is_about_encoding(&self) -> bool {
+        matches!(self, Self::Refusal(Refusal::Encoding { .. }))
+    }
+
     /// Appends the `ErrorResponse`.
     pub fn put(&self, out: &mut BytesMut) {
         match self {
             // The session goes on, whatever the refusal would mean elsewhere.
-            Self::Refusal(refusal) => backend::put_refusal_as(refusal, "ERROR", out),
+            Self::Refusal(refusal) | Self::Unparsed(refusal) => {
+                backend::put_refusal_as(refusal, "ERROR", out);
+            }
             Self::NoStatement(name) if name.is_empty() => {
                 backend::put_error("26000", "unnamed prepared statement does not exist", out);
             }
@@ -50,7 +61,7 @@ pub struct Substitute {
     /// What the agent is told.
     pub told: Told,
     /// Occurs in upstream's error message; `None` where the message has no room for one and order
-    /// alone must do (`FunctionCall`).
+    /// alone must do (`FunctionCall`, bytes that are no text).
     pub nonce: Option<String>,
 }
 
@@ -83,7 +94,7 @@ impl Substitutes {
     /// A name that upstream's log shows, so that its one ERROR line names the request.
     fn nonce(&mut self, told: &Told) -> String {
         let request = match told {
-            Told::Refusal(refusal) => match refusal.request() {
+            Told::Refusal(refusal) | Told::Unparsed(refusal) => match refusal.request() {
                 Some(request) => request.code().replace('-', "").to_lowercase(),
                 None => refusal.code().to_owned(),
             },
@@ -99,15 +110,42 @@ impl Substitutes {
 
     /// A `Query` whose text is a syntax error: the grammar is asked before the transaction's state.
     pub fn query(&mut self, told: Told, out: &mut BytesMut) -> Substitute {
+        if told.is_about_encoding() {
+            out.put_slice(&[b'Q', 0, 0, 0, 6, 0xff, 0]);
+            return Substitute { told, nonce: None };
+        }
         let nonce = self.nonce(&told);
         // The nonce holds neither a NUL nor anything but an identifier's characters.
         put(out, |out| frontend::query(&nonce, out));
         Substitute { told, nonce: Some(nonce) }
     }
 
+    /// A `Parse` of `sql` as the unnamed statement: what a `Query` would have been parsed to.
+    pub fn parse_of_query(sql: &[u8], out: &mut BytesMut) {
+        out.put_u8(b'P');
+        out.put_u32((4 + 1 + sql.len() + 1 + 2) as u32);
+        out.put_u8(0);
+        out.put_slice(sql);
+        out.put_slice(&[0, 0, 0]);
+    }
+
+    /// A `Close` of the unnamed statement.
+    pub fn close_unnamed(out: &mut BytesMut) {
+        out.put_slice(b"C\0\0\0\x06S\0");
+    }
+
+    /// A `Sync`.
+    pub fn sync(out: &mut BytesMut) {
+        out.put_slice(b"S\0\0\0\x04");
+    }
+
     /// A `Parse` of a syntax error under the agent's own name: like the original it removes the
     /// unnamed statement and keeps a named one.
     pub fn parse(&mut self, told: Told, name: &[u8], out: &mut BytesMut) -> Substitute {
+        if told.is_about_encoding() {
+            out.put_slice(&[b'P', 0, 0, 0, 9, 0, 0xff, 0, 0, 0]);
+            return Substitute { told, nonce: None };
+        }
         let nonce = self.nonce(&told);
         out.put_u8(b'P');
         out.put_u32((4 + name.len() + 1 + nonce.len() + 1 + 2) as u32);
@@ -186,7 +224,7 @@ mod tests {
         assert_eq!((bound.portal, bound.statement), (&b""[..], bind.nonce.as_deref().unwrap().as_bytes()));
         let executed = views::Execute::read(next().body()).unwrap();
         assert_eq!(executed.portal, execute.nonce.unwrap().as_bytes());
-        assert_eq!(views::function_call(next().body()), Ok(0));
+        assert_eq!(views::FunctionCall::read(next().body()).unwrap().oid, 0);
         assert!(rest.is_empty());
     }
 

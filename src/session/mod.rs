@@ -16,6 +16,8 @@
 //! - [`mod@unit`]: the messages of a unit, and what they mean for names.
 //! - `agent` and `upstream`: the two directions.
 //! - [`names`]: prepared statements and portals; confirmed by upstream only.
+//! - `unparsed`: asking upstream to parse what our grammar rejects.
+//! - [`fast_path`]: what calls by OID are in SQL.
 //! - [`denial`]: substitutes that make upstream itself refuse.
 //! - [`probe`]: asking upstream what state the session is in.
 //! - [`settings`], [`startup`]: settings read along, and those an agent may bring.
@@ -25,6 +27,7 @@
 
 mod agent;
 pub mod denial;
+pub mod fast_path;
 pub mod names;
 pub mod probe;
 pub mod settings;
@@ -32,6 +35,7 @@ pub mod startup;
 #[cfg(test)]
 mod tests;
 pub mod unit;
+mod unparsed;
 mod upstream;
 
 pub use upstream::Sink;
@@ -117,6 +121,8 @@ pub struct Submission {
     pub before: Vec<SqlText>,
     /// Nothing before it in its unit is executed, so that it meets upstream as `status` says.
     pub first: bool,
+    /// It was submitted before and found to be no SQL, and upstream's grammar takes it all the same.
+    pub upstream_parses: bool,
 }
 
 /// What a submission is for.
@@ -147,6 +153,17 @@ pub enum Resolution {
     },
     /// Refuse it.
     Refuse(Refusal),
+    /// It is no SQL to us: upstream is asked to parse it, and says itself what is wrong. If upstream
+    /// finds nothing wrong, a `Query` is submitted again, as one that only upstream can read; anything
+    /// else is refused.
+    Unparsed {
+        /// Proof that it is recorded.
+        receipt: Receipt,
+        /// What the agent is told if upstream finds nothing wrong and it is not submitted again.
+        refusal: Refusal,
+        /// The text as it may be shown to others (secrets replaced).
+        shown: SqlText,
+    },
     /// The ledger cannot write, and the statement is nothing but a `ROLLBACK`: upstream gets one of our
     /// own, so that an open transaction does not keep its locks until the ledger is back.
     RollBack,
@@ -231,6 +248,25 @@ enum Owed {
     CopyEnd,
     /// A probe of ours, from its first message to the `ReadyForQuery` of its `Sync`.
     Probe,
+    /// The text of a `Query`, to be parsed and nothing more, up to the `ReadyForQuery` of our `Sync`.
+    Parsing {
+        ticket: Ticket,
+        run: RunKey,
+        /// Upstream's grammar takes it.
+        taken: bool,
+        /// What stands for upstream's complaint that it is not one statement.
+        refusal: Box<Refusal>,
+    },
+}
+
+impl Owed {
+    /// Whether the answer ends in `ReadyForQuery`: upstream skips nothing behind it.
+    fn ends_in_ready(&self) -> bool {
+        matches!(
+            self,
+            Self::Sync | Self::Query { .. } | Self::FunctionCall { .. } | Self::Probe | Self::Parsing { .. }
+        )
+    }
 }
 
 /// What the agent's side is doing.
@@ -249,11 +285,15 @@ struct Deciding {
     at: usize,
     /// Whether `at` counts items that need a receipt of their own (second pass).
     covering: bool,
-    /// A submission is out.
-    submitted: Option<u64>,
-    /// Go on with `at` once upstream is idle.
+    /// A submission is out: its ticket, and what it is about.
+    submitted: Option<(Ticket, Digest)>,
+    /// Submit `at` again once upstream is idle.
     when_idle: bool,
-    /// Go on with `at` once everything that was forwarded is answered, so that names are settled.
+    /// Upstream is parsing the text of `at`.
+    parsing: bool,
+    /// It did, and found nothing wrong with it.
+    upstream_parses: bool,
+    /// Decide `at` again once more of what it may mean has been answered.
     when_answered: bool,
     /// Where and how the unit is cut short.
     refused: Option<(usize, denial::Told)>,
@@ -286,9 +326,6 @@ pub struct Session {
     failed: bool,
     /// Upstream has said that it ends the connection.
     farewell: bool,
-    /// Upstream answers all that was forwarded without another message: nothing followed the last
-    /// `Sync`, `Flush` or `Query`.
-    flushed: bool,
     /// Upstream drops everything up to a `Sync` that the agent has not sent yet.
     skipping: bool,
     /// Something that the agent sent was dropped because of that.
@@ -308,7 +345,9 @@ pub struct Session {
     transaction_earlier: u64,
 
     substitutes: Substitutes,
-    tickets: u64,
+    tickets: Ticket,
+    /// The last ticket of messages up to the latest that ends upstream's skipping ([`Names::lookup`]).
+    resynced: Ticket,
     outputs: VecDeque<Output>,
     notices: VecDeque<BytesMut>,
     to_upstream: BytesMut,
@@ -349,7 +388,6 @@ impl Session {
             synced: true,
             failed: false,
             farewell: false,
-            flushed: true,
             skipping: false,
             skipped: false,
             answered: false,
@@ -362,6 +400,7 @@ impl Session {
             transaction_earlier: 0,
             substitutes: Substitutes::new(seed),
             tickets: 0,
+            resynced: 0,
             outputs: VecDeque::new(),
             notices: VecDeque::new(),
             to_upstream: BytesMut::new(),
@@ -399,9 +438,7 @@ impl Session {
         }
         match self.expected.back() {
             None => self.synced,
-            Some(last) => {
-                matches!(last.kind, Owed::Sync | Owed::Query { .. } | Owed::FunctionCall { .. } | Owed::Probe)
-            }
+            Some(last) => last.kind.ends_in_ready(),
         }
     }
 
@@ -476,7 +513,7 @@ impl Session {
         };
         match self.unit.statement_before(&name, at) {
             Some((prepared, _)) => Lookup::Known(prepared),
-            None => self.statements.lookup(&name),
+            None => self.statements.lookup(&name, self.resynced),
         }
     }
 
@@ -517,6 +554,15 @@ impl Session {
     fn ticket(&mut self) -> Ticket {
         self.tickets += 1;
         self.tickets
+    }
+
+    /// Upstream owes an answer of this kind.
+    fn expect(&mut self, kind: Owed, substitute: Option<Box<Substitute>>) {
+        if kind.ends_in_ready() {
+            self.resynced = self.tickets;
+        }
+        self.synced = false;
+        self.expected.push_back(Expected { kind, substitute });
     }
 
     fn hold_run(&mut self, run: Option<RunKey>) -> Option<RunKey> {

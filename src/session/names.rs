@@ -40,12 +40,6 @@ impl Name {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
-
-    /// For error messages.
-    #[must_use]
-    pub fn to_display(&self) -> String {
-        String::from_utf8_lossy(&self.0).into_owned()
-    }
 }
 
 /// What a statement's name stands for.
@@ -108,21 +102,20 @@ impl<M: Clone + PartialEq> Names<M> {
         if name.is_unnamed() { &mut self.unnamed } else { self.named.entry(name.clone()).or_default() }
     }
 
-    /// What `name` means.
+    /// What `name` means to a message that is forwarded now. `since` is the last ticket from before the
+    /// latest message that ends upstream's skipping: a proposal behind it succeeds before this message
+    /// is read, or else upstream skips this message as well.
     #[must_use]
-    pub fn lookup(&self, name: &Name) -> Lookup<M> {
+    pub fn lookup(&self, name: &Name, since: Ticket) -> Lookup<M> {
         let Some(slot) = self.slot(name) else { return Lookup::Unknown };
+        if let Some((ticket, meaning)) = slot.pending.back()
+            && *ticket > since
+        {
+            return meaning.clone().map_or(Lookup::Unknown, Lookup::Known);
+        }
         let mut meanings = slot.confirmed.iter().chain(slot.pending.iter().filter_map(|(_, to)| to.as_ref()));
         let Some(first) = meanings.next() else { return Lookup::Unknown };
         if meanings.all(|other| other == first) { Lookup::Known(first.clone()) } else { Lookup::Unsettled }
-    }
-
-    /// Everything that `name` may mean.
-    pub fn meanings(&self, name: &Name) -> impl Iterator<Item = &M> {
-        let slot = self.slot(name);
-        let confirmed = slot.and_then(|slot| slot.confirmed.as_ref());
-        let pending = slot.into_iter().flat_map(|slot| &slot.pending).filter_map(|(_, to)| to.as_ref());
-        confirmed.into_iter().chain(pending)
     }
 
     /// A forwarded message would make `name` mean `meaning`.
@@ -234,10 +227,10 @@ mod tests {
         names.confirm(1, &x);
 
         names.propose(2, &x, Some(select));
-        assert_eq!(names.lookup(&x), Lookup::Unsettled);
+        assert_eq!(names.lookup(&x, Ticket::MAX), Lookup::Unsettled);
         names.withdraw(2, &x);
 
-        assert_eq!(names.lookup(&x), Lookup::Known(delete));
+        assert_eq!(names.lookup(&x, Ticket::MAX), Lookup::Known(delete));
     }
 
     #[test]
@@ -247,7 +240,7 @@ mod tests {
 
         names.propose(1, &x, Some(prepared("select 1")));
 
-        assert_eq!(names.lookup(&x), Lookup::Known(prepared("select 1")));
+        assert_eq!(names.lookup(&x, Ticket::MAX), Lookup::Known(prepared("select 1")));
     }
 
     #[test]
@@ -258,13 +251,27 @@ mod tests {
         names.confirm(1, &x);
 
         names.propose(2, &x, None);
-        assert_eq!(names.lookup(&x), Lookup::Known(prepared("delete from t")));
+        assert_eq!(names.lookup(&x, Ticket::MAX), Lookup::Known(prepared("delete from t")));
         names.propose(3, &x, Some(prepared("select 1")));
-        assert_eq!(names.lookup(&x), Lookup::Unsettled);
+        assert_eq!(names.lookup(&x, Ticket::MAX), Lookup::Unsettled);
         names.confirm(2, &x);
         names.confirm(3, &x);
 
-        assert_eq!(names.lookup(&x), Lookup::Known(prepared("select 1")));
+        assert_eq!(names.lookup(&x, Ticket::MAX), Lookup::Known(prepared("select 1")));
+    }
+
+    /// Had the later proposal failed, what asks would be skipped with it.
+    #[test]
+    fn within_one_pipeline_the_latest_proposal_decides() {
+        let mut names = Statements::default();
+        let x = Name::new(b"x");
+        names.propose(1, &x, Some(prepared("delete from t")));
+        names.propose(2, &x, Some(prepared("select 1")));
+
+        assert_eq!(names.lookup(&x, 1), Lookup::Known(prepared("select 1")));
+        assert_eq!(names.lookup(&x, 2), Lookup::Unsettled, "a Sync lies between");
+        names.propose(3, &x, None);
+        assert_eq!(names.lookup(&x, 2), Lookup::Unknown, "it is closed, or the Close is skipped as well");
     }
 
     #[test]
@@ -286,8 +293,8 @@ mod tests {
 
         assert_eq!(names.confirm_clear(2).len(), 1);
 
-        assert_eq!(names.lookup(&x), Lookup::Unknown);
-        assert_eq!(names.lookup(&y), Lookup::Known(prepared("b")));
+        assert_eq!(names.lookup(&x, Ticket::MAX), Lookup::Unknown);
+        assert_eq!(names.lookup(&y, Ticket::MAX), Lookup::Known(prepared("b")));
         names.confirm(3, &y);
         assert_eq!(names.count(), 1);
     }

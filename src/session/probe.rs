@@ -12,7 +12,7 @@ use bytes::{BufMut as _, BytesMut};
 use postgres_protocol::message::frontend;
 
 use super::upstream::Fate;
-use super::{Expected, Output, Owed, Session};
+use super::{Output, Owed, Session};
 use crate::refusal::Refusal;
 use crate::statement::TransactionStatus;
 use crate::wire::backend::{self, tag};
@@ -87,9 +87,7 @@ impl Session {
         }
         frontend::sync(out);
         self.probe = Some(Probe::default());
-        self.synced = false;
-        self.flushed = true;
-        self.expected.push_back(Expected { kind: Owed::Probe, substitute: None });
+        self.expect(Owed::Probe, None);
         true
     }
 

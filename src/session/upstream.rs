@@ -1,5 +1,6 @@
 //! From upstream: messages pass by their headers, and each answer settles what was owed for it.
 
+use super::denial::{Substitute, Told};
 use super::probe::ProbeFailed;
 use super::{Expected, Output, Owed, Passing, RunKey, Session};
 use crate::refusal::Refusal;
@@ -93,7 +94,6 @@ impl Session {
                 Err(refusal) => break Err(refusal),
             }
             used += header.total;
-            self.look_again(now_ns);
         };
         hand_out(input, pending, used, sink);
         result.map(|()| used)
@@ -161,13 +161,15 @@ impl Session {
         };
         match (frame.tag, &head.kind) {
             (_, Owed::Probe) => self.probe_answer(frame, now_ns),
+            (_, Owed::Parsing { .. }) => self.parsing_answer(frame, now_ns),
             (tag::PARSE_COMPLETE, Owed::Parse { ticket, name, run }) => {
                 let (ticket, name, run) = (*ticket, name.clone(), *run);
                 self.statements.confirm(ticket, &name);
                 self.complete(run, "PARSE", 0);
                 self.expected.pop_front();
                 self.release_run(run, now_ns);
-                Ok(Fate::Pass)
+                // Upstream parses what we cannot. The agent is told of the error only.
+                Ok(if self.is_about_to_refuse_unparsed() { Fate::Swallow } else { Fate::Pass })
             }
             (tag::BIND_COMPLETE, Owed::Bind { ticket, portal, run }) => {
                 let (ticket, portal, run) = (*ticket, portal.clone(), *run);
@@ -248,6 +250,12 @@ impl Session {
         }
     }
 
+    /// Whether what upstream answers next is the substitute behind a text that we could not parse.
+    fn is_about_to_refuse_unparsed(&self) -> bool {
+        let substitute = self.expected.front().and_then(|next| next.substitute.as_deref());
+        matches!(substitute, Some(Substitute { told: Told::Unparsed(_), .. }))
+    }
+
     /// The only answer that may come although nothing seems to be owed: `ReadyForQuery` for a `Sync`
     /// that upstream may or may not have read as part of a copy which failed.
     fn unexpected(&mut self, frame: Frame<'_>, now_ns: u64) -> Result<Fate, Refusal> {
@@ -293,7 +301,7 @@ impl Session {
     }
 
     /// Notes a completed part of a run.
-    fn complete(&mut self, run: Option<RunKey>, tag: &str, rows: u64) {
+    pub(super) fn complete(&mut self, run: Option<RunKey>, tag: &str, rows: u64) {
         /// Keeps a text of a thousand statements from filling the ledger with tags.
         const LONGEST_TAG: usize = 1000;
         let Some(run) = run.and_then(|key| self.runs.get_mut(key)) else { return };
@@ -385,9 +393,7 @@ impl Session {
             self.transaction.clear();
             self.transaction_earlier = 0;
         }
-        if self.is_idle() {
-            self.became_idle(now_ns);
-        }
+        self.decide_what_waited(now_ns);
         Ok(Fate::Pass)
     }
 
@@ -416,6 +422,7 @@ impl Session {
         let sqlstate = SqlState::new(fields.code).unwrap_or_else(SqlState::internal);
         match &head.kind {
             Owed::Probe => return self.probe_answer(frame, now_ns),
+            Owed::Parsing { .. } => return self.parsing_answer(frame, now_ns),
             // A commit that fails at Sync, a Query that fails: ReadyForQuery follows without a skip.
             Owed::Sync => {}
             Owed::Query { ticket, run } => {
@@ -515,6 +522,7 @@ impl Session {
                 end(self, run);
             }
             Owed::FunctionCall { run } => end(self, run),
+            Owed::Parsing { run, .. } => end(self, Some(run)),
             Owed::Describe | Owed::Sync | Owed::CopyEnd | Owed::Probe => {}
         }
     }

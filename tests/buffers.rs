@@ -102,10 +102,11 @@ fn an_agent_that_does_not_read_a_gigabyte_stops_upstream_and_not_the_proxy() {
 
 #[test]
 fn an_upstream_that_does_not_read_stops_the_agent_and_not_the_proxy() {
-    let stack = Stack::start();
+    let loose = "create table loose (a int, b int, c int); grant all on loose to app;";
+    let stack = Stack::with(&Setup { sql: loose.to_owned(), ..Setup::default() });
     let (mut agent, before) = warmed(&stack);
     let backend = u32::try_from(agent.key.0).unwrap();
-    agent.send(&query("copy orders from stdin"));
+    agent.send(&query("copy loose from stdin"));
     assert_eq!(agent.read().unwrap().0, 'G');
     let rows: Vec<u8> =
         (0..1000).flat_map(|n| frame('d', format!("{}\t1\t1\n", 10_000 + n).as_bytes())).collect();

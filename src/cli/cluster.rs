@@ -45,6 +45,8 @@ pub struct Cluster {
     directory: PathBuf,
     port: u16,
     server: Child,
+    /// What started it.
+    command: Command,
 }
 
 /// The newest server's `bin` directory: the one named by `COUNTERSIGN_POSTGRES_BIN`, Debian's, or the
@@ -157,13 +159,26 @@ impl Cluster {
             .args(["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"])
             .args(settings.iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]));
         // A group of its own: Ctrl-C at the terminal is for us, and we stop it when we are done.
-        let server = server.stdout(log.try_clone()?).stderr(log).process_group(0).spawn()?;
-        let mut cluster = Self { directory: directory.to_owned(), port, server };
-        cluster.wait_until_ready(&data)?;
+        server.stdout(log.try_clone()?).stderr(log).process_group(0);
+        let mut cluster =
+            Self { directory: directory.to_owned(), port, server: server.spawn()?, command: server };
+        cluster.wait_until_ready()?;
         Ok(cluster)
     }
 
-    fn wait_until_ready(&mut self, data: &Path) -> Result<(), ClusterError> {
+    /// Stops the server as an administrator does (a fast shutdown) and starts it again.
+    ///
+    /// # Errors
+    /// As [`ClusterError`] says.
+    pub fn restart(&mut self) -> Result<(), ClusterError> {
+        self.signal(rustix::process::Signal::INT);
+        self.server.wait()?;
+        self.server = self.command.spawn()?;
+        self.wait_until_ready()
+    }
+
+    fn wait_until_ready(&mut self) -> Result<(), ClusterError> {
+        let data = self.directory.join("data");
         let deadline = Instant::now() + PATIENCE;
         // Line 8 of postmaster.pid is the server's status.
         let ready = || {

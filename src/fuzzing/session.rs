@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, LazyLock};
 
 use super::Choices;
-use super::model::{Cleared, Found, Model, TEXTS, frames};
+use super::model::{Cleared, Found, Model, NEWER, TEXTS, frames};
 use crate::classify::{Catalogue, Classification, Classifier, Context, Limits as ClassifyLimits};
 use crate::ledger::{IntentId, Receipt};
 use crate::refusal::Refusal;
@@ -142,6 +142,10 @@ struct World {
     /// the server skips that Query, the unnamed portal outlives it, which the session cannot bet on.
     unsynced: bool,
     query_behind: bool,
+    newer_said: bool,
+    /// A text that upstream is asked to parse on its own, and how many messages of that are to come.
+    parsing: Option<Vec<u8>>,
+    parsing_rest: u8,
     in_probe: bool,
 }
 
@@ -183,6 +187,9 @@ impl World {
             ambiguous: false,
             unsynced: false,
             query_behind: false,
+            newer_said: false,
+            parsing: None,
+            parsing_rest: 0,
             in_probe: false,
         }
     }
@@ -328,6 +335,7 @@ impl World {
 
     fn say(&mut self, frame: Vec<u8>) {
         trace("agent", &frame);
+        self.newer_said |= frame.windows(NEWER.len()).any(|part| part == NEWER.as_bytes());
         self.sent.extend_from_slice(&frame);
         self.sent_frames.push_back(frame.clone());
         self.ends.push(self.ends.last().copied().unwrap_or(0) + frame.len());
@@ -447,7 +455,11 @@ impl World {
     fn forwarded(&mut self, frame: Frame<'_>) {
         trace("    forwarded", frame.bytes);
         if self.is_ours(frame) {
-            self.model.receive(frame.bytes.to_vec(), None);
+            // What is parsed on its own has a receipt, for that.
+            let cleared = self.cleared.values().map(|(cleared, _)| cleared).find(|cleared| {
+                frame.tag == tag::PARSE && self.parsing.as_ref() == Some(&cleared.sql) && cleared.parse_only
+            });
+            self.model.receive(frame.bytes.to_vec(), cleared.cloned());
             return;
         }
         // The agent's own, in order; what lies before it was dropped.
@@ -475,7 +487,9 @@ impl World {
         match frame.tag {
             tag::QUERY => {
                 let text = frontend::query(body).unwrap();
-                let fits = own.is_some_and(|(_, own)| own.via == Via::Query && own.sql.as_bytes() == text);
+                let fits = own.is_some_and(|(cleared, own)| {
+                    own.via == Via::Query && own.sql.as_bytes() == text && !cleared.parse_only
+                });
                 assert!(fits, "Query without a receipt: {:?}", String::from_utf8_lossy(text));
             }
             tag::PARSE => {
@@ -486,16 +500,21 @@ impl World {
                         .values()
                         .find(|(_, other)| other.via == Via::Bind && other.sql.as_bytes() == text);
                     // It is the Bind's run, so the Parse alone says nothing of it.
-                    cleared = binds.map(|(bind, _)| Cleared { receipt: u64::MAX, ..bind.clone() });
+                    cleared = binds.map(|(bind, _)| {
+                        let receipt = if bind.parse_only { bind.receipt } else { u64::MAX };
+                        Cleared { receipt, ..bind.clone() }
+                    });
                 }
                 let fits = cleared.as_ref().is_some_and(|cleared| cleared.sql == text);
                 assert!(fits, "Parse without a receipt: {:?}", String::from_utf8_lossy(text));
             }
             tag::BIND => {
                 let bind = Bind::read(body).unwrap();
-                let fits = own.is_some_and(|(_, own)| {
+                let fits = own.is_some_and(|(cleared, own)| {
                     let values = own.parameters.iter().map(|parameter| parameter.value.as_deref());
-                    own.via == Via::Bind && values.eq(bind.values().map(|(_, value)| value))
+                    own.via == Via::Bind
+                        && !cleared.parse_only
+                        && values.eq(bind.values().map(|(_, value)| value))
                 });
                 assert!(fits, "Bind without a receipt");
             }
@@ -520,6 +539,11 @@ impl World {
     fn is_ours(&mut self, frame: Frame<'_>) -> bool {
         let body = frame.body();
         let ours = |name: &[u8]| name.starts_with(b"countersign_");
+        if self.parsing_rest > 0 {
+            self.parsing_rest -= 1;
+            assert!(matches!((self.parsing_rest, frame.tag), (1, tag::CLOSE) | (0, tag::SYNC)));
+            return true;
+        }
         match frame.tag {
             tag::QUERY => {
                 let text = frontend::query(body).unwrap();
@@ -527,6 +551,10 @@ impl World {
             }
             tag::PARSE => {
                 let parse = Parse::read(body).unwrap();
+                if parse.name.is_empty() && self.parsing.as_deref() == Some(parse.sql) {
+                    self.parsing_rest = 2;
+                    return true;
+                }
                 self.in_probe |= parse.name.starts_with(b"countersign_probe_");
                 ours(parse.sql) || ours(parse.name)
             }
@@ -547,8 +575,12 @@ impl World {
         receipt
     }
 
+    /// Resolves with a receipt; as the gate does, upstream is asked first about what is no SQL to us.
     fn forward(&mut self, submission: &Submission, refers: Option<(&'static str, Vec<u8>)>) {
         let known = classified(&submission.statement.sql);
+        let readable = known.as_ref().is_some_and(|known| known.syntax_error.is_none())
+            || submission.statement.via == Via::FunctionCall;
+        let parse_only = !readable && !submission.upstream_parses;
         let receipt = self.receipt(submission.digest);
         // The number of the message that is under decision, among all that the agent sent.
         let (at, count, bytes) = self.session.item_under_decision().expect("something is under decision");
@@ -561,9 +593,26 @@ impl World {
         self.unit = taken - count;
         let number = self.unit + at;
         assert_eq!(self.sent_frames[number - first], bytes, "which message is it");
-        let cleared =
-            Cleared { receipt: self.receipts, sql: submission.statement.sql.as_bytes().to_vec(), refers };
+        let cleared = Cleared {
+            receipt: self.receipts,
+            sql: submission.statement.sql.as_bytes().to_vec(),
+            parse_only,
+            refers,
+        };
         self.cleared.insert(number, (cleared, submission.statement.clone()));
+        if parse_only {
+            let query = submission.statement.via == Via::Query;
+            self.parsing = query.then(|| submission.statement.sql.as_bytes().to_vec());
+            let resolution = Resolution::Unparsed {
+                receipt,
+                refusal: Refusal::Syntax { message: "no".to_owned(), position: Some(1) },
+                shown: submission.statement.sql.clone(),
+            };
+            self.session.resolve(submission.ticket, resolution, 0);
+            self.follow();
+            self.parsing = None;
+            return;
+        }
         let resolution = Resolution::Forward {
             receipt,
             steps: known.as_ref().map_or_else(|| Arc::from([]), |known| Arc::clone(&known.steps)),
@@ -796,10 +845,12 @@ impl World {
                 direct.clone_from(got);
             }
         }
+        // What only upstream's grammar takes is refused where it cannot be asked by itself.
+        let newer = self.newer_said.then_some("E 42601");
+        let behind = self.query_behind.then_some("E 34000");
         let differs = got.iter().zip(&direct).position(|(got, direct)| got != direct);
-        if self.query_behind
-            && let Some(at) = differs
-            && got[at] == "E 34000"
+        if let Some(at) = differs
+            && [newer, behind].contains(&Some(got[at].as_str()))
         {
             got.truncate(at);
             direct.truncate(at);
@@ -882,4 +933,66 @@ fn message(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     frame.extend((body.len() as u32 + 4).to_be_bytes());
     frame.extend(body);
     frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::Op;
+    use super::*;
+
+    /// The model does to names and transactions what the classifier says of the same text.
+    #[test]
+    fn the_model_and_the_classifier_agree_on_every_text() {
+        for (text, ops) in TEXTS {
+            let known = classified(&SqlText::from(*text)).unwrap();
+            let rejected = known.syntax_error.is_some();
+            assert_eq!(rejected, ops.contains(&Op::SyntaxError) || *text == NEWER, "{text}");
+            if rejected {
+                continue;
+            }
+            assert_eq!(known.steps.len(), ops.len(), "{text}");
+            for (step, op) in known.steps.iter().zip(*ops) {
+                use SessionEffect as Effect;
+                let named = |known: &Arc<str>, name: &str| &**known == name;
+                let set = |effect: &Effect, path: &str, now: bool| {
+                    matches!(effect, Effect::Set { name, value: Some(value), local }
+                    if &**name == "search_path" && &**value == path && *local == now)
+                };
+                let fits = match (step.effects.first(), op) {
+                    (Some(Effect::Begin), Op::Begin) => true,
+                    (Some(Effect::Commit { .. }), Op::Commit) => true,
+                    (Some(Effect::Rollback { .. }), Op::Rollback) => true,
+                    (Some(Effect::Savepoint), Op::Savepoint) => true,
+                    (Some(Effect::RollbackToSavepoint), Op::RollbackTo) => true,
+                    (Some(Effect::Prepare(known)), Op::Prepare(name))
+                    | (Some(Effect::Execute(known)), Op::Execute(name))
+                    | (Some(Effect::Deallocate(known)), Op::Deallocate(name))
+                    | (Some(Effect::Declare(known)), Op::Declare(name, _))
+                    | (Some(Effect::CloseCursor(known)), Op::CloseCursor(name)) => named(known, name),
+                    (Some(Effect::DeallocateAll), Op::DeallocateAll) => true,
+                    (Some(Effect::DiscardAll), Op::DiscardAll) => true,
+                    (Some(Effect::CloseAllCursors), Op::CloseAll) => true,
+                    (Some(Effect::CopyIn), Op::CopyIn) => true,
+                    (Some(Effect::CopyOut), Op::CopyOut) => true,
+                    (Some(effect), Op::Set(path)) => set(effect, path, false),
+                    (Some(effect), Op::SetLocal(path)) => set(effect, path, true),
+                    (Some(Effect::ResetAll), Op::ResetAll) => true,
+                    (Some(Effect::CatalogueChange), Op::Denied | Op::FailsAtRun) => true,
+                    (None, op) => matches!(
+                        op,
+                        Op::Select(_)
+                            | Op::Delete
+                            | Op::FailsAtBind
+                            | Op::FailsAtRun
+                            | Op::FailsAtParse
+                            | Op::Deferred
+                            | Op::Fetch(_)
+                            | Op::Notify
+                    ),
+                    _ => false,
+                };
+                assert!(fits, "{text}: {step:?}, {op:?}");
+            }
+        }
+    }
 }

@@ -37,6 +37,14 @@ const AGENT_HIGH: usize = 256 << 10;
 const UPSTREAM_HIGH: usize = 1 << 20;
 /// Bytes of an agent that are read while its statement is held, so that a goodbye is seen.
 const HELD_AHEAD: usize = 1 << 20;
+/// Messages that upstream may owe an answer for, before the agent is not read any more: a message of five
+/// bytes takes many times that to remember. Upstream sends what it has answered every 8 KiB, so it never
+/// waits for more with as much as this unanswered.
+const MOST_OWED: usize = 16_384;
+/// Bytes of an agent that one round of a turn takes in, and for upstream that wait for its end.
+const ROUND: usize = 64 << 10;
+/// Rounds of a turn, each of which decides one unit at most, before others get theirs.
+const ROUNDS: usize = 128;
 /// How long an agent may be silent in the middle of a unit before it is decided as it is.
 const PARTIAL_AFTER: Duration = Duration::from_millis(50);
 /// How often a waiting agent is told that it waits.
@@ -81,6 +89,8 @@ pub(super) struct Connection {
     ended: Option<&'static str>,
     left_at: Option<Instant>,
     last_read: Instant,
+    /// The last turn ended although there was more to do.
+    unfinished: bool,
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Instant>,
 }
@@ -152,6 +162,7 @@ impl Connection {
             ended: None,
             left_at: None,
             last_read: Instant::now(),
+            unfinished: false,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: None,
         }
@@ -161,6 +172,9 @@ impl Connection {
     pub(super) async fn run(mut self) -> &'static str {
         self.turn().await;
         while self.ended.is_none() {
+            if self.unfinished {
+                tokio::task::yield_now().await;
+            }
             match self.next().await {
                 Event::Traffic | Event::Timer => {}
                 Event::Control(control) => self.on_control(control),
@@ -222,12 +236,18 @@ impl Connection {
             return Poll::Ready(Event::Timer);
         }
         // Room was made on one side: the other may be read again.
-        if wrote { Poll::Ready(Event::Traffic) } else { Poll::Pending }
+        if wrote || self.unfinished { Poll::Ready(Event::Traffic) } else { Poll::Pending }
     }
 
     fn wants_agent(&mut self) -> bool {
+        let takes_nothing = self.session.is_deciding() || self.cancelling.is_some() || !self.has_room();
         self.upstream.output().len() < UPSTREAM_HIGH
-            && (!self.session.is_deciding() || self.agent.input().len() < HELD_AHEAD)
+            && (!takes_nothing || self.agent.input().len() < HELD_AHEAD)
+    }
+
+    /// Whether more of the agent's may be forwarded.
+    fn has_room(&mut self) -> bool {
+        self.upstream.output().len() < UPSTREAM_HIGH && self.session.owed() < MOST_OWED
     }
 
     /// Does everything that can be done with what is there.
@@ -254,7 +274,8 @@ impl Connection {
 
     fn turn_with(&mut self, cx: &mut Context<'_>) {
         let now_ns = self.shared.now_ns();
-        loop {
+        self.unfinished = true;
+        for _ in 0..ROUNDS {
             let mut progress = false;
             if !self.upstream.input().is_empty() {
                 let mut sink = ToAgent { pipe: &mut self.agent, cx };
@@ -274,21 +295,26 @@ impl Connection {
                 return self.upstream_closed();
             }
             if self.cancelling.is_none() {
-                if !self.agent.input().is_empty() {
-                    match self.session.on_agent(self.agent.input(), now_ns) {
+                let offered = self.has_room();
+                let mut took = false;
+                if offered && !self.agent.input().is_empty() {
+                    match self.take_in(now_ns) {
                         Ok(used) => {
-                            progress |= used > 0;
+                            took = used > 0;
+                            progress |= took;
                             self.agent.consume(used);
                         }
                         Err(refusal) => {
                             self.shared.counters.malformed();
                             info!(session = %self.watch.id, error = %OneLine(&refusal), "agent broke the protocol");
+                            self.flush_to_upstream(cx);
                             return self.fail(&refusal, "protocol violation");
                         }
                     }
                 }
                 self.look_for_goodbye();
-                if self.session.has_partial_unit() && self.last_read.elapsed() >= PARTIAL_AFTER {
+                let silent = offered && !took && self.last_read.elapsed() >= PARTIAL_AFTER;
+                if silent && self.session.has_partial_unit() {
                     self.session.decide_partial(now_ns);
                 }
             }
@@ -297,12 +323,16 @@ impl Connection {
                 self.on_output(output);
             }
             self.look_at_hold();
-            self.flush_to_upstream(cx);
+            if self.session.to_upstream().len() >= ROUND {
+                self.flush_to_upstream(cx);
+            }
             self.flush_to_agent();
             if self.ended.is_some() || !progress {
+                self.unfinished = false;
                 break;
             }
         }
+        self.flush_to_upstream(cx);
         if self.draining && self.ended.is_none() && self.may_drain() {
             self.fail(&Refusal::ShuttingDown, "drained");
         }
@@ -318,6 +348,17 @@ impl Connection {
         // an open transaction or copy is rolled back and its locks go.
         if self.left_at.is_some() && !self.session.is_deciding() {
             self.upstream.poll_finish(cx);
+        }
+    }
+
+    /// Offers the session what the agent sent, a part at a time.
+    fn take_in(&mut self, now_ns: u64) -> Result<usize, Refusal> {
+        let input = self.agent.input();
+        let part = input.get(..ROUND).unwrap_or(input);
+        match self.session.on_agent(part, now_ns)? {
+            // A message that is larger than that.
+            0 if part.len() < input.len() => self.session.on_agent(input, now_ns),
+            used => Ok(used),
         }
     }
 
@@ -353,7 +394,8 @@ impl Connection {
             return;
         }
         let gone = self.agent.is_closed();
-        let terminated = self.session.is_deciding() && Session::says_goodbye(self.agent.input());
+        // A goodbye behind what is decided at once is seen when it is its turn.
+        let terminated = self.holding.is_some() && Session::says_goodbye(self.agent.input());
         if !gone && !terminated {
             return;
         }

@@ -485,8 +485,12 @@ impl Session {
                     self.ask_upstream_to_parse(at, run, refusal, now_ns);
                 }
                 None => {
-                    let told = Told::Refusal(Refusal::Internal { what: "a receipt for another statement" });
-                    self.set_deciding(|deciding| deciding.refused = Some((at, told)));
+                    self.never_executed(&receipt);
+                    if receipt.digest() != submitted {
+                        let what = "a receipt for another statement";
+                        let told = Told::Refusal(Refusal::Internal { what });
+                        self.set_deciding(|deciding| deciding.refused = Some((at, told)));
+                    }
                 }
             },
             Resolution::RollBack => {

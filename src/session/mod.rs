@@ -466,6 +466,12 @@ impl Session {
         self.expected.iter().any(|expected| !matches!(expected.kind, Owed::Probe))
     }
 
+    /// How many messages were forwarded that upstream has not answered.
+    #[must_use]
+    pub fn owed(&self) -> usize {
+        self.expected.len()
+    }
+
     /// Whether the agent has said goodbye.
     #[must_use]
     pub fn agent_has_left(&self) -> bool {

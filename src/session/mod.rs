@@ -234,6 +234,11 @@ enum Owed {
 }
 
 impl Owed {
+    /// Whether something else is always answered before its `ReadyForQuery`.
+    fn is_answered_before_ready(&self) -> bool {
+        matches!(self, Self::Query { .. } | Self::FunctionCall { .. } | Self::Probe)
+    }
+
     /// Whether the answer ends in `ReadyForQuery`: upstream skips nothing behind it.
     fn ends_in_ready(&self) -> bool {
         matches!(self, Self::Sync | Self::Query { .. } | Self::FunctionCall { .. } | Self::Probe)
@@ -291,6 +296,8 @@ pub struct Session {
     synced: bool,
     /// An error was answered since the last `ReadyForQuery`.
     failed: bool,
+    /// Anything was: a `ReadyForQuery` before any of it is not the one of what is owed.
+    answered: bool,
     /// Upstream has said that it ends the connection.
     farewell: bool,
     /// Upstream drops everything up to a `Sync` that the agent has not sent yet.
@@ -348,6 +355,7 @@ impl Session {
             status: TransactionStatus::Idle,
             synced: true,
             failed: false,
+            answered: false,
             farewell: false,
             skipping: false,
             copy_in: false,

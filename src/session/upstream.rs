@@ -150,6 +150,11 @@ impl Session {
         let Some(head) = self.expected.front() else {
             return self.unexpected(frame, now_ns);
         };
+        if frame.tag != tag::READY {
+            self.answered = true;
+        } else if self.swallowed > 0 && !self.answered && head.kind.is_answered_before_ready() {
+            return self.unexpected(frame, now_ns);
+        }
         match (frame.tag, &head.kind) {
             (_, Owed::Probe) => self.probe_answer(frame, now_ns),
             (tag::PARSE_COMPLETE, Owed::Parse { ticket, name, run }) => {
@@ -212,7 +217,7 @@ impl Session {
                 Ok(Fate::Pass)
             }
             (tag::COPY_IN, Owed::Query { .. } | Owed::Execute { .. }) => {
-                self.copy_begins();
+                self.copy_begins()?;
                 if self.copy_in && (self.is_deciding() || !self.unit.is_empty()) {
                     return Err(Self::not_copy_data());
                 }
@@ -239,6 +244,7 @@ impl Session {
     fn unexpected(&mut self, frame: Frame<'_>, now_ns: u64) -> Result<Fate, Refusal> {
         if frame.tag == tag::READY && self.swallowed > 0 {
             self.swallowed -= 1;
+            self.skipping = false;
             self.expected.push_front(Expected { kind: Owed::Sync, substitute: None });
             return self.ready(frame.body(), now_ns);
         }
@@ -311,7 +317,13 @@ impl Session {
 
     /// Upstream asks for copy data. Every `Sync` that was forwarded before the copy's end is read as
     /// part of the copy and not answered.
-    fn copy_begins(&mut self) {
+    ///
+    /// # Errors
+    /// When anything but the copy's end was forwarded behind such a `Sync`. If the copy goes on, upstream
+    /// ends the session for it; if it fails before upstream has read the `Sync`, upstream runs it. Which
+    /// of the two an answer then belongs to could not be told.
+    fn copy_begins(&mut self) -> Result<(), Refusal> {
+        let swallowed = self.swallowed;
         let end = self.expected.iter().position(|owed| matches!(owed.kind, Owed::CopyEnd));
         self.copy_in = end.is_none();
         // Anything but a Sync among the data is an error, which upstream will tell.
@@ -319,6 +331,11 @@ impl Session {
             self.expected.remove(1);
             self.swallowed += 1;
         }
+        let next = self.expected.get(1).map(|expected| &expected.kind);
+        if self.swallowed > swallowed && !matches!(next, None | Some(Owed::CopyEnd)) {
+            return Err(Self::not_copy_data());
+        }
+        Ok(())
     }
 
     pub(super) fn ready(&mut self, body: &[u8], now_ns: u64) -> Result<Fate, Refusal> {
@@ -354,6 +371,7 @@ impl Session {
         }
         self.settings.ready(status, self.failed);
         self.failed = false;
+        self.answered = false;
         if status == TransactionStatus::Idle {
             // Portals end with their transaction; cursors may be WITH HOLD and are left to upstream.
             let mut ended = self.portals.end_confirmed(|portal| !portal.cursor);
@@ -377,6 +395,7 @@ impl Session {
             self.expected.pop_front();
         }
         self.failed = true;
+        self.answered = true;
         self.copy_in = false;
         let Some(head) = self.expected.front_mut() else {
             return Err(Self::out_of_step());

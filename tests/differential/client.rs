@@ -14,7 +14,7 @@ use super::script::{Script, Step};
 use super::transcript::Reader;
 
 /// An answer that takes longer will not come.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Nothing came for so long: what was asked has been answered, or waits for more. Taking it for
 /// answered too early does no harm, since what was answered is compared as a whole.

@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 # cargo-nextest runs tests in parallel processes and says which is slow; without it, cargo does.
 NEXTEST := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo yes)
 
-.PHONY: help demo test install-build install-demo install-test install-bench fmt clippy deny doc unit policies fixtures soak bench build clean
+.PHONY: help demo test install-build install-demo install-test install-bench install-conformance install-fuzz conformance fmt clippy deny doc unit policies fixtures soak fuzz bench build clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ build: install-build
 
 test: install-test fmt clippy deny doc unit policies fixtures
 
-install-build install-demo install-test install-bench:
+install-build install-demo install-test install-bench install-conformance install-fuzz:
 	@.ci/install $(patsubst install-%,%,$@)
 
 fmt:
@@ -61,9 +61,20 @@ fixtures:
 soak: install-test
 	COUNTERSIGN_SOAK=1 $(CARGO) nextest run --release --no-fail-fast --profile soak
 
+# make fuzz   all fuzzers, one after the other, FUZZ_SECONDS each (an hour)
+FUZZ_SECONDS := 3600
+fuzz: install-fuzz
+	fuzz/run $(FUZZ_SECONDS)
+
 # make bench  the benchmarks of docs/performance.md
 bench: install-bench build
 	benches/run
+
+# make conformance  PostgreSQL's own regression and isolation suites, directly and through the proxy
+conformance: install-conformance
+	$(CARGO) build --quiet --profile demo
+	tests/conformance/run --major 15
+	tests/conformance/run --major 18
 
 clean:
 	$(CARGO) clean

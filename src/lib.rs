@@ -8,6 +8,8 @@ pub mod classify;
 pub mod cli;
 pub mod config;
 pub mod desk;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod identity;
 pub mod ledger;
 pub mod policy;

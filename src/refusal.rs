@@ -172,6 +172,12 @@ pub enum Refusal {
     /// The proxy is shutting down.
     #[error("terminating connection because countersign is shutting down")]
     ShuttingDown,
+    /// What the session began with is no longer so: its agent was revoked, its token has expired.
+    #[error("terminating connection because {why}")]
+    SessionOver {
+        /// In one lower-case sentence.
+        why: &'static str,
+    },
     /// An operator ended the session.
     #[error("terminating connection due to operator command")]
     Killed,
@@ -212,7 +218,7 @@ impl Refusal {
             Self::UpstreamUnreachable { .. } => "08006",
             Self::UpstreamLost { .. } => "08007",
             Self::NotAccepting => "57P03",
-            Self::ShuttingDown | Self::Killed => "57P01",
+            Self::ShuttingDown | Self::SessionOver { .. } | Self::Killed => "57P01",
             Self::Internal { .. } => "XX000",
         }
     }
@@ -253,6 +259,7 @@ impl Refusal {
             | Self::UpstreamLost { .. }
             | Self::NotAccepting
             | Self::ShuttingDown
+            | Self::SessionOver { .. }
             | Self::Killed
             | Self::Internal { .. } => None,
         }
@@ -292,6 +299,9 @@ impl Refusal {
             Self::UpstreamUnreachable { .. } => "Check that the upstream is up; nothing was run.",
             Self::UpstreamLost { .. } => "Look at the data before retrying.",
             Self::NotAccepting => "Retry later.",
+            Self::SessionOver { .. } => {
+                "Connect with credentials that are good now; work in an open transaction was rolled back."
+            }
             Self::ShuttingDown | Self::Killed => "Reconnect; work in an open transaction was rolled back.",
             Self::Internal { .. } => "Please report this.",
         };
@@ -329,6 +339,7 @@ impl Refusal {
                 | Self::UpstreamLost { .. }
                 | Self::NotAccepting
                 | Self::ShuttingDown
+                | Self::SessionOver { .. }
                 | Self::Killed
                 | Self::Internal { .. }
         )
@@ -363,6 +374,7 @@ impl Refusal {
             Self::UpstreamLost { .. } => "upstream_lost",
             Self::NotAccepting => "not_accepting",
             Self::ShuttingDown => "shutting_down",
+            Self::SessionOver { .. } => "session_over",
             Self::Killed => "killed",
             Self::Internal { .. } => "internal",
         }

@@ -167,7 +167,8 @@ pub enum Via {
     Bind,
     /// A `Parse` that is not bound together with it: prepared, not run.
     Parse,
-    /// A `FunctionCall` (fast-path) message; the text is a description of it.
+    /// A `FunctionCall` (fast-path) message; the text is the `SELECT` that does the same, or a comment
+    /// that names the OID.
     FunctionCall,
 }
 

@@ -63,6 +63,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "identity",
         ],
     ),
+    ("fuzzing", &["statement", "refusal", "wire", "classify", "ledger", "session"]),
     (
         "web",
         &[
@@ -243,4 +244,22 @@ fn a_receipt_and_a_grant_are_made_in_one_place_each() {
     assert_eq!(makes("Receipt { intent"), ["ledger/mod.rs"]);
     assert_eq!(makes("(Grant {"), ["approval/hold/mod.rs"]);
     assert_eq!(makes("AuthenticatedReviewer {"), ["identity/mod.rs"]);
+}
+
+/// Receipts out of thin air exist in tests and fuzzers only: the program refuses to be built with the
+/// switch, and nothing but cargo-fuzz sets it.
+#[test]
+fn no_receipt_is_made_out_of_thin_air_in_a_build_that_runs() {
+    let read = |path: &str| fs::read_to_string(source().join("..").join(path)).unwrap();
+
+    let ledger = read("src/ledger/mod.rs");
+    let before = ledger.split("pub(crate) fn for_test").next().unwrap();
+    assert!(before.trim_end().ends_with("#[cfg(any(test, fuzzing))]"));
+    assert_eq!(ledger.matches("fn for_test").count(), 1);
+    assert!(read("src/main.rs").contains("#[cfg(fuzzing)]\ncompile_error!("));
+    assert!(read("src/lib.rs").contains("#[cfg(any(test, fuzzing))]\npub mod fuzzing;"));
+    for file in ["Makefile", ".ci/run", ".ci/install", "Cargo.toml"] {
+        let text = read(file).replace("check-cfg = [\"cfg(fuzzing)\"]", "");
+        assert!(!text.contains("cfg(fuzzing)") && !text.contains("--cfg fuzzing"), "{file}");
+    }
 }

@@ -75,6 +75,42 @@ fn attack(stack: &Stack, script: &str) {
 }
 
 #[test]
+fn a_value_whose_check_runs_somebodys_function_is_held_however_deep_the_check_lies() {
+    let traps = "
+        CREATE TABLE canary (what text);
+        CREATE FUNCTION public.checked(int) RETURNS bool LANGUAGE plpgsql AS
+            'BEGIN INSERT INTO public.canary VALUES (''check''); RETURN true; END';
+        CREATE DOMAIN small AS int CHECK (checked(VALUE));
+        CREATE TYPE span AS RANGE (subtype = small);
+        CREATE TYPE pair AS (a int, b small);
+        CREATE DOMAIN pairs AS pair[];
+        CREATE TYPE deep AS (p pairs, s span_multirange);
+        CREATE FUNCTION public.checked(int[]) RETURNS bool LANGUAGE plpgsql AS
+            'BEGIN INSERT INTO public.canary VALUES (''check''); RETURN true; END';
+        CREATE DOMAIN ints AS int[] CHECK (checked(VALUE));
+    ";
+    let stack = Stack::with(&Setup { sql: traps.to_owned(), superuser: true, ..Setup::default() });
+    let ways = [
+        "'1'::small",
+        "'[1,2]'::span",
+        "'{[1,2]}'::span_multirange",
+        "'(1,2)'::pair",
+        "array['(1,2)']::pairs",
+        "'(,\"{[1,2]}\")'::deep",
+        "'{1}'::small[]",
+        "'{1}'::ints",
+    ];
+    for way in ways {
+        stack.superuser(&format!("select {way}"));
+    }
+    assert_ne!(stack.superuser("select count(*) from canary"), "0", "the traps snap");
+    stack.superuser("truncate canary");
+
+    let script = format!("for way in {ways:?}:\n    attempt(lambda: session().execute('select ' + way))\n");
+    attack(&stack, &script);
+}
+
+#[test]
 fn a_shadowing_function_is_not_called_however_its_schema_gets_into_the_path() {
     let stack = stack();
     attack(

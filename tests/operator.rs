@@ -66,7 +66,7 @@ fn an_agent_is_added_and_its_token_fits_what_is_stored() {
     );
     let loaded = countersign::config::Config::load(&config).unwrap();
     let entry = loaded.directory.agent(&"bot".into()).unwrap();
-    assert!(entry.verifier.fits(token));
+    assert!(entry.has_password(token));
     let stored = fs::read_to_string(&config).unwrap();
     assert!(!stored.contains(token), "the token itself is nowhere");
 }

@@ -16,7 +16,7 @@ use std::io::Read as _;
 use std::process::Stdio;
 use std::time::Duration;
 
-use support::{AGENT, Setup, Stack, TOKEN, signal, text, wait_for};
+use support::{AGENT, BOB, Setup, Stack, TOKEN, signal, text, wait_for};
 
 /// Denies what the tests need denied at once, so that no reviewer has to answer.
 const DENY_DROP: &str = r#"
@@ -178,6 +178,138 @@ asyncio.run(main())
     assert_eq!(text(&output), "42\ncustomer 7 customer 8\ndenied 42501\n2\n500\ncancelled\nalive\n10 20\n");
 }
 
+/// What no server parses, and what only servers of other versions than our grammar's do.
+const UNPARSED: [&str; 9] = [
+    "\\set VERBOSITY verbose",
+    "selec 1",
+    "select 1; selec 2; select 3",
+    r"select U&'wrong: \061'",
+    "drop operator === (int4)",
+    "create publication p for current_schema",
+    "alter table orders alter constraint c not valid",
+    "select 'open",
+    "select 1_2_3, 0x",
+];
+
+#[test]
+fn what_does_not_parse_is_told_in_upstreams_own_words() {
+    for version in [15, 18] {
+        let stack = on(version);
+        let socket = stack.cluster.directory().display().to_string();
+        let direct = format!("host={socket} port={} user=postgres dbname=postgres", stack.cluster.port());
+        let told = |url: &str| {
+            let mut psql = stack.psql_command(url);
+            for command in UNPARSED {
+                psql.args(["-c", command]);
+            }
+            psql.args([
+                "-c",
+                "select 'in step'",
+                "-c",
+                "begin",
+                "-c",
+                "selec 1",
+                "-c",
+                "select 2",
+                "-c",
+                "rollback",
+            ]);
+            text(&psql.output().unwrap())
+        };
+
+        let through = told(&stack.url());
+
+        assert_eq!(
+            through,
+            told(&direct),
+            "version {version}: message, detail, hint, place, and what follows"
+        );
+        assert!(through.contains("HINT:") && through.contains("LINE 1:"), "{through}");
+        let script = r#"
+import sys, psycopg
+c = psycopg.connect(sys.argv[1])
+for sql in [r"select U&'\061'", "select %s +"]:
+    try:
+        with c.pipeline(), c.cursor() as cur:
+            cur.execute("select 1")
+            cur.execute(sql, (1,) if "%s" in sql else (), prepare=True)
+            cur.execute("select 2")
+    except psycopg.Error as e:
+        print(e.sqlstate, e.diag.message_primary, e.diag.message_hint, e.diag.statement_position, c.info.transaction_status.name)
+    c.rollback()
+print(c.execute("select 'in step'").fetchone()[0])
+"#;
+        let through = text(&stack.python(script, &[]));
+        let past = text(&support::python().arg("-c").arg(script).arg(&direct).output().unwrap());
+        assert_eq!(through, past, "version {version}, pipelined");
+        assert!(through.contains("42601") && through.ends_with("in step\n"), "{through}");
+    }
+}
+
+#[test]
+fn what_upstream_parses_and_we_cannot_is_held_as_something_unknown() {
+    let mut stack = Stack::start();
+    // A word that 16 reserved, and 15 takes for a name like any other.
+    let create = "create table system_user (a int)";
+
+    let psql = stack.psql_start(&[
+        "begin",
+        "insert into orders values (7001, 1, 1)",
+        create,
+        "commit",
+        "select 'on'",
+    ]);
+    let request = stack.request();
+    assert_eq!((&request["class"], &request["sql"]), (&"admin".into(), &create.into()));
+    let (_, whole) = stack.api(BOB, "GET", &format!("/requests/{}", request["id"].as_str().unwrap()), None);
+    let reasons = whole.to_string();
+    assert!(reasons.contains("accepted by this server's grammar and not by ours"), "{reasons}");
+    stack.answer(BOB, &request, "deny", None);
+    let shown = text(&psql.wait_with_output().unwrap());
+    assert!(shown.contains("denied") && shown.starts_with("on\n"), "{shown}");
+    assert_eq!(stack.superuser("select count(*) from orders where id = 7001"), "0", "rolled back");
+
+    let psql = stack.psql_start(&["create table system_user (b int)", "select 'and on'"]);
+    let request = stack.request();
+    assert_eq!(stack.superuser("select count(*) from pg_class where relname = 'system_user'"), "0");
+    stack.approve(BOB, &request);
+    assert!(text(&psql.wait_with_output().unwrap()).starts_with("and on\n"));
+    assert_eq!(stack.superuser("select count(*) from pg_class where relname = 'system_user'"), "1");
+
+    // Prepared, it is refused: upstream cannot be asked in the middle of what the agent began.
+    let script = r#"
+import sys, psycopg
+c = psycopg.connect(sys.argv[1], autocommit=True)
+try:
+    c.execute("insert into system_user values (%s)", (1,))
+except psycopg.Error as e:
+    print(e.sqlstate, e.diag.message_primary)
+print(c.execute("select 'alive'").fetchone()[0])
+"#;
+    let shown = text(&stack.python(script, &[]));
+    assert_eq!(shown, "42601 syntax error at or near \"system_user\"\nalive\n");
+    stack.assert_verifies();
+}
+
+#[test]
+fn upstream_calls_a_session_what_the_agent_calls_itself_if_the_operator_wants_that() {
+    let verifier = countersign::identity::ScramVerifier::of_password(TOKEN);
+    let config = format!(
+        "\n[[upstream]]\nname = \"named\"\nhost = \"127.0.0.1\"\nport = {{port}}\ndatabase = \"postgres\"\nuser = \"app\"\n\
+         password_file = \"upstream-password\"\napplication_name = \"agent\"\n\
+         [[agent]]\nname = \"named-bot\"\nowner = \"alice@example.com\"\nverifier = \"{verifier}\"\nupstreams = [\"named\"]\n"
+    );
+    let stack = Stack::with(&Setup { config, ..Setup::default() });
+    let name = |url: &str| {
+        let url = format!("{url}?application_name=month-end");
+        text(&stack.psql_command(&url).args(["-c", "show application_name"]).output().unwrap())
+    };
+
+    assert!(name(&stack.url()).starts_with("countersign reporting-bot "), "unless told otherwise");
+    let named = format!("postgresql://named-bot:{TOKEN}@127.0.0.1:{}/named", stack.port);
+    assert_eq!(name(&named), "month-end\n");
+}
+
 #[test]
 fn copy_in_streams_and_fails_as_without_the_proxy() {
     for version in [15, 18] {
@@ -335,19 +467,121 @@ fn a_running_statement_is_cancelled_by_ctrl_c() {
     assert!(shown.contains("canceling statement due to user request"), "{shown}");
 }
 
+/// libpq since version 17 waits for the end of its cancel connection, and takes one without a close_notify
+/// for a failure.
 #[test]
-fn replication_and_fast_path_calls_are_refused() {
+fn when_a_cancel_connection_ends_the_cancel_is_through_and_hits_nothing_later() {
+    let stack = Stack::with(&Setup { tls: true, ..Setup::default() });
+    let url = format!(
+        "postgresql://{AGENT}:{TOKEN}@localhost:{}/app?sslmode=verify-full&sslrootcert={}",
+        stack.port,
+        stack.path("server.crt").display()
+    );
+    let script = r#"
+import sys, threading, psycopg
+with psycopg.connect(sys.argv[1], autocommit=True) as c, psycopg.connect(sys.argv[1], autocommit=True) as watcher:
+    cancelled = 0
+    def sleep():
+        global cancelled
+        try:
+            c.execute("select pg_sleep(30)")
+        except psycopg.errors.QueryCanceled:
+            cancelled += 1
+    active = "select count(*) from pg_stat_activity where pid = %s and state = 'active' and query like '%%pg_sleep%%'"
+    for n in range(10):
+        sleeper = threading.Thread(target=sleep)
+        sleeper.start()
+        while not watcher.execute(active, (c.info.backend_pid,)).fetchone()[0]:
+            pass
+        c.cancel_safe()
+        sleeper.join()
+        c.cancel_safe()
+        assert c.execute("select %s::int", (n,)).fetchone() == (n,)
+    print(cancelled)
+"#;
+
+    let output = support::python().arg("-c").arg(script).arg(url).output().unwrap();
+
+    assert_eq!(text(&output), "10\n");
+}
+
+#[test]
+fn replication_is_refused() {
     let stack = Stack::start();
     let url = format!("{}?replication=database", stack.url());
     let output = stack.psql_command(&url).args(["-c", "IDENTIFY_SYSTEM"]).output().unwrap();
     assert!(text(&output).contains("replication is not supported"), "{}", text(&output));
+}
 
-    // psql's \lo_import calls lo_creat, lo_open and lowrite by the fast path.
-    let output = stack.psql(&["\\lo_import /etc/hostname", "select 'alive'"]);
-    let shown = text(&output);
-    assert!(shown.contains("a fast-path function call is not supported"), "{shown}");
-    assert!(shown.contains("alive"), "{shown}");
+#[test]
+fn large_objects_move_by_the_fast_path_and_are_decided_as_the_select_that_does_the_same() {
+    let holding = "[[rule]]\nname = \"writes\"\nwhen = { class = [\"write\"] }\nthen = \"hold\"\n";
+    let stack = Stack::start();
+    let careful = Stack::with(&Setup { policy: Some(holding.to_owned()), ..Setup::default() });
+    let (file, copy) = (stack.path("countersign.toml"), stack.path("copy"));
+
+    // psql's \lo_import calls lo_creat, lo_open, lowrite and lo_close by their OIDs.
+    let import = format!("\\lo_import {}", file.display());
+    let export = format!("\\lo_export :LASTOID {}", copy.display());
+    let mut psql = stack.psql_command(&stack.url());
+    psql.args(["-v", "ON_ERROR_STOP=1", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut psql = psql.spawn().unwrap();
+    let script = format!("{import}\n{export}\n\\lo_unlink :LASTOID\n");
+    std::io::Write::write_all(&mut psql.stdin.take().unwrap(), script.as_bytes()).unwrap();
+    assert!(psql.wait().unwrap().success());
+    assert_eq!(std::fs::read(copy).unwrap(), std::fs::read(file).unwrap());
+    assert_eq!(stack.superuser("select count(*) from pg_largeobject_metadata"), "0", "unlinked");
+
+    let psql = careful.psql_start(&[&import, "select 'alive'"]);
+    let request = careful.request();
+    assert_eq!(request["sql"], "SELECT pg_catalog.lo_creat($1)", "{request}");
+    assert_eq!(careful.superuser("select count(*) from pg_largeobject_metadata"), "0");
+    careful.answer(BOB, &request, "deny", None);
+    let output = psql.wait_with_output().unwrap();
+    assert!(text(&output).contains("denied") && text(&output).contains("alive"), "{}", text(&output));
+}
+
+#[test]
+fn a_fast_path_call_of_anything_else_is_refused_and_the_session_goes_on() {
+    let stack = Stack::start();
+    // pg_read_file(text), the server's own lo_import(text), lo_open with an argument missing, nothing.
+    let script = r#"
+import ctypes, sys
+pq = ctypes.CDLL("libpq.so.5")
+class Arg(ctypes.Structure):
+    _fields_ = [("len", ctypes.c_int), ("isint", ctypes.c_int), ("ptr", ctypes.c_char_p)]
+pq.PQconnectdb.restype = pq.PQfn.restype = pq.PQexec.restype = ctypes.c_void_p
+pq.PQresultErrorMessage.restype = pq.PQgetvalue.restype = ctypes.c_char_p
+c = ctypes.c_void_p(pq.PQconnectdb(sys.argv[1].encode()))
+name = Arg(13, 0, b"/etc/hostname")
+for oid in [6208, 764, 952, 0]:
+    length = ctypes.c_int()
+    buffer = ctypes.create_string_buffer(8000)
+    result = ctypes.c_void_p(pq.PQfn(c, oid, buffer, ctypes.byref(length), 0, ctypes.byref(name), 1))
+    print(oid, pq.PQresultErrorMessage(result).decode().splitlines()[0])
+print(pq.PQgetvalue(ctypes.c_void_p(pq.PQexec(c, b"select 'alive'")), 0, 0).decode())
+"#;
+
+    let shown = text(&stack.python(script, &[]));
+
+    assert_eq!(shown.matches("a fast-path function call is not supported").count(), 4, "{shown}");
+    assert!(shown.ends_with("alive\n"), "{shown}");
     assert_eq!(stack.superuser("select count(*) from pg_largeobject_metadata"), "0");
+}
+
+#[test]
+fn the_functions_that_may_be_called_by_oid_are_what_the_servers_say_they_are() {
+    use countersign::session::fast_path::FUNCTIONS;
+    for version in [15, 18] {
+        let stack = on(version);
+        for (oid, name, types) in FUNCTIONS {
+            let types = types.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+            let found = stack.superuser(&format!(
+                "select pronamespace::regnamespace, proname, proargtypes from pg_proc where oid = {oid}"
+            ));
+            assert_eq!(found, format!("pg_catalog|{name}|{types}"), "version {version}");
+        }
+    }
 }
 
 #[test]

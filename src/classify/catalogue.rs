@@ -55,8 +55,18 @@ JOIN pg_catalog.pg_proc f ON f.oid = o.oprcode JOIN pg_catalog.pg_namespace fn O
         name: "types",
         // The fourth column: a value of the type runs somebody's function, by itself or by a type inside
         // it. Checks of built-in functions leave no dependency; an extension's own types are what the
-        // extension is for.
-        sql: "WITH RECURSIVE code(oid) AS (
+        // extension is for. What is inside what is one list, so that a level of nesting costs one join:
+        // looking each type up in all the others took 150 ms in a database of 2,000 types. Servers before
+        // 14 have no multiranges and not their column. Arrays are known by their elements, but a domain
+        // over an array is of their category, too, and is a type of its own.
+        sql: "WITH RECURSIVE inside(whole, part) AS MATERIALIZED (
+ SELECT t.oid, t.typbasetype FROM pg_catalog.pg_type t WHERE t.typbasetype >= 16384
+ UNION ALL SELECT t.oid, t.typelem FROM pg_catalog.pg_type t WHERE t.typelem >= 16384
+ UNION ALL SELECT t.oid, a.atttypid FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.typrelid = a.attrelid
+  WHERE a.atttypid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped
+ UNION ALL SELECT r.rngtypid, r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngsubtype >= 16384
+ UNION ALL SELECT (pg_catalog.to_jsonb(r) OPERATOR(pg_catalog.->>) 'rngmultitypid')::oid, r.rngtypid FROM pg_catalog.pg_range r WHERE r.rngtypid >= 16384
+), code(oid) AS (
  SELECT t.oid FROM pg_catalog.pg_type t WHERE t.oid >= 16384 AND CASE t.typtype
    WHEN 'd' THEN EXISTS (SELECT FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_depend d
      ON d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = c.oid
@@ -65,12 +75,10 @@ JOIN pg_catalog.pg_proc f ON f.oid = o.oprcode JOIN pg_catalog.pg_namespace fn O
    WHEN 'b' THEN t.typinput::oid >= 16384
    ELSE false END
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e')
- UNION SELECT t.oid FROM code c JOIN pg_catalog.pg_type t ON t.typbasetype = c.oid OR t.typelem = c.oid
-  OR EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid AND a.atttypid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
-  OR EXISTS (SELECT FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid AND r.rngsubtype = c.oid))
+ UNION SELECT i.whole FROM code c JOIN inside i ON i.part = c.oid)
 SELECT n.nspname::text, t.typname::text, t.typtype::text, (t.oid IN (SELECT oid FROM code))::text
 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-WHERE t.oid >= 16384 AND t.typcategory <> 'A' AND (t.typtype <> 'c' OR t.oid IN (SELECT oid FROM code)
+WHERE t.oid >= 16384 AND (t.typcategory <> 'A' OR t.typtype = 'd') AND (t.typtype <> 'c' OR t.oid IN (SELECT oid FROM code)
  OR EXISTS (SELECT FROM pg_catalog.pg_class k WHERE k.oid = t.typrelid AND k.relkind = 'c'))",
         columns: 4,
     },

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::cache::Cache;
+use super::cache::{Cache, Spelling, mask};
 use super::lex::{LONGEST_OPERATOR_RUN, Lexed, TokenKind, lex};
 use super::parser::{Failure, LARGE, parse};
 use super::tree::{Room, Tree};
@@ -72,6 +72,7 @@ pub struct Classifier {
 
 thread_local! {
     static ROOM: RefCell<Room> = RefCell::new(Room::default());
+    static MASKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Classifier {
@@ -89,23 +90,48 @@ impl Classifier {
                 "strings are not read the standard way in this session, so nothing can be told from its text";
             return Arc::new(held(bytes, StatementClass::Admin, why));
         }
-        let key = self.cache.key(bytes, context);
-        if let Some(known) = key.and_then(|key| self.cache.get(key, bytes, context)) {
+        let exact = Spelling::Exact(bytes);
+        let Some(key) = self.cache.key(exact, context) else {
+            return Arc::new(self.classify_safely(bytes, context).0);
+        };
+        if let Some(known) = self.cache.get(key, exact, context) {
             return known;
         }
-        let large = (bytes.len() > LARGE).then(|| self.large.lock());
-        // A bug in here must never take the proxy down, nor let a statement pass.
-        let classified = catch_unwind(AssertUnwindSafe(|| self.classify_anew(bytes, context)))
-            .unwrap_or_else(|_| held(bytes, StatementClass::Admin, "the classifier failed on it"));
-        drop(large);
-        let classified = Arc::new(classified);
-        if let Some(key) = key {
-            self.cache.put(key, bytes, context, &classified);
-        }
-        classified
+        MASKED.with_borrow_mut(|masked| {
+            let masked = mask(bytes, masked).then_some(Spelling::Masked(masked));
+            let masked = masked.and_then(|masked| Some((self.cache.key(masked, context)?, masked)));
+            if let Some((key, masked)) = masked
+                && let Some(known) = self.cache.get(key, masked, context)
+            {
+                return known;
+            }
+            let (classified, holds_for_other_numbers) = self.classify_safely(bytes, context);
+            let classified = Arc::new(classified);
+            let (key, remembered) = masked.filter(|_| holds_for_other_numbers).unwrap_or((key, exact));
+            self.cache.put(key, remembered, context, &classified);
+            classified
+        })
     }
 
-    fn classify_anew(&self, bytes: &[u8], context: &Context<'_>) -> Classification {
+    /// A bug in here must never take the proxy down, nor let a statement pass.
+    fn classify_safely(&self, bytes: &[u8], context: &Context<'_>) -> (Classification, bool) {
+        let _large = (bytes.len() > LARGE).then(|| self.large.lock());
+        let mut holds_for_other_numbers = false;
+        let classified = catch_unwind(AssertUnwindSafe(|| {
+            self.classify_anew(bytes, context, &mut holds_for_other_numbers)
+        }));
+        match classified {
+            Ok(classified) => (classified, holds_for_other_numbers),
+            Err(_) => (held(bytes, StatementClass::Admin, "the classifier failed on it"), false),
+        }
+    }
+
+    fn classify_anew(
+        &self,
+        bytes: &[u8],
+        context: &Context<'_>,
+        holds_for_other_numbers: &mut bool,
+    ) -> Classification {
         let hold = |why: &str| held(bytes, StatementClass::Admin, why);
         if bytes.len() > self.limits.bulk_bytes {
             return hold("is too long to be read");
@@ -133,7 +159,7 @@ impl Classifier {
             return hold("has an operator too long to be read");
         }
         match parse(text) {
-            Ok(json) => self.read(text, &lexed, json.as_bytes(), context),
+            Ok(json) => self.read(text, &lexed, json.as_bytes(), context, holds_for_other_numbers),
             Err(Failure::Grammar { message, position }) => rejected(text, &lexed, message, position),
             Err(Failure::Limit(message)) => {
                 let mut hold = hold(&format!("is beyond the parser's limits: {message}"));
@@ -143,7 +169,14 @@ impl Classifier {
         }
     }
 
-    fn read(&self, text: &str, lexed: &Lexed, json: &[u8], context: &Context<'_>) -> Classification {
+    fn read(
+        &self,
+        text: &str,
+        lexed: &Lexed,
+        json: &[u8],
+        context: &Context<'_>,
+        holds_for_other_numbers: &mut bool,
+    ) -> Classification {
         let room = ROOM.with_borrow_mut(std::mem::take);
         let tree = match Tree::read(json, room) {
             Ok(tree) => tree,
@@ -174,11 +207,17 @@ impl Classifier {
             _ => {}
         }
         let nodes = tree.len();
+        let number_was_seen = tree.number_was_seen();
         let room = tree.into_room();
         if room.is_small() {
             ROOM.set(room);
         }
-        finish(text, lexed, findings, nodes)
+        let classified = finish(text, lexed, findings, nodes);
+        // What is held, and everything but the plainest, is read anew each time.
+        let is_plain = matches!(classified.parts.as_slice(), [part]
+            if matches!(&*part.kind, "SelectStmt" | "InsertStmt"));
+        *holds_for_other_numbers = is_plain && !number_was_seen && !classified.class.is_privileged();
+        classified
     }
 }
 

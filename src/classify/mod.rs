@@ -42,7 +42,7 @@ pub use self::classifier::{Classifier, Context, Limits};
 pub use self::functions::SERVER_VERSIONS;
 pub use self::names::resolve_names;
 pub use crate::statement::SearchPath;
-use crate::statement::{Fingerprint, Step};
+use crate::statement::{Fingerprint, SessionEffect, Step};
 
 /// The kind of effect that a statement has, from harmless to severe: of several, the greatest
 /// speaks for the whole message.
@@ -231,6 +231,25 @@ impl fmt::Display for Reason {
 }
 
 impl Classification {
+    /// The same for a text that our grammar rejects and the server's takes: nothing is known of it. It
+    /// may change the catalogue, and where names are looked up.
+    #[must_use]
+    pub fn of_unreadable(&self) -> Self {
+        let class = StatementClass::Admin;
+        let ours = self.syntax_error.as_ref().map_or("", |error| &error.message);
+        let text = format!(
+            "is accepted by this server's grammar and not by ours ({ours}), so nothing is known of it"
+        );
+        // In place of the reason why it is `invalid`: to allow it takes a rule for `admin`, as for
+        // whatever else nothing is known of.
+        let span = self.reasons.first().and_then(|reason| reason.span.clone());
+        let reasons = vec![Reason { class, text: text.into(), span }];
+        // A list of schemas that nobody can read: unknown, until upstream tells.
+        let path = SessionEffect::Set { name: "search_path".into(), value: Some("\"".into()), local: false };
+        let steps = [Step { effects: vec![SessionEffect::CatalogueChange, path] }];
+        Self { class, reasons, steps: steps.into(), syntax_error: None, ..self.clone() }
+    }
+
     /// Whether upstream looks up what the statement names when it is executed rather than when it is
     /// bound. Queries and row writes are analysed and planned at Bind; transaction control, SET and
     /// SHOW name nothing; everything else is a utility statement, which runs from its raw tree

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Classification, NameUse, Reason, StatementClass};
+use super::{Classification, NameUse, Reason, StatementClass, StatementPart};
+use crate::statement::{SessionEffect, Step};
 
 /// The reason for an `EXECUTE` that nothing is known of.
 pub(super) fn unknown(name: &str) -> String {
@@ -27,6 +28,7 @@ pub fn resolve_names(
         if let Some(meaning) = lookup(&used.name) {
             resolved.forget_unknown(used);
             resolved.merge(used, &meaning);
+            resolved.forget_change(used);
         }
     }
     resolved.settle();
@@ -65,6 +67,20 @@ impl Classification {
         }
         self.effects.extend(meaning.effects.iter().cloned());
         self.explainable &= meaning.explainable;
+    }
+
+    /// An `EXECUTE` of an unknown name may change the catalogue; of one that is known to be harmless it does
+    /// not, and reading the catalogue anew after each would cost more than running it.
+    fn forget_change(&mut self, used: &NameUse) {
+        let harmless = |part: &StatementPart| part.class < StatementClass::Ddl;
+        if !self.parts.get(used.part as usize).is_some_and(harmless) {
+            return;
+        }
+        let mut steps: Vec<Step> = self.steps.to_vec();
+        if let Some(step) = steps.get_mut(used.part as usize) {
+            step.effects.retain(|effect| *effect != SessionEffect::CatalogueChange);
+        }
+        self.steps = steps.into();
     }
 
     fn settle(&mut self) {

@@ -334,6 +334,21 @@ mod names {
     }
 
     #[test]
+    fn only_an_execute_that_may_change_the_catalogue_makes_it_read_anew() {
+        let changes = |sql: &str, prepared: &str| {
+            let resolved = resolved(sql, &[("p", prepared)]);
+            resolved.steps.iter().any(|step| step.effects.contains(&SessionEffect::CatalogueChange))
+        };
+        assert!(!changes("EXECUTE p", "PREPARE p AS SELECT 1"));
+        assert!(!changes("EXPLAIN EXECUTE p", "PREPARE p AS UPDATE t SET n = 1 WHERE n = 2"));
+        assert!(changes("EXECUTE p", "PREPARE p AS SELECT evil()"));
+        assert!(changes("EXECUTE p(evil())", "PREPARE p AS SELECT 1"));
+        assert!(changes("CREATE TABLE x AS EXECUTE p", "PREPARE p AS SELECT 1"));
+        assert!(changes("EXECUTE p; DROP TABLE t", "PREPARE p AS SELECT 1"));
+        assert!(changes("EXECUTE q", "PREPARE p AS SELECT 1"), "nothing is known of it");
+    }
+
+    #[test]
     fn what_else_the_statement_does_stays() {
         let known = [("p", "PREPARE p AS SELECT 1")];
         assert_eq!(resolved("EXECUTE p(length(pg_read_file('/x')))", &known).class, StatementClass::ServerIo);

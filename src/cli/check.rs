@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{reload, serve};
 use crate::classify::{self, Classifier};
 use crate::config::{Config, Upstream};
+use crate::identity::KeySources;
 use crate::ledger::key::RootKey;
 use crate::proxy::catalogue::{Asking, UpstreamState};
 
@@ -89,9 +90,26 @@ async fn look(config: &Config, findings: &mut Findings) {
             }
         }
     }
+    look_at_issuers(config, findings).await;
     look_at_ledger(config, findings);
     for upstream in config.upstreams.values() {
         look_at_upstream(upstream, findings).await;
+    }
+}
+
+/// Whether the keys are there that agents' tokens are checked with.
+async fn look_at_issuers(config: &Config, findings: &mut Findings) {
+    let sources = KeySources::default();
+    for entry in config.directory.agents() {
+        let Some(rule) = &entry.token else { continue };
+        let name = &entry.agent.name;
+        match sources.keys(&rule.keys, |_| true).await {
+            Err(error) => findings.problems.push(format!("agent \"{name}\": {error}")),
+            Ok(keys) if keys.is_empty() => findings
+                .problems
+                .push(format!("agent \"{name}\": none of the keys from {} can be used", rule.keys)),
+            Ok(keys) => findings.good.push(format!("agent \"{name}\": {} keys of its issuer", keys.len())),
+        }
     }
 }
 

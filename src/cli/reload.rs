@@ -76,8 +76,7 @@ fn look_at_policies(config: &Config) -> Look {
 }
 
 fn look_at_configuration(config: &Config) -> Look {
-    let tls = config.tls.iter().flat_map(|tls| [tls.certificate.clone(), tls.key.clone()]);
-    look(std::iter::once(config.path.clone()).chain(tls))
+    look(config.files.iter().cloned())
 }
 
 fn reload_policies(shared: &Shared, config: &Config) {
@@ -170,4 +169,5 @@ fn reload_configuration(shared: &Shared, config: &ArcSwap<Config>) {
     shared.tls.store(Arc::new(tls));
     shared.upstreams.store(Arc::new(upstreams));
     config.store(Arc::new(new));
+    shared.end_revoked();
 }

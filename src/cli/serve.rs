@@ -21,9 +21,10 @@ use super::{metrics, reload};
 use crate::actor::UpstreamName;
 use crate::channel::slack::{SLACK_API, Slack, SlackSettings, Timing, Token};
 use crate::classify::{self, Classifier};
-use crate::config::{self, Config, UpstreamTls};
+use crate::config::{self, ApplicationName, Config, UpstreamTls};
 use crate::desk::accounts::SlackAnswers;
 use crate::desk::{Clock, Desk};
+use crate::identity::KeySources;
 use crate::ledger::{self, Event, Ledger};
 use crate::proxy::catalogue::UpstreamState;
 use crate::proxy::sessions::Sessions;
@@ -49,6 +50,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     super::logging();
     // Whatever it writes is for nobody else: the ledger's files hold statements and values.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    raise_descriptor_limit();
     let config = match Config::load(&arguments.config) {
         Ok(config) => config,
         Err(problems) => return Ok(super::report_problems(&problems)),
@@ -58,6 +60,19 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         running.until_told().await;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// A session takes two descriptors; shells and services often start with 1,024. Raises the soft limit to
+/// the hard one (`setrlimit(2)`), which needs no privilege.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) =
+            setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        warn!(%error, "the limit on open files stays as it is");
+    }
 }
 
 /// The runtime that everything is driven by. Statements are parsed on its threads, and the parser
@@ -146,6 +161,7 @@ impl Running {
             trouble: parking_lot::Mutex::default(),
             started: Instant::now(),
             per_agent: parking_lot::Mutex::default(),
+            key_sources: KeySources::default(),
         });
         desk.close_left_over(&left_over);
         let slack = slack(&config, &desk)?;
@@ -290,7 +306,11 @@ fn limits(limits: &config::Limits) -> ProxyLimits {
     ProxyLimits {
         sessions: limits.sessions,
         sessions_per_agent: limits.sessions_per_agent,
-        unproved: 256,
+        login: limits.login,
+        unproved: limits.unauthenticated,
+        unproved_per_address: limits
+            .unauthenticated_per_address
+            .unwrap_or_else(|| limits.unauthenticated.div_ceil(4)),
         session: session::Limits {
             message: limits.message_bytes,
             unit: limits.message_bytes,
@@ -318,7 +338,8 @@ pub(super) fn state(upstream: &config::Upstream) -> anyhow::Result<UpstreamState
         UpstreamTls::Require => UpstreamTlsMode::Require,
         UpstreamTls::Disable => UpstreamTlsMode::Disable,
     };
-    let tls = upstream_config(mode, upstream.ca.as_deref(), None)
+    let client = upstream.client.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+    let tls = upstream_config(mode, upstream.ca.as_deref(), client)
         .with_context(|| format!("TLS of upstream \"{}\"", upstream.name))?;
     let reached = Upstream {
         name: upstream.name.clone(),
@@ -329,6 +350,7 @@ pub(super) fn state(upstream: &config::Upstream) -> anyhow::Result<UpstreamState
         password: upstream.password.as_ref().map(|secret| Zeroizing::new(secret.expose().to_owned())),
         tls,
         timeout: Duration::from_secs(10),
+        agents_name_sessions: upstream.application_name == ApplicationName::Agent,
     };
     Ok(UpstreamState::new(reached, Vec::new()))
 }

@@ -28,7 +28,8 @@ pub use self::problems::Concern;
 pub use self::secret::Secret;
 use crate::actor::UpstreamName;
 use crate::desk;
-use crate::identity::Directory;
+use crate::identity::keys::KeyPlace;
+use crate::identity::{Directory, TokenRule};
 use crate::ledger::{self, Signing};
 use crate::policy::{Defaults, Policy};
 use crate::statement::{Digest, Target};
@@ -70,6 +71,9 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// How much is taken on.
     pub limits: Limits,
+    /// Every file that it was read from or names, but for what is read each time it is used: a change
+    /// of one is a change of the configuration.
+    pub files: Vec<PathBuf>,
 }
 
 /// The certificate that agents are shown.
@@ -100,6 +104,10 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     /// PEM: who signs the server's certificate, where that is not somebody whom the system trusts.
     pub ca: Option<PathBuf>,
+    /// PEM, both: the certificate that we show, and its key.
+    pub client: Option<(PathBuf, PathBuf)>,
+    /// What its sessions are called there.
+    pub application_name: ApplicationName,
 }
 
 impl Upstream {
@@ -107,6 +115,26 @@ impl Upstream {
     #[must_use]
     pub fn is_local(&self) -> bool {
         is_local_host(&self.host)
+    }
+}
+
+/// What `pg_stat_activity` and the server's log call a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApplicationName {
+    /// `countersign AGENT SESSION`: who is behind it.
+    Session,
+    /// What the agent calls itself, as without a proxy.
+    Agent,
+}
+
+impl ApplicationName {
+    /// The stable spelling.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Agent => "agent",
+        }
     }
 }
 
@@ -191,6 +219,10 @@ pub struct Limits {
     pub message_bytes: usize,
     /// How long an agent may take to log in.
     pub login: Duration,
+    /// Connections at a time that have not proved who they are.
+    pub unauthenticated: usize,
+    /// How many of them one address of another machine may have; a quarter if it is not given.
+    pub unauthenticated_per_address: Option<usize>,
     /// How much waits.
     pub desk: desk::Limits,
 }
@@ -209,7 +241,7 @@ impl Config {
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, Vec<ConfigError>> {
         let raw = raw::RawConfig::read(&path.display().to_string(), text)?;
-        let mut resolve = Resolve { path, env, problems: Vec::new() };
+        let mut resolve = Resolve { path, env, problems: Vec::new(), files: vec![path.to_owned()] };
         let config = resolve.config(raw, Digest::of(text.as_bytes()));
         match config {
             Some(config) if resolve.problems.is_empty() => Ok(config),
@@ -317,6 +349,8 @@ struct Resolve<'a> {
     path: &'a Path,
     env: &'a dyn Fn(&str) -> Option<String>,
     problems: Vec<Problem>,
+    /// Files that were looked at.
+    files: Vec<PathBuf>,
 }
 
 impl Resolve<'_> {
@@ -338,10 +372,31 @@ impl Resolve<'_> {
         if !path.is_file() {
             self.problem(&at.place, format!("there is no file {}", path.display()));
         }
+        self.files.push(path.clone());
         path
     }
 
+    /// An agent's entry with the files of its token's rule where they are.
+    fn agent(&mut self, mut agent: raw::RawAgent) -> raw::RawAgent {
+        for file in &agent.files {
+            self.existing(file);
+        }
+        if let Some(rule) = &agent.entry.token {
+            let mut rule = TokenRule::clone(rule);
+            let absolute = |path: &Path| self.path.parent().unwrap_or(Path::new("")).join(path);
+            rule.keys = match rule.keys {
+                KeyPlace::File(path) => KeyPlace::File(absolute(&path)),
+                KeyPlace::Url { url, ca } => KeyPlace::Url { url, ca: ca.as_deref().map(absolute) },
+            };
+            agent.entry.token = Some(Arc::new(rule));
+        }
+        agent
+    }
+
     fn secret(&mut self, source: &raw::SecretSource) -> Option<Secret> {
+        if let secret::Named::File(path) = &source.named {
+            self.files.push(self.file(path));
+        }
         match secret::read(&source.named, &|path| self.file(path), self.env) {
             Ok(secret) => Some(secret),
             Err(message) => {
@@ -367,7 +422,8 @@ impl Resolve<'_> {
             raw.upstreams.into_iter().map(|upstream| self.upstream(upstream)).collect();
         let (secret, secret_is_temporary) = self.installation_secret(raw.secret.as_ref());
         // Its entries were found to agree when the text was read.
-        let directory = raw::directory(&raw.agents, &raw.reviewers, secret).ok();
+        let agents: Vec<raw::RawAgent> = raw.agents.into_iter().map(|agent| self.agent(agent)).collect();
+        let directory = raw::directory(&agents, &raw.reviewers, secret).ok();
         let slack = raw.slack.map(|slack| {
             Some(Slack {
                 app_token: self.secret(&slack.app_token)?,
@@ -404,6 +460,7 @@ impl Resolve<'_> {
             },
             metrics: raw.metrics,
             limits: raw.limits,
+            files: std::mem::take(&mut self.files),
         })
     }
 
@@ -413,6 +470,8 @@ impl Resolve<'_> {
             None => None,
         };
         let ca = raw.ca.as_ref().map(|ca| self.existing(ca));
+        let client =
+            raw.client.as_ref().map(|(certificate, key)| (self.existing(certificate), self.existing(key)));
         Some(Upstream {
             target: raw.target(),
             name: raw.name,
@@ -421,6 +480,8 @@ impl Resolve<'_> {
             password,
             tls: raw.tls,
             ca,
+            client,
+            application_name: raw.application_name,
         })
     }
 

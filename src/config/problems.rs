@@ -87,7 +87,8 @@ impl Config {
                 "is not given: without an anchor outside the ledger, a lost tail or a roll-back cannot be found",
             ));
         }
-        let secrets = self.tls.iter().map(|tls| tls.key.as_path()).chain([self.path.as_path()]);
+        let keys = self.upstreams.values().filter_map(|upstream| Some(upstream.client.as_ref()?.1.as_path()));
+        let secrets = self.tls.iter().map(|tls| tls.key.as_path()).chain(keys).chain([self.path.as_path()]);
         concerns.extend(secrets.filter_map(readable_by_others));
         for owner in self.directory.agents().flat_map(|entry| &entry.agent.owners) {
             concerns.extend(

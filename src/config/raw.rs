@@ -10,12 +10,14 @@ use std::time::Duration;
 use url::Url;
 
 use super::secret::Named;
-use super::{ConfigError, Console, Limits, UpstreamTls, is_local_host};
+use super::{ApplicationName, ConfigError, Console, Limits, UpstreamTls, is_local_host};
 use crate::actor::{Agent, AgentName, GroupName, PersonName, Reviewer, ReviewerId, UpstreamName};
 use crate::desk;
 use crate::identity::directory::{Entry, SlackAccount};
+use crate::identity::keys::{self, KeyPlace};
 use crate::identity::secret::SecretHash;
-use crate::identity::{AgentEntry, Directory, ReviewerEntry, ScramVerifier};
+use crate::identity::token::{Algorithm, ClaimPaths};
+use crate::identity::{AgentEntry, CertificateRule, Directory, ReviewerEntry, ScramVerifier, TokenRule};
 use crate::ledger::Signing;
 use crate::policy::{Defaults, InTransaction};
 use crate::statement::Target;
@@ -64,6 +66,8 @@ pub(super) struct RawUpstream {
     pub(super) password: Option<SecretSource>,
     pub(super) tls: UpstreamTls,
     pub(super) ca: Option<At<String>>,
+    pub(super) client: Option<(At<String>, At<String>)>,
+    pub(super) application_name: ApplicationName,
 }
 
 impl RawUpstream {
@@ -76,9 +80,13 @@ impl RawUpstream {
     }
 }
 
+/// An agent. The files that its token's rule names are as written, relative to the configuration's
+/// folder.
 #[derive(Debug)]
 pub(super) struct RawAgent {
     pub(super) entry: AgentEntry,
+    /// Files that its token's rule names: keys, and who signs the issuer's certificate.
+    pub(super) files: Vec<At<String>>,
     pub(super) revoked: bool,
     pub(super) place: Place,
 }
@@ -182,6 +190,19 @@ impl RawConfig {
                         format!("there is no upstream \"{upstream}\"; there is {}", known.join(", ")),
                     );
                 }
+            }
+        }
+        for agent in self.agents.iter().filter(|agent| !agent.revoked) {
+            let tls = self.tls.as_ref();
+            if agent.entry.certificate.is_some() && tls.is_none_or(|tls| tls.client_ca.is_none()) {
+                problem(&agent.place, ".certificate", "needs client_ca in [tls]: who signs it?".to_owned());
+            }
+            if agent.entry.token.is_some() && tls.is_none() {
+                problem(
+                    &agent.place,
+                    ".jwt",
+                    "needs [tls]: tokens are not taken without encryption".to_owned(),
+                );
             }
         }
         if let Err(conflicts) = directory(&self.agents, &self.reviewers, [0; 32]) {
@@ -345,6 +366,18 @@ fn read_upstream(table: &Table<'_>, problems: &Problems, names: &mut Names) -> O
     let user = table.required_text("user").map(|at| at.value);
     let password = read_secret(table, "password_file", "password", problems);
     let ca = table.text("ca");
+    let client = match (table.text("certificate"), table.text("key")) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (Some(at), None) => {
+            problems.add(&at.place, "needs its key: key = \"PATH\"");
+            None
+        }
+        (None, Some(at)) => {
+            problems.add(&at.place, "needs its certificate: certificate = \"PATH\"");
+            None
+        }
+        (None, None) => None,
+    };
     let tls = match table.text("tls") {
         Some(at) => {
             let modes =
@@ -364,15 +397,32 @@ fn read_upstream(table: &Table<'_>, problems: &Problems, names: &mut Names) -> O
         None if host.as_deref().is_some_and(is_local_host) => Some(UpstreamTls::Disable),
         None => Some(UpstreamTls::VerifyFull),
     };
+    let application_name = match table.text("application_name") {
+        Some(at) => {
+            let known = [ApplicationName::Session, ApplicationName::Agent];
+            let found = known.into_iter().find(|known| known.as_str() == at.value);
+            if found.is_none() {
+                problems.add(&at.place, format!("\"{}\" is not \"session\" or \"agent\"", at.value));
+            }
+            found
+        }
+        None => Some(ApplicationName::Session),
+    };
     Some(RawUpstream {
+        application_name: application_name?,
         name: UpstreamName::new(name?),
         host: host?,
         port: u16::try_from(port?).ok()?,
         database: database?,
         user: user?,
         password,
-        tls: tls?,
+        tls: tls.inspect(|mode| {
+            if *mode == UpstreamTls::Disable && client.is_some() {
+                table.problem("certificate", "is never shown with tls = \"disable\"");
+            }
+        })?,
         ca,
+        client,
     })
 }
 
@@ -400,24 +450,107 @@ fn read_agent(table: &Table<'_>, problems: &Problems) -> Option<RawAgent> {
     if upstreams.as_ref().is_none_or(Vec::is_empty) {
         table.problem("upstreams", "is missing: which upstreams may it ask for?");
     }
-    let verifier = table.required_text("verifier").and_then(|at| match ScramVerifier::parse(&at.value) {
+    let verifier = table.text("verifier").and_then(|at| match ScramVerifier::parse(&at.value) {
         Ok(verifier) => Some(verifier),
         Err(message) => {
             problems.add(&at.place, message);
             None
         }
     });
+    let certificate = table.text("certificate").and_then(|at| match CertificateRule::parse(&at.value) {
+        Ok(rule) => Some(rule),
+        Err(message) => {
+            problems.add(&at.place, message);
+            None
+        }
+    });
+    let token = flatten(table.table("jwt", |table| read_token(table, problems)))?;
+    if token.is_some() && table.has("verifier") {
+        table.problem("jwt", "stands beside verifier; an agent is asked for a password or for a token");
+    }
+    if !["verifier", "certificate", "jwt"].into_iter().any(|key| table.has(key)) {
+        table.problem("verifier", "is missing (or certificate, or jwt): how does it prove who it is?");
+    }
     let revoked = table.boolean("revoked").unwrap_or(false);
     let agent = Agent {
         name: AgentName::new(name?),
         owners,
         upstreams: upstreams?.into_iter().map(|at| UpstreamName::new(at.value)).collect(),
     };
+    let (token, files) = token.map_or((None, Vec::new()), |(rule, files)| (Some(Arc::new(rule)), files));
     Some(RawAgent {
-        entry: AgentEntry { agent: Arc::new(agent), verifier: verifier? },
+        entry: AgentEntry { agent: Arc::new(agent), verifier, certificate, token },
+        files,
         revoked,
         place: table.place().clone(),
     })
+}
+
+/// The longest that clocks may be apart.
+const LARGEST_SKEW: Duration = Duration::from_secs(600);
+
+fn read_token(table: &Table<'_>, problems: &Problems) -> Option<(TokenRule, Vec<At<String>>)> {
+    let issuer = table.required_text("issuer");
+    let audience = table.required_text("audience");
+    let subject = table.required_text("subject");
+    let mut files = Vec::new();
+    let ca = table.text("ca");
+    let keys = table.required_text("jwks").and_then(|at| {
+        if at.value.starts_with("https://") || at.value.starts_with("http://") {
+            let url = read_url(&at, problems)?;
+            files.extend(ca.clone());
+            Some(KeyPlace::Url { url, ca: ca.as_ref().map(|ca| ca.value.clone().into()) })
+        } else {
+            if let Some(ca) = &ca {
+                problems.add(&ca.place, "is of no use: jwks is a file");
+            }
+            files.push(at.clone());
+            Some(KeyPlace::File(at.value.into()))
+        }
+    });
+    let algorithms = match table.texts("algorithms") {
+        None => Algorithm::ALL.to_vec(),
+        Some(names) => {
+            if names.is_empty() {
+                table.problem("algorithms", "is empty");
+            }
+            let known = |at: &At<String>| {
+                let algorithm = Algorithm::of_name(&at.value);
+                if algorithm.is_none() {
+                    let known = Algorithm::ALL.map(Algorithm::as_str).join(", ");
+                    problems.add(&at.place, format!("\"{}\" is not one of {known}", at.value));
+                }
+                algorithm
+            };
+            names.iter().filter_map(known).collect()
+        }
+    };
+    let mut claims = ClaimPaths::default();
+    table.table("claims", |table| {
+        for (name, path) in &mut claims.0 {
+            if let Some(names) = table.texts(name) {
+                if names.is_empty() || names.iter().any(|at| at.value.is_empty()) {
+                    table.problem(name, "names no claim");
+                }
+                *path = names.into_iter().map(|at| at.value).collect();
+            }
+        }
+    });
+    let skew = table.duration("clock_skew").unwrap_or(Duration::from_secs(60));
+    if skew > LARGEST_SKEW {
+        table.problem("clock_skew", "is longer than ten minutes");
+    }
+    let rule = TokenRule {
+        issuer: issuer?.value,
+        audience: audience?.value,
+        subject: subject?.value,
+        keys: keys?,
+        algorithms,
+        claims,
+        skew,
+        end_with_token: table.boolean("end_with_token").unwrap_or(false),
+    };
+    Some((rule, files))
 }
 
 fn read_reviewer(table: &Table<'_>, problems: &Problems) -> Option<RawReviewer> {
@@ -539,12 +672,7 @@ fn read_url(at: &At<String>, problems: &Problems) -> Option<Url> {
         problems.add(&at.place, format!("\"{}\" is not a URL", at.value));
         return None;
     };
-    let local = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
+    let local = keys::is_local(&url);
     if url.scheme() == "https" || (url.scheme() == "http" && local) {
         return Some(url);
     }
@@ -581,6 +709,8 @@ fn default_limits() -> Limits {
         sessions_per_agent: 500,
         message_bytes: 64 << 20,
         login: Duration::from_secs(10),
+        unauthenticated: 256,
+        unauthenticated_per_address: None,
         desk: desk::Limits::default(),
     }
 }
@@ -601,7 +731,14 @@ fn read_limits(table: &Table<'_>) -> Limits {
     number("opened_per_minute", 1_000_000, &mut limits.desk.opened_per_minute);
     number("history", 1_000_000, &mut limits.desk.history);
     number("history_bytes", 1 << 40, &mut limits.desk.history_bytes);
+    number("unauthenticated", 100_000, &mut limits.unauthenticated);
+    if let Some(share) = table.integer("unauthenticated_per_address", 1, 100_000) {
+        limits.unauthenticated_per_address = usize::try_from(share).ok();
+    }
     if let Some(login) = table.duration("login") {
+        if login.is_zero() {
+            table.problem("login", "is no time at all");
+        }
         limits.login = login;
     }
     if let Some(cool_down) = table.duration("cool_down") {

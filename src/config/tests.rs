@@ -187,6 +187,122 @@ fn p4_two_entries_of_one_person_are_refused() {
     assert!(folder.load(&second("rob", "", "U2", "csr_x")).is_ok());
 }
 
+/// `good`, with TLS and another agent that has `proof`.
+fn with_proof(proof: &str) -> String {
+    good().replace(
+        "insecure_plaintext = true",
+        "[tls]\ncertificate = \"app.password\"\nkey = \"app.password\"\nclient_ca = \"app.password\"",
+    ) + &format!(
+        "[[agent]]\nname = \"other\"\nowner = \"alice@example.com\"\nupstreams = [\"app\"]\n{proof}\n"
+    )
+}
+
+const JWT: &str =
+    r#"jwt = { issuer = "https://id", audience = "cs", subject = "bot", jwks = "app.password" }"#;
+
+#[test]
+fn an_agent_has_a_password_a_certificate_or_a_token() {
+    let folder = Folder::new();
+    let entry = |proof: &str| {
+        let config = folder.load(&with_proof(proof)).unwrap_or_else(|errors| panic!("{proof}: {errors:?}"));
+        config.directory.agent(&"other".into()).unwrap().clone()
+    };
+    let has = |proof: &str| {
+        let entry = entry(proof);
+        (entry.verifier.is_some(), entry.certificate.is_some(), entry.token.is_some())
+    };
+
+    assert_eq!(has("certificate = \"CN=other\""), (false, true, false));
+    assert_eq!(has(&format!("certificate = \"CN=other\"\nverifier = \"{VERIFIER}\"")), (true, true, false));
+    assert_eq!(has(&format!("certificate = \"sha256:{}\"\n{JWT}", "0A".repeat(32))), (false, true, true));
+    let token = entry(JWT).token.unwrap();
+    assert_eq!(token.keys, KeyPlace::File(folder.0.path().join("app.password")));
+    assert_eq!(
+        (token.skew, token.end_with_token, token.algorithms.len()),
+        (Duration::from_secs(60), false, 7)
+    );
+    let token = entry(
+        &JWT.replace("app.password", "https://id.example/keys").replace(
+            " }",
+            ", ca = \"app.password\", algorithms = [\"ES256\"], clock_skew = \"5s\", claims = { run = \"jti\", model = [\"a.b\", \"c\"] } }",
+        ),
+    )
+    .token
+    .unwrap();
+    assert_eq!((token.skew, token.algorithms.len()), (Duration::from_secs(5), 1));
+    assert!(token.claims.0.contains(&("run", vec!["jti".to_owned()])));
+    assert!(token.claims.0.contains(&("model", vec!["a.b".to_owned(), "c".to_owned()])));
+    assert!(
+        matches!(&token.keys, KeyPlace::Url { ca: Some(ca), .. } if *ca == folder.0.path().join("app.password"))
+    );
+}
+
+#[test]
+fn a_proof_that_makes_no_sense_is_refused() {
+    let folder = Folder::new();
+    let error = |text: &str| folder.errors(text).join("; ");
+    let with = |proof: &str| error(&with_proof(proof));
+
+    assert!(with("").contains("verifier: is missing (or certificate, or jwt)"));
+    assert!(with(&format!("verifier = \"{VERIFIER}\"\n{JWT}")).contains("stands beside verifier"));
+    assert!(with("certificate = \"reporting-bot\"").contains("is not a name such as"));
+    assert!(with("certificate = \"XY=a\"").contains("is not a type of attribute"));
+    assert!(with("certificate = \"sha256:00\"").contains("64 hexadecimal digits"));
+    assert!(with("jwt = { issuer = \"i\" }").contains("jwt.jwks: is missing"));
+    assert!(with(&JWT.replace("app.password", "none.json")).contains("there is no file none.json"));
+    assert!(with(&JWT.replace("app.password", "http://id.example/")).contains("must begin with https://"));
+    assert!(
+        with(&JWT.replace(" }", ", algorithms = [\"HS256\", \"none\"] }"))
+            .contains("\"HS256\" is not one of RS256")
+    );
+    assert!(with(&JWT.replace(" }", ", algorithms = [] }")).contains("algorithms: is empty"));
+    assert!(with(&JWT.replace(" }", ", clock_skew = \"1h\" }")).contains("longer than ten minutes"));
+    assert!(with(&JWT.replace(" }", ", ca = \"app.password\" }")).contains("is of no use"));
+    assert!(
+        with(&JWT.replace(" }", ", claims = { colour = \"x\" } }")).contains("claims.colour: unknown key")
+    );
+    assert!(with(&JWT.replace(" }", ", claims = { run = [] } }")).contains("names no claim"));
+    let without_ca = with_proof("certificate = \"CN=other\"").replace("client_ca = \"app.password\"", "");
+    assert!(error(&without_ca).contains("certificate: needs client_ca in [tls]"));
+    let plain = good() + &with_proof(JWT)[with_proof(JWT).rfind("[[agent]]").unwrap()..];
+    assert!(error(&plain).contains("jwt: needs [tls]"));
+    for (written, wrong) in [
+        ("certificate = \"app.password\"", "needs its key"),
+        ("key = \"app.password\"", "needs its certificate"),
+        ("tls = \"disable\"\ncertificate = \"app.password\"\nkey = \"app.password\"", "is never shown"),
+    ] {
+        let text = good().replace("user = \"bot\"", &format!("user = \"bot\"\n{written}"));
+        assert!(error(&text).contains(wrong), "{}", error(&text));
+    }
+}
+
+#[test]
+fn every_file_that_is_read_once_is_watched() {
+    let folder = Folder::new();
+    for name in ["a.crt", "a.key", "ca.crt", "up.crt", "up.key", "up-ca.crt"] {
+        fs::write(folder.0.path().join(name), "x").unwrap();
+    }
+    let text = good()
+        .replace(
+            "insecure_plaintext = true",
+            "[tls]\ncertificate = \"a.crt\"\nkey = \"a.key\"\nclient_ca = \"ca.crt\"",
+        )
+        .replace(
+            "user = \"bot\"",
+            "user = \"bot\"\nca = \"up-ca.crt\"\ncertificate = \"up.crt\"\nkey = \"up.key\"",
+        );
+
+    let config = folder.load(&text).unwrap();
+
+    let mut watched: Vec<String> =
+        config.files.iter().map(|file| file.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    watched.sort();
+    assert_eq!(
+        watched,
+        ["a.crt", "a.key", "app.password", "ca.crt", "countersign.toml", "up-ca.crt", "up.crt", "up.key"]
+    );
+}
+
 #[test]
 fn p4_a_revoked_agent_is_nobody() {
     let folder = Folder::new();
@@ -265,7 +381,7 @@ fn a_rotated_verifier_replaces_the_old_one_and_lets_in_again() {
 
     let config = folder.load(&folder.read()).unwrap();
     let entry = config.directory.agent(&"reporting-bot".into()).unwrap();
-    assert!(entry.verifier.fits("csa_new"));
+    assert!(entry.has_password("csa_new"));
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn directory() -> Directory {
         person("carol", &[], &["dba", "security"]),
         person("olga", &[], &["oncall"]),
     ];
-    Directory::new(vec![AgentEntry { agent: Arc::new(agent), verifier }], people, [7; 32]).unwrap()
+    Directory::new(vec![AgentEntry::with_password(agent, verifier)], people, [7; 32]).unwrap()
 }
 
 /// One for all tests: it takes a SCRAM derivation to build, and another for each token first shown.

@@ -10,16 +10,38 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::agent::{ITERATIONS, ScramVerifier};
+use super::certificate::CertificateRule;
 use super::secret::SecretHash;
+use super::token::TokenRule;
+use super::{Demand, Demanded};
 use crate::actor::{Agent, AgentName, GroupName, PersonName, Reviewer, ReviewerId, person_key};
 
-/// One agent and what it is checked against.
+/// One agent and what it is checked against: at least one of the three, and not both a password and
+/// a token.
 #[derive(Clone, Debug)]
 pub struct AgentEntry {
     /// The agent.
     pub agent: Arc<Agent>,
-    /// Its verifier.
-    pub verifier: ScramVerifier,
+    /// What its password is checked against.
+    pub verifier: Option<ScramVerifier>,
+    /// Which client certificate it has to show.
+    pub certificate: Option<CertificateRule>,
+    /// What its token has to say.
+    pub token: Option<Arc<TokenRule>>,
+}
+
+impl AgentEntry {
+    /// An agent that has a password and nothing else.
+    #[must_use]
+    pub fn with_password(agent: Agent, verifier: ScramVerifier) -> Self {
+        Self { agent: Arc::new(agent), verifier: Some(verifier), certificate: None, token: None }
+    }
+
+    /// Whether `password` is its password. Slow by design.
+    #[must_use]
+    pub fn has_password(&self, password: &str) -> bool {
+        self.verifier.as_ref().is_some_and(|verifier| verifier.fits(password))
+    }
 }
 
 /// A reviewer's account in a Slack workspace.
@@ -153,7 +175,7 @@ impl Directory {
         if checked.is_some_and(|checked| checked.load(Ordering::Acquire)) {
             return false;
         }
-        let found = self.agents.values().any(|entry| entry.verifier.fits(token));
+        let found = self.agents.values().any(|entry| entry.has_password(token));
         if let Some(checked) = checked
             && !found
         {
@@ -164,11 +186,21 @@ impl Directory {
 }
 
 impl super::AgentIdentity for Directory {
-    fn scram(&self, name: &str) -> (Option<Arc<Agent>>, ScramVerifier) {
-        match self.agents.get(&AgentName::new(name)) {
-            Some(entry) => (Some(entry.agent.clone()), entry.verifier.clone()),
-            None => (None, ScramVerifier::mock(&self.secret, name, self.mock_iterations)),
-        }
+    fn demand(&self, name: &str) -> Demand {
+        let mock = || Demanded::Password(ScramVerifier::mock(&self.secret, name, self.mock_iterations));
+        let Some(entry) = self.agents.get(&AgentName::new(name)) else {
+            return Demand { agent: None, certificate: None, secret: mock() };
+        };
+        let secret = match entry {
+            AgentEntry { token: Some(rule), .. } => Demanded::Token(Arc::clone(rule)),
+            AgentEntry { verifier: Some(verifier), .. } => Demanded::Password(verifier.clone()),
+            AgentEntry { certificate: Some(_), .. } => Demanded::Nothing,
+            // The configuration does not have such entries; if one is made, nobody gets in by it.
+            AgentEntry { agent: _, verifier: None, certificate: None, token: None } => {
+                return Demand { agent: None, certificate: None, secret: mock() };
+            }
+        };
+        Demand { agent: Some(entry.agent.clone()), certificate: entry.certificate.clone(), secret }
     }
 }
 
@@ -181,8 +213,8 @@ impl fmt::Debug for Directory {
 /// The number of iterations that most agents have, so that a mock exchange looks like theirs.
 fn usual_iterations(agents: &[AgentEntry]) -> u32 {
     let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
-    for entry in agents {
-        *counts.entry(entry.verifier.iterations).or_default() += 1;
+    for verifier in agents.iter().filter_map(|entry| entry.verifier.as_ref()) {
+        *counts.entry(verifier.iterations).or_default() += 1;
     }
     counts.into_iter().max_by_key(|(_, count)| *count).map_or(ITERATIONS, |(iterations, _)| iterations)
 }

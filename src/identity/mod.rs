@@ -1,6 +1,8 @@
 //! How actors prove who they are.
 //!
 //! - [`agent`]: SCRAM verifiers, and what is told to those whom nobody knows.
+//! - [`certificate`]: whose a client certificate is.
+//! - [`token`]: signed tokens in place of passwords; [`keys`]: the keys that they are checked with.
 //! - [`reviewer`]: personal tokens and chat accounts.
 //! - [`link`]: one-time sign-in links.
 //! - [`session`]: console sessions.
@@ -11,20 +13,26 @@
 //! never decide, on any channel" holds for channels that are not written yet.
 
 pub mod agent;
+pub mod certificate;
 pub mod directory;
+pub mod keys;
 pub mod link;
 pub mod reviewer;
 pub mod secret;
 pub mod session;
 #[cfg(test)]
 mod tests;
+pub mod token;
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 pub use self::agent::ScramVerifier;
+pub use self::certificate::CertificateRule;
 pub use self::directory::{AgentEntry, Directory, ReviewerEntry};
+pub use self::keys::KeySources;
+pub use self::token::TokenRule;
 use crate::actor::{Agent, Assurance, ChannelName, Reviewer};
 
 /// A person who has proved to be a certain reviewer. Made only in this module.
@@ -94,9 +102,31 @@ pub trait ReviewerIdentity {
     ) -> Result<AuthenticatedReviewer, NotRecognised>;
 }
 
-/// A way in which agents prove who they are: what a SCRAM exchange is checked against.
+/// A way in which agents prove who they are.
 pub trait AgentIdentity {
-    /// The verifier for `name`. There always is one, so that the exchange with an unknown agent takes
-    /// as long and looks the same; where the agent is `None`, the exchange must fail at its end.
-    fn scram(&self, name: &str) -> (Option<Arc<Agent>>, ScramVerifier);
+    /// What whoever says to be `name` has to show. There always is something: an unknown agent is asked
+    /// for a password, in an exchange that takes as long and looks the same as another.
+    fn demand(&self, name: &str) -> Demand;
+}
+
+/// What an agent has to show: all of it.
+#[derive(Clone, Debug)]
+pub struct Demand {
+    /// The agent; where there is none, the exchange must fail at its end.
+    pub agent: Option<Arc<Agent>>,
+    /// The client certificate.
+    pub certificate: Option<CertificateRule>,
+    /// What is asked for over the connection.
+    pub secret: Demanded,
+}
+
+/// What an agent is asked for over the connection.
+#[derive(Clone, Debug)]
+pub enum Demanded {
+    /// Nothing: its certificate is its proof.
+    Nothing,
+    /// To know the password behind this verifier.
+    Password(ScramVerifier),
+    /// A token that this rule accepts.
+    Token(Arc<TokenRule>),
 }

@@ -27,7 +27,7 @@ fn entry(id: &str, token: &str) -> ReviewerEntry {
 fn directory_of(people: Vec<ReviewerEntry>, secret: u8) -> Directory {
     let agent = Agent { name: "bot".into(), owners: vec!["alice".into()], upstreams: Vec::new() };
     let verifier = ScramVerifier::of_password("csr_shared");
-    Directory::new(vec![AgentEntry { agent: Arc::new(agent), verifier }], people, [secret; 32]).unwrap()
+    Directory::new(vec![AgentEntry::with_password(agent, verifier)], people, [secret; 32]).unwrap()
 }
 
 fn directory() -> Directory {
@@ -228,10 +228,14 @@ fn a_proof_of_one_kind_is_no_proof_of_another() {
 #[test]
 fn a_known_and_an_unknown_agent_are_answered_alike() {
     let directory = directory();
-    let (known, real) = directory.scram("bot");
-    let (unknown, mock) = directory.scram("ghost");
+    let password = |name: &str| match directory.demand(name) {
+        Demand { agent, certificate: None, secret: Demanded::Password(verifier) } => (agent, verifier),
+        other => panic!("{other:?}"),
+    };
+    let (known, real) = password("bot");
+    let (unknown, mock) = password("ghost");
 
     assert!(known.is_some() && unknown.is_none());
     assert_eq!((real.iterations, real.salt.len()), (mock.iterations, mock.salt.len()));
-    assert_eq!(directory.scram("ghost").1, mock);
+    assert_eq!(password("ghost").1, mock);
 }

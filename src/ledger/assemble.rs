@@ -5,6 +5,7 @@
 //! before the next is begun; the writer tries until it can.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::cbor::{Fields, Value};
 use super::clock::Moment;
@@ -128,7 +129,7 @@ pub(crate) struct Assembler {
     signing: Signing,
     standing: Standing,
     epoch: Option<EpochKey>,
-    contexts: HashMap<[u8; 16], Fields>,
+    contexts: HashMap<[u8; 16], Arc<Fields>>,
     /// Entries that `intents` and `requests` began at, to find the oldest.
     open: BTreeSet<u64>,
     salts: Vec<[u8; SALT]>,
@@ -285,7 +286,8 @@ impl Assembler {
         let mut rest = Vec::with_capacity(records.len());
         // Only a routine statement's outcome is joined: a privileged intent stands by itself, as it
         // stood before anybody knew how it would end.
-        let routine: BTreeSet<u64> = records
+        // In the order of their numbers, as the records are.
+        let routine: Vec<u64> = records
             .iter()
             .filter(|record| match &record.content {
                 Content::Entry(new) => new.kind == Kind::Statement && !new.must_sign,
@@ -296,7 +298,7 @@ impl Assembler {
         for record in records {
             match record.content {
                 Content::Outcome { intent, fields }
-                    if routine.contains(&intent) && !outcomes.contains_key(&intent) =>
+                    if routine.binary_search(&intent).is_ok() && !outcomes.contains_key(&intent) =>
                 {
                     outcomes.insert(intent, (record.number, fields));
                 }
@@ -308,7 +310,7 @@ impl Assembler {
         for record in rest {
             match record.content {
                 Content::Context { session, fields } => {
-                    self.contexts.insert(session, fields);
+                    self.contexts.insert(session, Arc::new(fields));
                 }
                 Content::Entry(new) => {
                     let outcome = outcomes.remove(&record.number);
@@ -372,14 +374,14 @@ impl Assembler {
         let context = context.flatten();
         let reviews = self.reviews_of(&new);
         let salted = self.commit_payloads(self.size(), &new.payloads);
-        let mut session_only = Fields::new();
+        let mut session_only = Fields::default();
         if context.is_none() && new.session != [0; 16] && new.kind != Kind::GrantUsed {
             session_only.bytes(Key::Session, &new.session);
         }
-        let nothing = Fields::new();
+        let nothing = Fields::default();
         let parts = [
             &own,
-            context.as_ref().unwrap_or(&session_only),
+            context.as_deref().unwrap_or(&session_only),
             &new.fields,
             outcome.as_ref().map_or(&nothing, |(_, fields)| fields),
             &salted,
@@ -398,7 +400,7 @@ impl Assembler {
 
     /// For a grant, the entries of the approvals it rests on.
     fn reviews_of(&self, new: &NewEntry<'_>) -> Fields {
-        let mut fields = Fields::new();
+        let mut fields = Fields::default();
         if new.kind != Kind::GrantUsed {
             return fields;
         }

@@ -214,7 +214,8 @@ fn infallible<T, E>(result: Result<T, E>) {
 
 impl Fields {
     pub(crate) fn new() -> Self {
-        Self::default()
+        // Room for most of what is written by one hand, taken at once.
+        Self { bytes: Vec::with_capacity(96), ..Self::default() }
     }
 
     /// Takes over an allocation, so that a hot path can reuse one.
@@ -327,7 +328,7 @@ impl Fields {
     /// the later part.
     pub(crate) fn join(parts: &[&Self], out: &mut Vec<u8>) {
         let mut order: Vec<&Self> = parts.iter().copied().filter(|part| part.count > 0).collect();
-        order.sort_by_key(|part| part.first);
+        order.sort_unstable_by_key(|part| part.first);
         let apart = order.windows(2).all(|pair| match pair {
             [one, two] => one.last < two.first,
             _ => true,

@@ -199,7 +199,14 @@ FROM session s LEFT JOIN session_end e ON e.session = s.session;
 ";
 
 /// How many entries are indexed by one transaction.
-const BATCH: u64 = 4096;
+const BATCH: u64 = 8192;
+/// Entries in 0.4 s at which the index waits for a quieter time.
+const BUSY: u64 = 800;
+/// Entries that it may be behind: a search makes up for that many within a few seconds.
+const FARTHEST_BEHIND: u64 = 500_000;
+/// How far the thread that keeps the index steps back (`setpriority(2)`).
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
 
 /// Where the index of a ledger is.
 #[must_use]
@@ -342,16 +349,9 @@ impl Index {
         let origin = origin_of(&ledger)?;
         let total = size_of(&ledger)?;
         let path = path_of(ledger_path);
-        let usable = |connection: &Connection| {
-            let (of, size): (String, u64) =
-                connection
-                    .query_row("SELECT origin, size FROM meta", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            let fits = of == origin && size <= total && written_schema(connection)? == expected_schema()?;
-            Ok::<_, rusqlite::Error>(fits.then_some(size))
-        };
         if path.exists() {
             let index = open_index(&path)?;
-            if let Ok(Some(size)) = usable(&index) {
+            if let Ok(Some(size)) = usable(&index, &origin, total) {
                 return Ok(Self { ledger, index, size });
             }
         }
@@ -385,19 +385,25 @@ impl Index {
         {
             let mut entries =
                 snapshot.prepare_cached("SELECT body FROM entry WHERE seq >= ?1 ORDER BY seq LIMIT ?2")?;
-            let mut texts =
-                snapshot.prepare_cached("SELECT value FROM payload WHERE seq = ?1 AND field = ?2")?;
+            // Both tables are in the order of entries: one pass over each, side by side.
+            let mut texts = snapshot.prepare_cached(
+                "SELECT seq, field, value FROM payload WHERE seq >= ?1 ORDER BY seq, field",
+            )?;
+            let mut texts = Texts::new(texts.query([size])?);
             let mut rows = entries.query([size, BATCH])?;
+            let mut inserts = Vec::with_capacity(TABLES.len());
+            for table in &TABLES {
+                inserts.push(transaction.prepare_cached(&insert_sql(table))?);
+            }
             while let Some(row) = rows.next()? {
                 let body = row.get_ref(0)?.as_blob().unwrap_or_default();
                 // What cannot be read is for `verify` to complain of.
                 if let Ok(entry) = Entry::parse(body) {
-                    let seq = size;
-                    let mut text = |key: Key| texts.query_row([seq, key.into()], |row| row.get(0)).ok();
-                    if let Some((place, cells)) = derive(&entry, &mut text)
-                        && let Some(table) = TABLES.get(place)
+                    texts.of(size)?;
+                    if let Some((place, cells)) = derive(&entry, &mut |key| texts.take(key))
+                        && let Some(insert) = inserts.get_mut(place)
                     {
-                        transaction.prepare_cached(&insert_sql(table))?.execute(params_from_iter(cells))?;
+                        insert.execute(params_from_iter(cells))?;
                     }
                     forget(&transaction, &entry)?;
                 }
@@ -414,12 +420,57 @@ impl Index {
     }
 }
 
+/// The texts of one entry after the other, from one pass over all of them.
+struct Texts<'s> {
+    rows: rusqlite::Rows<'s>,
+    /// The row was read and belongs to this entry, or to a later one.
+    ahead: Option<(u64, u64, Vec<u8>)>,
+    /// Fields and values of the entry at hand.
+    here: Vec<(u64, Vec<u8>)>,
+}
+
+impl<'s> Texts<'s> {
+    fn new(rows: rusqlite::Rows<'s>) -> Self {
+        Self { rows, ahead: None, here: Vec::new() }
+    }
+
+    /// Goes on to an entry.
+    fn of(&mut self, seq: u64) -> Result<(), rusqlite::Error> {
+        self.here.clear();
+        loop {
+            match self.ahead.take() {
+                Some((of, field, value)) if of == seq => self.here.push((field, value)),
+                Some(later) if later.0 > seq => {
+                    self.ahead = Some(later);
+                    return Ok(());
+                }
+                Some(_) | None => {}
+            }
+            self.ahead = match self.rows.next()? {
+                Some(row) => Some((row.get(0)?, row.get(1)?, row.get(2)?)),
+                None => return Ok(()),
+            };
+        }
+    }
+
+    fn take(&mut self, key: Key) -> Option<Vec<u8>> {
+        let (_, value) = self.here.iter_mut().find(|(field, _)| *field == u64::from(key))?;
+        Some(std::mem::take(value))
+    }
+}
+
 /// An index of at least what the ledger holds now: the one beside it, kept by the running proxy or
 /// brought up to date here; one in memory where neither is possible.
 pub(super) fn for_searching(ledger: &Path) -> Result<Connection, IndexError> {
     if is_live(ledger) {
         if let Some(index) = kept(ledger)? {
             return Ok(index);
+        }
+        // It waits for a quieter time: a copy of it is brought up to date here.
+        if let Ok(mut copy) = copied(ledger)
+            && copy.catch_up().is_ok()
+        {
+            return Ok(copy.index);
         }
     } else if let Ok(mut index) = Index::open(ledger)
         && index.catch_up().is_ok()
@@ -433,8 +484,32 @@ pub(super) fn for_searching(ledger: &Path) -> Result<Connection, IndexError> {
     Ok(index.index)
 }
 
+/// A copy, in memory, of the index beside a ledger.
+fn copied(ledger: &Path) -> Result<Index, IndexError> {
+    let source = open_for_reading(ledger)?;
+    let origin = origin_of(&source)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let kept = Connection::open_with_flags(path_of(ledger), flags)?;
+    kept.busy_timeout(Duration::from_secs(5))?;
+    let mut copy = Connection::open_in_memory()?;
+    rusqlite::backup::Backup::new(&kept, &mut copy)?.run_to_completion(i32::MAX, Duration::ZERO, None)?;
+    let total = size_of(&source)?;
+    match usable(&copy, &origin, total)? {
+        Some(size) => Ok(Index { ledger: source, index: copy, size }),
+        None => Err(rusqlite::Error::QueryReturnedNoRows.into()),
+    }
+}
+
+/// How much of the ledger an index holds, if it is one of this ledger and of this version.
+fn usable(index: &Connection, origin: &str, total: u64) -> Result<Option<u64>, rusqlite::Error> {
+    let (of, size): (String, u64) =
+        index.query_row("SELECT origin, size FROM meta", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let fits = of == origin && size <= total && written_schema(index)? == expected_schema()?;
+    Ok(fits.then_some(size))
+}
+
 /// How often, and how far apart, the running proxy's index is looked at before it is given up.
-const LOOKS: (u32, Duration) = (100, Duration::from_millis(30));
+const LOOKS: (u32, Duration) = (50, Duration::from_millis(30));
 
 /// The index that the running proxy keeps, as soon as it holds what the ledger holds now; none where
 /// that takes too long.
@@ -504,6 +579,9 @@ fn origin_of(ledger: &Connection) -> Result<String, rusqlite::Error> {
 
 /// The thread that keeps the index of a running ledger, a moment behind it.
 pub(super) fn keep(shared: &Arc<Shared>) {
+    // Statements come first: this thread gets what they leave. Where it may not step back, it does not.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
     let mut index = None;
     loop {
         let last_time = shared.written_out.load(Ordering::Acquire);
@@ -521,9 +599,19 @@ pub(super) fn keep(shared: &Arc<Shared>) {
         if last_time {
             return;
         }
-        // Not after every group: people do not look that often.
         shared.wait_for_progress(Duration::from_millis(500));
-        shared.wait_for_end(Duration::from_millis(100));
+        // While much comes in, the index waits: the processor belongs to statements, and the more there
+        // is to do at once, the less one entry costs. What it may be behind is bounded, because a search
+        // has to make up for it.
+        let size = index.as_ref().map_or(0, |index| index.size);
+        loop {
+            let before = shared.written();
+            shared.wait_for_end(Duration::from_millis(400));
+            let (now, ending) = (shared.written(), shared.written_out.load(Ordering::Acquire));
+            if ending || now - before < BUSY || now.saturating_sub(size) > FARTHEST_BEHIND {
+                break;
+            }
+        }
     }
 }
 

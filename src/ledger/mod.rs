@@ -85,6 +85,7 @@ use self::writer::Writer;
 use crate::actor::Claims;
 use crate::approval::Grant;
 pub use crate::approval::request::TreeHead;
+use crate::classify::StatementClass;
 use crate::refusal::Refusal;
 use crate::statement::{Digest, Outcome, RequestId};
 
@@ -182,16 +183,21 @@ impl Receipt {
         self.digest
     }
 
-    /// A receipt out of thin air, for tests of what consumes them.
-    #[cfg(test)]
+    /// A receipt out of thin air, for tests and fuzzers of what consumes them. The program does not build
+    /// with `cfg(fuzzing)`.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn for_test(intent: u64, digest: Digest) -> Self {
-        Self { intent: IntentId(intent), digest }
+        Self { intent: IntentId { record: intent, reads: false }, digest }
     }
 }
 
 /// Names the intent of a forwarded statement until its outcome is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct IntentId(u64);
+pub struct IntentId {
+    record: u64,
+    /// The statement only reads: what is lost when the record of its outcome is, is how it ended.
+    reads: bool,
+}
 
 /// What start-up found of the run before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -572,7 +578,8 @@ impl SessionLog {
                     let length = record.len();
                     self.append(record, &[length], must_sign)
                 })?;
-                Ok(Receipt { intent: IntentId(number), digest: statement.digest })
+                let reads = !must_sign && statement.classification.class == StatementClass::Read;
+                Ok(Receipt { intent: IntentId { record: number, reads }, digest: statement.digest })
             }
         }
     }
@@ -637,7 +644,7 @@ impl SessionLog {
         used.append(&mut record);
         let number = self.append(&mut used, &lengths, true)?;
         self.shared.requests.lock().remove(&request);
-        Ok(Receipt { intent: IntentId(number), digest: statement.digest })
+        Ok(Receipt { intent: IntentId { record: number, reads: false }, digest: statement.digest })
     }
 
     /// Records that a statement is not forwarded, and why. It is on the disk when this returns.
@@ -660,13 +667,15 @@ impl SessionLog {
 
     /// Records how a forwarded statement ended. It ended whether that can be recorded or not, so
     /// there is no error: what cannot be spooled now is kept until it can, and degrades the ledger.
+    /// How a plain read ended is written along with the next record; a crash in between leaves it
+    /// `unknown`.
     pub fn outcome(&self, intent: IntentId, outcome: &Outcome, duration_ns: u64) {
         SCRATCH.with_borrow_mut(|(fields, record)| {
             let mut composed = Fields::reuse(std::mem::take(fields));
             compose::outcome(&mut composed, outcome, duration_ns);
-            spooled::outcome(record, intent.0, &composed);
+            spooled::outcome(record, intent.record, &composed);
             *fields = composed.into_bytes();
-            self.shared.append_or_postpone(record);
+            self.shared.append_or_postpone(record, intent.reads);
         });
     }
 
@@ -691,7 +700,7 @@ impl SessionLog {
             &fields,
             std::iter::empty(),
         );
-        self.shared.append_or_postpone(&mut record);
+        self.shared.append_or_postpone(&mut record, false);
     }
 
     /// Records the session's end, once.
@@ -712,7 +721,7 @@ impl SessionLog {
             &fields,
             std::iter::empty(),
         );
-        self.shared.append_or_postpone(&mut record);
+        self.shared.append_or_postpone(&mut record, false);
     }
 
     /// What an entry says of texts that are not stored as they were.

@@ -39,12 +39,16 @@ impl Shared {
         LedgerError::Unavailable { disk_full }
     }
 
-    /// Spools a record of something that has happened already.
-    pub(super) fn append_or_postpone(&self, record: &mut [u8]) {
+    /// Spools a record of something that has happened already; `soon` where nothing depends on it.
+    pub(super) fn append_or_postpone(&self, record: &mut [u8], soon: bool) {
         let length = record.len();
         if !self.health.is_degraded() {
-            match self.spool.append(record, &[length], None, false) {
-                Ok(_) => return,
+            let appended = match soon {
+                true => self.spool.append_soon(record),
+                false => self.spool.append(record, &[length], None, false).map(drop),
+            };
+            match appended {
+                Ok(()) => return,
                 Err(error) => drop(self.failed(error)),
             }
         }
@@ -223,6 +227,11 @@ impl Shared {
         self.moved.notify_all();
     }
 
+    /// How many entries are in the file.
+    pub(super) fn written(&self) -> u64 {
+        self.progress.lock().head.map_or(0, |head| head.size)
+    }
+
     /// The writer says what anchors know.
     pub(super) fn anchored(&self, head: TreeHead, trouble: Option<String>) {
         let mut progress = self.progress.lock();
@@ -254,7 +263,7 @@ impl Shared {
     /// Waits until everything spooled so far is in the file.
     pub(super) fn flush(&self, limit: Duration) -> bool {
         let wanted = self.spool.next_record();
-        self.spool.nudge();
+        self.spool.hurry();
         let mut progress = self.progress.lock();
         while progress.committed < wanted {
             if self.moved.wait_for(&mut progress, limit).timed_out() {

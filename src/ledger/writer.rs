@@ -24,6 +24,8 @@ use crate::statement::RequestId;
 const GROUP: usize = 1024;
 /// How long a group waits for company.
 const WINDOW: Duration = Duration::from_millis(5);
+/// How long a group of routine entries waits beyond that: the larger a group, the less one entry costs.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// How often something that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 /// How often the writer looks around when nothing happens.
@@ -182,7 +184,11 @@ impl Writer {
             let next = self.follower.next_record();
             self.shared.spool.wait(next, self.until_next_timer());
             if !self.shared.stop.load(Ordering::Acquire) && self.shared.spool.next_record() > next {
-                self.shared.spool.wait(next + GROUP as u64 - 1, WINDOW);
+                let full = next + GROUP as u64 - 1;
+                self.shared.spool.wait(full, WINDOW);
+                if !self.shared.spool.was_hurried() {
+                    self.shared.spool.wait(full, PATIENCE);
+                }
             }
         }
         self.finish();
@@ -205,7 +211,8 @@ impl Writer {
             return false;
         }
         self.rotate_if_due();
-        if let Err(error) = self.shared.spool.prepare() {
+        let _ = self.shared.spool.was_hurried();
+        if let Err(error) = self.shared.spool.settle().and_then(|()| self.shared.spool.prepare()) {
             self.shared.degrade(&error.to_string(), error.is_disk_full());
         }
         if self.inbox_at.elapsed() >= INBOX {

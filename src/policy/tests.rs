@@ -59,13 +59,17 @@ fn classified(sql: &str, path: &SearchPath, safe: &[String]) -> std::sync::Arc<C
 }
 
 fn decide_as(policy: &Policy, sql: &str, asked: &Asked<'_>) -> Decision {
+    decide_classified(policy, &classified(sql, &asked.path, asked.safe), asked)
+}
+
+fn decide_classified(policy: &Policy, classification: &Classification, asked: &Asked<'_>) -> Decision {
     let agent = Agent { name: asked.agent.into(), owners: Vec::new(), upstreams: Vec::new() };
     let target = Target { upstream: "app".into(), database: "app".into(), role: "bot".into() };
     let now: Timestamp = asked.now.parse().unwrap();
     policy.decide(&Subject {
         agent: &agent,
         target: &target,
-        classification: &classified(sql, &asked.path, asked.safe),
+        classification,
         search_path: &asked.path,
         in_transaction: asked.in_transaction,
         claimed_defer: asked.defer,
@@ -118,6 +122,21 @@ fn p3_without_rules_every_privileged_class_is_held_for_the_default_reviewers() {
     }
     let terms = terms(&nothing, EXPORT);
     assert_eq!((terms.expires, terms.assurance), (Duration::from_secs(900), Assurance::Click));
+}
+
+#[test]
+fn p3_what_only_the_server_can_parse_is_held_unless_a_rule_allows_whatever_is_unknown() {
+    let asked = asked();
+    let unreadable = classified("CREATE TABLE system_user (a int)", &asked.path, &[]).of_unreadable();
+    let decided = |policy: &str| short(&decide_classified(&load(policy), &unreadable, &asked));
+    let rule =
+        |when: &str, then: &str| format!("[[rule]]\nname = 'a'\nwhen = {{ {when} }}\nthen = '{then}'\n");
+
+    assert_eq!(decided(""), "hold dba:1 []");
+    assert_eq!(decided(&rule("table = ['pii.*']", "hold")), "hold dba:1 [a]", "it may be anything");
+    assert_eq!(decided(&rule("class = ['ddl', 'invalid']", "hold")), "hold dba:1 []", "nobody knows");
+    assert_eq!(decided(&rule("class = ['ddl']", "allow")), "hold dba:1 []");
+    assert_eq!(decided(&rule("class = ['admin']", "allow")), "allow [a]");
 }
 
 #[test]

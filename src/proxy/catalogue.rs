@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -22,9 +22,13 @@ use crate::classify::{Catalogue, SearchPath};
 use crate::session::settings::parse_search_path;
 use crate::wire::backend::{Fields, tag};
 use crate::wire::frame::{Frame, Reader};
+use crate::wire::frontend::Opening;
 
 /// How long a catalogue counts as current although nobody told us of a change.
 const LIFE: Duration = Duration::from_secs(60);
+
+/// The first major version of Postgres that speaks protocol 3.2.
+const NEGOTIATES: u32 = 18;
 
 /// How long reading it may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,6 +67,8 @@ pub struct UpstreamState {
     change: AtomicU64,
     reading: Mutex<()>,
     trouble: parking_lot::Mutex<Option<String>>,
+    /// Something in between refused protocol 3.2 although the server knows it.
+    only_3_0: AtomicBool,
 }
 
 impl UpstreamState {
@@ -76,6 +82,7 @@ impl UpstreamState {
             change: AtomicU64::new(0),
             reading: Mutex::new(()),
             trouble: parking_lot::Mutex::default(),
+            only_3_0: AtomicBool::new(false),
         }
     }
 
@@ -102,12 +109,40 @@ impl UpstreamState {
         result
     }
 
+    /// A session for an agent. Protocol 3.2, with its long cancel keys, is asked for where the server is
+    /// known to speak it: an older one would agree on 3.0, but not everything that stands before one
+    /// knows how to.
+    ///
+    /// # Errors
+    /// As for [`log_in`].
+    pub async fn log_in(
+        &self,
+        known: &Known,
+        settings: &[(String, String)],
+    ) -> Result<Connected, ConnectError> {
+        if known.server_version >= NEGOTIATES && !self.only_3_0.load(Ordering::Relaxed) {
+            match log_in(&self.upstream, settings, Opening::NEWEST).await {
+                Err(error @ ConnectError::Version { .. }) => {
+                    info!(upstream = %self.upstream.name, %error, "protocol 3.0 from now on");
+                    self.only_3_0.store(true, Ordering::Relaxed);
+                }
+                session => return self.note(session),
+            }
+        }
+        self.note(log_in(&self.upstream, settings, 0).await)
+    }
+
     /// What is known, if it is current.
     #[must_use]
     pub fn current(&self) -> Option<Arc<Known>> {
+        self.as_of(self.change.load(Ordering::Acquire))
+    }
+
+    /// What is known, if it was read after change number `wanted`.
+    fn as_of(&self, wanted: u64) -> Option<Arc<Known>> {
         let known = self.known.load();
         let known = known.as_ref().as_ref()?;
-        let current = known.change == self.change.load(Ordering::Acquire) && known.read_at.elapsed() < LIFE;
+        let current = known.change >= wanted && known.read_at.elapsed() < LIFE;
         current.then(|| Arc::clone(known))
     }
 
@@ -116,11 +151,14 @@ impl UpstreamState {
     /// # Errors
     /// When upstream cannot be reached or does not answer as expected.
     pub async fn known(&self) -> Result<Arc<Known>, ConnectError> {
+        let wanted = self.change.load(Ordering::Acquire);
         if let Some(known) = self.current() {
             return Ok(known);
         }
         let _reading = self.reading.lock().await;
-        if let Some(known) = self.current() {
+        // A reading that began after we asked shows what we asked for. To want the newest of all would be
+        // to read again and again for as long as others go on changing things.
+        if let Some(known) = self.as_of(wanted) {
             return Ok(known);
         }
         let change = self.change.load(Ordering::Acquire);
@@ -132,17 +170,22 @@ impl UpstreamState {
     }
 
     async fn read(&self, change: u64) -> Result<Known, ConnectError> {
-        let settings = [("application_name".to_owned(), "countersign catalogue".to_owned())];
-        let mut reader = Asking { connected: log_in(&self.upstream, &settings).await? };
+        // Compiling a query that runs once takes longer than running it.
+        let settings = [("application_name", "countersign catalogue"), ("jit", "off")];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut reader = Asking { connected: log_in(&self.upstream, &settings, 0).await? };
         let version =
             reader.connected.parameters.get("server_version").map(String::as_str).unwrap_or_default();
         let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|major| major.parse().ok());
         let server_version = major.ok_or(ConnectError::Protocol("no server version"))?;
-        let search_path = reader.ask("SHOW search_path").await?;
+        // All of them at once: somebody waits for this, so it costs one round trip.
+        let questions = std::iter::once("SHOW search_path").chain(QUERIES.iter().map(|query| query.sql));
+        reader.send(questions).await?;
+        let search_path = reader.answer().await?;
         let search_path = search_path.into_iter().flatten().flatten().next().map(Arc::from);
         let mut answers = Vec::with_capacity(QUERIES.len());
-        for query in &QUERIES {
-            answers.push(reader.ask(query.sql).await?);
+        for _ in &QUERIES {
+            answers.push(reader.answer().await?);
         }
         let catalogue = from_rows(server_version, &answers, &self.safe).map_err(|error| {
             warn!(upstream = %self.upstream.name, %error, "catalogue not understood");
@@ -173,7 +216,7 @@ impl Asking {
     /// As for [`log_in`].
     pub async fn begin(upstream: &Upstream, purpose: &str) -> Result<Self, ConnectError> {
         let settings = [("application_name".to_owned(), format!("countersign {purpose}"))];
-        Ok(Self { connected: log_in(upstream, &settings).await? })
+        Ok(Self { connected: log_in(upstream, &settings, 0).await? })
     }
 
     /// What the server reported of itself at login.
@@ -187,10 +230,21 @@ impl Asking {
     /// # Errors
     /// When upstream refuses it, is gone, or answers something else.
     pub async fn ask(&mut self, sql: &str) -> Result<Vec<Row>, ConnectError> {
+        self.send(std::iter::once(sql)).await?;
+        self.answer().await
+    }
+
+    async fn send(&mut self, questions: impl Iterator<Item = &str>) -> Result<(), ConnectError> {
         let mut request = BytesMut::new();
-        frontend::query(sql, &mut request)?;
+        for sql in questions {
+            frontend::query(sql, &mut request)?;
+        }
         self.connected.stream.write_all(&request).await?;
-        self.connected.stream.flush().await?;
+        Ok(self.connected.stream.flush().await?)
+    }
+
+    /// The answer to the first question that has none yet.
+    async fn answer(&mut self) -> Result<Vec<Row>, ConnectError> {
         let mut rows = Vec::new();
         let mut refused = None;
         loop {
@@ -251,4 +305,52 @@ fn row(body: &[u8]) -> Option<Row> {
     }
     reader.end().ok()?;
     Some(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> UpstreamState {
+        let upstream = Upstream {
+            name: "app".into(),
+            host: "localhost".to_owned(),
+            port: 1,
+            database: "app".into(),
+            role: "app".into(),
+            password: None,
+            tls: None,
+            timeout: PATIENCE,
+            agents_name_sessions: false,
+        };
+        UpstreamState::new(upstream, Vec::new())
+    }
+
+    /// As if it had been read when `change` changes were known of.
+    fn read(state: &UpstreamState, change: u64) {
+        let known = Known {
+            server_version: 15,
+            catalogue: Catalogue::built_in(15),
+            search_path: None,
+            parameters: BTreeMap::new(),
+            read_at: Instant::now(),
+            change,
+        };
+        state.known.store(Arc::new(Some(Arc::new(known))));
+    }
+
+    #[test]
+    fn a_reading_serves_those_who_asked_before_it_began_and_nobody_else() {
+        let state = state();
+        state.changed();
+        read(&state, 1);
+        assert!(state.current().is_some());
+
+        // Somebody asks, a reading begins, and a change comes before it ends.
+        let wanted = 1;
+        state.changed();
+
+        assert!(state.as_of(wanted).is_some(), "it shows what was there when they asked");
+        assert!(state.current().is_none(), "who asks now wants the change");
+    }
 }

@@ -29,6 +29,7 @@ use crate::refusal::{OneLine, Refusal};
 use crate::session::probe::{ProbeFailed, Probed};
 use crate::session::{Output, Resolution, Session, Sink, Submission};
 use crate::statement::{RequestId, TransactionStatus};
+use crate::wire::cancel::CancelKey;
 
 /// Bytes that may wait for an agent that does not read, before upstream is not read any more.
 const AGENT_HIGH: usize = 256 << 10;
@@ -62,7 +63,7 @@ pub(super) struct Connection {
     watch: Arc<Watch>,
     state: Arc<UpstreamState>,
     known: Arc<Known>,
-    upstream_key: Option<(i32, i32)>,
+    upstream_key: Option<CancelKey>,
     session: Session,
     log: SessionLog,
     agent: Pipe,
@@ -90,7 +91,7 @@ pub(super) struct Parts {
     pub(super) watch: Arc<Watch>,
     pub(super) state: Arc<UpstreamState>,
     pub(super) known: Arc<Known>,
-    pub(super) upstream_key: Option<(i32, i32)>,
+    pub(super) upstream_key: Option<CancelKey>,
     pub(super) session: Session,
     pub(super) log: SessionLog,
     pub(super) agent: Pipe,
@@ -655,16 +656,22 @@ impl Connection {
                     let resolution = Resolution::Refuse(Refusal::Cancelled);
                     self.session.resolve(submission.ticket, resolution, self.shared.now_ns());
                     let _ = reached.send(());
-                } else if let (true, Some(key)) = (self.session.is_running(), self.upstream_key) {
+                } else if let (true, Some(key)) = (self.session.is_running(), self.upstream_key.clone()) {
                     let state = Arc::clone(&self.state);
+                    // One after the other: nothing is forwarded before the last of them is through.
+                    let earlier = self.cancelling.take();
                     self.cancelling = Some(tokio::spawn(async move {
-                        if let Err(error) = upstream::cancel(&state.upstream, key).await {
+                        if let Some(earlier) = earlier {
+                            let _ = earlier.await;
+                        }
+                        if let Err(error) = upstream::cancel(&state.upstream, &key).await {
                             debug!(upstream = %state.upstream.name, %error, "cancel did not reach upstream");
                         }
                         let _ = reached.send(());
                     }));
                 }
             }
+            Control::End(why) => self.fail(&Refusal::SessionOver { why }, why),
             Control::Kill => self.fail(&Refusal::Killed, "ended by an operator"),
             Control::Drain => self.draining = true,
             Control::Stop => self.fail(&Refusal::ShuttingDown, "the proxy shut down"),

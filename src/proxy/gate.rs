@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use super::Shared;
 use super::catalogue::Known;
 use super::sessions::Watch;
-use crate::classify::{Classification, Context, resolve_names};
-use crate::ledger::{Clearance, SessionLog, StatementRecord};
+use crate::classify::{Classification, Context, StatementClass, resolve_names};
+use crate::ledger::{Clearance, LedgerError, SessionLog, StatementRecord};
 use crate::policy::{Decision, Subject, Terms};
 use crate::refusal::Refusal;
 use crate::session::names::Lookup;
@@ -72,8 +72,8 @@ impl Gate<'_> {
             }
         };
         let mut classification = classify(&submission.statement.sql);
-        if submission.statement.via == Via::FunctionCall {
-            // It runs any function by its OID, with a text of ours that says nothing to the classifier.
+        if submission.statement.via == Via::FunctionCall && classification.parts.is_empty() {
+            // It runs some function by its OID, of which we can say nothing.
             let policy = self.shared.policy.load().digest();
             let record = record(&submission, &classification, &[], policy, None, now);
             let refusal = Refusal::Unsupported {
@@ -111,6 +111,10 @@ impl Gate<'_> {
             classification = super::created::apply(&classification, self.created);
         }
 
+        if submission.upstream_parses && classification.class == StatementClass::Invalid {
+            classification = Arc::new(classification.of_unreadable());
+        }
+
         let subject = Subject {
             agent: &self.watch.identity.agent,
             target: &self.watch.target,
@@ -122,15 +126,34 @@ impl Gate<'_> {
         };
         let decision = self.shared.policy.load().decide(&subject);
         let resolution = match decision {
-            Decision::Invalid(invalid) => {
-                let (message, position) = (invalid.error.message.to_string(), invalid.error.position);
-                let refusal = if invalid.error.encoding {
-                    Refusal::Encoding { message }
-                } else {
-                    Refusal::Syntax { message, position }
-                };
+            // Upstream is asked to parse it when nothing else is on its way; and whether the name of a
+            // Bind means it at all may depend on an answer that has not come.
+            Decision::Invalid(invalid)
+                if !invalid.error.encoding
+                    && submission.purpose != Purpose::Prepare
+                    && submission.status.is_none()
+                    && self.session.settles() =>
+            {
+                Resolution::WhenIdle
+            }
+            // Upstream says it of bytes that it does not even begin to parse; so do we.
+            Decision::Invalid(invalid) if invalid.error.encoding => {
+                let refusal = Refusal::Encoding { message: invalid.error.message.to_string() };
                 let record = record(&submission, &classification, &[], invalid.policy, None, now);
                 self.refuse(&record, refusal)
+            }
+            Decision::Invalid(invalid) => {
+                let (message, position) = (invalid.error.message.to_string(), invalid.error.position);
+                let refusal = Refusal::Syntax { message, position };
+                let record = record(&submission, &classification, &[], invalid.policy, None, now);
+                match self.log.forward(&record, Clearance::ParseOnly) {
+                    Ok(receipt) => {
+                        self.watch.count_statement();
+                        let shown = shown(&submission, &classification);
+                        Resolution::Unparsed { receipt, refusal, shown }
+                    }
+                    Err(error) => self.not_recorded(error, &classification),
+                }
             }
             _ if submission.purpose == Purpose::Prepare => {
                 let policy = self.shared.policy.load().digest();
@@ -182,15 +205,18 @@ impl Gate<'_> {
                     late: classification.is_bound_late(),
                 }
             }
-            Err(error) => {
-                tracing::error!(session = %self.watch.id, %error, "statement not recorded, so not forwarded");
-                let only_rolls_back = matches!(
-                    &*classification.steps,
-                    [step] if matches!(&*step.effects, [SessionEffect::Rollback { .. }])
-                );
-                if only_rolls_back { Resolution::RollBack } else { Resolution::Refuse(error.into()) }
-            }
+            Err(error) => self.not_recorded(error, classification),
         }
+    }
+
+    /// What is not recorded is not forwarded.
+    fn not_recorded(&self, error: LedgerError, classification: &Classification) -> Resolution {
+        tracing::error!(session = %self.watch.id, %error, "statement not recorded, so not forwarded");
+        let only_rolls_back = matches!(
+            &*classification.steps,
+            [step] if matches!(&*step.effects, [SessionEffect::Rollback { .. }])
+        );
+        if only_rolls_back { Resolution::RollBack } else { Resolution::Refuse(error.into()) }
     }
 
     /// Records and refuses.

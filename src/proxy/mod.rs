@@ -1,5 +1,6 @@
 //! Listening, connecting, and driving sessions.
 //!
+//! - `crowd`: how many may stand at the door.
 //! - [`handshake`]: an agent's first messages.
 //! - [`upstream`]: our login at the other end.
 //! - `connection`: one session, from its first message to its last.
@@ -13,6 +14,7 @@ pub mod catalogue;
 mod comment;
 mod connection;
 mod created;
+mod crowd;
 mod gate;
 pub mod handshake;
 mod holding;
@@ -26,7 +28,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -41,6 +43,7 @@ use uuid::Uuid;
 
 use self::catalogue::UpstreamState;
 use self::connection::{Connection, Parts};
+use self::crowd::Crowd;
 use self::handshake::{Arrival, Door, Turned, Visitor};
 use self::pipe::Pipe;
 use self::sessions::{Control, Sessions, Watch};
@@ -48,7 +51,7 @@ use self::tls::AgentTls;
 use crate::actor::{AgentName, UpstreamName};
 use crate::classify::Classifier;
 use crate::desk::Desk;
-use crate::identity::{AgentIdentity as _, Directory, ScramVerifier};
+use crate::identity::{Directory, KeySources};
 use crate::ledger::{Ledger, SessionInfo};
 use crate::policy::Policy;
 use crate::refusal::{OneLine, Refusal};
@@ -56,7 +59,8 @@ use crate::session::settings::Settings;
 use crate::session::{Limits, Session};
 use crate::statement::{SessionId, TransactionStatus};
 use crate::wire::backend;
-use crate::wire::scram::Keys;
+use crate::wire::cancel::CancelKey;
+use crate::wire::frontend::Opening;
 
 /// How much the proxy takes on.
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +69,12 @@ pub struct ProxyLimits {
     pub sessions: usize,
     /// Sessions of one agent at a time.
     pub sessions_per_agent: usize,
+    /// How long an agent may take to prove who it is.
+    pub login: Duration,
     /// Connections that have not proved who they are.
     pub unproved: usize,
+    /// Those of them that may come from one address of another machine.
+    pub unproved_per_address: usize,
     /// What a session takes in.
     pub session: Limits,
 }
@@ -122,9 +130,33 @@ pub struct Shared {
     pub started: Instant,
     /// Sessions of each agent.
     pub per_agent: Mutex<HashMap<AgentName, usize>>,
+    /// Keys that agents' tokens are checked with.
+    pub key_sources: KeySources,
 }
 
+/// Why a session ends whose agent may not be where it is any more.
+const REVOKED: &str = "the agent is no longer allowed here";
+
 impl Shared {
+    /// Ends the sessions of agents that are gone from the directory, or may not use their upstream any
+    /// more. To be called when the directory has changed. Other changes, a new password among them, are
+    /// for new sessions.
+    pub fn end_revoked(&self) {
+        for watch in self.sessions.list() {
+            if !self.may_stay(&watch) {
+                info!(session = %watch.id, agent = %watch.identity.agent.name, "session of a revoked agent");
+                // Not to be lost in a queue that somebody else fills.
+                tokio::spawn(async move { watch.end(REVOKED).await });
+            }
+        }
+    }
+
+    fn may_stay(&self, watch: &Watch) -> bool {
+        let directory = self.directory.load();
+        let entry = directory.agent(&watch.identity.agent.name);
+        entry.is_some_and(|entry| entry.agent.upstreams.contains(&watch.target.upstream))
+    }
+
     pub(crate) fn now_ns(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
@@ -143,7 +175,7 @@ pub enum Stop {
 
 /// Accepts agents until told to stop, and returns when the last session has ended.
 pub async fn serve(shared: Arc<Shared>, listener: TcpListener, mut stop: watch::Receiver<Stop>) {
-    let unproved = Arc::new(AtomicUsize::new(0));
+    let crowd = Crowd::new(shared.limits.unproved, shared.limits.unproved_per_address);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -154,8 +186,8 @@ pub async fn serve(shared: Arc<Shared>, listener: TcpListener, mut stop: watch::
         match accepted {
             Ok((socket, from)) => {
                 shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
-                let (shared, unproved) = (Arc::clone(&shared), Arc::clone(&unproved));
-                tokio::spawn(async move { receive(shared, socket, from, unproved).await });
+                let (shared, crowd) = (Arc::clone(&shared), Arc::clone(&crowd));
+                tokio::spawn(async move { receive(shared, socket, from, crowd).await });
             }
             Err(error) => {
                 // Out of descriptors, most likely: wait until some are closed rather than spin.
@@ -179,63 +211,52 @@ async fn drain(shared: &Shared, mut stop: watch::Receiver<Stop>) {
     }
 }
 
-/// Counts something as long as it lives.
-struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn new(counter: &Arc<AtomicUsize>) -> (Self, usize) {
-        let before = counter.fetch_add(1, Ordering::AcqRel);
-        (Self(Arc::clone(counter)), before)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-async fn receive(shared: Arc<Shared>, socket: TcpStream, from: SocketAddr, unproved: Arc<AtomicUsize>) {
+async fn receive(shared: Arc<Shared>, socket: TcpStream, from: SocketAddr, crowd: Arc<Crowd>) {
     if stream::tune(&socket).is_err() {
         return;
     }
-    let (counted, before) = Counted::new(&unproved);
-    if before >= shared.limits.unproved {
+    let Some(standing) = crowd.enter(from.ip()) else {
         shared.counters.turned_away.fetch_add(1, Ordering::Relaxed);
+        debug!(%from, "too many connections that have not proved who they are");
         // As Postgres does when it cannot start a process: before anything was read. What the socket
         // does not take at once is not waited for.
         let mut last_words = BytesMut::new();
         backend::put_refusal_as(&Refusal::TooManySessions, "FATAL", &mut last_words);
         let _ = socket.try_write(&last_words);
         return;
-    }
+    };
     let directory = shared.directory.load_full();
     let tls = shared.tls.load_full();
-    let verifier = |name: &str| {
-        let (agent, verifier) = directory.scram(name);
-        let ScramVerifier { iterations, salt, stored_key, server_key } = verifier;
-        (agent, Keys { iterations, salt, stored_key, server_key })
-    };
     let door = Door {
         tls: tls.as_ref().as_ref(),
         insecure_plaintext: shared.insecure_plaintext,
-        verifier: &verifier,
+        patience: shared.limits.login,
+        agents: &*directory,
+        key_sources: &shared.key_sources,
     };
     let visitor = handshake::receive(socket, from, &door).await;
-    drop(counted);
+    drop(standing);
     match visitor {
-        Ok(Visitor::Cancel { process, secret }) => shared.sessions.cancel(process, &secret).await,
+        Ok(Visitor::Cancel { process, secret, mut stream }) => {
+            shared.sessions.cancel(process, &secret).await;
+            // Under TLS with a close_notify: libpq reports an end without one as a failed cancel.
+            let _ = stream.shutdown().await;
+        }
         Ok(Visitor::Agent(arrival)) => welcome(shared, *arrival).await,
         Err(turned) => {
             shared.counters.turned_away.fetch_add(1, Ordering::Relaxed);
             match turned {
                 Turned::Gone(error) => debug!(%from, %error, "connection gone before a session began"),
+                Turned::Tls(error) => info!(%from, %error, "no TLS came about"),
                 Turned::Malformed(error) => {
                     shared.counters.malformed();
                     info!(%from, %error, "malformed start-up");
                 }
-                Turned::TooSlow => info!(%from, "no proof of identity in time"),
-                Turned::Refused(refusal) => info!(%from, error = %OneLine(&refusal), "agent turned away"),
+                Turned::TooSlow(_) => info!(%from, "no proof of identity in time"),
+                Turned::Refused { refusal, why } => {
+                    let why = why.unwrap_or_default();
+                    info!(%from, error = %OneLine(&refusal), why, "agent turned away");
+                }
             }
         }
     }
@@ -257,16 +278,27 @@ async fn welcome(shared: Arc<Shared>, mut arrival: Arrival) {
             }
             Ok(ready) => {
                 info!(upstream = %ready.watch.target.upstream, from = %ready.watch.identity.client_address, "session begun");
-                let key = ready.key;
+                let process = ready.process;
+                let expiry = arrival.until.map(|until| tokio::spawn(expire(Arc::clone(&ready.watch), until)));
                 let connection = ready.into_connection(&shared, arrival);
                 let reason = connection.run().await;
-                shared.sessions.remove(id, key);
+                if let Some(expiry) = expiry {
+                    expiry.abort();
+                }
+                shared.sessions.remove(id, process);
                 info!(reason, "session ended");
             }
         }
     }
     .instrument(span)
     .await;
+}
+
+/// Ends a session when its token expires.
+async fn expire(watch: Arc<Watch>, until: Timestamp) {
+    let left = Duration::try_from(until.duration_since(Timestamp::now())).unwrap_or_default();
+    tokio::time::sleep(left).await;
+    watch.end("the agent's token has expired").await;
 }
 
 async fn tell(arrival: &mut Arrival, refusal: &Refusal) {
@@ -314,7 +346,8 @@ struct Ready {
     connected: upstream::Connected,
     log: crate::ledger::SessionLog,
     control: mpsc::Receiver<Control>,
-    key: (i32, i32),
+    /// The process id that the agent was told.
+    process: i32,
     seed: u64,
 }
 
@@ -330,8 +363,13 @@ async fn begin(shared: &Arc<Shared>, id: SessionId, arrival: &mut Arrival) -> Re
     };
     let known = state.known().await.map_err(unreachable)?;
     let mut settings = arrival.startup.settings.clone();
-    settings.push(("application_name".to_owned(), application_name(arrival, id)));
-    let connected = state.note(upstream::log_in(&state.upstream, &settings).await).map_err(unreachable)?;
+    let application_name = if state.upstream.agents_name_sessions {
+        arrival.startup.application_name.clone()
+    } else {
+        Some(application_name(arrival, id))
+    };
+    settings.extend(application_name.map(|name| ("application_name".to_owned(), name)));
+    let connected = state.log_in(&known, &settings).await.map_err(unreachable)?;
 
     let identity = Arc::new(arrival.identity.clone());
     let claimed = arrival.startup.claims.clone();
@@ -347,28 +385,36 @@ async fn begin(shared: &Arc<Shared>, id: SessionId, arrival: &mut Arrival) -> Re
     let (sender, control) = mpsc::channel(16);
     let encrypted = matches!(arrival.stream, stream::Stream::Agent(_));
     let watch = Arc::new(Watch::new(id, identity, claimed, target, encrypted, info.at, sender));
-    let (key, seed) = own_key(shared, connected.key)?;
-    shared.sessions.add(&watch, key);
+    let (key, seed) = own_key(shared, connected.key.as_ref(), arrival.minor)?;
+    shared.sessions.add(&watch, key.clone());
+    // The directory may have changed since the agent proved who it is. Asked only now: a change from
+    // here on finds the session among those that run.
+    if !shared.may_stay(&watch) {
+        shared.sessions.remove(id, key.process);
+        log.closed(REVOKED);
+        return Err(Refusal::SessionOver { why: REVOKED });
+    }
 
     for (name, value) in &connected.parameters {
         backend::put_parameter(name, value, &mut arrival.output);
     }
-    backend::put_key(key.0, key.1, &mut arrival.output);
+    backend::put_key(&key, &mut arrival.output);
     backend::put_ready(TransactionStatus::Idle.as_byte(), &mut arrival.output);
-    Ok(Ready { watch, state, known, connected, log, control, key, seed })
+    Ok(Ready { watch, state, known, connected, log, control, process: key.process, seed })
 }
 
 /// Upstream's own process id, so that `pg_backend_pid()` tells the same, and a secret of ours: who
 /// knows the agent's key cannot cancel anything past us.
-fn own_key(shared: &Shared, upstream: Option<(i32, i32)>) -> Result<((i32, i32), u64), Refusal> {
+fn own_key(shared: &Shared, upstream: Option<&CancelKey>, minor: u16) -> Result<(CancelKey, u64), Refusal> {
+    let length = if minor >= Opening::NEWEST { CancelKey::LONG } else { CancelKey::SHORT };
     loop {
-        let mut random = [0; 16];
+        let mut random = [0; CancelKey::LONG + 12];
         getrandom::fill(&mut random).map_err(|_| Refusal::Internal { what: "no randomness" })?;
-        let [a, b, c, d, e, f, g, h, rest @ ..] = random;
-        let seed = u64::from_be_bytes(rest);
-        let process = upstream.map_or(i32::from_be_bytes([e, f, g, h]) & i32::MAX, |(process, _)| process);
-        let key = (process, i32::from_be_bytes([a, b, c, d]));
-        if !shared.sessions.knows_key(key) {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, secret @ ..] = random;
+        let seed = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        let process = upstream.map_or(i32::from_be_bytes([i, j, k, l]) & i32::MAX, |key| key.process);
+        let key = CancelKey::new(process, secret.get(..length).unwrap_or(&secret));
+        if !shared.sessions.knows_key(&key) {
             return Ok((key, seed));
         }
     }

@@ -1,6 +1,7 @@
 //! The sessions that run, for those who look at them, cancel in them, or end them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -10,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::actor::{AgentIdentity, Claims};
 use crate::statement::{RequestId, SessionId, Target};
+use crate::wire::cancel::CancelKey;
 
 /// What somebody outside wants of a session.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub enum Control {
     Cancel(oneshot::Sender<()>),
     /// An operator ends it.
     Kill,
+    /// What it began with is no longer so; the reason is told.
+    End(&'static str),
     /// The proxy shuts down: end as soon as nothing is open.
     Drain,
     /// The proxy shuts down now.
@@ -115,6 +119,12 @@ impl Watch {
         }
     }
 
+    /// Ends the session, whatever else it is told meanwhile.
+    pub(super) async fn end(&self, why: &'static str) {
+        // An error says that it has ended already.
+        let _ = self.control.send(Control::End(why)).await;
+    }
+
     /// Statements forwarded so far.
     #[must_use]
     pub fn statements(&self) -> u64 {
@@ -126,26 +136,38 @@ impl Watch {
 #[derive(Debug, Default)]
 pub struct Sessions {
     running: Mutex<HashMap<SessionId, Arc<Watch>>>,
-    /// Cancel keys that we gave to agents.
-    keys: Mutex<HashMap<(i32, i32), SessionId>>,
+    /// Cancel keys that we gave to agents, by process id: two upstreams may have the same one.
+    keys: Mutex<HashMap<i32, Vec<(CancelKey, SessionId)>>>,
     begun: AtomicU64,
 }
 
 impl Sessions {
-    pub(super) fn add(&self, watch: &Arc<Watch>, key: (i32, i32)) {
+    pub(super) fn add(&self, watch: &Arc<Watch>, key: CancelKey) {
         self.begun.fetch_add(1, Ordering::Relaxed);
-        self.keys.lock().insert(key, watch.id);
+        self.keys.lock().entry(key.process).or_default().push((key, watch.id));
         self.running.lock().insert(watch.id, Arc::clone(watch));
     }
 
-    pub(super) fn remove(&self, id: SessionId, key: (i32, i32)) {
+    pub(super) fn remove(&self, id: SessionId, process: i32) {
         self.running.lock().remove(&id);
-        self.keys.lock().remove(&key);
+        let mut keys = self.keys.lock();
+        if let Entry::Occupied(mut entry) = keys.entry(process) {
+            entry.get_mut().retain(|(_, owner)| *owner != id);
+            if entry.get().is_empty() {
+                entry.remove();
+            }
+        }
     }
 
     /// Whether a cancel key is in use.
-    pub(super) fn knows_key(&self, key: (i32, i32)) -> bool {
-        self.keys.lock().contains_key(&key)
+    pub(super) fn knows_key(&self, key: &CancelKey) -> bool {
+        self.owner(key.process, key.secret()).is_some()
+    }
+
+    /// The session that a cancel key was given to.
+    fn owner(&self, process: i32, secret: &[u8]) -> Option<SessionId> {
+        let keys = self.keys.lock();
+        keys.get(&process)?.iter().find(|(key, _)| key.has_secret(secret)).map(|(_, id)| *id)
     }
 
     /// How many run.
@@ -185,9 +207,7 @@ impl Sessions {
     /// Cancels in the session that this key was given to. Returns when upstream has got it; for keys
     /// that are nobody's, at once.
     pub(super) async fn cancel(&self, process: i32, secret: &[u8]) {
-        let Ok(secret) = <[u8; 4]>::try_from(secret) else { return };
-        let id = self.keys.lock().get(&(process, i32::from_be_bytes(secret))).copied();
-        let watch = id.and_then(|id| self.running.lock().get(&id).cloned());
+        let watch = self.owner(process, secret).and_then(|id| self.running.lock().get(&id).cloned());
         if let Some(watch) = watch {
             let (sender, reached) = oneshot::channel();
             if watch.control.send(Control::Cancel(sender)).await.is_ok() {

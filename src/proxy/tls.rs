@@ -92,6 +92,10 @@ impl AgentTls {
         };
         let mut config = builder.with_single_cert(chain, private_key(key)?)?;
         config.alpn_protocols = vec![b"postgresql".to_vec()];
+        // As in Postgres, no session is resumed: a certificate is looked at each time, so that one that
+        // has expired, or whose authority was taken out of the configuration, is not let in by a ticket.
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
         Ok(Self { config: Arc::new(config), end_point })
     }
 }

@@ -22,7 +22,9 @@ use super::tls;
 use crate::actor::{DatabaseName, RoleName, UpstreamName};
 use crate::statement::Target;
 use crate::wire::backend::{self, Fields, tag};
+use crate::wire::cancel::CancelKey;
 use crate::wire::frame::{Frame, Reader};
+use crate::wire::frontend::Opening;
 use crate::wire::scram;
 
 /// Where an upstream is and how to log in there.
@@ -44,6 +46,8 @@ pub struct Upstream {
     pub tls: Option<Arc<ClientConfig>>,
     /// How long connecting and logging in may take.
     pub timeout: Duration,
+    /// Sessions are called there what their agents call themselves, and not after us.
+    pub agents_name_sessions: bool,
 }
 
 impl Upstream {
@@ -78,6 +82,12 @@ pub enum ConnectError {
     /// Upstream asked for the password in clear text on a connection without TLS.
     #[error("upstream asks for the password in clear text without TLS; it was not sent")]
     CleartextWithoutTls,
+    /// Upstream, or what stands before it, does not know the version that we asked for.
+    #[error("upstream does not negotiate protocol versions: {message}")]
+    Version {
+        /// Its message.
+        message: String,
+    },
     /// Upstream said no.
     #[error("upstream refused: {message} ({code})")]
     Refused {
@@ -101,7 +111,7 @@ pub struct Connected {
     /// What upstream reported of itself, by name.
     pub parameters: BTreeMap<String, String>,
     /// Process id and secret, for cancelling.
-    pub key: Option<(i32, i32)>,
+    pub key: Option<CancelKey>,
 }
 
 /// Connects, up to TLS, without logging in. Cancel requests need no more.
@@ -129,14 +139,20 @@ pub async fn connect(upstream: &Upstream) -> Result<Stream, ConnectError> {
     Ok(Stream::Upstream(Box::new(stream)))
 }
 
-/// Connects and logs in. `settings` go into the start-up packet.
+/// Connects and logs in with protocol 3.`minor`, or with an older one if upstream does not know that.
+/// `settings` go into the start-up packet.
 ///
 /// # Errors
 /// As [`ConnectError`] says.
-pub async fn log_in(upstream: &Upstream, settings: &[(String, String)]) -> Result<Connected, ConnectError> {
+pub async fn log_in(
+    upstream: &Upstream,
+    settings: &[(String, String)],
+    minor: u16,
+) -> Result<Connected, ConnectError> {
     let connecting = async {
         let stream = connect(upstream).await?;
-        Login { upstream, stream, input: BytesMut::new(), output: BytesMut::new() }.run(settings).await
+        let login = Login { upstream, stream, input: BytesMut::new(), output: BytesMut::new(), minor };
+        login.run(settings).await
     };
     tokio::time::timeout(upstream.timeout, connecting)
         .await
@@ -151,6 +167,8 @@ struct Login<'a> {
     stream: Stream,
     input: BytesMut,
     output: BytesMut,
+    /// The minor version that was asked for.
+    minor: u16,
 }
 
 impl Login<'_> {
@@ -189,7 +207,7 @@ impl Login<'_> {
         // Behind the agent's settings: of a name given twice, the later value counts.
         let forced = [("client_encoding", "UTF8")];
         let asked = settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        frontend::startup_message(fixed.into_iter().chain(asked).chain(forced), &mut self.output)?;
+        Opening::put_startup(self.minor, fixed.into_iter().chain(asked).chain(forced), &mut self.output)?;
         self.send().await?;
         self.authenticate().await?;
 
@@ -204,8 +222,8 @@ impl Login<'_> {
                     parameters.insert(name.to_owned(), value.to_owned());
                 }
                 tag::BACKEND_KEY_DATA => {
-                    let mut reader = Reader::new(&body);
-                    key = reader.i32().and_then(|process| Ok((process, reader.i32()?))).ok();
+                    let read = CancelKey::read(&body);
+                    key = Some(read.map_err(|_| ConnectError::Protocol("a malformed cancel key"))?);
                 }
                 tag::NOTICE => {}
                 tag::READY => {
@@ -222,8 +240,31 @@ impl Login<'_> {
 
     async fn authenticate(&mut self) -> Result<(), ConnectError> {
         let malformed = |_| ConnectError::Protocol("a malformed authentication request");
+        // What stands between us and the server may know no version but 3.0, and say so by an error in
+        // place of the first authentication request.
+        let mut first = match self.receive().await {
+            Err(ConnectError::Refused { code, message })
+                if self.minor > 0 && matches!(code.as_str(), "08P01" | "0A000") =>
+            {
+                return Err(ConnectError::Version { message });
+            }
+            first => Some(first?),
+        };
         loop {
-            let (tag, body) = self.receive().await?;
+            let (tag, body) = match first.take() {
+                Some(first) => first,
+                None => self.receive().await?,
+            };
+            if tag == tag::NEGOTIATE {
+                let (minor, options) = backend::negotiate(&body)
+                    .map_err(|_| ConnectError::Protocol("a malformed version negotiation"))?;
+                // We sent no options, and a newer version than ours was not on offer.
+                if minor >= self.minor || options > 0 {
+                    return Err(ConnectError::Protocol("a version negotiation that makes no sense"));
+                }
+                self.minor = minor;
+                continue;
+            }
             if tag != tag::AUTHENTICATION {
                 return Err(ConnectError::Protocol("no authentication request"));
             }
@@ -309,11 +350,11 @@ fn method(code: u32) -> &'static str {
 ///
 /// # Errors
 /// When upstream cannot be reached.
-pub async fn cancel(upstream: &Upstream, key: (i32, i32)) -> Result<(), ConnectError> {
+pub async fn cancel(upstream: &Upstream, key: &CancelKey) -> Result<(), ConnectError> {
     let cancelling = async {
         let mut stream = connect(upstream).await?;
         let mut request = BytesMut::new();
-        frontend::cancel_request(key.0, key.1, &mut request);
+        key.put_request(&mut request);
         stream.write_all(&request).await?;
         stream.flush().await?;
         let mut nothing = [0; 16];

@@ -116,7 +116,7 @@ impl Session {
                 }
                 tag::TERMINATE => self.leave(now_ns),
                 // Upstream drops it, so it need not be sent; and what is not sent needs no receipt.
-                _ => {}
+                _ => self.skipped = true,
             }
             return Ok(());
         }
@@ -174,7 +174,7 @@ impl Session {
         if self.unit.is_empty() { self.tell_left() } else { self.begin(now_ns) }
     }
 
-    fn tell_left(&mut self) {
+    pub(super) fn tell_left(&mut self) {
         if self.agent_left && !self.left_told && matches!(self.gate, Gate::Open) && self.unit.is_empty() {
             self.left_told = true;
             self.outputs.push_back(Output::AgentLeft);
@@ -198,7 +198,7 @@ impl Session {
         }
     }
 
-    fn owe(&mut self, kind: Owed) {
+    pub(super) fn owe(&mut self, kind: Owed) {
         self.expect(kind, None);
     }
 
@@ -211,7 +211,8 @@ impl Session {
     pub(super) fn advance(&mut self, now_ns: u64) {
         loop {
             let Gate::Deciding(deciding) = &self.gate else { return };
-            if deciding.submitted.is_some() || deciding.when_idle || deciding.when_answered {
+            let waits = deciding.when_idle || deciding.when_answered || deciding.parsing;
+            if deciding.submitted.is_some() || waits {
                 return;
             }
             let (at, covering) = (deciding.at, deciding.covering);
@@ -236,7 +237,7 @@ impl Session {
         }
     }
 
-    fn set_deciding(&mut self, change: impl FnOnce(&mut Deciding)) {
+    pub(super) fn set_deciding(&mut self, change: impl FnOnce(&mut Deciding)) {
         if let Gate::Deciding(deciding) = &mut self.gate {
             change(deciding);
         }
@@ -292,14 +293,10 @@ impl Session {
                 }
             }
             Kind::Query(sql) => Then::Submit(Statement::query(sql.clone()), Purpose::Run),
-            Kind::FunctionCall(oid) => {
-                let sql = format!("-- fast-path call of the function with OID {oid}");
-                let sql = SqlText::from(sql.as_str());
-                Then::Submit(
-                    Statement { via: Via::FunctionCall, sql, parameters: Arc::from([]) },
-                    Purpose::Run,
-                )
-            }
+            Kind::FunctionCall => match self.unit.called_statement(at) {
+                Some(statement) => Then::Submit(statement, Purpose::Run),
+                None => Then::Refuse(Told::Refusal(Refusal::Internal { what: "a call changed its mind" })),
+            },
             Kind::Describe
             | Kind::CloseStatement(_)
             | Kind::ClosePortal(_)
@@ -384,8 +381,13 @@ impl Session {
         let before = before.filter_map(|run| self.runs.get(run)).map(|run| run.shown.clone()).collect();
         let digest = statement.digest();
         let first = !self.unit.executes_before(at);
-        self.set_deciding(|deciding| deciding.submitted = Some((ticket, digest)));
-        let submission = Submission { ticket, purpose, statement, digest, status, before, first };
+        let mut upstream_parses = false;
+        self.set_deciding(|deciding| {
+            deciding.submitted = Some((ticket, digest));
+            upstream_parses = deciding.upstream_parses;
+        });
+        let submission =
+            Submission { ticket, purpose, statement, digest, status, before, first, upstream_parses };
         self.outputs.push_back(Output::Submit(submission));
     }
 
@@ -408,6 +410,7 @@ impl Session {
 
     /// Upstream has said `ReadyForQuery`: what waited for that is decided now.
     pub(super) fn decide_what_waited(&mut self, now_ns: u64) {
+        self.drop_copy_ends();
         let idle = self.is_idle();
         let Gate::Deciding(deciding) = &mut self.gate else { return };
         if deciding.when_answered || (deciding.when_idle && idle) {
@@ -426,7 +429,7 @@ impl Session {
         {
             (deciding.at, digest)
         } else {
-            if let Resolution::Forward { receipt, .. } = resolution {
+            if let Resolution::Forward { receipt, .. } | Resolution::Unparsed { receipt, .. } = resolution {
                 self.never_executed(&receipt);
             }
             return;
@@ -475,6 +478,17 @@ impl Session {
                 self.set_deciding(|deciding| deciding.at += 1);
             }
             Resolution::Refuse(refusal) => self.refuse(at, refusal),
+            Resolution::Unparsed { receipt, refusal, shown } => match self.cleared(at, &receipt) {
+                Some(statement) => {
+                    let intent = Some(receipt.intent());
+                    let run = self.runs.insert(Run::of_parsing(intent, statement.sql, shown, now_ns));
+                    self.ask_upstream_to_parse(at, run, refusal, now_ns);
+                }
+                None => {
+                    let told = Told::Refusal(Refusal::Internal { what: "a receipt for another statement" });
+                    self.set_deciding(|deciding| deciding.refused = Some((at, told)));
+                }
+            },
             Resolution::RollBack => {
                 let query =
                     matches!(self.unit.items.get(at), Some(item) if matches!(item.kind, Kind::Query(_)));
@@ -520,10 +534,7 @@ impl Session {
                 self.unit.bound_statement(at, &prepared)?
             }
             Kind::Query(sql) => Statement::query(sql.clone()),
-            Kind::FunctionCall(oid) => {
-                let sql = format!("-- fast-path call of the function with OID {oid}");
-                Statement { via: Via::FunctionCall, sql: sql.as_str().into(), parameters: Arc::from([]) }
-            }
+            Kind::FunctionCall => self.unit.called_statement(at)?,
             Kind::Execute { portal } => match self.late_statement(portal, at) {
                 Lookup::Known(statement) => statement,
                 Lookup::Unknown | Lookup::Unsettled => return None,
@@ -549,7 +560,7 @@ impl Session {
         }
     }
 
-    fn refuse(&mut self, at: usize, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, at: usize, refusal: Refusal) {
         let mut cut = at;
         // What Postgres does not read is refused where Postgres would refuse it: at its Parse.
         if matches!(refusal, Refusal::Syntax { .. } | Refusal::Encoding { .. })
@@ -578,7 +589,12 @@ impl Session {
             self.forward_item(&item.kind, bytes, run, now_ns);
         }
         if let Some((at, told)) = deciding.refused {
-            self.forward_substitute(&unit, at, told, now_ns);
+            if let Told::Unparsed(refusal) = told {
+                let run = unit.items.get_mut(at).and_then(|item| item.run.take());
+                self.forward_unparsed(&unit, at, run, refusal, now_ns);
+            } else {
+                self.forward_substitute(&unit, at, told, now_ns);
+            }
             for item in unit.items.iter_mut().skip(at) {
                 self.release_run(item.run.take(), now_ns);
             }
@@ -595,7 +611,7 @@ impl Session {
 
     /// Forwards one message as the agent sent it, and notes what upstream owes for it. The item's own
     /// hold on its run passes to that note.
-    fn forward_item(&mut self, kind: &Kind, bytes: &[u8], run: Option<RunKey>, now_ns: u64) {
+    pub(super) fn forward_item(&mut self, kind: &Kind, bytes: &[u8], run: Option<RunKey>, now_ns: u64) {
         let ticket = self.ticket();
         match kind {
             Kind::Parse { name, prepared, .. } => {
@@ -640,7 +656,7 @@ impl Session {
                 }
                 self.owe(Owed::Query { ticket, run });
             }
-            Kind::FunctionCall(_) => self.owe(Owed::FunctionCall { run }),
+            Kind::FunctionCall => self.owe(Owed::FunctionCall { run }),
             Kind::CopyEnd => {
                 self.forward_copy_end(bytes);
                 return;
@@ -651,7 +667,7 @@ impl Session {
 
     /// A Query destroys the unnamed statement and the unnamed portal, whether it succeeds or not. An
     /// Execute of that portal must not be forwarded behind it: it has crashed a Postgres 15.18.
-    fn forget_unnamed(&mut self, ticket: u64, now_ns: u64) {
+    pub(super) fn forget_unnamed(&mut self, ticket: u64, now_ns: u64) {
         self.statements.propose(ticket, &Name::new(b""), None);
         self.forget_unnamed_portal(now_ns);
     }
@@ -673,7 +689,7 @@ impl Session {
         let out = &mut self.to_upstream;
         let (substitute, kind) = match &item.kind {
             Kind::Query(_) => (self.substitutes.query(told, out), Owed::Query { ticket, run: None }),
-            Kind::FunctionCall(_) => {
+            Kind::FunctionCall => {
                 (self.substitutes.function_call(told, out), Owed::FunctionCall { run: None })
             }
             Kind::Parse { name, .. } => {
@@ -720,6 +736,7 @@ impl Session {
         for item in &mut unit.items {
             self.release_run(item.run.take(), now_ns);
         }
+        self.skipped |= !unit.is_empty();
         let ends_in_sync = unit.items.last().is_some_and(|item| matches!(item.kind, Kind::Sync));
         if ends_in_sync {
             self.skipping = false;

@@ -20,6 +20,8 @@ pub enum Told {
     NoStatement(String),
     /// What Postgres says of a portal that does not exist (34000).
     NoPortal(String),
+    /// Our own grammar's error, behind a `Parse` of the very text that upstream should have refused.
+    Unparsed(Refusal),
     /// Nothing: a `ROLLBACK` of ours stands for the agent's, and upstream's answer is the answer.
     RolledBack,
 }
@@ -36,7 +38,9 @@ impl Told {
     pub fn put(&self, out: &mut BytesMut) {
         match self {
             // The session goes on, whatever the refusal would mean elsewhere.
-            Self::Refusal(refusal) => backend::put_refusal_as(refusal, "ERROR", out),
+            Self::Refusal(refusal) | Self::Unparsed(refusal) => {
+                backend::put_refusal_as(refusal, "ERROR", out);
+            }
             Self::NoStatement(name) if name.is_empty() => {
                 backend::put_error("26000", "unnamed prepared statement does not exist", out);
             }
@@ -90,7 +94,7 @@ impl Substitutes {
     /// A name that upstream's log shows, so that its one ERROR line names the request.
     fn nonce(&mut self, told: &Told) -> String {
         let request = match told {
-            Told::Refusal(refusal) => match refusal.request() {
+            Told::Refusal(refusal) | Told::Unparsed(refusal) => match refusal.request() {
                 Some(request) => request.code().replace('-', "").to_lowercase(),
                 None => refusal.code().to_owned(),
             },
@@ -114,6 +118,25 @@ impl Substitutes {
         // The nonce holds neither a NUL nor anything but an identifier's characters.
         put(out, |out| frontend::query(&nonce, out));
         Substitute { told, nonce: Some(nonce) }
+    }
+
+    /// A `Parse` of `sql` as the unnamed statement: what a `Query` would have been parsed to.
+    pub fn parse_of_query(sql: &[u8], out: &mut BytesMut) {
+        out.put_u8(b'P');
+        out.put_u32((4 + 1 + sql.len() + 1 + 2) as u32);
+        out.put_u8(0);
+        out.put_slice(sql);
+        out.put_slice(&[0, 0, 0]);
+    }
+
+    /// A `Close` of the unnamed statement.
+    pub fn close_unnamed(out: &mut BytesMut) {
+        out.put_slice(b"C\0\0\0\x06S\0");
+    }
+
+    /// A `Sync`.
+    pub fn sync(out: &mut BytesMut) {
+        out.put_slice(b"S\0\0\0\x04");
     }
 
     /// A `Parse` of a syntax error under the agent's own name: like the original it removes the
@@ -201,7 +224,7 @@ mod tests {
         assert_eq!((bound.portal, bound.statement), (&b""[..], bind.nonce.as_deref().unwrap().as_bytes()));
         let executed = views::Execute::read(next().body()).unwrap();
         assert_eq!(executed.portal, execute.nonce.unwrap().as_bytes());
-        assert_eq!(views::function_call(next().body()), Ok(0));
+        assert_eq!(views::FunctionCall::read(next().body()).unwrap().oid, 0);
         assert!(rest.is_empty());
     }
 

@@ -16,6 +16,8 @@
 //! - [`mod@unit`]: the messages of a unit, and what they mean for names.
 //! - `agent` and `upstream`: the two directions.
 //! - [`names`]: prepared statements and portals; confirmed by upstream only.
+//! - `unparsed`: asking upstream to parse what our grammar rejects.
+//! - [`fast_path`]: what calls by OID are in SQL.
 //! - [`denial`]: substitutes that make upstream itself refuse.
 //! - [`probe`]: asking upstream what state the session is in.
 //! - [`settings`], [`startup`]: settings read along, and those an agent may bring.
@@ -25,6 +27,7 @@
 
 mod agent;
 pub mod denial;
+pub mod fast_path;
 pub mod names;
 pub mod probe;
 pub mod settings;
@@ -32,6 +35,7 @@ pub mod startup;
 #[cfg(test)]
 mod tests;
 pub mod unit;
+mod unparsed;
 mod upstream;
 
 pub use upstream::Sink;
@@ -117,6 +121,8 @@ pub struct Submission {
     pub before: Vec<SqlText>,
     /// Nothing before it in its unit is executed, so that it meets upstream as `status` says.
     pub first: bool,
+    /// It was submitted before and found to be no SQL, and upstream's grammar takes it all the same.
+    pub upstream_parses: bool,
 }
 
 /// What a submission is for.
@@ -147,6 +153,17 @@ pub enum Resolution {
     },
     /// Refuse it.
     Refuse(Refusal),
+    /// It is no SQL to us: upstream is asked to parse it, and says itself what is wrong. If upstream
+    /// finds nothing wrong, a `Query` is submitted again, as one that only upstream can read; anything
+    /// else is refused.
+    Unparsed {
+        /// Proof that it is recorded.
+        receipt: Receipt,
+        /// What the agent is told if upstream finds nothing wrong and it is not submitted again.
+        refusal: Refusal,
+        /// The text as it may be shown to others (secrets replaced).
+        shown: SqlText,
+    },
     /// The ledger cannot write, and the statement is nothing but a `ROLLBACK`: upstream gets one of our
     /// own, so that an open transaction does not keep its locks until the ledger is back.
     RollBack,
@@ -231,17 +248,24 @@ enum Owed {
     CopyEnd,
     /// A probe of ours, from its first message to the `ReadyForQuery` of its `Sync`.
     Probe,
+    /// The text of a `Query`, to be parsed and nothing more, up to the `ReadyForQuery` of our `Sync`.
+    Parsing {
+        ticket: Ticket,
+        run: RunKey,
+        /// Upstream's grammar takes it.
+        taken: bool,
+        /// What stands for upstream's complaint that it is not one statement.
+        refusal: Box<Refusal>,
+    },
 }
 
 impl Owed {
-    /// Whether something else is always answered before its `ReadyForQuery`.
-    fn is_answered_before_ready(&self) -> bool {
-        matches!(self, Self::Query { .. } | Self::FunctionCall { .. } | Self::Probe)
-    }
-
     /// Whether the answer ends in `ReadyForQuery`: upstream skips nothing behind it.
     fn ends_in_ready(&self) -> bool {
-        matches!(self, Self::Sync | Self::Query { .. } | Self::FunctionCall { .. } | Self::Probe)
+        matches!(
+            self,
+            Self::Sync | Self::Query { .. } | Self::FunctionCall { .. } | Self::Probe | Self::Parsing { .. }
+        )
     }
 }
 
@@ -265,6 +289,10 @@ struct Deciding {
     submitted: Option<(Ticket, Digest)>,
     /// Submit `at` again once upstream is idle.
     when_idle: bool,
+    /// Upstream is parsing the text of `at`.
+    parsing: bool,
+    /// It did, and found nothing wrong with it.
+    upstream_parses: bool,
     /// Decide `at` again once more of what it may mean has been answered.
     when_answered: bool,
     /// Where and how the unit is cut short.
@@ -296,14 +324,18 @@ pub struct Session {
     synced: bool,
     /// An error was answered since the last `ReadyForQuery`.
     failed: bool,
-    /// Anything was: a `ReadyForQuery` before any of it is not the one of what is owed.
-    answered: bool,
     /// Upstream has said that it ends the connection.
     farewell: bool,
     /// Upstream drops everything up to a `Sync` that the agent has not sent yet.
     skipping: bool,
+    /// Something that the agent sent was dropped because of that.
+    skipped: bool,
+    /// The first thing that upstream owes has been answered in part.
+    answered: bool,
     /// Upstream waits for copy data.
     copy_in: bool,
+    /// Upstream reads copy data for the first thing that it owes; what ends the copy may be on its way.
+    copying: bool,
     /// `Sync`s that upstream read as part of a copy, if it was still copying by then.
     swallowed: u32,
     /// Bytes still to come of a message of upstream's that passes by length alone.
@@ -355,10 +387,12 @@ impl Session {
             status: TransactionStatus::Idle,
             synced: true,
             failed: false,
-            answered: false,
             farewell: false,
             skipping: false,
+            skipped: false,
+            answered: false,
             copy_in: false,
+            copying: false,
             swallowed: 0,
             passing: Passing::default(),
             probe: None,
@@ -475,6 +509,20 @@ impl Session {
             Some((prepared, _)) => Lookup::Known(prepared),
             None => self.statements.lookup(&name, self.resynced),
         }
+    }
+
+    /// The message that a submission is out for, for the fuzzers' oracle: its place in its unit, how many
+    /// messages the unit has, and its bytes.
+    #[cfg(any(test, fuzzing))]
+    pub fn item_under_decision(&self) -> Option<(usize, usize, &[u8])> {
+        let Gate::Deciding(deciding) = &self.gate else { return None };
+        deciding.submitted.map(|_| (deciding.at, self.unit.items.len(), self.unit.frame(deciding.at)))
+    }
+
+    /// Bytes of the agent's that are kept until they are decided, for the fuzzers' oracle.
+    #[cfg(any(test, fuzzing))]
+    pub fn held_bytes(&self) -> usize {
+        self.unit.bytes.len()
     }
 
     /// Tells the agent something while it waits. It is sent between two messages of upstream's.

@@ -160,8 +160,8 @@ fn printable(name: &str) -> String {
     name.chars().take(64).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
 }
 
-/// Splits `options` as Postgres does (`pg_split_opts`: blanks separate, a backslash escapes), and
-/// reads `-c name=value` and `--name=value`. Other switches are refused.
+/// Splits `options` as Postgres does (`pg_split_opts`: blanks separate, a backslash escapes, quotes
+/// mean nothing, a backslash at the end is dropped), and reads `-c name=value` and `--name=value`. Other switches are refused.
 fn split_options(options: &str) -> Result<Vec<(String, String)>, Refusal> {
     let refuse = |what: &str| Refusal::StartupParameter {
         name: "options".to_owned(),
@@ -171,12 +171,13 @@ fn split_options(options: &str) -> Result<Vec<(String, String)>, Refusal> {
     let mut word: Option<String> = None;
     let mut characters = options.chars();
     while let Some(character) = characters.next() {
-        if character.is_ascii_whitespace() {
+        // C's isspace: Rust leaves out the vertical tab.
+        if character.is_ascii_whitespace() || character == '\x0b' {
             words.extend(word.take());
-        } else {
-            let character = if character == '\\' { characters.next().unwrap_or('\\') } else { character };
-            word.get_or_insert_default().push(character);
+            continue;
         }
+        let word = word.get_or_insert_default();
+        word.extend(if character == '\\' { characters.next() } else { Some(character) });
     }
     words.extend(word);
 
@@ -234,28 +235,169 @@ mod tests {
     }
 
     #[test]
+    fn every_key_on_the_list_is_accepted_and_passed_on_or_not_as_it_says() {
+        let passed_on = [
+            ("DateStyle", "ISO, MDY"),
+            ("datestyle", "German"),
+            ("TimeZone", "Europe/Berlin"),
+            ("TimeZone", "UTC+3"),
+            ("IntervalStyle", "iso_8601"),
+            ("extra_float_digits", "3"),
+            ("extra_float_digits", "-15"),
+            ("client_min_messages", "warning"),
+            ("jit", "off"),
+            ("jit", "on"),
+            ("standard_conforming_strings", "on"),
+            ("statement_timeout", "5s"),
+            ("statement_timeout", "0"),
+            ("lock_timeout", "100ms"),
+            ("idle_in_transaction_session_timeout", "1min"),
+            ("idle_session_timeout", "1h"),
+            ("transaction_timeout", "30000"),
+            ("search_path", "app, public"),
+            ("search_path", "\"$user\", public"),
+        ];
+        for (name, value) in passed_on {
+            let startup =
+                check(&[(name, value)]).unwrap_or_else(|refused| panic!("{name}={value}: {refused}"));
+            assert_eq!(startup.settings, [(name.to_owned(), value.to_owned())]);
+        }
+        let kept = [
+            ("client_encoding", "LATIN1"),
+            ("application_name", "psql"),
+            ("replication", "false"),
+            ("replication", "off"),
+            ("replication", "no"),
+            ("replication", "0"),
+            ("options", ""),
+            ("options", " \t\n\x0b\x0c\r "),
+            ("countersign.hold", "wait"),
+            ("countersign.model", "gpt"),
+            ("Countersign.Version", "1"),
+            ("countersign.run", "r"),
+            ("countersign.task", "t"),
+            ("countersign.purpose", "p"),
+            ("_pq_.anything", "1"),
+        ];
+        for (name, value) in kept {
+            let startup =
+                check(&[(name, value)]).unwrap_or_else(|refused| panic!("{name}={value}: {refused}"));
+            assert_eq!(startup.settings, [], "{name}");
+        }
+    }
+
+    #[test]
+    fn options_are_split_as_postgres_splits_them() {
+        let settings = |options: &str| check(&[("options", options)]).map(|startup| startup.settings);
+        let one = |name: &str, value: &str| Ok(vec![(name.to_owned(), value.to_owned())]);
+
+        assert_eq!(settings("-c lock_timeout=1s"), one("lock_timeout", "1s"));
+        assert_eq!(settings("-clock_timeout=1s"), one("lock_timeout", "1s"));
+        assert_eq!(settings("--lock-timeout=1s"), one("lock_timeout", "1s"));
+        assert_eq!(
+            settings("-c\x0b--lock_timeout=1s").map_err(|refused| refused.code()),
+            Err("startup_parameter")
+        );
+        assert_eq!(settings("-c\x0block_timeout=1s"), one("lock_timeout", "1s"));
+        assert_eq!(settings("  -c   DateStyle=ISO,\\ MDY  "), one("DateStyle", "ISO, MDY"));
+        assert_eq!(settings(r"-c Time\Zone=\U\T\C"), one("TimeZone", "UTC"));
+        assert_eq!(settings(r"-c TimeZone=UTC\"), one("TimeZone", "UTC"));
+        assert_eq!(
+            settings("-c jit=off --jit=on -cjit=off").map(|settings| settings.len()),
+            Ok(3),
+            "given several times, each is passed on in its turn"
+        );
+        // Quotes are characters like others, as in Postgres; no setting on the list has any in its value.
+        for quoted in ["-c 'lock_timeout=1s'", "-c lock_timeout='1s'", "-c \"lock_timeout=1s\""] {
+            assert!(matches!(settings(quoted), Err(Refusal::StartupParameter { .. })), "{quoted}");
+        }
+        // A claim's value may hold anything, an equals sign and a nested switch among it.
+        let startup = check(&[("options", r"-c countersign.task=a=b\ -c\ role=x")]).unwrap();
+        assert_eq!((startup.claims.task.as_deref(), startup.settings), (Some("a=b -c role=x"), Vec::new()));
+    }
+
+    #[test]
+    fn of_a_name_that_is_given_twice_the_later_value_counts() {
+        let startup = Startup::check(&[
+            ("user", "one"),
+            ("user", "two"),
+            ("database", "a"),
+            ("database", "b"),
+            ("search_path", "x"),
+            ("countersign.model", "m1"),
+            ("options", "-c search_path=y -c countersign.model=m2"),
+        ])
+        .unwrap();
+
+        assert_eq!((startup.user.as_str(), startup.database.as_str()), ("two", "b"));
+        assert_eq!(startup.search_path(), Some("y"));
+        assert_eq!(startup.claims.model.as_deref(), Some("m2"));
+    }
+
+    #[test]
     fn everything_else_is_refused_by_name() {
         for (name, value) in [
             ("session_preload_libraries", "x"),
+            ("local_preload_libraries", "x"),
             ("role", "postgres"),
             ("session_authorization", "postgres"),
+            ("session_replication_role", "replica"),
+            ("is_superuser", "on"),
             ("default_transaction_read_only", "off"),
+            ("default_transaction_isolation", "serializable"),
+            ("default_tablespace", "x"),
+            ("temp_tablespaces", "x"),
+            ("backslash_quote", "on"),
+            ("escape_string_warning", "off"),
             ("standard_conforming_strings", "off"),
+            ("log_statement", "none"),
+            ("dynamic_library_path", "/tmp"),
             ("search_path", "evil, pg_catalog"),
             ("search_path", "pg_temp"),
+            ("search_path", "\"unterminated"),
             ("row_security", "off"),
+            ("user ", "x"),
+            ("USER", "x"),
+            ("Database", "x"),
+            ("countersign", "x"),
+            ("countersign.", "x"),
             ("countersign.colour", "red"),
             ("countersign.hold", "never"),
             ("options", "-c role=postgres"),
             ("options", "-crole=postgres"),
+            ("options", "-c ROLE=postgres"),
+            ("options", r"-c r\ole=postgres"),
             ("options", "--session-replication-role=replica"),
+            ("options", "-c lock_timeout=1s -c role=postgres"),
+            ("options", "-c -c role=postgres"),
+            ("options", "-c --role=postgres"),
             ("options", "-B 100"),
+            ("options", "-d 5"),
+            ("options", "-e"),
             ("options", "-c"),
+            ("options", "-c role"),
+            ("options", "--"),
+            ("options", "--role postgres"),
+            ("options", "-"),
+            ("options", "role=postgres"),
+            ("options", "-c options=-crole=x"),
+            ("options", "-c user=other"),
+            ("options", "-c database=other"),
+            ("options", "-c replication=true"),
+            ("options", r"\"),
+            ("statement_timeout", ""),
             ("statement_timeout", "0; drop table t"),
             ("TimeZone", "x\ny"),
+            ("client_min_messages", "x'y"),
+            ("DateStyle", "\u{130}SO"),
         ] {
             let refused = check(&[(name, value)]);
             assert!(matches!(refused, Err(Refusal::StartupParameter { .. })), "{name}={value}: {refused:?}");
+            assert_eq!(refused.map_err(|refused| refused.sqlstate()), Err("0A000"));
+        }
+        for value in ["true", "on", "yes", "1", "database", "DATABASE", "t", "", "false "] {
+            let refused = check(&[("replication", value)]);
+            assert!(matches!(refused, Err(Refusal::Unsupported { .. })), "{value}: {refused:?}");
         }
         assert!(matches!(check(&[("replication", "database")]), Err(Refusal::Unsupported { .. })));
         assert!(check(&[("replication", "false")]).is_ok());

@@ -153,6 +153,22 @@ impl Ends {
         self.offer();
     }
 
+    /// Our grammar rejects it.
+    fn unparsed(&mut self) -> Submission {
+        let submission = self.submission();
+        self.leave_to_upstream(&submission);
+        submission
+    }
+
+    fn leave_to_upstream(&mut self, submission: &Submission) {
+        let receipt = self.receipt(submission.digest);
+        let message = "syntax error at or near \"selec\"".into();
+        let refusal = Refusal::Syntax { message, position: Some(1) };
+        let shown = submission.statement.sql.clone();
+        self.session.resolve(submission.ticket, Resolution::Unparsed { receipt, refusal, shown }, 0);
+        self.offer();
+    }
+
     fn ending(&mut self) -> Ending {
         match self.session.poll() {
             Some(Output::Outcome { outcome, .. }) => outcome.ending,
@@ -316,21 +332,106 @@ fn a_refused_bind_lets_what_came_before_run_and_drops_what_comes_after() {
 }
 
 #[test]
+fn what_does_not_parse_is_refused_by_upstreams_own_words_and_never_executed() {
+    let mut ends = Ends::new();
+    ends.agent(&[query("selec 1"), query("select 2")].concat());
+    ends.unparsed();
+
+    let forwarded = ends.forwarded();
+    assert_eq!(kinds(&forwarded), "PCS", "parsed, and nothing of it stays");
+    assert!(forwarded.starts_with(&parse("", "selec 1")));
+    let said = frame(b'E', b"SERROR\0VERROR\0C42601\0MSyntaxfehler\0Hein Tipp\0P1\0\0");
+    let reply = [said, ready(b'E')].concat();
+    assert_eq!(ends.upstream(&reply), reply, "as it came");
+    assert_eq!(ends.ending(), Ending::Failed { sqlstate: crate::statement::SqlState::new("42601").unwrap() });
+    assert_eq!(ends.session.status(), TransactionStatus::Failed);
+    ends.offer();
+    assert_eq!(ends.allow().statement.sql, "select 2".into(), "the session goes on");
+}
+
+#[test]
+fn a_query_that_only_upstream_can_parse_is_decided_again_as_one_that_nobody_here_can_read() {
+    let mut ends = Ends::new();
+    ends.agent(&query("selec 1"));
+    assert!(!ends.unparsed().upstream_parses);
+
+    ends.forwarded();
+    let told = ends.upstream(&[frame(b'1', b""), frame(b'3', b""), ready(b'T')].concat());
+
+    assert!(told.is_empty(), "nothing of the parsing is told: {told:?}");
+    assert_eq!(ends.ending(), completed("PARSE"));
+    assert!(ends.forwarded().is_empty(), "nothing runs yet");
+    assert_eq!(ends.session.lookup(""), Lookup::Unknown);
+    let again = ends.allow();
+    assert!(again.upstream_parses);
+    assert_eq!((again.statement.sql, again.status), ("selec 1".into(), Some(TransactionStatus::InBlock)));
+    assert_eq!(ends.forwarded(), query("selec 1"));
+}
+
+#[test]
+fn several_statements_that_only_upstream_can_parse_are_refused_in_our_words() {
+    let mut ends = Ends::new();
+    ends.agent(&query("selec 1; selec 2"));
+    ends.unparsed();
+    ends.forwarded();
+
+    let several = "cannot insert multiple commands into a prepared statement";
+    let fields = format!("SFEHLER\0VERROR\0C42601\0M{several}\0Rexec_parse_message\0\0");
+    let told = ends.upstream(&[frame(b'E', fields.as_bytes()), ready(b'I')].concat());
+
+    assert_eq!(kinds(&told), "EZ");
+    let text = String::from_utf8_lossy(&told);
+    assert!(text.contains("C42601\0Msyntax error at or near \"selec\"\0P1\0"), "{text}");
+}
+
+#[test]
+fn a_parse_that_only_upstream_can_parse_is_refused_in_our_words() {
+    let mut ends = Ends::new();
+    let bad = parse("", "selec 1");
+    ends.agent(&[bad.clone(), bind("", "", "1"), execute(""), sync()].concat());
+    ends.unparsed();
+
+    let forwarded = ends.forwarded();
+    assert_eq!(kinds(&forwarded), "PBS");
+    assert!(forwarded.starts_with(&bad));
+    let failed = error("26000", &format!("prepared statement \"{}\" does not exist", nonce_of(&forwarded)));
+    let told = ends.upstream(&[frame(b'1', b""), failed, ready(b'E')].concat());
+
+    assert_eq!(kinds(&told), "EZ", "nothing of the parsing is told");
+    let text = String::from_utf8_lossy(&told);
+    assert!(text.contains("C42601\0Msyntax error at or near \"selec\"\0P1\0"), "{text}");
+    assert_eq!(ends.ending(), completed("PARSE"));
+    // What upstream now has as its unnamed statement is known, and refused again when it is bound.
+    assert!(matches!(ends.session.lookup(""), Lookup::Known(prepared) if prepared.sql == "selec 1".into()));
+    ends.agent(&[bind("", "", "1"), execute(""), sync()].concat());
+    let bound = ends.unparsed();
+    assert_eq!((bound.statement.via, bound.statement.sql), (Via::Bind, "selec 1".into()));
+    let forwarded = ends.forwarded();
+    assert_eq!(kinds(&forwarded), "BS");
+    assert!(String::from_utf8_lossy(&forwarded).contains("countersign_syntax_error"), "a substitute");
+}
+
+#[test]
 fn a_bind_that_does_not_parse_is_refused_at_its_parse() {
     let mut ends = Ends::new();
-    ends.agent(&[parse("x", "selec 1"), bind("", "x", "1"), execute(""), sync()].concat());
-    let submission = ends.submission();
-    let refusal = Refusal::Syntax { message: "syntax error at or near \"selec\"".into(), position: Some(1) };
-    ends.session.resolve(submission.ticket, Resolution::Refuse(refusal), 0);
+    let before = [parse("a", "select 1"), bind("", "a", "1"), execute("")].concat();
+    let bad = parse("x", "selec 1");
+    ends.agent(&[before.clone(), bad.clone(), bind("", "x", "1"), execute(""), sync()].concat());
+    ends.allow();
+    ends.unparsed();
 
     let forwarded = ends.forwarded();
 
-    assert_eq!(kinds(&forwarded), "PS");
-    assert!(!String::from_utf8_lossy(&forwarded).contains("selec 1"));
-    let failed = error("42601", &format!("syntax error at or near \"{}\"", nonce_of(&forwarded)));
-    let told = ends.upstream(&[failed, ready(b'I')].concat());
-    assert!(String::from_utf8_lossy(&told).contains("P1\0"), "with Postgres's position");
+    assert_eq!(kinds(&forwarded), "PBEPBS");
+    assert!(forwarded.starts_with(&[before, bad].concat()));
+    assert!(!String::from_utf8_lossy(&forwarded).contains("\0x\0\0\0\0\x01"), "not the agent's Bind");
+    let ran = [frame(b'1', b""), frame(b'2', b""), complete("SELECT 1")].concat();
+    let reply = [ran, error("42601", "syntax error at or near \"selec\""), ready(b'I')].concat();
+    assert_eq!(ends.upstream(&reply), reply);
     assert_eq!(ends.session.lookup("x"), Lookup::Unknown);
+    assert_eq!(ends.ending(), completed("SELECT 1"));
+    assert_eq!(ends.ending(), Ending::Failed { sqlstate: crate::statement::SqlState::new("42601").unwrap() });
+    ends.quiet();
 }
 
 #[test]
@@ -429,6 +530,67 @@ fn a_text_that_is_no_utf8_keeps_the_unnamed_statement() {
     ends.agent(&[bind("", "", "1"), execute(""), sync()].concat());
 
     assert_eq!(ends.submission().statement.sql, "select 1".into());
+}
+
+/// Had the later `Parse` failed, upstream would skip what asks with it: nobody has to wait for its answer,
+/// which may never come by itself.
+#[test]
+fn a_name_between_two_meanings_of_one_pipeline_means_the_later() {
+    for flush in [frame(b'H', b""), Vec::new()] {
+        let mut ends = Ends::new();
+        ends.agent(&[parse("", "delete from t"), sync()].concat());
+        ends.allow();
+        ends.upstream(&[frame(b'1', b""), ready(b'I')].concat());
+        ends.ending();
+        ends.agent(&[parse("", "select 1"), flush].concat());
+        ends.session.decide_partial(0);
+        ends.allow();
+        ends.forwarded();
+
+        ends.agent(&[bind("", "", "1"), execute(""), sync()].concat());
+
+        assert_eq!(ends.submission().statement.sql, "select 1".into());
+    }
+}
+
+#[test]
+fn a_statement_that_ceases_to_exist_while_it_is_held_is_told_as_missing() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("bad", "select nonsense"), parse("x", "delete from t"), sync()].concat());
+    ends.allow();
+    ends.allow();
+    ends.agent(&[bind("", "x", "1"), execute(""), sync()].concat());
+    let held = ends.submission();
+    ends.upstream(&[error("42703", "no such column"), ready(b'I')].concat());
+    ends.ending();
+    ends.ending();
+    ends.forwarded();
+
+    ends.allow_with(&held, vec![]);
+
+    assert_eq!(ends.ending(), Ending::NotExecuted, "the receipt that was not used is accounted for");
+    assert_eq!(kinds(&ends.forwarded()), "BS");
+    ends.quiet();
+}
+
+#[test]
+fn a_bind_of_what_does_not_exist_keeps_the_unnamed_portal() {
+    let mut ends = Ends::new();
+    ends.agent(&query("begin"));
+    let begin = ends.submission();
+    ends.allow_with(&begin, vec![SessionEffect::Begin]);
+    ends.upstream(&[complete("BEGIN"), ready(b'T')].concat());
+    ends.ending();
+    ends.agent(&[parse("", "select 1"), bind("", "", "1"), sync()].concat());
+    ends.allow();
+    ends.upstream(&[frame(b'1', b""), frame(b'2', b""), ready(b'T')].concat());
+    ends.agent(&[bind("", "nowhere", "1"), sync()].concat());
+    let nonce = nonce_of(&ends.forwarded());
+    ends.upstream(&[error("26000", &nonce), ready(b'E')].concat());
+
+    ends.agent(&[execute(""), sync()].concat());
+
+    assert_eq!(ends.forwarded(), [execute(""), sync()].concat(), "upstream itself says what is wrong");
 }
 
 #[test]
@@ -531,6 +693,88 @@ fn syncs_inside_a_copy_are_not_counted() {
     ends.agent(&query("select 1"));
     ends.allow();
     ends.upstream(&[complete("SELECT 1"), ready(b'I')].concat());
+    assert!(ends.session.is_idle());
+}
+
+#[test]
+fn each_copy_of_a_query_has_an_end_of_its_own() {
+    let mut ends = Ends::new();
+    ends.agent(&query("copy t from stdin; copy t from stdin"));
+    let copies = ends.submission();
+    let receipt = ends.receipt(copies.digest);
+    let step = || Step { effects: vec![SessionEffect::CopyIn] };
+    let resolution = Resolution::Forward {
+        receipt,
+        steps: [step(), step()].into(),
+        shown: "".into(),
+        digest_result: false,
+        late: true,
+    };
+    ends.session.resolve(copies.ticket, resolution, 0);
+    // The first copy's end is there before upstream asks for it.
+    ends.agent(&[frame(b'd', b"1\n"), frame(b'c', b"")].concat());
+    ends.upstream(&[frame(b'G', b"\0\0\0"), complete("COPY 1"), frame(b'G', b"\0\0\0")].concat());
+
+    ends.agent(&[sync(), frame(b'c', b"")].concat());
+    ends.upstream(&[complete("COPY 0"), ready(b'I')].concat());
+
+    assert!(ends.session.is_idle(), "the Sync was part of the second copy");
+    assert_eq!(ends.ending(), completed("COPY 1; COPY 0"));
+}
+
+#[test]
+fn a_copy_done_that_nobody_waits_for_does_not_stand_in_the_way_of_rows() {
+    let mut ends = Ends::new();
+    ends.agent(&query("select 1"));
+    ends.allow();
+    ends.agent(&[frame(b'C', b"Sx\0"), frame(b'c', b""), query("select 2")].concat());
+    ends.allow();
+    ends.upstream(&[complete("SELECT 0"), ready(b'I')].concat());
+
+    let reply = [frame(b'3', b""), frame(b'T', b"\0\0"), complete("SELECT 0"), ready(b'I')].concat();
+
+    assert_eq!(ends.upstream(&reply), reply);
+    assert!(ends.session.is_idle());
+}
+
+#[test]
+fn a_copy_done_that_nobody_waits_for_does_not_keep_a_name_unsettled() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("", "delete from t"), sync()].concat());
+    ends.allow();
+    ends.upstream(&[frame(b'1', b""), ready(b'I')].concat());
+    ends.ending();
+    ends.agent(&query("select 1"));
+    ends.allow();
+    ends.agent(&[parse("", "select 1"), frame(b'c', b""), frame(b'H', b"")].concat());
+    ends.allow();
+
+    ends.agent(&[bind("", "", "1"), execute(""), sync()].concat());
+
+    assert_eq!(ends.submission().statement.sql, "select 1".into(), "at once: the later meaning or none");
+    ends.upstream(&[complete("SELECT 0"), ready(b'I'), frame(b'1', b"")].concat());
+    assert_eq!((ends.ending(), ends.ending()), (completed("SELECT 0"), completed("PARSE")));
+}
+
+#[test]
+fn a_sync_among_the_data_of_a_copy_that_failed_early_is_answered_before_the_next_query() {
+    let mut ends = Ends::new();
+    ends.agent(&query("copy t from stdin"));
+    let copy = ends.submission();
+    ends.allow_with(&copy, vec![SessionEffect::CopyIn]);
+    ends.upstream(&frame(b'G', b"\0\0\0"));
+    ends.agent(&[frame(b'd', b"bad\n"), sync(), frame(b'c', b"")].concat());
+    ends.agent(&query("select 1"));
+    ends.allow();
+    ends.forwarded();
+    ends.upstream(&[error("22P04", "bad data"), ready(b'I')].concat());
+    ends.ending();
+
+    ends.upstream(&[ready(b'I'), frame(b'T', b"\0\0")].concat());
+    assert!(!ends.session.is_idle(), "that was the Sync");
+    ends.upstream(&[complete("SELECT 0"), ready(b'I')].concat());
+
+    assert_eq!(ends.ending(), completed("SELECT 0"));
     assert!(ends.session.is_idle());
 }
 
@@ -736,6 +980,7 @@ enum Act {
     Agent(Vec<u8>),
     Allow,
     Refuse,
+    Unparsed,
     Upstream(Vec<u8>),
     Gone,
 }
@@ -779,6 +1024,7 @@ fn act() -> impl Strategy<Value = Act> {
         6 => agent_frame().prop_map(Act::Agent),
         4 => Just(Act::Allow),
         1 => Just(Act::Refuse),
+        1 => Just(Act::Unparsed),
         4 => upstream_frame().prop_map(Act::Upstream),
         1 => Just(Act::Gone),
     ]
@@ -794,6 +1040,7 @@ proptest! {
         let mut ends = Ends::new();
         let mut out: VecDeque<Submission> = VecDeque::new();
         let mut cleared: Vec<(Via, SqlText)> = Vec::new();
+        let mut to_parse: Vec<SqlText> = Vec::new();
         for act in acts {
             match act {
                 Act::Agent(bytes) => ends.agent(&bytes),
@@ -805,6 +1052,10 @@ proptest! {
                     let refusal = Resolution::Refuse(Refusal::HoldInTransaction);
                     ends.session.resolve(submission.ticket, refusal, 0);
                     ends.offer();
+                },
+                Act::Unparsed => if let Some(submission) = out.pop_front() {
+                    to_parse.push(submission.statement.sql.clone());
+                    ends.leave_to_upstream(&submission);
                 },
                 Act::Upstream(bytes) => {
                     if ends.session.on_upstream(&bytes, 0, &mut Collect::default()).is_err() {
@@ -831,7 +1082,8 @@ proptest! {
                     _ => continue,
                 };
                 let ours = text.starts_with(b"countersign_");
-                prop_assert!(ours || cleared.iter().any(|(_, sql)| sql.as_bytes() == text));
+                let parsed = frame.tag == b'P' && to_parse.iter().any(|sql| sql.as_bytes() == text);
+                prop_assert!(ours || parsed || cleared.iter().any(|(_, sql)| sql.as_bytes() == text));
             }
         }
     }

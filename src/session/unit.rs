@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::RunKey;
 use super::names::{Name, Prepared};
+use super::{RunKey, fast_path};
 use crate::statement::{Parameter, SessionEffect, SqlText, Statement, Step, Via};
 use crate::wire::frame::{Frame, HEADER, Malformed};
-use crate::wire::frontend::{self, Bind, Execute, Named, Parse, tag};
+use crate::wire::frontend::{self, Bind, Execute, FunctionCall, Named, Parse, tag};
 
 /// One message of a unit.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(super) enum Kind {
     Flush,
     Sync,
     Query(SqlText),
-    FunctionCall(u32),
+    FunctionCall,
     CopyData,
     CopyEnd,
 }
@@ -112,7 +112,10 @@ impl Unit {
             tag::FLUSH if body.is_empty() => Kind::Flush,
             tag::SYNC if body.is_empty() => Kind::Sync,
             tag::QUERY => Kind::Query(SqlText::new(Bytes::copy_from_slice(frontend::query(body)?))),
-            tag::FUNCTION_CALL => Kind::FunctionCall(frontend::function_call(body)?),
+            tag::FUNCTION_CALL => {
+                FunctionCall::read(body)?;
+                Kind::FunctionCall
+            }
             tag::COPY_DATA => Kind::CopyData,
             tag::COPY_DONE | tag::COPY_FAIL => Kind::CopyEnd,
             _ => return Err(Malformed),
@@ -211,7 +214,7 @@ impl Unit {
         let before = self.items.get(..end).unwrap_or_default();
         before
             .iter()
-            .any(|item| matches!(item.kind, Kind::Execute { .. } | Kind::Query(_) | Kind::FunctionCall(_)))
+            .any(|item| matches!(item.kind, Kind::Execute { .. } | Kind::Query(_) | Kind::FunctionCall))
     }
 
     /// Item `at`, an `Execute` or `Query`, runs a statement with these steps.
@@ -224,6 +227,12 @@ impl Unit {
                 self.sql_portals.push((at, Name::new(name.as_bytes()), run));
             }
         }
+    }
+
+    /// The statement that item `at`, a `FunctionCall`, would run.
+    pub(super) fn called_statement(&self, at: usize) -> Option<Statement> {
+        let frame = Bytes::copy_from_slice(self.frame(at).get(HEADER..)?);
+        Some(fast_path::statement(&frame, &FunctionCall::read(&frame).ok()?))
     }
 
     /// The statement that item `at`, a `Bind`, would run.

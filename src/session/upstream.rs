@@ -1,5 +1,6 @@
 //! From upstream: messages pass by their headers, and each answer settles what was owed for it.
 
+use super::denial::{Substitute, Told};
 use super::probe::ProbeFailed;
 use super::{Expected, Output, Owed, Passing, RunKey, Session};
 use crate::refusal::Refusal;
@@ -115,6 +116,7 @@ impl Session {
     }
 
     fn begin_passing(&mut self, header: Header) -> Result<(), Refusal> {
+        self.drop_copy_ends();
         let mut run = None;
         match (header.tag, self.expected.front().map(|head| &head.kind)) {
             (tag::ROW_DESCRIPTION, Some(Owed::Describe)) => {
@@ -131,6 +133,13 @@ impl Session {
         }
         self.passing = Passing { rest: header.total, run };
         Ok(())
+    }
+
+    /// Ends of copies that upstream has come to; it does not answer them.
+    pub(super) fn drop_copy_ends(&mut self) {
+        while matches!(self.expected.front(), Some(Expected { kind: Owed::CopyEnd, .. })) {
+            self.expected.pop_front();
+        }
     }
 
     /// A whole message other than rows and copied data.
@@ -150,20 +159,17 @@ impl Session {
         let Some(head) = self.expected.front() else {
             return self.unexpected(frame, now_ns);
         };
-        if frame.tag != tag::READY {
-            self.answered = true;
-        } else if self.swallowed > 0 && !self.answered && head.kind.is_answered_before_ready() {
-            return self.unexpected(frame, now_ns);
-        }
         match (frame.tag, &head.kind) {
             (_, Owed::Probe) => self.probe_answer(frame, now_ns),
+            (_, Owed::Parsing { .. }) => self.parsing_answer(frame, now_ns),
             (tag::PARSE_COMPLETE, Owed::Parse { ticket, name, run }) => {
                 let (ticket, name, run) = (*ticket, name.clone(), *run);
                 self.statements.confirm(ticket, &name);
                 self.complete(run, "PARSE", 0);
                 self.expected.pop_front();
                 self.release_run(run, now_ns);
-                Ok(Fate::Pass)
+                // Upstream parses what we cannot. The agent is told of the error only.
+                Ok(if self.is_about_to_refuse_unparsed() { Fate::Swallow } else { Fate::Pass })
             }
             (tag::BIND_COMPLETE, Owed::Bind { ticket, portal, run }) => {
                 let (ticket, portal, run) = (*ticket, portal.clone(), *run);
@@ -203,6 +209,7 @@ impl Session {
             }
             (tag::COMMAND_COMPLETE | tag::EMPTY_QUERY, Owed::Query { ticket, run }) => {
                 let (ticket, run) = (*ticket, *run);
+                self.answered = true;
                 self.step_complete(frame, run, ticket, now_ns)?;
                 Ok(Fate::Pass)
             }
@@ -217,7 +224,7 @@ impl Session {
                 Ok(Fate::Pass)
             }
             (tag::COPY_IN, Owed::Query { .. } | Owed::Execute { .. }) => {
-                self.copy_begins()?;
+                self.copy_begins();
                 if self.copy_in && (self.is_deciding() || !self.unit.is_empty()) {
                     return Err(Self::not_copy_data());
                 }
@@ -225,10 +232,14 @@ impl Session {
             }
             (tag::COPY_OUT | tag::COPY_DONE, Owed::Query { .. } | Owed::Execute { .. }) => Ok(Fate::Pass),
             (tag::FUNCTION_CALL, Owed::FunctionCall { run }) => {
-                self.complete(*run, "FUNCTION CALL", 0);
+                let run = *run;
+                self.answered = true;
+                self.complete(run, "FUNCTION CALL", 0);
                 Ok(Fate::Pass)
             }
-            (tag::READY, Owed::Sync | Owed::Query { .. } | Owed::FunctionCall { .. }) => {
+            (tag::READY, Owed::Sync) => self.ready(body, now_ns),
+            // Before it is ready it has told how the statement ended.
+            (tag::READY, Owed::Query { .. } | Owed::FunctionCall { .. }) if self.answered => {
                 self.ready(body, now_ns)
             }
             (_, Owed::CopyEnd) => {
@@ -239,12 +250,21 @@ impl Session {
         }
     }
 
+    /// Whether what upstream answers next is the substitute behind a text that we could not parse.
+    fn is_about_to_refuse_unparsed(&self) -> bool {
+        let substitute = self.expected.front().and_then(|next| next.substitute.as_deref());
+        matches!(substitute, Some(Substitute { told: Told::Unparsed(_), .. }))
+    }
+
     /// The only answer that may come although nothing seems to be owed: `ReadyForQuery` for a `Sync`
     /// that upstream may or may not have read as part of a copy which failed.
     fn unexpected(&mut self, frame: Frame<'_>, now_ns: u64) -> Result<Fate, Refusal> {
         if frame.tag == tag::READY && self.swallowed > 0 {
             self.swallowed -= 1;
-            self.skipping = false;
+            if std::mem::take(&mut self.skipping) && self.skipped {
+                // It was not skipping after all, and misses what was not sent.
+                return Err(Self::out_of_step());
+            }
             self.expected.push_front(Expected { kind: Owed::Sync, substitute: None });
             return self.ready(frame.body(), now_ns);
         }
@@ -264,10 +284,13 @@ impl Session {
         } else {
             ("", 0)
         };
-        // The copy ended well, so upstream read every Sync among its data as part of it.
-        if tag.starts_with("COPY ") {
+        // The copy ended well, so upstream read every Sync among its data as part of it, and its end.
+        if std::mem::take(&mut self.copying) {
             self.swallowed = 0;
             self.copy_in = false;
+            if matches!(self.expected.get(1), Some(Expected { kind: Owed::CopyEnd, .. })) {
+                self.expected.remove(1);
+            }
         }
         let at = run.and_then(|key| self.runs.get(key)).map_or(0, |run| run.done);
         self.complete(run, tag, rows);
@@ -278,7 +301,7 @@ impl Session {
     }
 
     /// Notes a completed part of a run.
-    fn complete(&mut self, run: Option<RunKey>, tag: &str, rows: u64) {
+    pub(super) fn complete(&mut self, run: Option<RunKey>, tag: &str, rows: u64) {
         /// Keeps a text of a thousand statements from filling the ledger with tags.
         const LONGEST_TAG: usize = 1000;
         let Some(run) = run.and_then(|key| self.runs.get_mut(key)) else { return };
@@ -317,25 +340,15 @@ impl Session {
 
     /// Upstream asks for copy data. Every `Sync` that was forwarded before the copy's end is read as
     /// part of the copy and not answered.
-    ///
-    /// # Errors
-    /// When anything but the copy's end was forwarded behind such a `Sync`. If the copy goes on, upstream
-    /// ends the session for it; if it fails before upstream has read the `Sync`, upstream runs it. Which
-    /// of the two an answer then belongs to could not be told.
-    fn copy_begins(&mut self) -> Result<(), Refusal> {
-        let swallowed = self.swallowed;
-        let end = self.expected.iter().position(|owed| matches!(owed.kind, Owed::CopyEnd));
-        self.copy_in = end.is_none();
-        // Anything but a Sync among the data is an error, which upstream will tell.
+    fn copy_begins(&mut self) {
+        self.copying = true;
         while matches!(self.expected.get(1), Some(Expected { kind: Owed::Sync, .. })) {
             self.expected.remove(1);
             self.swallowed += 1;
         }
-        let next = self.expected.get(1).map(|expected| &expected.kind);
-        if self.swallowed > swallowed && !matches!(next, None | Some(Owed::CopyEnd)) {
-            return Err(Self::not_copy_data());
-        }
-        Ok(())
+        // Any other message that is on its way ends the connection: Postgres gives the stream up as out
+        // of step (`CopyGetData` complains before it has read the message), and says so itself.
+        self.copy_in = self.expected.len() == 1;
     }
 
     pub(super) fn ready(&mut self, body: &[u8], now_ns: u64) -> Result<Fate, Refusal> {
@@ -345,12 +358,13 @@ impl Session {
         };
         let status = status.ok_or_else(Self::out_of_step)?;
         self.status = status;
+        self.answered = false;
+        self.skipped = false;
         let head = self.expected.pop_front();
-        while matches!(self.expected.front(), Some(Expected { kind: Owed::CopyEnd, .. })) {
-            self.expected.pop_front();
-        }
+        self.drop_copy_ends();
         self.synced = self.expected.is_empty();
         self.copy_in = false;
+        self.copying = false;
         match head.map(|head| head.kind) {
             Some(Owed::Query { ticket, run }) => {
                 self.statements.confirm(ticket, &super::names::Name::new(b""));
@@ -371,7 +385,6 @@ impl Session {
         }
         self.settings.ready(status, self.failed);
         self.failed = false;
-        self.answered = false;
         if status == TransactionStatus::Idle {
             // Portals end with their transaction; cursors may be WITH HOLD and are left to upstream.
             let mut ended = self.portals.end_confirmed(|portal| !portal.cursor);
@@ -391,12 +404,11 @@ impl Session {
             self.farewell = true;
             return Ok(Fate::Pass);
         }
-        while matches!(self.expected.front(), Some(Expected { kind: Owed::CopyEnd, .. })) {
-            self.expected.pop_front();
-        }
+        self.drop_copy_ends();
         self.failed = true;
         self.answered = true;
         self.copy_in = false;
+        self.copying = false;
         let Some(head) = self.expected.front_mut() else {
             return Err(Self::out_of_step());
         };
@@ -410,6 +422,7 @@ impl Session {
         let sqlstate = SqlState::new(fields.code).unwrap_or_else(SqlState::internal);
         match &head.kind {
             Owed::Probe => return self.probe_answer(frame, now_ns),
+            Owed::Parsing { .. } => return self.parsing_answer(frame, now_ns),
             // A commit that fails at Sync, a Query that fails: ReadyForQuery follows without a skip.
             Owed::Sync => {}
             Owed::Query { ticket, run } => {
@@ -444,6 +457,7 @@ impl Session {
             match self.expected.front() {
                 None => {
                     self.skipping = true;
+                    self.skipped = false;
                     if self.is_deciding() || !self.unit.is_empty() {
                         self.drop_skipped_unit(now_ns);
                     }
@@ -477,7 +491,10 @@ impl Session {
                 end(self, run);
             }
             Owed::Bind { ticket, portal, run } => {
-                if failed.is_some() && portal.is_unnamed() {
+                // These are found before the portal of that name goes (`exec_bind_message`); anything else
+                // may have come behind that.
+                let early = |sqlstate: SqlState| matches!(sqlstate.as_str(), "26000" | "08P01" | "25P02");
+                if failed.is_some_and(|sqlstate| !early(sqlstate)) && portal.is_unnamed() {
                     let ended = self.portals.end_unnamed(|_| true);
                     self.release_portals(ended, now_ns);
                 }
@@ -505,6 +522,7 @@ impl Session {
                 end(self, run);
             }
             Owed::FunctionCall { run } => end(self, run),
+            Owed::Parsing { run, .. } => end(self, Some(run)),
             Owed::Describe | Owed::Sync | Owed::CopyEnd | Owed::Probe => {}
         }
     }

@@ -165,25 +165,27 @@ impl Web {
         if let Some((agent, verifier)) = known {
             // As configured now: a rotated or revoked password is one no more.
             return match directory.agent(&agent) {
-                Some(entry) if entry.verifier == verifier => Ok(entry.agent.clone()),
+                Some(entry) if entry.verifier.as_ref() == Some(&verifier) => Ok(entry.agent.clone()),
                 Some(_) | None => Err(NotRecognised::Expired),
             };
         }
         let permit = self.0.agents.checking.clone().acquire_owned().await;
         let found = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let fits = |entry: &&AgentEntry| entry.verifier.fits(&password);
+            // One that has to show a certificate as well cannot show it here.
+            let fits = |entry: &&AgentEntry| entry.certificate.is_none() && entry.has_password(&password);
             match name {
                 Some(name) => directory.agent(&AgentName::new(name)).filter(fits).cloned(),
                 None => directory.agents().find(fits).cloned(),
             }
         });
         let entry = found.await.ok().flatten().ok_or(NotRecognised::Unknown)?;
+        let verifier = entry.verifier.ok_or(NotRecognised::Unknown)?;
         let mut known = self.0.agents.found.lock();
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert(hash, (entry.agent.name.clone(), entry.verifier));
+        known.insert(hash, (entry.agent.name.clone(), verifier));
         Ok(entry.agent)
     }
 }

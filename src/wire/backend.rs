@@ -9,6 +9,7 @@ use pgwire::messages::startup::{
     Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey,
 };
 
+use super::cancel::CancelKey;
 use super::frame::{Malformed, Reader};
 use crate::refusal::Refusal;
 
@@ -73,6 +74,8 @@ pub struct Fields<'a> {
     pub code: &'a str,
     /// `M`: the message.
     pub message: &'a str,
+    /// `R`: the server's function that said so, never translated.
+    pub routine: &'a str,
 }
 
 impl<'a> Fields<'a> {
@@ -93,6 +96,7 @@ impl<'a> Fields<'a> {
                 b'V' => fields.severity = value,
                 b'C' => fields.code = value,
                 b'M' => fields.message = value,
+                b'R' => fields.routine = value,
                 _ => {}
             }
         }
@@ -234,14 +238,34 @@ pub fn put_parameter(name: &str, value: &str, out: &mut BytesMut) {
     put(&ParameterStatus::new(name.to_owned(), value.to_owned()), out);
 }
 
-/// Appends `BackendKeyData` of protocol 3.0: a secret of four bytes.
-pub fn put_key(process: i32, secret: i32, out: &mut BytesMut) {
-    put(&BackendKeyData::new(process, SecretKey::I32(secret)), out);
+/// Appends `BackendKeyData`.
+pub fn put_key(key: &CancelKey, out: &mut BytesMut) {
+    let secret = SecretKey::Bytes(bytes::Bytes::copy_from_slice(key.secret()));
+    put(&BackendKeyData::new(key.process, secret), out);
 }
 
-/// Appends `NegotiateProtocolVersion`: we speak 3.0, and these options of the agent's are unknown.
-pub fn put_negotiate(unsupported: Vec<String>, out: &mut BytesMut) {
-    put(&NegotiateProtocolVersion::new(0, unsupported), out);
+/// Appends `NegotiateProtocolVersion`: the newest that we speak is 3.`minor`, and these options of the
+/// agent's are unknown. The documentation calls the field a minor version; Postgres sends the whole
+/// version in it, and libpq takes nothing else for an answer.
+pub fn put_negotiate(minor: u16, unsupported: Vec<String>, out: &mut BytesMut) {
+    put(&NegotiateProtocolVersion::new(i32::from(minor) | 3 << 16, unsupported), out);
+}
+
+/// Reads a `NegotiateProtocolVersion`: the minor version that upstream offers, and how many options it
+/// does not know. Some servers send the minor version alone.
+///
+/// # Errors
+/// When the body is not one, or offers another major version.
+pub fn negotiate(body: &[u8]) -> Result<(u16, usize), Malformed> {
+    let mut reader = Reader::new(body);
+    let version = reader.u32()?;
+    let (major, minor) = (version >> 16, (version & 0xffff) as u16);
+    let options = reader.u32()? as usize;
+    for _ in 0..options {
+        reader.cstr()?;
+    }
+    reader.end()?;
+    if major == 3 || major == 0 { Ok((minor, options)) } else { Err(Malformed) }
 }
 
 /// Appends `ReadyForQuery`.
@@ -302,6 +326,19 @@ mod tests {
         put_error("XX000", &"é".repeat(100_000), &mut out);
 
         assert!(Frame::first(&out, 30_000).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_negotiated_version_is_written_whole_and_read_in_both_spellings() {
+        let mut out = BytesMut::new();
+        put_negotiate(2, vec!["_pq_.x".to_owned()], &mut out);
+
+        let body = Frame::first(&out, 1 << 20).unwrap().unwrap().body();
+        assert_eq!(body[..4], 0x0003_0002_u32.to_be_bytes());
+        assert_eq!(negotiate(body), Ok((2, 1)));
+        assert_eq!(negotiate(&[0, 0, 0, 0, 0, 0, 0, 0]), Ok((0, 0)));
+        assert!(negotiate(&[0, 4, 0, 0, 0, 0, 0, 0]).is_err());
+        assert!(negotiate(&[0, 3, 0, 0, 0, 0, 0, 9]).is_err());
     }
 
     #[test]

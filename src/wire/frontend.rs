@@ -3,6 +3,8 @@
 //! A view is made only from a whole frame and only if the frame holds exactly the message, so what is
 //! judged is what will be forwarded. Text stays bytes: nothing is converted, nothing is replaced.
 
+use bytes::BytesMut;
+
 use super::frame::{Frame, Malformed, Reader};
 
 /// The types of messages an agent may send after start-up (protocol documentation, "Message Formats").
@@ -68,6 +70,49 @@ impl<'a> Parse<'a> {
     }
 }
 
+/// Format codes and values, as `Bind` and `FunctionCall` have them.
+#[derive(Clone, Copy, Debug)]
+struct Values<'a> {
+    formats: &'a [u8],
+    values: &'a [u8],
+    count: usize,
+}
+
+impl<'a> Values<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let format_count = reader.count()?;
+        let formats = reader.bytes(format_count * 2)?;
+        let count = reader.count()?;
+        let before = reader.rest();
+        for _ in 0..count {
+            Self::value(reader)?;
+        }
+        let values = before.get(..before.len() - reader.rest().len()).ok_or(Malformed)?;
+        Ok(Self { formats, values, count })
+    }
+
+    fn value(reader: &mut Reader<'a>) -> Result<Option<&'a [u8]>, Malformed> {
+        match reader.i32()? {
+            -1 => Ok(None),
+            length => reader.bytes(usize::try_from(length).map_err(|_| Malformed)?).map(Some),
+        }
+    }
+
+    fn iter(&self) -> impl ExactSizeIterator<Item = (i16, Option<&'a [u8]>)> + use<'a> {
+        let formats = self.formats.as_chunks::<2>().0;
+        let mut reader = Reader::new(self.values);
+        (0..self.count).map(move |index| {
+            let format = match formats {
+                [all] => Some(all),
+                each => each.get(index),
+            };
+            // All of them were read once before.
+            let value = Self::value(&mut reader).unwrap_or_default();
+            (format.map_or(0, |code| i16::from_be_bytes(*code)), value)
+        })
+    }
+}
+
 /// `Bind`: a statement plus values make a portal.
 #[derive(Clone, Copy, Debug)]
 pub struct Bind<'a> {
@@ -75,9 +120,7 @@ pub struct Bind<'a> {
     pub portal: &'a [u8],
     /// The statement's name.
     pub statement: &'a [u8],
-    formats: &'a [u8],
-    values: &'a [u8],
-    count: usize,
+    values: Values<'a>,
 }
 
 impl<'a> Bind<'a> {
@@ -90,52 +133,29 @@ impl<'a> Bind<'a> {
         let mut reader = Reader::new(body);
         let portal = reader.cstr()?;
         let statement = reader.cstr()?;
-        let format_count = reader.count()?;
-        let formats = reader.bytes(format_count * 2)?;
-        let count = reader.count()?;
-        let before = reader.rest();
-        for _ in 0..count {
-            Self::value(&mut reader)?;
-        }
-        let values = before.get(..before.len() - reader.rest().len()).ok_or(Malformed)?;
+        let values = Values::read(&mut reader)?;
         let result_formats = reader.count()?;
         reader.bytes(result_formats * 2)?;
         reader.end()?;
-        Ok(Self { portal, statement, formats, values, count })
-    }
-
-    fn value(reader: &mut Reader<'a>) -> Result<Option<&'a [u8]>, Malformed> {
-        match reader.i32()? {
-            -1 => Ok(None),
-            length => reader.bytes(usize::try_from(length).map_err(|_| Malformed)?).map(Some),
-        }
+        Ok(Self { portal, statement, values })
     }
 
     /// How many values are bound.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.count
+        self.values.count
     }
 
     /// Whether no value is bound.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.values.count == 0
     }
 
     /// Each value with its format code (0 text, 1 binary). One code stands for all values, none for
     /// text. A number of codes that fits neither is passed on as text: the server refuses it.
-    pub fn values(&self) -> impl Iterator<Item = (i16, Option<&'a [u8]>)> {
-        let formats = self.formats.as_chunks::<2>().0;
-        let mut reader = Reader::new(self.values);
-        (0..self.count).map_while(move |index| {
-            let format = match formats {
-                [all] => Some(all),
-                each => each.get(index),
-            };
-            let value = Self::value(&mut reader).ok()?;
-            Some((format.map_or(0, |code| i16::from_be_bytes(*code)), value))
-        })
+    pub fn values(&self) -> impl ExactSizeIterator<Item = (i16, Option<&'a [u8]>)> {
+        self.values.iter()
     }
 }
 
@@ -201,12 +221,32 @@ pub fn query(body: &[u8]) -> Result<&[u8], Malformed> {
     Ok(sql)
 }
 
-/// The function's OID in an `F` frame.
-///
-/// # Errors
-/// When the frame is too short to hold one.
-pub fn function_call(body: &[u8]) -> Result<u32, Malformed> {
-    Reader::new(body).u32()
+/// `FunctionCall`: run a function by its OID (fast path).
+#[derive(Clone, Copy, Debug)]
+pub struct FunctionCall<'a> {
+    /// The function's OID.
+    pub oid: u32,
+    arguments: Values<'a>,
+}
+
+impl<'a> FunctionCall<'a> {
+    /// Reads the body of an `F` frame.
+    ///
+    /// # Errors
+    /// When the frame holds anything but one `FunctionCall`.
+    pub fn read(body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(body);
+        let oid = reader.u32()?;
+        let arguments = Values::read(&mut reader)?;
+        let _result_format = reader.bytes(2)?;
+        reader.end()?;
+        Ok(Self { oid, arguments })
+    }
+
+    /// Each argument with its format code (0 text, 1 binary), as for [`Bind::values`].
+    pub fn arguments(&self) -> impl ExactSizeIterator<Item = (i16, Option<&'a [u8]>)> {
+        self.arguments.iter()
+    }
 }
 
 /// The first packet of a connection, which has no type byte.
@@ -244,10 +284,24 @@ pub enum OpeningError {
     /// The parameters are not a list of terminated UTF-8 strings.
     #[error("invalid startup packet layout: expected terminator as last byte")]
     Layout,
+    /// A second request to encrypt.
+    #[error("a second request to encrypt, or one under TLS")]
+    Again,
+    /// Bytes behind a request to encrypt, before it was answered.
+    #[error("unencrypted bytes behind a request to encrypt")]
+    Behind,
+    /// TLS at once, without the protocol's name.
+    #[error("direct TLS without the ALPN protocol \"postgresql\"")]
+    Alpn,
 }
 
 impl<'a> Opening<'a> {
-    /// The most bytes of a start-up packet, as in Postgres (`MAX_STARTUP_PACKET_LENGTH`).
+    /// The newest minor version that we speak: 3.2, with cancel keys of more than four bytes. There is
+    /// no 3.1; who asks for it gets 3.0's keys, as from Postgres.
+    pub const NEWEST: u16 = 2;
+
+    /// The most bytes of a start-up packet behind its length, as in Postgres
+    /// (`MAX_STARTUP_PACKET_LENGTH`).
     pub const LIMIT: usize = 10_000;
 
     /// The length of the packet that `bytes` begin with, once its first four bytes are there.
@@ -257,7 +311,7 @@ impl<'a> Opening<'a> {
     pub fn length(bytes: &[u8]) -> Result<Option<usize>, OpeningError> {
         let Some(length) = bytes.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes(*length) as usize;
-        if (8..=Self::LIMIT).contains(&length) { Ok(Some(length)) } else { Err(OpeningError::Length) }
+        if (8..=Self::LIMIT + 4).contains(&length) { Ok(Some(length)) } else { Err(OpeningError::Length) }
     }
 
     /// Reads one whole packet, its length included.
@@ -290,6 +344,21 @@ impl<'a> Opening<'a> {
             }
             (major, minor) => Err(OpeningError::Version(major, minor)),
         }
+    }
+
+    /// Appends a start-up message of version 3.`minor`.
+    pub fn put_startup<'p>(
+        minor: u16,
+        parameters: impl Iterator<Item = (&'p str, &'p str)>,
+        out: &mut BytesMut,
+    ) -> std::io::Result<()> {
+        let start = out.len();
+        postgres_protocol::message::frontend::startup_message(parameters, out)?;
+        // The library writes 3.0; the minor version is the last two of the four bytes behind the length.
+        if let Some(place) = out.get_mut(start + 6..start + 8) {
+            place.copy_from_slice(&minor.to_be_bytes());
+        }
+        Ok(())
     }
 
     fn parameters(mut reader: Reader<'a>) -> Option<Vec<(&'a str, &'a str)>> {
@@ -330,7 +399,6 @@ pub fn is_known(frame: Frame<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
     use postgres_protocol::message::frontend;
     use proptest::prelude::*;
 
@@ -408,6 +476,25 @@ mod tests {
     }
 
     #[test]
+    fn a_startup_message_is_read_as_it_was_written() {
+        for minor in [0, Opening::NEWEST] {
+            let mut out = BytesMut::from(&b"before"[..]);
+            Opening::put_startup(minor, [("user", "bot")].into_iter(), &mut out).unwrap();
+            let parameters = vec![("user", "bot")];
+            assert_eq!(Opening::read(&out[6..]), Ok(Opening::Startup { minor, parameters }));
+        }
+    }
+
+    #[test]
+    fn a_packet_may_be_as_long_as_postgres_takes_it_and_no_longer() {
+        let length = |length: u32| Opening::length(&length.to_be_bytes());
+        assert_eq!(length(10_004), Ok(Some(10_004)));
+        assert_eq!(length(10_005), Err(OpeningError::Length));
+        assert_eq!(length(8), Ok(Some(8)));
+        assert_eq!(length(7), Err(OpeningError::Length));
+    }
+
+    #[test]
     fn a_startup_packet_with_something_behind_its_end_is_refused() {
         let mut packet = b"\0\0\0\0\0\x03\0\0user\0bot\0\0extra\0".to_vec();
         let length = packet.len() as u32;
@@ -426,7 +513,7 @@ mod tests {
             let _ = Named::read(&bytes);
             let _ = Execute::read(&bytes);
             let _ = query(&bytes);
-            let _ = function_call(&bytes);
+            let _ = FunctionCall::read(&bytes);
             let _ = Opening::read(&bytes);
             let _ = Opening::length(&bytes);
         }

@@ -4,6 +4,7 @@
 //!   before anything else looks at a message.
 //! - [`frontend`]: what agents say, as views that borrow the frame.
 //! - [`backend`]: what servers say: the few messages we write, and the fields of those we must read.
+//! - [`cancel`]: the keys that cancel requests carry.
 //! - [`scram`]: the server's side of SCRAM-SHA-256.
 //!
 //! Messages that *we* write use pgwire's types. Messages that decide something are read by views of
@@ -13,6 +14,7 @@
 //! This module knows nothing of sessions: it keeps no state between two messages.
 
 pub mod backend;
+pub mod cancel;
 pub mod frame;
 pub mod frontend;
 pub mod scram;

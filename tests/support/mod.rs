@@ -34,7 +34,9 @@ pub fn root() -> PathBuf {
 pub fn python() -> Command {
     let python = root().join("target/tools/python/bin/python");
     assert!(python.exists(), "run `.ci/install test` first: it installs the drivers that tests use");
-    Command::new(python)
+    let mut command = Command::new(python);
+    command.env("PYTHONPATH", root().join("tests/support"));
+    command
 }
 
 /// The binary under test.
@@ -68,6 +70,10 @@ pub struct Setup {
     pub version: u32,
     /// TLS towards agents.
     pub tls: bool,
+    /// Who signs agents' certificates: a name in `files`.
+    pub client_ca: Option<&'static str>,
+    /// Files beside the configuration, which may name them.
+    pub files: Vec<(String, String)>,
     /// The role that the proxy logs in with is a superuser.
     pub superuser: bool,
 }
@@ -157,7 +163,7 @@ path = "ledger/countersign.db"
 head_file = "head"
 "#,
             self.port,
-            if setup.tls { "[tls]\ncertificate = \"server.crt\"\nkey = \"server.key\"\n" } else { "" },
+            tls_section(setup),
             self.cluster.port(),
             ALICE.0,
         );
@@ -175,6 +181,9 @@ head_file = "head"
         let directory = self.cluster.directory().display().to_string();
         let port = self.cluster.port().to_string();
         config.push_str(&setup.config.replace("{directory}", &directory).replace("{port}", &port));
+        for (name, text) in &setup.files {
+            fs::write(dir.join(name), text).unwrap();
+        }
         fs::write(dir.join("countersign.toml"), config).unwrap();
         fs::write(dir.join("upstream-password"), "upstream-secret\n").unwrap();
         fs::create_dir_all(dir.join("policies")).unwrap();
@@ -220,6 +229,29 @@ head_file = "head"
             TcpStream::connect(("127.0.0.1", self.port)).is_ok()
                 && TcpStream::connect(("127.0.0.1", self.console)).is_ok()
         });
+    }
+
+    /// Changes the configuration of the running proxy, and waits until it is in use.
+    pub fn reconfigure(&self, change: impl FnOnce(String) -> String) {
+        let path = self.path("countersign.toml");
+        let before = self.log().matches("configuration loaded").count();
+        let text = change(fs::read_to_string(&path).unwrap());
+        fs::write(&path, text).unwrap();
+        signal(self.proxy_id(), "HUP");
+        wait_for("the configuration is used", || self.log().matches("configuration loaded").count() > before);
+    }
+
+    /// The entries of a kind that are in the ledger; waits until there are as many.
+    pub fn entries(&self, kind: &str, count: usize) -> Vec<serde_json::Value> {
+        let mut entries = Vec::new();
+        wait_for(&format!("{count} entries {kind}"), || {
+            let output = countersign().args(["ledger", "export"]).arg(self.ledger()).output().unwrap();
+            let lines = String::from_utf8(output.stdout).unwrap();
+            let all = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+            entries = all.filter(|entry| entry["kind"] == kind).collect();
+            entries.len() >= count
+        });
+        entries
     }
 
     /// The program's own log so far.
@@ -384,6 +416,17 @@ head_file = "head"
             .unwrap();
         (output.status.code().unwrap_or(-1), text(&output))
     }
+}
+
+fn tls_section(setup: &Setup) -> String {
+    let mut section = String::new();
+    if setup.tls {
+        section.push_str("[tls]\ncertificate = \"server.crt\"\nkey = \"server.key\"\n");
+    }
+    if let Some(name) = setup.client_ca {
+        writeln!(section, "client_ca = \"{name}\"").unwrap();
+    }
+    section
 }
 
 impl Drop for Stack {

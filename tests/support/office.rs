@@ -240,8 +240,7 @@ fn directory() -> Directory {
         owners: vec!["alice@example.com".into()],
         upstreams: vec!["app".into()],
     };
-    let agents =
-        vec![AgentEntry { agent: Arc::new(agent), verifier: ScramVerifier::of_password("csa_agent") }];
+    let agents = vec![AgentEntry::with_password(agent, ScramVerifier::of_password("csa_agent"))];
     let reviewers = PEOPLE.iter().map(|(id, user, groups)| ReviewerEntry {
         reviewer: Arc::new(Reviewer {
             id: (*id).into(),

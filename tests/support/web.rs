@@ -418,14 +418,8 @@ fn people() -> (Directory, BTreeMap<&'static str, String>) {
         ("support-copilot", "erin@example.com"),
     ] {
         let password = secret::generate(Kind::Agent).to_string();
-        agents.push(AgentEntry {
-            agent: Arc::new(Agent {
-                name: name.into(),
-                owners: vec![owner.into()],
-                upstreams: vec!["app".into()],
-            }),
-            verifier: ScramVerifier::of_password(&password),
-        });
+        let agent = Agent { name: name.into(), owners: vec![owner.into()], upstreams: vec!["app".into()] };
+        agents.push(AgentEntry::with_password(agent, ScramVerifier::of_password(&password)));
         secrets.insert(name, password);
     }
     let mut reviewers = Vec::new();

@@ -17,6 +17,7 @@ mod spec;
 mod generate;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 pub(super) use grammar::{Field, Kind};
 pub(super) use read::Unknown;
@@ -37,6 +38,8 @@ struct Item {
 pub(super) struct Tree<'j> {
     json: &'j [u8],
     items: Vec<Item>,
+    /// Somebody has looked at a number that is no position.
+    number_seen: Cell<bool>,
 }
 
 impl<'j> Tree<'j> {
@@ -45,12 +48,18 @@ impl<'j> Tree<'j> {
         let mut items = room.0;
         items.clear();
         read::read(json, &mut items)?;
-        Ok(Self { json, items })
+        Ok(Self { json, items, number_seen: Cell::new(false) })
     }
 
     /// Gives the room back for reuse.
     pub(super) fn into_room(self) -> Room {
         Room(self.items)
+    }
+
+    /// Whether any number but positions in the text was looked at. Where none was, what was found holds
+    /// for every statement that differs in such values only.
+    pub(super) fn number_was_seen(&self) -> bool {
+        self.number_seen.get()
     }
 
     /// How many nodes, lists and values it has.
@@ -150,6 +159,10 @@ impl<'t> Node<'t> {
 
     /// One of its fields.
     pub(super) fn get(self, field: Field) -> Option<Self> {
+        // Zero is left out: not to find a number tells it.
+        if matches!(field, Field::Ival | Field::Fval) {
+            self.tree.number_seen.set(true);
+        }
         self.children().find(|child| child.field() == field)
     }
 
@@ -175,6 +188,9 @@ impl<'t> Node<'t> {
 
     /// A number of it; libpg_query leaves out zero.
     pub(super) fn number(self, field: Field) -> i64 {
+        if !is_position(field) {
+            self.tree.number_seen.set(true);
+        }
         self.get(field).map_or(0, Self::as_number)
     }
 
@@ -196,7 +212,12 @@ impl<'t> Node<'t> {
     /// This value as it stands in the JSON.
     pub(super) fn raw(self) -> &'t [u8] {
         let item = self.tree.item(self.index);
-        self.tree.json.get(item.start as usize..item.stop as usize).unwrap_or(b"")
+        let raw = self.tree.json.get(item.start as usize..item.stop as usize).unwrap_or(b"");
+        // Whatever begins like a number, in whichever field: a constant, the count of a FETCH, a typmod.
+        if !is_position(item.field) && raw.first().is_some_and(|first| b"-.0123456789".contains(first)) {
+            self.tree.number_seen.set(true);
+        }
+        raw
     }
 
     /// The text of a `String` node.
@@ -231,6 +252,11 @@ impl<'t> Node<'t> {
             value.text(Field::Sval).unwrap_or(Cow::Borrowed(""))
         })
     }
+}
+
+/// Numbers that say where something stands in the text.
+fn is_position(field: Field) -> bool {
+    matches!(field, Field::Location | Field::StmtLocation | Field::StmtLen)
 }
 
 /// The direct parts of a node.

@@ -34,6 +34,9 @@ use crate::statement::{SessionEffect, Step};
 /// More reasons than a person reads; the most severe of them are kept.
 const MOST_REASONS: usize = 64;
 
+/// `AccessShareLock`.
+const ACCESS_SHARE: i64 = 1;
+
 /// What the walk found.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
@@ -280,6 +283,10 @@ impl<'a> Walk<'a> {
             Kind::ClusterStmt => self.does(StatementClass::Admin, node, "rewrites a table"),
             Kind::ReindexStmt => self.does(StatementClass::Admin, node, "rebuilds indexes"),
             Kind::CheckPointStmt => self.does(StatementClass::Admin, node, "forces a checkpoint"),
+            // The lock that a SELECT takes, for as long.
+            Kind::LockStmt if node.number(Field::Mode) == ACCESS_SHARE => {
+                self.does(StatementClass::Read, node, "")
+            }
             Kind::LockStmt => self.does(StatementClass::Admin, node, "locks a whole table"),
             Kind::CreatePublicationStmt | Kind::AlterPublicationStmt => {
                 self.does(StatementClass::Admin, node, "changes what is replicated");

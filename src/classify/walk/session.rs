@@ -33,6 +33,51 @@ fn given<'n>(node: Node<'n>) -> Option<Vec<Cow<'n, str>>> {
     node.list(Field::Args).map(constant).collect()
 }
 
+/// Servers of a minor version that has it keep a session with this set from reading views and foreign tables.
+const RESTRICT: &str = "restrict_nonsystem_relation_kind";
+
+/// What every pg_dump since August 2024 asks first (CVE-2024-7348), the setting's name from the catalogue so
+/// that older servers have nothing to complain of: `SELECT set_config(name, 'view, foreign-table', false)
+/// FROM pg_settings WHERE name = 'restrict_nonsystem_relation_kind'`. Nothing else may be in it, and no
+/// setting has use for that value but this one, whatever `pg_settings` is.
+fn restricts_itself(call: Node<'_>) -> bool {
+    let column = |node: Option<Node<'_>>| {
+        node.is_some_and(|node| node.kind() == Kind::ColumnRef && node.names(Field::Fields) == ["name"])
+    };
+    let literal = |node: Option<Node<'_>>, text: &str| {
+        node.and_then(Node::literal).is_some_and(|literal| literal == text)
+    };
+    let Some(select) = call.parent().and_then(Node::holder) else { return false };
+    let mut arguments = call.list(Field::Args);
+    let mut tables = select.list(Field::FromClause);
+    let condition = select.get(Field::WhereClause);
+    column(arguments.next())
+        && literal(arguments.next(), "view, foreign-table")
+        && call.place() == (Kind::ResTarget, Field::Val)
+        && select.kind() == Kind::SelectStmt
+        && select.place() == (Kind::RawStmt, Field::Stmt)
+        && select.children().all(|part| {
+            matches!(
+                part.field(),
+                Field::TargetList | Field::FromClause | Field::WhereClause | Field::LimitOption | Field::Op
+            )
+        })
+        && select.list(Field::TargetList).count() == 1
+        && tables.next().is_some_and(|table| {
+            table.kind() == Kind::RangeVar
+                && table.text(Field::Relname).is_some_and(|name| name == "pg_settings")
+                && !table.has(Field::Alias)
+        })
+        && tables.next().is_none()
+        && condition.is_some_and(|condition| {
+            condition.kind() == Kind::AExpr
+                && condition.word(Field::Kind) == "AEXPR_OP"
+                && condition.names(Field::Name) == ["="]
+                && column(condition.get(Field::Lexpr))
+                && literal(condition.get(Field::Rexpr), RESTRICT)
+        })
+}
+
 impl<'a> Walk<'a> {
     /// SET and RESET. Inside ALTER ROLE, DATABASE, SYSTEM or FUNCTION they belong to that.
     pub(super) fn set(&mut self, node: Node<'a>) {
@@ -71,6 +116,9 @@ impl<'a> Walk<'a> {
         }
         let mut arguments = node.list(Field::Args);
         let (name, value) = (arguments.next(), arguments.next());
+        if restricts_itself(node) {
+            return self.effect(Verb::Set, ObjectKind::Setting, None, RESTRICT);
+        }
         let Some(name) = name.and_then(Node::literal) else {
             let what = "calls set_config for a setting that only the server will know".to_owned();
             return self.calls(StatementClass::Settings, node, what);

@@ -2,10 +2,14 @@
 //!
 //! A record is one `write()` into a segment whose space was allocated beforehand: about a
 //! microsecond, and it survives the death of the process. Privileged records are followed by
-//! `fdatasync` and survive the loss of power too. The writer thread follows behind, reads the same
-//! bytes back ([`Follower`]), and deletes a segment once all of it is committed to SQLite; reading
-//! back costs little, bounds memory however far the writer falls behind, and makes replay after a
-//! crash the ordinary way of working rather than a special one.
+//! `fdatasync` and survive the loss of power too. The writer thread follows behind ([`Follower`]) and
+//! deletes a segment once all of it is committed to SQLite. As long as it keeps up it is handed the
+//! bytes that were written, in memory; where it falls behind it reads them back from the file, which
+//! bounds memory however far behind it is.
+//!
+//! A record that nobody waits for ([`Spool::append_soon`]) goes along with the next one, or is written
+//! by the writer thread when its next group begins: one `write()` less for each statement that only
+//! reads.
 //!
 //! What this module refuses to know: what a record means.
 
@@ -17,7 +21,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -33,6 +37,10 @@ use segment::{FIRST_OFFSET, SegmentHeader};
 const RESERVE: u64 = 4096;
 /// How much is read back at a time.
 const CHUNK: u64 = 1 << 20;
+/// How much of what was written is kept for the writer thread.
+const FRESH: usize = 4 << 20;
+/// How much may wait to be written along.
+const SOON: u64 = 64 << 10;
 
 /// Why a record could not be spooled.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +133,12 @@ struct Inner {
     broken: bool,
     /// Left behind without a sync; the next sync includes them.
     unsynced: Vec<Arc<Segment>>,
+    /// Records that wait to be written along, without numbers yet, and their lengths.
+    soon: Vec<u8>,
+    soon_lengths: Vec<usize>,
+    /// What was written into the last segment from `fresh_from` on, for the writer thread.
+    fresh: Vec<u8>,
+    fresh_from: u64,
 }
 
 impl Spool {
@@ -174,6 +188,10 @@ impl Spool {
                 next_record,
                 broken: false,
                 unsynced: Vec::new(),
+                soon: Vec::new(),
+                soon_lengths: Vec::new(),
+                fresh: Vec::new(),
+                fresh_from: FIRST_OFFSET,
             }),
             wake: Wake::default(),
         })
@@ -190,41 +208,110 @@ impl Spool {
         context: Option<&mut Context>,
         sync: bool,
     ) -> Result<u64, SpoolError> {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        if inner.broken {
+            return Err(SpoolError::Broken);
+        }
+        let prelude =
+            context.as_ref().map_or(0, |context| record::HEADER + 64 + context.fields.as_bytes().len());
+        let needed = (records.len() + prelude) as u64;
+        if FIRST_OFFSET + needed > self.layout.segment_bytes - RESERVE {
+            return Err(SpoolError::TooLarge(records.len()));
+        }
+        if inner.end() + needed > self.layout.segment_bytes - RESERVE {
+            self.write_soon(inner)?;
+            if inner.offset + needed > self.layout.segment_bytes - RESERVE {
+                self.roll(inner)?;
+            }
+        }
+        let current = inner.current()?;
+        let now = self.clock.now();
+        // What waits goes first, and all of it by one write.
+        let (waiting, mut number) = inner.seal_soon(now, &self.layout.key);
+        let in_segment = context.as_ref().map(|context| context.written_in);
+        if let Some(context) = &context
+            && context.written_in != current.number()
+        {
+            let mut before = Vec::new();
+            record::context(&mut before, &context.session, &context.fields);
+            record::seal(&mut before, number, now, &self.layout.key);
+            inner.soon.extend_from_slice(&before);
+        }
+        number = seal_all(records, lengths, number, now, &self.layout.key);
+        inner.soon.extend_from_slice(records);
+        if let Err(error) = Self::write_out(inner, &current) {
+            inner.soon.truncate(waiting);
+            return Err(error);
+        }
+        if let Some(context) = context
+            && in_segment != Some(current.number())
+        {
+            context.written_in = current.number();
+        }
+        inner.next_record = number + 1;
+        let unsynced = if sync { std::mem::take(&mut inner.unsynced) } else { Vec::new() };
+        drop(guard);
+        self.wake.appended(number);
+        if sync {
+            self.wake.hurry();
+            self.sync(&current, unsynced)?;
+        }
+        Ok(number)
+    }
+
+    /// Writes a record along with the next one, a group of the writer thread's later at most. A crash
+    /// before that loses it: for what tells of nothing that changed.
+    pub(crate) fn append_soon(&self, record: &[u8]) -> Result<(), SpoolError> {
         let mut inner = self.inner.lock();
         if inner.broken {
             return Err(SpoolError::Broken);
         }
-        let mut prelude = Vec::new();
-        let mut needed = records.len() as u64;
-        if let Some(context) = &context {
-            needed += (record::HEADER + 64 + context.fields.as_bytes().len()) as u64;
+        if (inner.soon.len() + record.len()) as u64 > SOON.min(self.layout.segment_bytes / 4) {
+            self.write_soon(&mut inner)?;
         }
-        if FIRST_OFFSET + needed > self.layout.segment_bytes - RESERVE {
-            return Err(SpoolError::TooLarge(records.len()));
-        }
-        if inner.offset + needed > self.layout.segment_bytes - RESERVE {
-            self.roll(&mut inner)?;
-        }
-        let current = inner.current()?;
-        let now = self.clock.now();
-        if let Some(context) = context
-            && context.written_in != current.number()
-        {
-            record::context(&mut prelude, &context.session, &context.fields);
-            record::seal(&mut prelude, inner.next_record, now, &self.layout.key);
-            self.write(&mut inner, &current, &prelude)?;
-            context.written_in = current.number();
-        }
-        let number = seal_all(records, lengths, inner.next_record, now, &self.layout.key);
-        self.write(&mut inner, &current, records)?;
-        inner.next_record = number + 1;
-        let unsynced = if sync { std::mem::take(&mut inner.unsynced) } else { Vec::new() };
+        inner.soon.extend_from_slice(record);
+        inner.soon_lengths.push(record.len());
+        let number = inner.next_with_soon() - 1;
         drop(inner);
         self.wake.appended(number);
-        if sync {
-            self.sync(&current, unsynced)?;
+        Ok(())
+    }
+
+    /// Writes what waits to be written along.
+    pub(crate) fn settle(&self) -> Result<(), SpoolError> {
+        self.write_soon(&mut self.inner.lock())
+    }
+
+    fn write_soon(&self, inner: &mut Inner) -> Result<(), SpoolError> {
+        if inner.soon.is_empty() {
+            return Ok(());
         }
-        Ok(number)
+        if inner.broken {
+            return Err(SpoolError::Broken);
+        }
+        if inner.end() > self.layout.segment_bytes - RESERVE {
+            self.roll(inner)?;
+        }
+        let current = inner.current()?;
+        let (_, number) = inner.seal_soon(self.clock.now(), &self.layout.key);
+        Self::write_out(inner, &current)?;
+        inner.next_record = number;
+        Ok(())
+    }
+
+    /// One write of everything that is sealed in `soon`.
+    fn write_out(inner: &mut Inner, current: &Segment) -> Result<(), SpoolError> {
+        let bytes = std::mem::take(&mut inner.soon);
+        let written = Self::write(inner, current, &bytes);
+        inner.soon = bytes;
+        if written.is_ok() {
+            inner.soon.clear();
+            inner.soon_lengths.clear();
+            // One large statement must not keep its room for ever.
+            inner.soon.shrink_to(SOON as usize);
+        }
+        written
     }
 
     /// Writes the record of a breakdown where nothing else may be written.
@@ -236,7 +323,7 @@ impl Spool {
         let current = inner.current()?;
         let number = inner.next_record;
         record::seal(record, number, self.clock.now(), &self.layout.key);
-        self.write(&mut inner, &current, record)?;
+        Self::write(&mut inner, &current, record)?;
         inner.next_record = number + 1;
         drop(inner);
         self.wake.appended(number);
@@ -244,10 +331,11 @@ impl Spool {
         Ok(number)
     }
 
-    fn write(&self, inner: &mut Inner, current: &Segment, bytes: &[u8]) -> Result<(), SpoolError> {
+    fn write(inner: &mut Inner, current: &Segment, bytes: &[u8]) -> Result<(), SpoolError> {
         match current.write_at(bytes, inner.offset) {
             Ok(()) => {
                 inner.offset += bytes.len() as u64;
+                inner.keep_fresh(bytes);
                 Ok(())
             }
             Err(error) => {
@@ -288,6 +376,9 @@ impl Spool {
         inner.unsynced.push(current);
         inner.segments.push_back(Arc::new(next));
         inner.offset = FIRST_OFFSET;
+        // What the writer thread has not taken of the segment before, it reads back.
+        inner.fresh.clear();
+        inner.fresh_from = FIRST_OFFSET;
         Ok(())
     }
 
@@ -372,7 +463,7 @@ impl Spool {
 
     /// The number the next record will have.
     pub(crate) fn next_record(&self) -> u64 {
-        self.inner.lock().next_record
+        self.inner.lock().next_with_soon()
     }
 
     /// Bytes that are not in the ledger yet, whole segments counted whole.
@@ -385,21 +476,60 @@ impl Spool {
     /// `None` when records wait that `following` has not taken.
     pub(crate) fn quiet_moment(&self, following: u64) -> Option<Moment> {
         let inner = self.inner.lock();
-        (inner.next_record == following).then(|| self.clock.now())
+        (inner.next_with_soon() == following).then(|| self.clock.now())
     }
 
     /// Blocks the writer until record `number` was appended, `limit` has passed, or it is woken.
     pub(crate) fn wait(&self, number: u64, limit: Duration) {
-        self.wake.wait(number, limit, || self.inner.lock().next_record > number);
+        self.wake.wait(number, limit, || self.inner.lock().next_with_soon() > number);
     }
 
     /// Wakes the writer.
     pub(crate) fn nudge(&self) {
         self.wake.nudge();
     }
+
+    /// Wakes the writer, which shall not wait for company.
+    pub(crate) fn hurry(&self) {
+        self.wake.hurry();
+        self.wake.nudge();
+    }
+
+    /// Whether anybody was in a hurry since this was asked last.
+    pub(crate) fn was_hurried(&self) -> bool {
+        self.wake.hurried.swap(false, Ordering::AcqRel)
+    }
 }
 
 impl Inner {
+    /// Where the last segment will end when what waits is written.
+    fn end(&self) -> u64 {
+        self.offset + self.soon.len() as u64
+    }
+
+    /// Numbers and checks what waits; returns how much that is, and the next number.
+    fn seal_soon(&mut self, now: Moment, key: &SpoolKey) -> (usize, u64) {
+        if !self.soon_lengths.is_empty() {
+            seal_all(&mut self.soon, &self.soon_lengths, self.next_record, now, key);
+        }
+        (self.soon.len(), self.next_with_soon())
+    }
+
+    /// The next number when what waits has got its own.
+    fn next_with_soon(&self) -> u64 {
+        self.next_record + self.soon_lengths.len() as u64
+    }
+
+    /// Keeps what was just written for the writer thread, or nothing where it is too far behind.
+    fn keep_fresh(&mut self, written: &[u8]) {
+        if self.fresh.len() + written.len() > FRESH {
+            self.fresh.clear();
+            self.fresh_from = self.offset;
+        } else {
+            self.fresh.extend_from_slice(written);
+        }
+    }
+
     fn current(&self) -> Result<Arc<Segment>, SpoolError> {
         self.segments.back().cloned().ok_or(SpoolError::Broken)
     }
@@ -444,13 +574,16 @@ fn next_after(old: &[Segment], ingested: u64, key: &SpoolKey) -> io::Result<u64>
     Ok(next)
 }
 
-/// Reads back what was appended, in order, across segments.
+/// Gives what was appended, in order, across segments: from memory where it is there, from the file
+/// otherwise.
 #[derive(Debug)]
 pub(crate) struct Follower {
     segment: Option<Arc<Segment>>,
     offset: u64,
     next_record: u64,
     buffer: Vec<u8>,
+    /// How much of `buffer` was handed over in memory, and given already.
+    handed: Option<usize>,
 }
 
 /// Records of one segment.
@@ -471,7 +604,13 @@ pub(crate) struct Batch<'a> {
 impl Follower {
     /// Follows from the record after `ingested`.
     pub(crate) fn new(ingested: u64) -> Self {
-        Self { segment: None, offset: FIRST_OFFSET, next_record: ingested + 1, buffer: Vec::new() }
+        Self {
+            segment: None,
+            offset: FIRST_OFFSET,
+            next_record: ingested + 1,
+            buffer: Vec::new(),
+            handed: None,
+        }
     }
 
     /// The number of the record it will give next.
@@ -486,6 +625,59 @@ impl Follower {
 
     /// Gives the next records, at most `most` of them.
     pub(crate) fn read(&mut self, spool: &Spool, most: usize) -> io::Result<Batch<'_>> {
+        if self.take_over(spool) {
+            return Ok(self.from_memory(spool, most));
+        }
+        self.from_file(spool, most)
+    }
+
+    /// Takes what was written since, if that is all that was; returns whether there is anything in
+    /// memory.
+    fn take_over(&mut self, spool: &Spool) -> bool {
+        if self.handed.is_some() {
+            return true;
+        }
+        let mut inner = spool.inner.lock();
+        let here = self.segment.as_ref().map(|segment| segment.number());
+        let is_last = here.is_some() && here == inner.segments.back().map(|segment| segment.number());
+        if !is_last || self.offset < inner.fresh_from || self.offset >= inner.offset {
+            return false;
+        }
+        let known = (self.offset - inner.fresh_from) as usize;
+        self.buffer.clear();
+        self.buffer.shrink_to(FRESH / 4);
+        // The one that is filled from now on is the one that was emptied: nothing is allocated.
+        std::mem::swap(&mut self.buffer, &mut inner.fresh);
+        inner.fresh_from = inner.offset;
+        self.handed = Some(known);
+        true
+    }
+
+    /// The next records of what was handed over.
+    fn from_memory(&mut self, spool: &Spool, most: usize) -> Batch<'_> {
+        let mut batch = Batch { boot: spool.boot, ..Batch::default() };
+        let begin = self.handed.unwrap_or_default();
+        let mut taken = begin;
+        while batch.records.len() < most
+            && let Some(found) = record::recall(self.buffer.get(taken..).unwrap_or_default())
+        {
+            taken += found.length;
+            if !matches!(found.content, record::Content::Context { .. }) {
+                if found.number > self.next_record {
+                    // Read from the file before, and not all of it was there.
+                    batch.lost.push((self.next_record, found.number - 1));
+                }
+                self.next_record = found.number + 1;
+            }
+            batch.records.push(found);
+        }
+        self.offset += (taken - begin) as u64;
+        batch.more = taken > begin && taken < self.buffer.len();
+        self.handed = batch.more.then_some(taken);
+        batch
+    }
+
+    fn from_file(&mut self, spool: &Spool, most: usize) -> io::Result<Batch<'_>> {
         let (segment, end, next, first_behind) = {
             let inner = spool.inner.lock();
             let mut segments = inner.segments.iter();
@@ -494,8 +686,19 @@ impl Follower {
                 None => segments.next().cloned(),
             };
             let next = segments.next().cloned();
-            let end = if next.is_none() { Some(inner.offset) } else { None };
-            let first_behind = next.as_ref().map_or(inner.next_record, |next| next.first_record());
+            // From there on it is in memory.
+            let in_memory = next.is_none() && self.offset < inner.fresh_from;
+            let end = match next {
+                Some(_) => None,
+                None if in_memory => Some(inner.fresh_from),
+                None => Some(inner.offset),
+            };
+            let first_behind = match &next {
+                Some(next) => next.first_record(),
+                // The first one in memory shows whether any is missing.
+                None if in_memory => 0,
+                None => inner.next_record,
+            };
             (segment, end, next, first_behind)
         };
         let Some(segment) = segment else { return Ok(Batch::default()) };
@@ -613,19 +816,32 @@ fn is_end(rest: &[u8], found: NoRecord, segment: &Segment, offset: u64, end: u64
 struct Wake {
     /// The record the writer wants to be woken at.
     at: AtomicU64,
+    /// Something was appended that should not wait for company.
+    hurried: AtomicBool,
     woken: Mutex<bool>,
     condvar: Condvar,
 }
 
 impl Default for Wake {
     fn default() -> Self {
-        Self { at: AtomicU64::new(u64::MAX), woken: Mutex::new(false), condvar: Condvar::new() }
+        Self {
+            at: AtomicU64::new(u64::MAX),
+            hurried: AtomicBool::new(false),
+            woken: Mutex::new(false),
+            condvar: Condvar::new(),
+        }
     }
 }
 
 impl Wake {
     fn appended(&self, number: u64) {
         if number >= self.at.load(Ordering::SeqCst) {
+            self.nudge();
+        }
+    }
+
+    fn hurry(&self) {
+        if !self.hurried.swap(true, Ordering::AcqRel) {
             self.nudge();
         }
     }

@@ -198,6 +198,21 @@ pub(crate) enum NoRecord {
     Torn,
 }
 
+/// Reads the record at the beginning of bytes that never left this process, so its check is not looked
+/// at; none where nothing is left.
+pub(crate) fn recall(bytes: &[u8]) -> Option<Record<'_>> {
+    let length = u32::from_le_bytes(*bytes.first_chunk()?) as usize;
+    open(length, bytes.get(CHECKED..length)?)
+}
+
+/// Reads a record's checked part.
+fn open(length: usize, checked: &[u8]) -> Option<Record<'_>> {
+    let mut cursor = Cursor { rest: checked };
+    let number = cursor.u64()?;
+    let at = Moment { wall: cursor.u64()?, mono: cursor.u64()? };
+    Some(Record { length, number, at, content: cursor.content()? })
+}
+
 /// Reads the record at the beginning of `bytes`.
 pub(crate) fn read<'a>(bytes: &'a [u8], key: &SpoolKey) -> Result<Record<'a>, NoRecord> {
     let mut cursor = Cursor { rest: bytes };
@@ -213,13 +228,7 @@ pub(crate) fn read<'a>(bytes: &'a [u8], key: &SpoolKey) -> Result<Record<'a>, No
     if !key.holds(whole.get(CHECKED..).unwrap_or_default(), check) {
         return Err(NoRecord::Torn);
     }
-    let mut cursor = Cursor { rest: whole.get(CHECKED..).unwrap_or_default() };
-    (|| {
-        let number = cursor.u64()?;
-        let at = Moment { wall: cursor.u64()?, mono: cursor.u64()? };
-        Some(Record { length, number, at, content: cursor.content()? })
-    })()
-    .ok_or(NoRecord::Torn)
+    open(length, whole.get(CHECKED..).unwrap_or_default()).ok_or(NoRecord::Torn)
 }
 
 /// Where in `bytes` the next record lies that was written with `key` and has a number from `next` on:

@@ -136,21 +136,19 @@ fn a_spool_that_somebody_writes_into_is_told_of() {
     let (place, ledger, log) = started();
     read_through(&log, "select 1");
     settle(&ledger);
-    // The writer is kept from reading while the spool is spoiled behind its back.
+    // The writer is kept from reading until it is too far behind to be handed anything in memory, and
+    // the spool is spoiled behind its back.
     let lock = Connection::open(place.path()).unwrap();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
-    for number in 0..50 {
-        read_through(&log, &format!("select {number}"));
+    let spoiled = newest_segment(&place);
+    let long = "x".repeat(1000);
+    let mut number = 0;
+    while newest_segment(&place) == spoiled || number % 50 != 0 {
+        read_through(&log, &format!("select {number}, '{long}'"));
+        number += 1;
+        std::thread::sleep(Duration::from_millis(1));
     }
-    std::thread::sleep(Duration::from_millis(30));
-    for number in 50..100 {
-        read_through(&log, &format!("select {number}"));
-    }
-    let segment = newest_segment(&place);
-    let length = std::fs::read(&segment).unwrap().iter().rposition(|byte| *byte != 0).unwrap();
-    let mut file = std::fs::OpenOptions::new().write(true).open(&segment).unwrap();
-    file.seek(std::io::SeekFrom::Start(length as u64 - 2000)).unwrap();
-    file.write_all(&[0x5a; 1000]).unwrap();
+    spoil(&spoiled, 20_000);
     lock.execute_batch("COMMIT").unwrap();
 
     eventually("it never noticed", || count(&place, Kind::Degraded) == 1);
@@ -161,6 +159,34 @@ fn a_spool_that_somebody_writes_into_is_told_of() {
     ledger.close();
 
     assert!(count(&place, Kind::Discarded) >= 1);
+    assert_good(&place);
+}
+
+/// Writes noise where `before_end` bytes of what was written last lie.
+fn spoil(segment: &Path, before_end: u64) {
+    let length = std::fs::read(segment).unwrap().iter().rposition(|byte| *byte != 0).unwrap() as u64;
+    let mut file = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
+    file.seek(std::io::SeekFrom::Start(length - before_end)).unwrap();
+    file.write_all(&[0x5a; 1000]).unwrap();
+}
+
+#[test]
+fn what_is_written_into_a_spool_that_is_kept_up_with_changes_nothing() {
+    let (place, ledger, log) = started();
+    settle(&ledger);
+    let lock = Connection::open(place.path()).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for number in 0..50 {
+        read_through(&log, &format!("select {number}"));
+    }
+    spoil(&newest_segment(&place), 2000);
+    lock.execute_batch("COMMIT").unwrap();
+    settle(&ledger);
+    drop(log);
+    ledger.close();
+
+    assert_eq!(count(&place, Kind::Statement), 50);
+    assert_eq!(count(&place, Kind::Degraded), 0);
     assert_good(&place);
 }
 
@@ -452,4 +478,31 @@ fn a_text_too_long_to_keep_is_cut_and_committed_to() {
     assert_eq!(entry.text(Key::Rendition), Some("truncated"));
     assert!(entry.has(Key::Digest) && entry.has(Key::Nonce));
     assert_good(&place);
+}
+
+#[test]
+fn a_search_makes_up_for_an_index_that_is_behind() {
+    let (mut place, ledger, log) = started();
+    for number in 0..5 {
+        read_through(&log, &format!("select {number}"));
+    }
+    drop(log);
+    ledger.close();
+    // From here on nobody keeps the index, as on a day when statements leave no time for it.
+    place.settings.index = false;
+    let ledger = place.open();
+    let log = ledger.session_opened(&session(2, "bot")).unwrap();
+    for number in 0..7 {
+        read_through(&log, &format!("select {number}"));
+    }
+    settle(&ledger);
+
+    let found = crate::ledger::index::for_searching(&place.path()).unwrap();
+
+    let count = |index: &Connection| {
+        index.query_row("SELECT count(*) FROM statement", [], |row| row.get::<_, usize>(0)).unwrap()
+    };
+    assert_eq!(count(&found), 12);
+    let kept = Connection::open(crate::ledger::index::path_of(&place.path())).unwrap();
+    assert_eq!(count(&kept), 5, "the file is its keeper's");
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::arena::{Bench, Shown};
+use super::client::is_about_identifiers;
 use super::generate::{DENIED, without_crashes};
 use super::script::{Script, Step};
 
@@ -12,23 +13,24 @@ pub struct Difference(pub String);
 
 /// `None` when nothing differs but what is known to (`docs/protocol.md`, "Differences that remain").
 pub fn difference(shown: &Shown) -> Option<Difference> {
-    if let Some(stalled) = shown.direct.stalled {
+    if let Some(stalled) = &shown.direct.stalled {
         return Some(Difference(format!("Postgres itself stalled: {stalled}")));
     }
     let direct = &without_words_before_syntax_errors(&shown.direct.lines);
-    let proxied = &shown.proxied.lines;
+    let proxied = &without_words_before_syntax_errors(&shown.proxied.lines);
     let common = direct.iter().zip(proxied).take_while(|(direct, proxied)| same(direct, proxied)).count();
     if (common < direct.len() || common < proxied.len())
         && !ends_as_known(&direct[common..], &proxied[common..])
     {
         let line = |lines: &[String]| lines.get(common).map_or("(nothing)".to_owned(), Clone::clone);
         return Some(Difference(format!(
-            "message {common}\n  direct:  {}\n  proxied: {}",
+            "message {common}\n  direct:  {}\n  proxied: {}\n  {}",
             line(direct),
-            line(proxied)
+            line(proxied),
+            shown.proxied.stalled.as_deref().unwrap_or("(none stalled)")
         )));
     }
-    if let Some(stalled) = shown.proxied.stalled {
+    if let Some(stalled) = &shown.proxied.stalled {
         return Some(Difference(format!("the proxy stalled: {stalled}")));
     }
     if common < proxied.len() && is_copy_refused(&direct[common..], &proxied[common..]) {
@@ -70,15 +72,13 @@ fn is_denied(line: &str) -> bool {
         || line.contains(&format!("C=\"26000\" M=\"prepared statement \\\"{DENIED}"))
 }
 
-/// A text that the grammar rejects does not reach Postgres, so nobody hears what its scanner has to say
-/// of the identifiers before the error.
+/// In the middle of a pipeline upstream is not asked what is wrong with a text that does not parse, so
+/// nobody hears what its scanner has to say of the identifiers before the error.
 fn without_words_before_syntax_errors(lines: &[String]) -> Vec<String> {
     let is_error = |line: &String| line.starts_with("ErrorResponse") && line.contains("C=\"42601\"");
-    let is_about_identifiers =
-        |line: &&String| line.starts_with("NoticeResponse") && line.contains("C=\"42622\"");
     let keeps = |at: &usize| {
         let behind = lines[*at..].iter().find(|line| !is_about_identifiers(line));
-        !(is_about_identifiers(&&lines[*at]) && behind.is_some_and(is_error))
+        !(is_about_identifiers(&lines[*at]) && behind.is_some_and(is_error))
     };
     (0..lines.len()).filter(keeps).map(|at| lines[at].clone()).collect()
 }

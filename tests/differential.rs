@@ -11,6 +11,8 @@
 //! | `COUNTERSIGN_SOAK=1` | 10,000 sessions on each version rather than a few hundred |
 //! | `COUNTERSIGN_DIFFERENTIAL_SEED=7` | begins at this seed rather than at a fixed one |
 //! | `COUNTERSIGN_DIFFERENTIAL_COUNT=1` | plays so many sessions |
+//! | `COUNTERSIGN_DIFFERENTIAL_SCRIPTS=/tmp/x` | plays the scripts of this folder rather than `fixtures/wire` |
+//! | `COUNTERSIGN_DIFFERENTIAL_SHOW=1` | shows each script before it is played |
 //! | `COUNTERSIGN_DIFFERENTIAL_KEEP=1` | goes on after a difference, and tells all at the end |
 #![allow(
     missing_docs,
@@ -58,6 +60,7 @@ fn play(version: u32, mode: Mode, few: u64, many: u64) {
     let count = number("COUNTERSIGN_DIFFERENTIAL_COUNT").unwrap_or(if soak { many } else { few });
     let first = number("COUNTERSIGN_DIFFERENTIAL_SEED").unwrap_or(0);
     let keep = std::env::var_os("COUNTERSIGN_DIFFERENTIAL_KEEP").is_some();
+    let show = std::env::var_os("COUNTERSIGN_DIFFERENTIAL_SHOW").is_some();
     let policy = if mode == Mode::Denied { arena::DENY } else { arena::ALLOW };
     let workers = AT_ONCE.min(usize::try_from(count).unwrap());
     let arena = Arena::start(version, policy, workers);
@@ -79,6 +82,9 @@ fn play(version: u32, mode: Mode, few: u64, many: u64) {
                         return;
                     }
                     let script = generate::session(seed, mode);
+                    if show {
+                        eprintln!("---- seed {seed}\n{script}");
+                    }
                     let (told, answers) = judge(&mut bench, seed, mode, &script).await;
                     messages.fetch_add(answers, Ordering::Relaxed);
                     if let Some(told) = told {
@@ -90,7 +96,10 @@ fn play(version: u32, mode: Mode, few: u64, many: u64) {
         })
         .collect();
     for task in tasks {
-        runtime.block_on(task).unwrap();
+        if let Err(error) = runtime.block_on(task) {
+            eprintln!("--- what Postgres logged\n{}", arena.server_log());
+            panic!("{error}");
+        }
     }
     let found = found.lock();
     let answers = messages.load(Ordering::Relaxed);
@@ -100,13 +109,14 @@ fn play(version: u32, mode: Mode, few: u64, many: u64) {
 
 /// Plays one script both ways; what differs, as short as it gets, and how many answers there were.
 async fn judge(bench: &mut Bench, seed: u64, mode: Mode, script: &Script) -> (Option<String>, usize) {
+    bench.seed = seed;
     let variant = |script: &Script| {
         if mode == Mode::Denied { generate::denied(script) } else { script.clone() }
     };
     let shown = bench.show(&variant(script), script).await;
     let answers = shown.direct.lines.len();
     let Some(difference) = compare::difference(&shown) else { return (None, answers) };
-    bench.patience = Duration::from_secs(2);
+    bench.patience = Duration::from_secs(4);
     let shortest = compare::shrink(bench, script, variant).await;
     let again = bench.show(&variant(&shortest), &shortest).await;
     bench.patience = client::PATIENCE;
@@ -124,7 +134,9 @@ async fn judge(bench: &mut Bench, seed: u64, mode: Mode, script: &Script) -> (Op
 fn play_again(version: u32) {
     let arena = Arena::start(version, arena::ALLOW, 1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut files: Vec<_> = std::fs::read_dir(support::root().join("fixtures/wire"))
+    let from = std::env::var_os("COUNTERSIGN_DIFFERENTIAL_SCRIPTS")
+        .map_or_else(|| support::root().join("fixtures/wire"), std::path::PathBuf::from);
+    let mut files: Vec<_> = std::fs::read_dir(from)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))

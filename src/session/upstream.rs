@@ -224,7 +224,7 @@ impl Session {
                 Ok(Fate::Pass)
             }
             (tag::COPY_IN, Owed::Query { .. } | Owed::Execute { .. }) => {
-                self.copy_begins();
+                self.copy_begins()?;
                 if self.copy_in && (self.is_deciding() || !self.unit.is_empty()) {
                     return Err(Self::not_copy_data());
                 }
@@ -340,8 +340,14 @@ impl Session {
 
     /// Upstream asks for copy data. Every `Sync` that was forwarded before the copy's end is read as
     /// part of the copy and not answered.
-    fn copy_begins(&mut self) {
+    ///
+    /// # Errors
+    /// When anything but the copy's end was forwarded behind such a `Sync`. If the copy goes on, upstream
+    /// ends the connection for it; if the copy fails before upstream has read the `Sync`, upstream runs
+    /// it. Which of the two an answer then belongs to could not be told.
+    fn copy_begins(&mut self) -> Result<(), Refusal> {
         self.copying = true;
+        let swallowed = self.swallowed;
         while matches!(self.expected.get(1), Some(Expected { kind: Owed::Sync, .. })) {
             self.expected.remove(1);
             self.swallowed += 1;
@@ -349,6 +355,11 @@ impl Session {
         // Any other message that is on its way ends the connection: Postgres gives the stream up as out
         // of step (`CopyGetData` complains before it has read the message), and says so itself.
         self.copy_in = self.expected.len() == 1;
+        let next = self.expected.get(1).map(|expected| &expected.kind);
+        if self.swallowed > swallowed && !matches!(next, None | Some(Owed::CopyEnd)) {
+            return Err(Self::not_copy_data());
+        }
+        Ok(())
     }
 
     pub(super) fn ready(&mut self, body: &[u8], now_ns: u64) -> Result<Fate, Refusal> {

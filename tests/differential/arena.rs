@@ -91,6 +91,8 @@ pub struct Bench {
     pair: Pair,
     control: [Client; 2],
     used: usize,
+    /// What is played, for messages.
+    pub seed: u64,
     /// How long an answer may take.
     pub patience: Duration,
 }
@@ -108,7 +110,7 @@ impl Bench {
         let connect =
             async |place: &Place| Client::connect(place, PATIENCE).await.expect("a control connection").0;
         let control = [connect(&pair.control[0]).await, connect(&pair.control[1]).await];
-        Self { pair: pair.clone(), control, used: 0, patience: PATIENCE }
+        Self { pair: pair.clone(), control, used: 0, seed: 0, patience: PATIENCE }
     }
 
     /// Plays `direct` directly and `proxied` through the proxy, each with fresh content.
@@ -123,18 +125,20 @@ impl Bench {
         }
         let (a, b) = tokio::join!(one.query(CONTENT), two.query(CONTENT));
         for lines in [a, b] {
-            let lines = lines.expect("the content is made anew");
+            let lines = lines.unwrap_or_else(|error| panic!("seed {}: no content: {error}", self.seed));
             assert!(!lines.iter().any(|line| line.starts_with("ErrorResponse")), "{lines:?}");
         }
-        let (client, _) =
-            Client::connect(&self.pair.direct, self.patience).await.expect("a direct connection");
+        let (client, _) = Client::connect(&self.pair.direct, self.patience)
+            .await
+            .unwrap_or_else(|error| panic!("seed {}: no direct connection: {error}", self.seed));
         let direct = client.play(direct, None).await;
-        let (client, _) =
-            Client::connect(&self.pair.proxied, self.patience).await.expect("a connection through the proxy");
+        let (client, _) = Client::connect(&self.pair.proxied, self.patience)
+            .await
+            .unwrap_or_else(|error| panic!("seed {}: no connection through the proxy: {error}", self.seed));
         let proxied = client.play(proxied, Some(&direct.at_waits)).await;
         let mut content = self.dump().await;
         // What ran last may still be on its way to disk.
-        for _ in 0..self.patience.as_millis() / 150 {
+        for _ in 0..self.patience.as_millis() / 400 {
             if content[0] == content[1] {
                 break;
             }
@@ -147,17 +151,24 @@ impl Bench {
     async fn dump(&mut self) -> [String; 2] {
         let [one, two] = &mut self.control;
         let (one, two) = tokio::join!(one.query("SELECT control.dump()"), two.query("SELECT control.dump()"));
-        [one, two].map(|lines| lines.expect("the tables can be looked at").join("\n"))
+        [one, two].map(|lines| {
+            lines.unwrap_or_else(|error| panic!("seed {}: nothing to look at: {error}", self.seed)).join("\n")
+        })
     }
 }
 
 /// See the module's documentation.
 pub struct Arena {
-    _stack: Stack,
+    stack: Stack,
     pub pairs: Vec<Pair>,
 }
 
 impl Arena {
+    /// What the server has said of itself.
+    pub fn server_log(&self) -> String {
+        self.stack.server_log()
+    }
+
     pub fn start(version: u32, policy: &str, pairs: usize) -> Self {
         let mut config = String::new();
         let mut sql = String::new();
@@ -194,7 +205,11 @@ impl Arena {
             policy: Some(policy.to_owned()),
             sql,
             version,
-            server: vec![("autovacuum", "off"), ("max_connections", "200")],
+            server: vec![
+                ("autovacuum", "off"),
+                ("max_connections", "200"),
+                ("log_line_prefix", "%m %d [%p] "),
+            ],
             ..Setup::default()
         };
         let stack = Stack::with(&setup);
@@ -216,6 +231,6 @@ impl Arena {
                 control: ["direct", "proxied"].map(|side| direct("postgres", format!("{side}{pair}"))),
             })
             .collect();
-        Self { _stack: stack, pairs }
+        Self { stack, pairs }
     }
 }

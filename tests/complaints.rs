@@ -19,7 +19,7 @@ use std::io::Write as _;
 use std::process::Command;
 use std::time::Duration;
 
-use support::{AGENT, Setup, Stack, TOKEN, signal, text, wait_for};
+use support::{AGENT, Setup, Stack, TOKEN, text, wait_for};
 use wire::{Wire, bind, cancel, close, describe, execute, extended, flush, frame, parse, query, sync};
 
 /// Denies what the tests need denied at once, so that no reviewer has to answer.

@@ -38,9 +38,9 @@ const UPSTREAM_HIGH: usize = 1 << 20;
 /// Bytes of an agent that are read while its statement is held, so that a goodbye is seen.
 const HELD_AHEAD: usize = 1 << 20;
 /// Messages that upstream may owe an answer for, before the agent is not read any more: a message of five
-/// bytes takes many times that to remember. Upstream sends what it has answered every 8 KiB, so it never
-/// waits for more with as much as this unanswered.
-const MOST_OWED: usize = 16_384;
+/// bytes takes many times that to remember. Upstream sends what it has answered every 8 KiB, and its
+/// shortest answer has five bytes, so it never waits for more with as much as this unanswered.
+const MOST_OWED: usize = 4_096;
 /// Bytes of an agent that one round of a turn takes in, and for upstream that wait for its end.
 const ROUND: usize = 64 << 10;
 /// Rounds of a turn, each of which decides one unit at most, before others get theirs.
@@ -240,7 +240,9 @@ impl Connection {
     }
 
     fn wants_agent(&mut self) -> bool {
-        let takes_nothing = self.session.is_deciding() || self.cancelling.is_some() || !self.has_room();
+        let stopped = self.session.is_deciding() || self.cancelling.is_some() || !self.has_room();
+        // What is there comes first; small statements are decided more slowly than they are read.
+        let takes_nothing = stopped || self.unfinished;
         self.upstream.output().len() < UPSTREAM_HIGH
             && (!takes_nothing || self.agent.input().len() < HELD_AHEAD)
     }

@@ -118,6 +118,12 @@ impl<M: Clone + PartialEq> Names<M> {
         if meanings.all(|other| other == first) { Lookup::Known(first.clone()) } else { Lookup::Unsettled }
     }
 
+    /// Whether upstream has said that `name` means something.
+    #[must_use]
+    pub fn is_confirmed(&self, name: &Name) -> bool {
+        self.slot(name).is_some_and(|slot| slot.confirmed.is_some())
+    }
+
     /// A forwarded message would make `name` mean `meaning`.
     pub fn propose(&mut self, ticket: Ticket, name: &Name, meaning: Option<M>) {
         self.slot_mut(name).pending.push_back((ticket, meaning));

@@ -412,6 +412,25 @@ fn a_parse_that_only_upstream_can_parse_is_refused_in_our_words() {
 }
 
 #[test]
+fn a_name_whose_parse_is_about_to_fail_means_nothing_to_the_next_unit() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("y", "selec 1"), sync()].concat());
+    ends.unparsed();
+    ends.forwarded();
+    ends.agent(&[bind("", "y", "1"), execute(""), sync()].concat());
+    ends.unparsed();
+    let forwarded = ends.forwarded();
+    assert_eq!(kinds(&forwarded), "BS");
+
+    ends.upstream(&[error("42601", "syntax error at or near \"selec\""), ready(b'I')].concat());
+    let failed = error("26000", &format!("prepared statement \"{}\" does not exist", nonce_of(&forwarded)));
+    let told = ends.upstream(&[failed, ready(b'I')].concat());
+
+    let text = String::from_utf8_lossy(&told);
+    assert!(text.contains("C26000\0Mprepared statement \"y\" does not exist\0"), "{text}");
+}
+
+#[test]
 fn a_bind_that_does_not_parse_is_refused_at_its_parse() {
     let mut ends = Ends::new();
     let before = [parse("a", "select 1"), bind("", "a", "1"), execute("")].concat();

@@ -66,10 +66,20 @@ impl Session {
         } else {
             matches!(kind, Some(Kind::Parse { .. })).then_some(at)
         };
+        let answered = match kind {
+            Some(Kind::Bind { statement, .. }) => self.statements.is_confirmed(statement),
+            _ => true,
+        };
         let Some((cut, item)) = cut.and_then(|cut| Some((cut, self.unit.items.get_mut(cut)?))) else {
-            // It was parsed long ago: nothing is left to ask.
+            // It was parsed in an earlier unit: nothing is left to ask. If upstream has not answered yet,
+            // it will most likely not take the text, and then the name means nothing.
             self.release_run(Some(run), now_ns);
-            self.refuse(at, refusal);
+            if answered {
+                self.refuse(at, refusal);
+            } else {
+                let told = Told::NoStatement(self.unit.name_as_sent(at));
+                self.set_deciding(|deciding| deciding.refused = Some((at, told)));
+            }
             return;
         };
         item.run = Some(run);

@@ -59,7 +59,7 @@ fixtures:
 
 # make soak   the long tests: kill -9 rounds, mutations, large ledgers
 soak: install-test
-	COUNTERSIGN_SOAK=1 $(CARGO) nextest run --release --no-fail-fast --profile soak
+	COUNTERSIGN_SOAK=1 $(CARGO) nextest run --cargo-profile soak --no-fail-fast --profile soak
 
 # make fuzz   all fuzzers, one after the other, FUZZ_SECONDS each (an hour)
 FUZZ_SECONDS := 3600

@@ -460,6 +460,9 @@ impl World {
                 frame.tag == tag::PARSE && self.parsing.as_ref() == Some(&cleared.sql) && cleared.parse_only
             });
             self.model.receive(frame.bytes.to_vec(), cleared.cloned());
+            // A substitute stands for a message of the agent's.
+            self.unsynced =
+                frame.tag != tag::SYNC && (self.unsynced || matches!(frame.tag, tag::BIND | tag::EXECUTE));
             return;
         }
         // The agent's own, in order; what lies before it was dropped.

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::names::Name;
 use crate::statement::SearchPath;
 use crate::statement::{SessionEffect, TransactionStatus};
 
@@ -174,11 +175,14 @@ impl Settings {
 }
 
 /// Splits a `search_path` as `SplitIdentifierString` does: comma-separated identifiers, folded to
-/// lower case unless quoted; `"$user"` is the role. What cannot be split is [`SearchPath::Unknown`].
+/// lower case unless quoted; `"$user"` is the role. What cannot be split, and what is folded or cut
+/// differently from one server's encoding to another's, is [`SearchPath::Unknown`].
 #[must_use]
 pub fn parse_search_path(text: &str, role: &str) -> SearchPath {
     let mut schemas: Vec<Arc<str>> = Vec::new();
-    let mut rest = text.trim();
+    // `scanner_isspace`; a vertical tab is one of them only since 16, and nothing outside ASCII is.
+    let blank = [' ', '\t', '\n', '\r', '\x0c'];
+    let mut rest = text.trim_matches(blank);
     while !rest.is_empty() {
         let schema: String;
         if let Some(quoted) = rest.strip_prefix('"') {
@@ -197,24 +201,31 @@ pub fn parse_search_path(text: &str, role: &str) -> SearchPath {
                 }
             }
             let Some(after) = end.and_then(|end| quoted.get(end..)) else { return SearchPath::Unknown };
-            rest = after.trim_start();
+            rest = after.trim_start_matches(blank);
             schema = name;
         } else {
             let end = rest.find(',').unwrap_or(rest.len());
             let (name, after) = rest.split_at(end);
-            let name = name.trim();
-            if name.is_empty() || name.contains(char::is_whitespace) || name.contains('"') {
+            let name = name.trim_matches(blank);
+            let folds = |c: char| !c.is_ascii() && !c.to_lowercase().eq([c]);
+            if name.is_empty() || name.contains(char::is_whitespace) || name.contains(['"', '\0']) {
                 return SearchPath::Unknown;
             }
-            schema = name.to_lowercase();
+            if name.contains(folds) {
+                return SearchPath::Unknown;
+            }
+            schema = name.to_ascii_lowercase();
             rest = after;
         }
         if let Some(after) = rest.strip_prefix(',') {
-            rest = after.trim_start();
+            rest = after.trim_start_matches(blank);
             if rest.is_empty() {
                 return SearchPath::Unknown;
             }
         } else if !rest.is_empty() {
+            return SearchPath::Unknown;
+        }
+        if schema.len() > Name::LONGEST {
             return SearchPath::Unknown;
         }
         schemas.push(if schema == "$user" { role.into() } else { schema.into() });
@@ -242,6 +253,21 @@ mod tests {
         assert_eq!(parse_search_path("\"open", "app"), SearchPath::Unknown);
         assert_eq!(parse_search_path("a,", "app"), SearchPath::Unknown);
         assert_eq!(parse_search_path("a b", "app"), SearchPath::Unknown);
+        assert_eq!(parse_search_path(" a ,\n\tb ", "app"), known(&["a", "b"]));
+    }
+
+    /// Postgres's blanks are ASCII's, its folding depends on the database's encoding, and it cuts names.
+    #[test]
+    fn a_search_path_that_servers_read_differently_is_unknown() {
+        assert_eq!(parse_search_path("\u{a0}public", "app"), SearchPath::Unknown);
+        assert_eq!(parse_search_path("public\u{3000}", "app"), SearchPath::Unknown);
+        assert_eq!(parse_search_path("public\u{b}", "app"), SearchPath::Unknown);
+        assert_eq!(parse_search_path("\"public\"\u{a0}", "app"), SearchPath::Unknown);
+        assert_eq!(parse_search_path("ÄRGER", "app"), SearchPath::Unknown);
+        assert_eq!(parse_search_path("ärger", "app"), known(&["ärger"]));
+        assert_eq!(parse_search_path("\"ÄRGER\"", "app"), known(&["ÄRGER"]));
+        assert_eq!(parse_search_path(&"n".repeat(64), "app"), SearchPath::Unknown);
+        assert_eq!(parse_search_path(&"n".repeat(63), "app"), known(&[&"n".repeat(63)]));
     }
 
     #[test]

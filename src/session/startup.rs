@@ -139,7 +139,9 @@ impl Startup {
 /// `pg_temp` named early lets temporary tables shadow real ones.
 fn is_plain_path(value: &str) -> bool {
     match parse_search_path(value, "$user") {
-        SearchPath::Known(schemas) => !schemas.iter().any(|schema| schema.starts_with("pg_")),
+        SearchPath::Known(schemas) => {
+            !value.contains(char::is_control) && !schemas.iter().any(|schema| schema.starts_with("pg_"))
+        }
         SearchPath::Unknown => false,
     }
 }

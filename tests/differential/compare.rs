@@ -44,7 +44,7 @@ pub fn difference(shown: &Shown) -> Option<Difference> {
 
 fn same(direct: &str, proxied: &str) -> bool {
     direct == proxied
-        || (is_failed_by_the_test(direct) && is_denied(proxied))
+        || (is_failed_by_the_test(direct) && (is_denied(proxied) || is_syntax_error(proxied)))
         || KNOWN.iter().any(|(one, other)| direct.contains(one) && proxied.contains(other))
 }
 
@@ -66,6 +66,11 @@ fn is_failed_by_the_test(line: &str) -> bool {
     line.starts_with("ErrorResponse") && line.contains("denied_by_the_test")
 }
 
+/// What does not parse is not denied, and it fails all the same.
+fn is_syntax_error(line: &str) -> bool {
+    line.starts_with("ErrorResponse") && line.contains("C=\"42601\"")
+}
+
 /// The proxy's words for it; where the statement's `Parse` has failed as well, there is none to deny.
 fn is_denied(line: &str) -> bool {
     line.contains("C=\"42501\" M=\"statement denied by rule")
@@ -75,7 +80,7 @@ fn is_denied(line: &str) -> bool {
 /// In the middle of a pipeline upstream is not asked what is wrong with a text that does not parse, so
 /// nobody hears what its scanner has to say of the identifiers before the error.
 fn without_words_before_syntax_errors(lines: &[String]) -> Vec<String> {
-    let is_error = |line: &String| line.starts_with("ErrorResponse") && line.contains("C=\"42601\"");
+    let is_error = |line: &String| is_syntax_error(line);
     let keeps = |at: &usize| {
         let behind = lines[*at..].iter().find(|line| !is_about_identifiers(line));
         !(is_about_identifiers(&lines[*at]) && behind.is_some_and(is_error))

@@ -88,12 +88,13 @@ fn without_words_before_syntax_errors(lines: &[String]) -> Vec<String> {
     (0..lines.len()).filter(keeps).map(|at| lines[at].clone()).collect()
 }
 
-/// Something other than copied data stands behind a `Sync` inside a copy: the proxy ends the session,
-/// where Postgres goes on if the copy fails before it has read the `Sync`.
+/// Something other than copied data while a copy is under way, as far as the proxy knows: it ends the
+/// session, where Postgres goes on if the copy has failed before it reads the message.
 fn is_copy_refused(direct: &[String], proxied: &[String]) -> bool {
     let [ended, closed] = proxied else { return false };
     let refused = ended.contains("V=\"FATAL\"") && ended.contains("unexpected message type during COPY");
-    refused && closed == "(closed)" && direct.first().is_some_and(|line| line.starts_with("CopyInResponse"))
+    let may_fail = |line: &String| line.starts_with("CopyInResponse") || line.starts_with("ErrorResponse");
+    refused && closed == "(closed)" && direct.first().is_some_and(may_fail)
 }
 
 /// The proxy ends a session that breaks the protocol, and says so. Postgres closes in silence where a

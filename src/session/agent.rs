@@ -193,6 +193,7 @@ impl Session {
         self.to_upstream.extend_from_slice(bytes);
         if self.copy_in {
             self.copy_in = false;
+            self.copy_ended = true;
         } else {
             self.owe(Owed::CopyEnd);
         }

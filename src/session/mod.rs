@@ -336,6 +336,9 @@ pub struct Session {
     copy_in: bool,
     /// Upstream reads copy data for the first thing that it owes; what ends the copy may be on its way.
     copying: bool,
+    /// The end of the copy that is under way was forwarded after upstream had asked for it. Any other
+    /// end among what is owed is another copy's.
+    copy_ended: bool,
     /// `Sync`s that upstream read as part of a copy, if it was still copying by then.
     swallowed: u32,
     /// Bytes still to come of a message of upstream's that passes by length alone.
@@ -393,6 +396,7 @@ impl Session {
             answered: false,
             copy_in: false,
             copying: false,
+            copy_ended: false,
             swallowed: 0,
             passing: Passing::default(),
             probe: None,

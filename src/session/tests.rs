@@ -798,6 +798,22 @@ fn a_sync_among_the_data_of_a_copy_that_failed_early_is_answered_before_the_next
 }
 
 #[test]
+fn the_ends_of_two_copies_in_one_query_may_come_before_the_second_begins() {
+    let mut ends = Ends::new();
+    ends.agent(&query("copy t from stdin; copy t from stdin"));
+    let copies = ends.submission();
+    ends.allow_with(&copies, vec![SessionEffect::CopyIn, SessionEffect::CopyIn]);
+    ends.upstream(&frame(b'G', b"\0\0\0"));
+
+    ends.agent(&[frame(b'c', b""), frame(b'c', b""), sync()].concat());
+    ends.upstream(&[complete("COPY 0"), frame(b'G', b"\0\0\0"), complete("COPY 0"), ready(b'I')].concat());
+    assert!(!ends.session.is_idle(), "the Sync is behind both");
+    ends.upstream(&ready(b'I'));
+
+    assert!(ends.session.is_idle());
+}
+
+#[test]
 fn copy_data_outside_a_copy_is_dropped_and_streams_within_one() {
     let mut ends = Ends::new();
     ends.agent(&[frame(b'd', b"stray"), frame(b'c', b""), frame(b'f', b"x\0")].concat());

@@ -288,7 +288,8 @@ impl Session {
         if std::mem::take(&mut self.copying) {
             self.swallowed = 0;
             self.copy_in = false;
-            if matches!(self.expected.get(1), Some(Expected { kind: Owed::CopyEnd, .. })) {
+            let ended = std::mem::take(&mut self.copy_ended);
+            if !ended && matches!(self.expected.get(1), Some(Expected { kind: Owed::CopyEnd, .. })) {
                 self.expected.remove(1);
             }
         }
@@ -347,6 +348,7 @@ impl Session {
     /// it. Which of the two an answer then belongs to could not be told.
     fn copy_begins(&mut self) -> Result<(), Refusal> {
         self.copying = true;
+        self.copy_ended = false;
         let swallowed = self.swallowed;
         while matches!(self.expected.get(1), Some(Expected { kind: Owed::Sync, .. })) {
             self.expected.remove(1);

@@ -215,3 +215,23 @@ fn many_agents_that_do_not_read_cost_a_bounded_amount_each() {
         assert!(seen.ends_with("C[SELECT 2000]ZI"), "{}", &seen[seen.len().saturating_sub(40)..]);
     }
 }
+
+/// The last of what it is owed lies with the proxy when upstream has ended.
+#[test]
+fn an_agent_that_half_closes_and_reads_late_gets_every_byte() {
+    let stack = Stack::start();
+    let (mut agent, _) = warmed(&stack);
+    // Little is on its way between the proxy and an agent that takes little.
+    rustix::net::sockopt::set_socket_recv_buffer_size(&agent.socket, 32 << 10).unwrap();
+    agent.send(&query("select repeat('x', 10000) from generate_series(1, 120)"));
+    agent.socket.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(agent.read().unwrap().0, 'T');
+    for _ in 0..95 {
+        assert_eq!(agent.read().unwrap().0, 'D');
+    }
+
+    std::thread::sleep(Duration::from_secs(4));
+
+    assert_eq!(agent.until_ready(), format!("{}C[SELECT 120]ZI", "D".repeat(25)));
+    assert!(agent.read().is_none());
+}

@@ -32,7 +32,8 @@ pub fn startup(data: &[u8]) {
         0 => {
             let packet = choices.rest();
             if let Ok(Some(length)) = Opening::length(packet) {
-                assert!(length <= Opening::LIMIT);
+                // The limit is of what lies behind the length.
+                assert!(length <= Opening::LIMIT + 4);
             }
             read(packet);
         }

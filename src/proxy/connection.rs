@@ -51,6 +51,10 @@ const PARTIAL_AFTER: Duration = Duration::from_millis(50);
 const NOTICE_EVERY: Duration = Duration::from_secs(30);
 /// How long upstream may go on after the agent has left.
 const AFTERMATH: Duration = Duration::from_secs(600);
+/// How long an agent may take to read the last of what it is owed (at most [`AGENT_HIGH`] and a read).
+const GOODBYE: Duration = Duration::from_secs(30);
+/// The same while the proxy shuts down, and for upstream, which reads at once.
+const HURRY: Duration = Duration::from_secs(2);
 
 /// Something that happened.
 enum Event {
@@ -188,11 +192,10 @@ impl Connection {
         self.withdraw("the session ended");
         self.session.upstream_gone(self.shared.now_ns());
         self.tell_outcomes();
-        let goodbye = async {
-            let _ = self.agent.shut_down().await;
-            let _ = self.upstream.shut_down().await;
-        };
-        let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
+        // What upstream has answered is the agent's, however slowly it reads.
+        let patience = if self.draining { HURRY } else { GOODBYE };
+        let _ = tokio::time::timeout(HURRY, self.upstream.shut_down()).await;
+        let _ = tokio::time::timeout(patience, self.agent.shut_down()).await;
         self.log.closed(reason);
         reason
     }
@@ -342,8 +345,8 @@ impl Connection {
             self.ended = Some("upstream did not finish after the agent had left");
         }
         let deciding = self.session.is_deciding();
-        if self.left_at.is_some() && !deciding && self.session.is_idle() && self.upstream.output().is_empty()
-        {
+        let told = self.upstream.output().is_empty() && self.agent.output().is_empty();
+        if self.left_at.is_some() && !deciding && self.session.is_idle() && told {
             self.ended = Some("the agent left");
         }
         // Upstream ends what runs, answers it, and then sees the end as if the agent were its own:

@@ -321,6 +321,8 @@ pub enum SessionEffect {
     DeallocateAll,
     /// `DECLARE name CURSOR ..`: SQL cursors and protocol portals share one name space.
     Declare(Arc<str>),
+    /// `FETCH` or `MOVE` from `name`: runs what the portal of that name holds, as an `Execute` does.
+    Fetch(Arc<str>),
     /// `CLOSE name`
     CloseCursor(Arc<str>),
     /// `CLOSE ALL`

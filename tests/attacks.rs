@@ -14,6 +14,8 @@
     reason = "a test has no callers, and what is wrong should stop it"
 )]
 mod support;
+#[path = "support/wire.rs"]
+mod wire;
 
 use support::{Setup, Stack, text};
 
@@ -492,4 +494,85 @@ for r in left:
             .superuser("set lock_timeout = '2s'; with u as (update orders set amount = 1 where id < 6 returning 1) select count(*) from u"),
         "5"
     );
+}
+
+/// SQL cursors and protocol portals share one name space: FETCH and MOVE run what a `Bind` has prepared.
+/// Where that is looked up only when it runs, what it means may have been changed since it was decided.
+#[test]
+fn a_fetch_does_not_run_what_a_name_has_come_to_mean_since_its_bind() {
+    use wire::{Wire, bind, close, execute, parse, query, sync};
+    let stack = Stack::start();
+    let count = || stack.superuser("select count(*) from orders");
+    let before = count();
+    let harmful = [
+        "delete from orders returning id",
+        "create table taken as select 1 as a",
+        "select set_config('role', 'none', false)",
+    ];
+    for harm in harmful {
+        for wraps in ["execute x", "explain analyze execute x"] {
+            if harm.starts_with("create") && wraps.starts_with("execute") {
+                continue;
+            }
+            for runs in ["fetch 1 from pp", "move 1 from pp"] {
+                let harmless = [parse("x", "select id from orders"), parse("s", wraps), bind("pp", "s", &[])];
+                let swapped = [close('S', "x"), parse("x", harm)];
+
+                // In a transaction, by a Query.
+                let mut agent = Wire::agent(stack.port);
+                agent.ask(&query("begin"));
+                agent.ask(&[harmless.concat(), swapped.concat(), sync()].concat());
+                let seen = agent.ask(&query(runs));
+                assert_eq!(seen, "E0A000ZE", "{harm}, {wraps}, {runs}: {:?}", agent.errors);
+                agent.ask(&query("commit"));
+
+                // In one pipeline, bound as well, before and behind what it runs.
+                let fetch = [parse("f", runs), bind("pf", "f", &[])].concat();
+                let behind = [harmless.concat(), swapped.concat(), fetch.clone(), execute("pf", 0), sync()];
+                let ahead = [fetch, harmless.concat(), swapped.concat(), execute("pf", 0), sync()];
+                for pipeline in [behind, ahead] {
+                    let seen = Wire::agent(stack.port).ask(&pipeline.concat());
+                    assert!(seen.contains("E0A000"), "{harm}, {wraps}, {runs}: {seen}");
+                }
+            }
+        }
+    }
+    assert!(stack.waiting().is_empty());
+    assert_eq!(count(), before);
+    assert_eq!(stack.superuser("select count(*) from pg_class where relname = 'taken'"), "0");
+}
+
+/// The same way for what was decided with all that it does: allowed, and told as executed.
+#[test]
+fn what_a_fetch_runs_of_a_bound_portal_is_not_told_as_never_executed() {
+    use wire::{Wire, bind, parse, query, sync};
+    let stack = Stack::start();
+    let mut agent = Wire::agent(stack.port);
+    agent.ask(&query("begin"));
+    let insert = "insert into orders values (9001, 1, 1) returning id";
+    agent.ask(&[parse("s", insert), bind("pp", "s", &[]), sync()].concat());
+    assert_eq!(agent.ask(&query("fetch 1 from pp")), "TDC[FETCH 1]ZT");
+    agent.ask(&query("commit"));
+    // One that fails half-way.
+    agent.ask(&query("begin"));
+    let fails = "insert into orders values (9003, 1, 1), (9004, 1, 1 / (select 0)) returning id";
+    agent.ask(&[parse("s2", fails), bind("pp", "s2", &[]), sync()].concat());
+    assert_eq!(agent.ask(&query("fetch 1 from pp")), "E22012ZE");
+    agent.ask(&query("rollback"));
+
+    let ending = |text: &str| {
+        let statements = stack.entries("statement", 4);
+        let entry = statements.iter().find(|entry| entry["texts"]["sql"] == text && entry["via"] == "bind");
+        let entry = entry.unwrap_or_else(|| panic!("{statements:?}"));
+        let told = match entry["ending"].as_str() {
+            Some(_) => entry.clone(),
+            None => {
+                stack.entries("outcome", 1).into_iter().find(|o| o["ref"] == entry["seq"]).unwrap_or_default()
+            }
+        };
+        told["ending"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(stack.superuser("select count(*) from orders where id > 9000"), "1");
+    support::wait_for("its outcome is recorded", || !ending(fails).is_empty());
+    assert_eq!((ending(insert).as_str(), ending(fails).as_str()), ("completed", "unknown"));
 }

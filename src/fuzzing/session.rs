@@ -971,6 +971,7 @@ mod tests {
                     | (Some(Effect::Execute(known)), Op::Execute(name))
                     | (Some(Effect::Deallocate(known)), Op::Deallocate(name))
                     | (Some(Effect::Declare(known)), Op::Declare(name, _))
+                    | (Some(Effect::Fetch(known)), Op::Fetch(name))
                     | (Some(Effect::CloseCursor(known)), Op::CloseCursor(name)) => named(known, name),
                     (Some(Effect::DeallocateAll), Op::DeallocateAll) => true,
                     (Some(Effect::DiscardAll), Op::DiscardAll) => true,
@@ -989,7 +990,6 @@ mod tests {
                             | Op::FailsAtRun
                             | Op::FailsAtParse
                             | Op::Deferred
-                            | Op::Fetch(_)
                             | Op::Notify
                     ),
                     _ => false,

@@ -317,7 +317,7 @@ impl Connection {
                         }
                     }
                 }
-                self.look_for_goodbye();
+                self.look_for_goodbye(offered && !took);
                 let silent = offered && !took && self.last_read.elapsed() >= PARTIAL_AFTER;
                 if silent && self.session.has_partial_unit() {
                     self.session.decide_partial(now_ns);
@@ -388,8 +388,9 @@ impl Connection {
         }
     }
 
-    /// Sees an agent that hangs up while its statement is held, or before it was complete.
-    fn look_for_goodbye(&mut self) {
+    /// Sees an agent that hangs up while its statement is held, or before it was complete. `exhausted`
+    /// says that nothing more can be taken of what has been read: everything before the end counts.
+    fn look_for_goodbye(&mut self, exhausted: bool) {
         if self.left_at.is_some() {
             // Nobody waits for an answer any more.
             if let Some(pending) = self.withdraw("the agent disconnected") {
@@ -411,7 +412,7 @@ impl Connection {
             let rest = self.agent.input().len();
             self.agent.consume(rest);
             self.leave();
-        } else if gone && (self.agent.input().is_empty() || !self.session.is_deciding()) {
+        } else if gone && (self.agent.input().is_empty() || (exhausted && !self.session.is_deciding())) {
             self.leave();
         }
     }

@@ -107,6 +107,16 @@ impl Gate<'_> {
             };
             classification = resolve_names(&classification, &lookup);
         }
+        let meanings = refers_to.iter().map(|(_, sql)| classify(sql));
+        if std::iter::once(Arc::clone(&classification)).chain(meanings).any(|c| self.fetches_late(&c)) {
+            let policy = self.shared.policy.load().digest();
+            let record = record(&submission, &classification, &[], policy, None, now);
+            let refusal = Refusal::Unsupported {
+                feature: "a FETCH or MOVE that would run a statement bound by the protocol",
+                hint: "Send Execute for that portal, or DECLARE a cursor.",
+            };
+            return Decided::Resolved(self.refuse(&record, refusal));
+        }
         if !self.created.is_empty() {
             classification = super::created::apply(&classification, self.created);
         }
@@ -217,6 +227,13 @@ impl Gate<'_> {
             [step] if matches!(&*step.effects, [SessionEffect::Rollback { .. }])
         );
         if only_rolls_back { Resolution::RollBack } else { Resolution::Refuse(error.into()) }
+    }
+
+    fn fetches_late(&self, classification: &Classification) -> bool {
+        classification.steps.iter().flat_map(|step| &step.effects).any(|effect| {
+            let SessionEffect::Fetch(name) = effect else { return false };
+            self.session.fetches_late(name)
+        })
     }
 
     /// Records and refuses.

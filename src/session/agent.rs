@@ -469,6 +469,7 @@ impl Session {
                     started_ns: now_ns,
                     moves_names,
                     late,
+                    doubtful: false,
                     holders: 1,
                 });
                 if let Some(item) = self.unit.items.get_mut(at) {

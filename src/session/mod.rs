@@ -190,6 +190,8 @@ struct Run {
     moves_names: bool,
     /// The statement, where a later `Execute` of its portal has to be decided anew.
     late: Option<Statement>,
+    /// A `FETCH` from its portal failed, or was never reached.
+    doubtful: bool,
     /// Portals and expected answers that still refer to it.
     holders: u32,
 }
@@ -506,6 +508,22 @@ impl Session {
         (self.transaction.iter(), self.transaction_earlier)
     }
 
+    /// Whether `FETCH` or `MOVE` from `name`, in the message that is being decided, may run a statement that
+    /// is looked up only then: one that a `Bind` has made a portal of and that nothing has executed since.
+    /// What it means may have changed, so what was decided at its `Bind` says nothing.
+    #[must_use]
+    pub fn fetches_late(&self, name: &str) -> bool {
+        let name = Name::new(name.as_bytes());
+        let at = match &self.gate {
+            Gate::Deciding(deciding) => deciding.at,
+            Gate::Open => 0,
+        };
+        let is_late = |run: RunKey| self.runs.get(run).is_some_and(|run| run.late.is_some() && run.done == 0);
+        let bound = self.unit.bind_before(&name, at).and_then(|bind| self.unit.items.get(bind)?.run);
+        let earlier = self.portals.meanings(&name).filter(|portal| !portal.cursor).map(|portal| portal.run);
+        bound.into_iter().chain(earlier).any(is_late)
+    }
+
     /// What the statement of this name is, for the SQL command `EXECUTE` in the message that is being
     /// decided. What later messages of its unit say of the name does not count: they come later.
     #[must_use]
@@ -587,6 +605,8 @@ impl Session {
         }
         let ending = if run.done > 0 {
             crate::statement::Ending::Completed { tag: run.tag.as_str().into() }
+        } else if run.doubtful {
+            crate::statement::Ending::Unknown
         } else {
             crate::statement::Ending::NotExecuted
         };
@@ -681,6 +701,13 @@ impl Session {
                     let ended = self.portals.end_confirmed(|_| true);
                     self.release_portals(ended, now_ns);
                 }
+                SessionEffect::Fetch(name) => {
+                    let tag = self.runs.get(run).map(|run| run.tag.clone()).unwrap_or_default();
+                    if let Some(fetched) = self.run_of_bound_portal(name) {
+                        fetched.tag = tag;
+                        fetched.done = fetched.done.max(1);
+                    }
+                }
                 SessionEffect::CatalogueChange => self.outputs.push_back(Output::CatalogueChanged),
                 SessionEffect::Set { name, value, .. } => {
                     if let Some(claim) = name.strip_prefix("countersign.") {
@@ -711,9 +738,21 @@ impl Session {
                     let never = self.portals.withdraw(ticket, &Name::new(name.as_bytes()));
                     self.release_portals(never, now_ns);
                 }
+                // It failed, or was never reached: how far what it fetches from had come, nobody says.
+                SessionEffect::Fetch(name) => {
+                    if let Some(fetched) = self.run_of_bound_portal(name) {
+                        fetched.doubtful = fetched.done == 0;
+                    }
+                }
                 _ => {}
             }
         }
+    }
+
+    /// The run that the portal `name` stands for, where a `Bind` made it.
+    fn run_of_bound_portal(&mut self, name: &str) -> Option<&mut Run> {
+        let portal = *self.portals.latest(&Name::new(name.as_bytes()))?;
+        if portal.cursor { None } else { self.runs.get_mut(portal.run) }
     }
 
     fn release_portals(&mut self, ended: impl IntoIterator<Item = Portal>, now_ns: u64) {

@@ -186,6 +186,14 @@ impl<M: Clone + PartialEq> Names<M> {
         ended
     }
 
+    /// Everything that `name` may mean, depending on answers that have not come.
+    pub fn meanings(&self, name: &Name) -> impl Iterator<Item = &M> {
+        let slot = self.slot(name).into_iter();
+        slot.flat_map(|slot| {
+            slot.confirmed.iter().chain(slot.pending.iter().filter_map(|(_, to)| to.as_ref()))
+        })
+    }
+
     /// The meaning that was proposed last, or else the confirmed one.
     #[must_use]
     pub fn latest(&self, name: &Name) -> Option<&M> {

@@ -77,6 +77,7 @@ impl Settings {
             | SessionEffect::Deallocate(_)
             | SessionEffect::DeallocateAll
             | SessionEffect::Declare(_)
+            | SessionEffect::Fetch(_)
             | SessionEffect::CloseCursor(_)
             | SessionEffect::CloseAllCursors
             | SessionEffect::Begin
@@ -124,6 +125,7 @@ impl Settings {
             | SessionEffect::Deallocate(_)
             | SessionEffect::DeallocateAll
             | SessionEffect::Declare(_)
+            | SessionEffect::Fetch(_)
             | SessionEffect::CloseCursor(_)
             | SessionEffect::CloseAllCursors
             | SessionEffect::Begin

@@ -41,6 +41,7 @@ impl Run {
             started_ns: now_ns,
             moves_names: false,
             late: None,
+            doubtful: false,
             holders: 1,
         }
     }

@@ -156,6 +156,7 @@ impl<'a> Walk<'a> {
                 SessionEffect::Prepare(_)
                 | SessionEffect::Execute(_)
                 | SessionEffect::Declare(_)
+                | SessionEffect::Fetch(_)
                 | SessionEffect::CloseCursor(_)
                 | SessionEffect::CloseAllCursors
                 | SessionEffect::Set { .. }

@@ -186,6 +186,7 @@ impl<'a> Walk<'a> {
             Kind::DeallocateStmt if root.flag(Field::Isall) => effects.push(SessionEffect::DeallocateAll),
             Kind::DeallocateStmt => effects.push(SessionEffect::Deallocate(name(Field::Name))),
             Kind::DeclareCursorStmt => effects.push(SessionEffect::Declare(name(Field::Portalname))),
+            Kind::FetchStmt => effects.push(SessionEffect::Fetch(name(Field::Portalname))),
             // No name is CLOSE ALL.
             Kind::ClosePortalStmt => effects.push(match root.text(Field::Portalname) {
                 Some(name) => SessionEffect::CloseCursor(name.into()),

@@ -576,3 +576,31 @@ fn what_a_fetch_runs_of_a_bound_portal_is_not_told_as_never_executed() {
     support::wait_for("its outcome is recorded", || !ending(fails).is_empty());
     assert_eq!((ending(insert).as_str(), ending(fails).as_str()), ("completed", "unknown"));
 }
+
+/// An `Execute` of a cursor that SQL has declared is the `FETCH` that does the same: decided, held and
+/// recorded as one.
+#[test]
+fn an_execute_of_a_declared_cursor_is_decided_and_recorded_as_a_fetch() {
+    use support::BOB;
+    use wire::{Wire, execute, query, sync};
+    let stack = Stack::start();
+    let mut agent = Wire::agent(stack.port);
+    agent.ask(&query("begin"));
+    agent.ask(&query("declare \"c c\" cursor for select * from customers"));
+    assert_eq!(agent.ask(&[execute("c c", 2), sync()].concat()), "DDsZT");
+
+    agent.send(&[execute("c c", 0), sync()].concat());
+    let request = stack.request();
+    assert_eq!(request["sql"], "FETCH FORWARD ALL FROM \"c c\"");
+    assert_eq!(request["class"], "export");
+    stack.answer(BOB, &request, "deny", None);
+    assert_eq!(agent.until_ready(), "E42501ZE");
+    agent.ask(&query("rollback"));
+
+    let recorded = |text: &str| {
+        let entries = [stack.entries("statement", 1), stack.entries("refused", 1)].concat();
+        entries.iter().any(|entry| entry["texts"]["sql"] == text)
+    };
+    assert!(recorded("FETCH FORWARD 2 FROM \"c c\""));
+    assert!(recorded("FETCH FORWARD ALL FROM \"c c\""));
+}

@@ -107,8 +107,10 @@ impl Gate<'_> {
             };
             classification = resolve_names(&classification, &lookup);
         }
-        let meanings = refers_to.iter().map(|(_, sql)| classify(sql));
-        if std::iter::once(Arc::clone(&classification)).chain(meanings).any(|c| self.fetches_late(&c)) {
+        let mut meanings = refers_to.iter().map(|(_, sql)| classify(sql));
+        let late = self.fetches_late(&classification) || meanings.any(|meaning| self.fetches_late(&meaning));
+        let runs = submission.purpose == Purpose::Run;
+        if late && runs && !Session::is_doomed(&submission, &classification.steps) {
             let policy = self.shared.policy.load().digest();
             let record = record(&submission, &classification, &[], policy, None, now);
             let refusal = Refusal::Unsupported {

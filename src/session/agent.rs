@@ -286,7 +286,7 @@ impl Session {
                 if !known {
                     Then::Refuse(Told::NoPortal(self.unit.name_as_sent(at)))
                 } else {
-                    match self.late_statement(portal, at) {
+                    match self.executed_statement(portal, at) {
                         Lookup::Unknown => Then::Nothing,
                         Lookup::Known(statement) => Then::Submit(statement, Purpose::Run),
                         Lookup::Unsettled => Then::Wait,
@@ -349,6 +349,25 @@ impl Session {
             Some(run) => run,
             None => self.portals.latest(portal).map(|portal| portal.run),
         }
+    }
+
+    /// What an `Execute` of `portal` at item `at` is decided as; unknown where its `Bind` has said it.
+    fn executed_statement(&self, portal: &Name, at: usize) -> Lookup<Statement> {
+        match self.late_statement(portal, at) {
+            Lookup::Unknown if self.is_cursor(portal, at) => {
+                self.unit.fetched_statement(at).map_or(Lookup::Unknown, Lookup::Known)
+            }
+            decided => decided,
+        }
+    }
+
+    /// Whether `portal` is a cursor that SQL has declared, as far as item `at` can tell.
+    fn is_cursor(&self, portal: &Name, at: usize) -> bool {
+        if self.unit.bind_before(portal, at).is_some() {
+            return false;
+        }
+        self.unit.portal_before(portal, at).is_some()
+            || self.portals.meanings(portal).any(|portal| portal.cursor)
     }
 
     /// The statement that an `Execute` of `portal` at item `at` runs, where that has to be decided
@@ -541,7 +560,7 @@ impl Session {
             }
             Kind::Query(sql) => Statement::query(sql.clone()),
             Kind::FunctionCall => self.unit.called_statement(at)?,
-            Kind::Execute { portal } => match self.late_statement(portal, at) {
+            Kind::Execute { portal } => match self.executed_statement(portal, at) {
                 Lookup::Known(statement) => statement,
                 Lookup::Unknown | Lookup::Unsettled => return None,
             },

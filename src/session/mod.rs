@@ -749,9 +749,10 @@ impl Session {
         }
     }
 
-    /// The run that the portal `name` stands for, where a `Bind` made it.
+    /// The run that the portal `name` stood for when upstream came to what it has just answered, where a
+    /// `Bind` made it.
     fn run_of_bound_portal(&mut self, name: &str) -> Option<&mut Run> {
-        let portal = *self.portals.latest(&Name::new(name.as_bytes()))?;
+        let portal = *self.portals.confirmed(&Name::new(name.as_bytes()))?;
         if portal.cursor { None } else { self.runs.get_mut(portal.run) }
     }
 

@@ -118,10 +118,10 @@ impl<M: Clone + PartialEq> Names<M> {
         if meanings.all(|other| other == first) { Lookup::Known(first.clone()) } else { Lookup::Unsettled }
     }
 
-    /// Whether upstream has said that `name` means something.
+    /// What upstream has said that `name` means.
     #[must_use]
-    pub fn is_confirmed(&self, name: &Name) -> bool {
-        self.slot(name).is_some_and(|slot| slot.confirmed.is_some())
+    pub fn confirmed(&self, name: &Name) -> Option<&M> {
+        self.slot(name)?.confirmed.as_ref()
     }
 
     /// A forwarded message would make `name` mean `meaning`.

@@ -147,6 +147,16 @@ impl Unit {
         String::from_utf8_lossy(name.unwrap_or_default()).into_owned()
     }
 
+    /// What the `Execute` at item `at` amounts to where its portal is a cursor that SQL declared: the
+    /// `FETCH` that does the same.
+    pub(super) fn fetched_statement(&self, at: usize) -> Option<Statement> {
+        let execute = Execute::read(self.frame(at).get(HEADER..)?).ok()?;
+        let name = String::from_utf8_lossy(execute.portal).replace('"', "\"\"");
+        let count = if execute.rows > 0 { execute.rows.to_string() } else { "ALL".to_owned() };
+        let sql = format!("FETCH FORWARD {count} FROM \"{name}\"");
+        Some(Statement { via: Via::Bind, sql: sql.as_str().into(), parameters: Arc::from([]) })
+    }
+
     /// What `name` stands for because of messages before item `end` of this unit, and the item of
     /// the `Parse` that said so. The latest one counts: had an earlier one of the same name still
     /// stood, it would have failed, and everything behind it would be skipped.

@@ -68,7 +68,7 @@ impl Session {
             matches!(kind, Some(Kind::Parse { .. })).then_some(at)
         };
         let answered = match kind {
-            Some(Kind::Bind { statement, .. }) => self.statements.is_confirmed(statement),
+            Some(Kind::Bind { statement, .. }) => self.statements.confirmed(statement).is_some(),
             _ => true,
         };
         let Some((cut, item)) = cut.and_then(|cut| Some((cut, self.unit.items.get_mut(cut)?))) else {

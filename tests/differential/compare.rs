@@ -33,7 +33,9 @@ pub fn difference(shown: &Shown) -> Option<Difference> {
     if let Some(stalled) = &shown.proxied.stalled {
         return Some(Difference(format!("the proxy stalled: {stalled}")));
     }
-    if common < proxied.len() && is_copy_refused(&direct[common..], &proxied[common..]) {
+    if common < proxied.len()
+        && (is_copy_refused(&direct[common..], &proxied[common..]) || is_fetch_refused(&proxied[common..]))
+    {
         // Postgres may have gone on.
         return None;
     }
@@ -97,11 +99,16 @@ fn is_copy_refused(direct: &[String], proxied: &[String]) -> bool {
     refused && closed == "(closed)" && direct.first().is_some_and(may_fail)
 }
 
+/// What a portal of the protocol runs only when it is fetched is not fetched by SQL.
+fn is_fetch_refused(proxied: &[String]) -> bool {
+    proxied.first().is_some_and(|line| line.contains("C=\"0A000\" M=\"a FETCH or MOVE that would run"))
+}
+
 /// The proxy ends a session that breaks the protocol, and says so. Postgres closes in silence where a
 /// length is wrong, tells an error and goes on where only a body is, and inside a copy tells an error
 /// before it ends the session.
 fn ends_as_known(direct: &[String], proxied: &[String]) -> bool {
-    if is_copy_refused(direct, proxied) {
+    if is_copy_refused(direct, proxied) || is_fetch_refused(proxied) {
         return true;
     }
     let [ended, closed] = proxied else { return false };

@@ -149,8 +149,13 @@ const COLUMNS: [(&str, usize); 8] = [
 
 fn table(rows: &[Row]) -> String {
     let cell = |row: &Row, name: &str| {
-        let found = row.iter().find(|(column, _)| column == name).map(|(_, cell)| cell);
-        match found {
+        let of = |name: &str| row.iter().find(|(column, _)| column == name).map(|(_, cell)| cell);
+        let is = |name: &str, text: &str| matches!(of(name), Some(Cell::Text(cell)) if cell == text);
+        // Of a statement that was parsed and never run, only the parsing is complete.
+        if name == "state" && is("clearance", "parse_only") && is("state", "completed") {
+            return "prepared".to_owned();
+        }
+        match of(name) {
             Some(Cell::Integer(number)) => number.to_string(),
             Some(Cell::Real(number)) => format!("{number:.1}"),
             Some(Cell::Text(text)) => one_line(text),
@@ -200,6 +205,18 @@ fn cut(text: &str, widest: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_only_parsed_is_not_told_as_completed() {
+        let text = |name: &str, text: &str| (name.to_owned(), Cell::Text(text.to_owned()));
+        let row = |clearance| {
+            vec![text("clearance", clearance), text("state", "completed"), text("sql", "drop table t")]
+        };
+
+        assert!(table(&[row("parse_only")]).contains("prepared"));
+        assert!(!table(&[row("parse_only")]).contains("completed"));
+        assert!(table(&[row("granted")]).contains("completed"));
+    }
 
     #[test]
     fn times_are_read_as_people_write_them() {

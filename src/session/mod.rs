@@ -519,9 +519,18 @@ impl Session {
             Gate::Open => 0,
         };
         let is_late = |run: RunKey| self.runs.get(run).is_some_and(|run| run.late.is_some() && run.done == 0);
-        let bound = self.unit.bind_before(&name, at).and_then(|bind| self.unit.items.get(bind)?.run);
-        let earlier = self.portals.meanings(&name).filter(|portal| !portal.cursor).map(|portal| portal.run);
-        bound.into_iter().chain(earlier).any(is_late)
+        if let Some(bind) = self.unit.bind_before(&name, at) {
+            return self.unit.items.get(bind).and_then(|item| item.run).is_some_and(is_late);
+        }
+        if self.unit.portal_before(&name, at).is_some() {
+            return false;
+        }
+        let late = |portal: &Portal| !portal.cursor && is_late(portal.run);
+        match self.portals.lookup(&name, self.resynced) {
+            Lookup::Known(portal) => late(&portal),
+            Lookup::Unknown => false,
+            Lookup::Unsettled => self.portals.meanings(&name).any(late),
+        }
     }
 
     /// What the statement of this name is, for the SQL command `EXECUTE` in the message that is being

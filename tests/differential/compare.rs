@@ -30,7 +30,9 @@ pub fn difference(shown: &Shown) -> Option<Difference> {
             shown.proxied.stalled.as_deref().unwrap_or("(none stalled)")
         )));
     }
-    if let Some(stalled) = &shown.proxied.stalled {
+    if let Some(stalled) = &shown.proxied.stalled
+        && !is_fetch_refused(&proxied[common..])
+    {
         return Some(Difference(format!("the proxy stalled: {stalled}")));
     }
     if common < proxied.len()

@@ -353,12 +353,11 @@ impl Session {
 
     /// What an `Execute` of `portal` at item `at` is decided as; unknown where its `Bind` has said it.
     fn executed_statement(&self, portal: &Name, at: usize) -> Lookup<Statement> {
-        match self.late_statement(portal, at) {
-            Lookup::Unknown if self.is_cursor(portal, at) => {
-                self.unit.fetched_statement(at).map_or(Lookup::Unknown, Lookup::Known)
-            }
-            decided => decided,
+        let late = self.late_statement(portal, at);
+        if late == Lookup::Unknown && self.is_cursor(portal, at) {
+            return self.unit.fetched_statement(at).map_or(Lookup::Unknown, Lookup::Known);
         }
+        late
     }
 
     /// Whether `portal` is a cursor that SQL has declared, as far as item `at` can tell.

@@ -834,6 +834,9 @@ impl Model {
                 }
                 let rows = portal.left.min(1);
                 portal.left -= rows;
+                // What a `Bind` made runs by it.
+                let ran = portal.cleared.as_ref().map(|cleared| Found::Began(cleared.receipt));
+                self.found.extend(ran);
                 if describes {
                     self.put(b'T', &[0, 0]);
                 }

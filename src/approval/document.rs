@@ -286,7 +286,11 @@ fn transaction(draft: &Draft) -> Option<Body> {
     let transaction = &draft.transaction;
     let mut lines = Vec::new();
     match transaction.status {
-        Some(TransactionStatus::Idle) if transaction.statements.is_empty() => return None,
+        Some(TransactionStatus::Idle)
+            if transaction.statements.is_empty() && transaction.batch.is_empty() =>
+        {
+            return None;
+        }
         Some(TransactionStatus::Idle) => {}
         Some(TransactionStatus::InBlock) => {
             lines.push(Shown::line("A transaction is open: it keeps its locks while this waits."));
@@ -301,6 +305,13 @@ fn transaction(draft: &Draft) -> Option<Body> {
         lines.push(Shown::line(&format!("{} earlier statements are not listed", transaction.earlier)));
     }
     lines.extend(transaction.statements.iter().map(|sql| Shown::after("ran: ", &Shown::line(sql))));
+    if transaction.batch_earlier > 0 {
+        let listed =
+            format!("{} earlier statements of the same batch are not listed", transaction.batch_earlier);
+        lines.push(Shown::line(&listed));
+    }
+    let batch = transaction.batch.iter();
+    lines.extend(batch.map(|sql| Shown::after("before it in the same batch: ", &Shown::line(sql))));
     Some(Body::Lines(lines))
 }
 
@@ -447,6 +458,8 @@ mod tests {
             status: Some(TransactionStatus::InBlock),
             statements: vec!["BEGIN".to_owned(), "SELECT 1\n  FROM t".to_owned()],
             earlier: 3,
+            batch: vec!["SET LOCAL work_mem = '1MB'".to_owned()],
+            batch_earlier: 1,
         };
         draft.insight = Insight {
             plan: Some(PlanView { rows: 120_000.0, cost: 4_321.5, text: "Seq Scan on customers".to_owned() }),

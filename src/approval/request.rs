@@ -96,6 +96,11 @@ pub struct TransactionView {
     pub statements: Vec<String>,
     /// How many more ran before those.
     pub earlier: u64,
+    /// The texts of the same batch that reach upstream before it, or together with it: whether and when
+    /// they run, upstream will say. The last [`TransactionView::KEPT`] of them.
+    pub batch: Vec<String>,
+    /// How many more come before those.
+    pub batch_earlier: usize,
 }
 
 impl TransactionView {

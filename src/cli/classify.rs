@@ -170,7 +170,11 @@ fn classify_lines(
 /// The answer for a person: the class, then each reason with the piece of the text it is about.
 fn render(sql: &str, found: &Classification) -> String {
     let mut out = String::new();
-    let verdict = if found.class.is_privileged() { "held until somebody approves" } else { "not held" };
+    let verdict = match found.class {
+        StatementClass::Invalid => "refused as the syntax error that it is, unless a rule holds it",
+        class if class.is_privileged() => "held until somebody approves",
+        _ => "not held",
+    };
     let _ = writeln!(out, "{}: {verdict}", found.class);
     if let [_, _, ..] = found.parts.as_slice() {
         for (place, part) in found.parts.iter().enumerate() {
@@ -276,7 +280,7 @@ mod tests {
             delete   t
         ");
         insta::assert_snapshot!(rendered("selec 1"), @r#"
-        invalid: held until somebody approves
+        invalid: refused as the syntax error that it is, unless a rule holds it
 
           invalid because it is not accepted by Postgres's grammar: syntax error at or near "selec"
             | selec 1

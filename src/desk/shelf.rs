@@ -313,6 +313,7 @@ pub(super) fn weight(draft: &Draft) -> usize {
         .iter()
         .map(|parameter| parameter.value.as_ref().map_or(0, |v| v.len()))
         .sum();
-    let transaction: usize = draft.transaction.statements.iter().map(String::len).sum();
+    let transaction: usize =
+        draft.transaction.statements.iter().chain(&draft.transaction.batch).map(String::len).sum();
     draft.statement.sql.len() + parameters + transaction + 1024
 }

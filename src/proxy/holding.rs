@@ -89,9 +89,10 @@ fn digest_of(texts: &[SqlText]) -> Digest {
 pub(super) fn draft(watch: &Watch, session: &Session, pending: &Pending, seal: Seal) -> Draft {
     let (texts, earlier) = session.transaction();
     let mut statements: Vec<String> = texts.map(SqlText::to_display).collect();
-    statements.extend(pending.submission.before.iter().map(SqlText::to_display));
     let dropped = statements.len().saturating_sub(TransactionView::KEPT);
     statements.drain(..dropped);
+    let before = &pending.submission.before;
+    let batch_earlier = before.len().saturating_sub(TransactionView::KEPT);
     let mut claimed = watch.claimed.lock().clone();
     comment::claims(pending.submission.statement.sql.as_bytes(), &mut claimed);
     Draft {
@@ -106,6 +107,8 @@ pub(super) fn draft(watch: &Watch, session: &Session, pending: &Pending, seal: S
             status: pending.submission.status,
             statements,
             earlier: earlier + dropped as u64,
+            batch: before.iter().skip(batch_earlier).map(SqlText::to_display).collect(),
+            batch_earlier,
         },
         terms: pending.terms.clone(),
         refers_to: pending.refers_to.iter().map(|(name, sql)| (name.to_string(), sql.clone())).collect(),

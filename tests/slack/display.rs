@@ -44,7 +44,7 @@ async fn the_card_says_everything_that_a_reviewer_should_know() {
     asked.transaction = TransactionView {
         status: Some(TransactionStatus::InBlock),
         statements: vec!["update customers set name = 'x'".to_owned()],
-        earlier: 0,
+        ..TransactionView::default()
     };
     let opened = office.desk.open(asked).unwrap();
 

@@ -129,7 +129,7 @@ pub fn set(house: &House) -> Scene {
                         "UPDATE orders SET status = 'closed' WHERE status = 'done' AND shipped_at < now() - interval '90 days'"
                             .to_owned(),
                     ],
-                    earlier: 0,
+                    ..TransactionView::default()
                 };
                 draft.insight.locks = vec![
                     "ShareRowExclusiveLock on public.orders".to_owned(),

@@ -469,6 +469,7 @@ impl World {
             });
             self.model.receive(frame.bytes.to_vec(), cleared.cloned());
             // A substitute stands for a message of the agent's.
+            self.query_behind |= self.unsynced && frame.tag == tag::QUERY;
             self.unsynced =
                 frame.tag != tag::SYNC && (self.unsynced || matches!(frame.tag, tag::BIND | tag::EXECUTE));
             return;

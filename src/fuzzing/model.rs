@@ -473,7 +473,6 @@ impl Model {
 
     fn query(&mut self, text: &[u8], cleared: Option<Cleared>) {
         self.statements.remove(&b""[..]);
-        self.portals.remove(&b""[..]);
         let ours = text.starts_with(b"countersign_") || text == b"ROLLBACK";
         let fits = |cleared: &Cleared| cleared.sql == text && !cleared.parse_only;
         if self.checks && !ours && !cleared.as_ref().is_some_and(fits) {
@@ -511,6 +510,11 @@ impl Model {
     fn query_from(&mut self, ops: &'static [Op], many: bool, cleared: Option<Cleared>) {
         for (at, op) in ops.iter().enumerate() {
             let then = &ops[at + 1..];
+            // What comes so far as to be run takes the unnamed portal; a text with an error, or in a failed
+            // block, does not come so far.
+            if self.check(*op).is_ok() {
+                self.portals.remove(&b""[..]);
+            }
             if *op == Op::CopyIn {
                 match self.check(*op) {
                     Ok(()) => {

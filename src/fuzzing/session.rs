@@ -146,8 +146,9 @@ struct World {
     /// part of it.
     among_data: bool,
     ambiguous: bool,
-    /// The last message was of the extended protocol, and no Sync; a Query came behind such a one. Where
-    /// the server skips that Query, the unnamed portal outlives it, which the session cannot bet on.
+    /// The last message was of the extended protocol, and no Sync; a Query came behind such a one, or in a
+    /// block. Where the server skips that Query, or does not come so far as to run it, the unnamed portal
+    /// outlives it, which the session cannot bet on.
     unsynced: bool,
     query_behind: bool,
     newer_said: bool,
@@ -459,6 +460,11 @@ impl World {
         assert!(self.session.held_bytes() <= self.limits.unit + self.limits.message + (64 << 10));
     }
 
+    /// The unnamed portal may outlive this message.
+    fn query_may_fail(&self, frame: Frame<'_>) -> bool {
+        frame.tag == tag::QUERY && (self.unsynced || self.model.block.status() != b'I')
+    }
+
     /// One whole message went upstream.
     fn forwarded(&mut self, frame: Frame<'_>) {
         trace("    forwarded", frame.bytes);
@@ -469,7 +475,7 @@ impl World {
             });
             self.model.receive(frame.bytes.to_vec(), cleared.cloned());
             // A substitute stands for a message of the agent's.
-            self.query_behind |= self.unsynced && frame.tag == tag::QUERY;
+            self.query_behind |= self.query_may_fail(frame);
             self.unsynced =
                 frame.tag != tag::SYNC && (self.unsynced || matches!(frame.tag, tag::BIND | tag::EXECUTE));
             return;
@@ -491,7 +497,7 @@ impl World {
             tag::FLUSH => {}
             _ => self.among_data = false,
         }
-        self.query_behind |= self.unsynced && frame.tag == tag::QUERY;
+        self.query_behind |= self.query_may_fail(frame);
         self.unsynced = !matches!(frame.tag, tag::SYNC | tag::QUERY | tag::FUNCTION_CALL);
         let own = self.cleared.get(&(self.passed - 1));
         let body = frame.body();

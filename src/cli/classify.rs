@@ -170,10 +170,12 @@ fn classify_lines(
 /// The answer for a person: the class, then each reason with the piece of the text it is about.
 fn render(sql: &str, found: &Classification) -> String {
     let mut out = String::new();
-    let verdict = match found.class {
-        StatementClass::Invalid => "refused as the syntax error that it is, unless a rule holds it",
-        class if class.is_privileged() => "held until somebody approves",
-        _ => "not held",
+    let verdict = if found.class == StatementClass::Invalid {
+        "refused as the syntax error that it is, unless a rule holds it"
+    } else if found.class.is_privileged() {
+        "held until somebody approves"
+    } else {
+        "not held"
     };
     let _ = writeln!(out, "{}: {verdict}", found.class);
     if let [_, _, ..] = found.parts.as_slice() {

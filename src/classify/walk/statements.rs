@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Walk, conditions};
+use super::Walk;
+use super::conditions::{self, Verdict};
 use crate::classify::tree::{Field, Kind, Node};
 use crate::classify::{NameUse, ObjectKind, StatementClass, Verb, names};
 
@@ -75,10 +76,13 @@ impl<'a> Walk<'a> {
         }
         let why = match node.get(Field::WhereClause) {
             None => format!("{what} every row: there is no WHERE"),
-            Some(condition) if !conditions::picks_rows(node, condition) => {
-                format!("{what} every row: its WHERE does not depend on the row")
-            }
-            Some(_) => return,
+            Some(condition) => match conditions::picks_rows(node, condition) {
+                Verdict::Picks => return,
+                Verdict::SameForAll => format!("{what} every row: its WHERE does not depend on the row"),
+                Verdict::Unclear => {
+                    format!("{what} every row, perhaps: its WHERE is not one that surely picks some")
+                }
+            },
         };
         self.does(StatementClass::MassWrite, node, &why);
     }
@@ -89,8 +93,9 @@ impl<'a> Walk<'a> {
         if node.get(Field::Relation).is_some_and(is_temporary) {
             return;
         }
-        let picks =
-            node.get(Field::JoinCondition).is_some_and(|condition| conditions::picks_rows(node, condition));
+        let picks = node
+            .get(Field::JoinCondition)
+            .is_some_and(|condition| conditions::picks_rows(node, condition) == Verdict::Picks);
         for branch in node.list(Field::MergeWhenClauses) {
             let changes = matches!(branch.word(Field::CommandType), "CMD_UPDATE" | "CMD_DELETE");
             match branch.word(Field::MatchKind) {
@@ -105,7 +110,7 @@ impl<'a> Walk<'a> {
                     self.does(
                         StatementClass::MassWrite,
                         node,
-                        "changes every row: its condition does not depend on the row",
+                        "changes every row, perhaps: its condition is not one that surely picks some",
                     );
                 }
                 _ => {}

@@ -1,0 +1,582 @@
+//! Whether a condition is one that is known to pick rows.
+//!
+//! `WHERE id = id`, `WHERE starts_with(code, '')`, `WHERE (percent > 0) IN (true, false)`,
+//! `WHERE code IN (SELECT code FROM t)`: an UPDATE or DELETE with one of these changes the whole table, and
+//! there is no end to such disguises. So this does not look for them. It knows the forms that pick rows, a
+//! column compared with something that is not of the row, an `IN`, a join, a correlated `EXISTS` and so on;
+//! a condition that is not made of them does not count as one.
+//!
+//! What a known form *means* for the rows there are nobody can tell from the text: `price < 1000000` may be
+//! all of them.
+//!
+//! - this file: what a condition is made of, and AND, OR and NOT of it
+//! - `compare`: comparisons, lists and patterns
+//! - `sources`: subqueries, joins and WITH: whether they bring the whole table back
+//!
+//! Works from the leaves to the root over a flat range of the tree: each node is summarised from its parts'
+//! summaries.
+
+mod compare;
+mod sources;
+mod values;
+
+use std::cell::Cell;
+use std::hash::{DefaultHasher, Hasher};
+
+use crate::classify::tree::{Field, Kind, Node};
+
+/// What is known of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Truth {
+    /// True of every row.
+    Always,
+    /// False of every row.
+    Never,
+    /// The same for every row, whatever that is.
+    Constant,
+    /// Of a form that picks rows.
+    Picks(Form),
+    /// Equates a column of the row with the same column of another row of its table.
+    SameAsTwin,
+    /// Wants a column of the row to differ from that of another row of its table. With
+    /// [`Truth::SameAsTwin`] of another column it is how duplicates are told.
+    OtherThanTwin,
+    /// Depends on the row, perhaps in appearance only.
+    Unclear,
+}
+
+use Truth::{Always, Constant, Never, OtherThanTwin, Picks, SameAsTwin, Unclear};
+
+/// How a condition picks. Two that are alternatives (`OR`) may be all rows together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Form {
+    /// Equal to something, one of a list, like a pattern.
+    Equal,
+    /// Not equal to something.
+    Negative,
+    /// NULL.
+    Null,
+    /// Not NULL.
+    NotNull,
+    /// Below a bound; the bound where it is a number.
+    Below(Option<f64>),
+    /// Above a bound.
+    Above(Option<f64>),
+    /// A flag.
+    Flag,
+    /// Not that flag.
+    NoFlag,
+}
+
+impl Eq for Form {}
+
+impl Form {
+    fn opposite(self) -> Self {
+        match self {
+            Self::Equal => Self::Negative,
+            Self::Negative => Self::Equal,
+            Self::Null => Self::NotNull,
+            Self::NotNull => Self::Null,
+            Self::Below(bound) => Self::Above(bound),
+            Self::Above(bound) => Self::Below(bound),
+            Self::Flag => Self::NoFlag,
+            Self::NoFlag => Self::Flag,
+        }
+    }
+
+    /// Whether one *or* the other of the same column leaves rows out.
+    fn leaves_rows_out_with(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Below(Some(below)), Self::Above(Some(above)))
+            | (Self::Above(Some(above)), Self::Below(Some(below))) => below < above,
+            (Self::Below(_), Self::Above(_)) | (Self::Above(_), Self::Below(_)) => false,
+            (Self::Flag, Self::NoFlag) | (Self::NoFlag, Self::Flag) => false,
+            (Self::Null, Self::NotNull) | (Self::NotNull, Self::Null) => false,
+            (Self::Negative, Self::Null) | (Self::Null, Self::Negative) => true,
+            (Self::Negative | Self::NotNull, _) | (_, Self::Negative | Self::NotNull) => false,
+            _ => true,
+        }
+    }
+}
+
+/// Some columns: bits of a Bloom filter. A collision can only make a condition look the same as another,
+/// and so be held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Columns(u128);
+
+impl Columns {
+    const BITS: u32 = 4;
+
+    fn of(name: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(name.as_bytes());
+        let mut hash = hasher.finish();
+        let mut bits = 0_u128;
+        while bits.count_ones() < Self::BITS {
+            bits |= 1 << (hash & 127);
+            hash = hash.rotate_right(7).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+        Self(bits)
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    fn overlap(self, other: Self) -> bool {
+        (self.0 & other.0).count_ones() >= Self::BITS
+    }
+}
+
+/// Whose columns an expression reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Reads(u8);
+
+impl Reads {
+    /// The target's row.
+    const OWN: Self = Self(1);
+    /// The target's row or another table's: an unqualified name beside other tables.
+    const EITHER: Self = Self(2);
+    /// Another table's.
+    const OTHER: Self = Self(4);
+    /// Another row of the target's table.
+    const TWIN: Self = Self(8);
+    /// Rows derived from all rows of the target's table.
+    const COPY: Self = Self(16);
+
+    fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Depends, or may depend, on the target's row.
+    fn row(self) -> bool {
+        self.has(Self::OWN) || self.has(Self::EITHER)
+    }
+}
+
+/// How an expression is made of the columns that it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// Of none.
+    Constant,
+    /// It is one.
+    Column,
+    /// In a way that says something about the row: `lower(name)`, `data->>'kind'`, `price * 2`.
+    Derived,
+    /// In a way that may say nothing: `pg_typeof(id)`, `left(code, 0)`.
+    Vague,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Summary {
+    truth: Truth,
+    reads: Reads,
+    columns: Columns,
+    shape: Shape,
+    /// A comparison or another test: as a value it is true of nearly every row, or false.
+    is_test: bool,
+    /// A column that holds another value in each row, by its name: all but one of its values are all rows.
+    is_key: bool,
+    /// Cuts something off, perhaps everything.
+    shortens: bool,
+    /// Never NULL, whatever the column is.
+    defaulted: bool,
+    /// A value out of a document.
+    is_json: bool,
+    /// A subquery that returns one value.
+    is_scalar_query: bool,
+}
+
+const NOTHING: Summary = Summary {
+    truth: Constant,
+    reads: Reads(0),
+    columns: Columns(0),
+    shape: Shape::Constant,
+    is_test: false,
+    is_key: false,
+    shortens: false,
+    defaulted: false,
+    is_json: false,
+    is_scalar_query: false,
+};
+
+impl Summary {
+    fn test(self, truth: Truth) -> Self {
+        Self { truth, is_test: true, ..self }
+    }
+
+    /// A value of these columns from which one can tell rows apart.
+    fn tells(self) -> bool {
+        matches!(self.shape, Shape::Column | Shape::Derived) && !self.is_test
+    }
+
+    /// Together with another part of the same expression, which thereby says nothing for sure.
+    fn blur(self, part: Self) -> Self {
+        let reads = self.reads.and(part.reads);
+        let shape = if reads.row() { Shape::Vague } else { Shape::Constant };
+        let truth = if reads.row() { Unclear } else { Constant };
+        Self { truth, reads, columns: self.columns.and(part.columns), shape, ..NOTHING }
+    }
+}
+
+/// Whether `condition`, of the data-changing `statement`, is known to pick rows.
+pub(super) fn picks_rows(statement: Node<'_>, condition: Node<'_>) -> Verdict {
+    let patience = Cell::new(PATIENCE);
+    let analysis = Analysis::of_statement(statement, condition, &patience);
+    match analysis.run() {
+        _ if patience.get() == 0 => Verdict::Unclear,
+        Picks(_) => Verdict::Picks,
+        Always | Never | Constant => Verdict::SameForAll,
+        SameAsTwin | OtherThanTwin | Unclear => Verdict::Unclear,
+    }
+}
+
+/// What [`picks_rows`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It picks rows.
+    Picks,
+    /// It is the same for every row.
+    SameForAll,
+    /// It depends on the row, but is not of a form that is known to pick some.
+    Unclear,
+}
+
+/// How many nodes are looked at to judge subqueries: nested ones would cost their depth times their size.
+const PATIENCE: u32 = 2_000_000;
+
+/// More alternatives that are broad are not compared with each other.
+const MOST_BROAD: usize = 64;
+
+/// Deeper subqueries are not looked into.
+const DEEPEST: u32 = 8;
+
+/// One condition, as seen from one table.
+struct Analysis<'t, 'p> {
+    condition: Node<'t>,
+    /// The table whose rows are to be picked: its own name, and the name that it goes by; none where a
+    /// subquery hides it.
+    table: Option<String>,
+    target: Option<String>,
+    /// Whose an unqualified column is.
+    unqualified: Reads,
+    /// Other names for the same table.
+    twins: Vec<String>,
+    /// Names of what was derived from all its rows.
+    copies: Vec<String>,
+    summaries: Vec<Summary>,
+    patience: &'p Cell<u32>,
+    depth: u32,
+}
+
+impl<'t> Analysis<'t, '_> {
+    fn run(mut self) -> Truth {
+        let size = self.condition.end() - self.condition.index();
+        let Some(left) = self.patience.get().checked_sub(size) else { return Unclear };
+        self.patience.set(left);
+        self.summaries = vec![NOTHING; size as usize];
+        // Descendants stand behind their parents, so backwards is children first.
+        for node in self.condition.within().rev() {
+            let summary = self.summarise(node);
+            let place = (node.index() - self.condition.index()) as usize;
+            if let Some(slot) = self.summaries.get_mut(place) {
+                *slot = summary;
+            }
+        }
+        self.of(self.condition).truth
+    }
+
+    fn of(&self, node: Node<'_>) -> Summary {
+        let place = node.index().wrapping_sub(self.condition.index()) as usize;
+        self.summaries.get(place).copied().unwrap_or(NOTHING)
+    }
+
+    fn field(&self, node: Node<'_>, field: Field) -> Option<Summary> {
+        node.get(field).map(|part| self.of(part))
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what has no rule of its own says nothing for sure")]
+    fn summarise(&self, node: Node<'t>) -> Summary {
+        match node.kind() {
+            Kind::Scalar | Kind::Empty | Kind::ParamRef => NOTHING,
+            Kind::AConst => constant(node),
+            Kind::ColumnRef => self.column(node),
+            Kind::TypeCast => self.cast(node),
+            Kind::CollateClause => self.field(node, Field::Arg).unwrap_or(NOTHING),
+            Kind::BoolExpr => self.boolean(node),
+            Kind::AExpr => self.operator(node),
+            Kind::NullTest => self.null_test(node),
+            Kind::BooleanTest => self.boolean_test(node),
+            Kind::SubLink => self.sublink(node),
+            Kind::CaseExpr => self.case(node),
+            Kind::CoalesceExpr => self.coalesce(node),
+            Kind::RowExpr => self.row(node),
+            Kind::FuncCall => self.call(node),
+            Kind::AIndirection => self.element(node),
+            Kind::CurrentOfExpr => Summary { reads: Reads::OWN, ..NOTHING }.test(Picks(Form::Equal)),
+            _ => self.parts(node),
+        }
+    }
+
+    /// What reads a row and has no rule says nothing for sure.
+    fn parts(&self, node: Node<'t>) -> Summary {
+        node.children().fold(NOTHING, |whole, part| whole.blur(self.of(part)))
+    }
+
+    fn column(&self, node: Node<'t>) -> Summary {
+        let fields: Vec<_> = node.list(Field::Fields).filter_map(Node::string).collect();
+        let (name, qualifier) = match fields.as_slice() {
+            [.., qualifier, name] => (&**name, Some(&**qualifier)),
+            [name] => (&**name, None),
+            [] => ("*", None),
+        };
+        let is = |name: &Option<String>| name.as_deref() == qualifier.or(Some(name_of_a_row(&fields)));
+        let named = |names: &[String]| qualifier.is_some_and(|name| names.iter().any(|known| known == name));
+        // `t` and `t.*` are whole rows.
+        let whole_row = node.list(Field::Fields).any(|field| field.kind() == Kind::AStar)
+            || (qualifier.is_none() && is(&self.target));
+        let reads = match qualifier {
+            _ if named(&self.copies) => Reads::COPY,
+            _ if named(&self.twins) => Reads::TWIN,
+            Some(_) if is(&self.target) => Reads::OWN,
+            Some(_) => Reads::OTHER,
+            None if whole_row => Reads::OWN,
+            None => self.unqualified,
+        };
+        // What the system writes into each row; most of them are the same everywhere.
+        let system = matches!(name, "tableoid" | "xmin" | "xmax" | "cmin" | "cmax" | "oid");
+        let shape = if whole_row || system { Shape::Vague } else { Shape::Column };
+        // A flag picks the rows that have it.
+        let truth = if reads == Reads::OWN && shape == Shape::Column {
+            Picks(Form::Flag)
+        } else if reads.row() {
+            Unclear
+        } else {
+            Constant
+        };
+        Summary { truth, reads, columns: Columns::of(name), shape, is_key: is_key(name), ..NOTHING }
+    }
+
+    fn cast(&self, node: Node<'t>) -> Summary {
+        let Some(inner) = self.field(node, Field::Arg) else { return NOTHING };
+        if !inner.reads.row() {
+            return inner;
+        }
+        if inner.is_test {
+            return inner.blur(NOTHING);
+        }
+        // `(data->>'done')::boolean` is a flag; `id::boolean` is true of all but one.
+        let flag = inner.is_json && inner.reads == Reads::OWN && inner.shape == Shape::Derived;
+        let truth = if flag { Picks(Form::Flag) } else { Unclear };
+        let shape = if inner.shape == Shape::Column { Shape::Derived } else { inner.shape };
+        Summary { truth, shape, ..inner }
+    }
+
+    fn boolean(&self, node: Node<'t>) -> Summary {
+        let parts: Vec<Summary> = node.list(Field::Args).map(|part| self.of(part)).collect();
+        let whole = parts.iter().fold(NOTHING, |whole, part| whole.blur(*part));
+        let truth = match node.word(Field::Boolop) {
+            "NOT_EXPR" => match parts.first().map_or(Constant, |part| part.truth) {
+                Always => Never,
+                Never => Always,
+                // `NOT (a = 1 AND a = 2)` is `a <> 1 OR a <> 2`.
+                Picks(_) if self.is_conjunction(node) => Unclear,
+                Picks(Form::Equal) if parts.iter().any(|part| part.is_key) => Unclear,
+                Picks(form) => Picks(form.opposite()),
+                truth @ (Constant | Unclear | SameAsTwin | OtherThanTwin) => truth,
+            },
+            "AND_EXPR" => all_of(&parts),
+            _ => any_of(&parts),
+        };
+        // The columns that picked are what an alternative is compared with.
+        Summary { columns: picked(&parts).unwrap_or(whole.columns), ..whole }.test(truth)
+    }
+
+    /// The one argument of a NOT is an AND.
+    fn is_conjunction(&self, not: Node<'t>) -> bool {
+        not.list(Field::Args)
+            .any(|part| part.kind() == Kind::BoolExpr && part.word(Field::Boolop) == "AND_EXPR")
+    }
+
+    fn null_test(&self, node: Node<'t>) -> Summary {
+        let inner = self.field(node, Field::Arg).unwrap_or(NOTHING);
+        let whole = inner.blur(NOTHING);
+        let is_null = node.word(Field::Nulltesttype) == "IS_NULL";
+        let is_row = node.get(Field::Arg).is_some_and(|arg| arg.kind() == Kind::RowExpr);
+        // `(id = 5) IS NOT NULL` asks whether id is there, `id IS NOT NULL` nothing at all.
+        let known = inner.reads == Reads::OWN && inner.tells();
+        let truth = match known {
+            true if is_null => Picks(Form::Null),
+            true if !inner.is_key && !inner.defaulted && !is_row => Picks(Form::NotNull),
+            true | false if inner.reads.row() => Unclear,
+            true | false => Constant,
+        };
+        whole.test(truth)
+    }
+
+    fn boolean_test(&self, node: Node<'t>) -> Summary {
+        let inner = self.field(node, Field::Arg).unwrap_or(NOTHING);
+        let whole = inner.blur(NOTHING);
+        let truth = match (inner.truth, node.word(Field::Booltesttype)) {
+            (Picks(form), "IS_TRUE" | "IS_NOT_FALSE") => Picks(form),
+            (Picks(form), "IS_FALSE" | "IS_NOT_TRUE") => Picks(form.opposite()),
+            (Picks(_), "IS_UNKNOWN") if !inner.is_test => Picks(Form::Null),
+            (Picks(_), "IS_NOT_UNKNOWN") if !inner.is_test => Picks(Form::NotNull),
+            _ if inner.reads.row() => Unclear,
+            _ => Constant,
+        };
+        whole.test(truth)
+    }
+
+    /// CASE whose branches pick rows, or are false.
+    fn case(&self, node: Node<'t>) -> Summary {
+        let whole = self.parts(node);
+        if !whole.reads.row() {
+            return whole;
+        }
+        let mut results: Vec<Summary> =
+            node.list(Field::Args).filter_map(|branch| self.field(branch, Field::Result)).collect();
+        results.extend(self.field(node, Field::Defresult));
+        let mut conditions = node.list(Field::Args).filter_map(|branch| self.field(branch, Field::Expr));
+        let yes_or_no = |part: &Summary| matches!(part.truth, Picks(_) | Never);
+        let picks_each = results.iter().all(yes_or_no) && results.iter().any(|part| part.truth != Never);
+        // `CASE WHEN a = 1 THEN true ELSE false END`
+        let one_condition = !node.has(Field::Arg)
+            && conditions.clone().count() == 1
+            && conditions.all(|condition| matches!(condition.truth, Picks(_)))
+            && results.first().is_some_and(|result| result.truth == Always)
+            && results.get(1).is_none_or(|otherwise| otherwise.truth == Never);
+        let truth = if picks_each || one_condition { Picks(Form::Negative) } else { Unclear };
+        whole.test(truth)
+    }
+
+    /// `coalesce(column, ..)`: the first decides, and what follows must not.
+    fn coalesce(&self, node: Node<'t>) -> Summary {
+        let parts: Vec<Summary> = node.list(Field::Args).map(|part| self.of(part)).collect();
+        let whole = self.parts(node);
+        let Some((first, rest)) = parts.split_first() else { return whole };
+        if !first.reads.row() {
+            // `coalesce(true, id = 1)`
+            return Summary { truth: if rest.is_empty() { first.truth } else { Constant }, ..NOTHING };
+        }
+        let rest_constant = rest.iter().all(|part| !part.reads.row());
+        let rest_false = rest.iter().all(|part| part.truth == Never);
+        if first.is_test {
+            let truth = if rest_false { first.truth } else { Unclear };
+            return whole.test(truth);
+        }
+        if !rest_constant || !first.tells() || first.reads.has(Reads::COPY) {
+            return whole;
+        }
+        // As a condition: `coalesce(active, false)`.
+        let flag = first.shape == Shape::Column && first.truth == Picks(Form::Flag);
+        let truth = if flag { first.truth } else { Unclear };
+        Summary { truth, shape: Shape::Derived, defaulted: true, is_key: false, ..*first }
+    }
+}
+
+/// A row named like a column: `SELECT t FROM t`.
+fn name_of_a_row<'a>(fields: &'a [std::borrow::Cow<'_, str>]) -> &'a str {
+    match fields {
+        [name] => name,
+        _ => "",
+    }
+}
+
+/// Names of columns that are another in each row, and never NULL.
+fn is_key(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    matches!(name.as_str(), "id" | "uuid" | "guid" | "pk" | "ctid" | "key" | "rowid")
+}
+
+fn constant(node: Node<'_>) -> Summary {
+    let truth = match node.get(Field::Boolval).map(|flag| flag.flag(Field::Boolval)) {
+        Some(true) => Always,
+        Some(false) => Never,
+        None => Constant,
+    };
+    Summary { truth, ..NOTHING }
+}
+
+/// The columns by which parts pick.
+fn picked(parts: &[Summary]) -> Option<Columns> {
+    let mut columns = parts.iter().filter(|part| matches!(part.truth, Picks(_))).map(|part| part.columns);
+    columns.next().map(|first| columns.fold(first, Columns::and))
+}
+
+fn all_of(parts: &[Summary]) -> Truth {
+    let any = |truth| parts.iter().any(|part| part.truth == truth);
+    let forms =
+        || parts.iter().filter_map(|part| if let Picks(form) = part.truth { Some(form) } else { None });
+    if any(Never) {
+        return Never;
+    }
+    // The narrowest tells what the whole is like.
+    let narrow = |form: &Form| matches!(form, Form::Equal | Form::Null);
+    if let Some(form) = forms().find(narrow).or_else(|| forms().next()) {
+        return Picks(form);
+    }
+    // `a.key = b.key AND a.id > b.id`: all but one of each, which is how duplicates are removed.
+    if any(SameAsTwin) && any(OtherThanTwin) {
+        return Picks(Form::Equal);
+    }
+    if any(Unclear) || any(SameAsTwin) || any(OtherThanTwin) {
+        return Unclear;
+    }
+    if parts.iter().all(|part| part.truth == Always) { Always } else { Constant }
+}
+
+fn any_of(parts: &[Summary]) -> Truth {
+    let any = |truth| parts.iter().any(|part| part.truth == truth);
+    if any(Always) {
+        return Always;
+    }
+    if parts.iter().all(|part| part.truth == Never) {
+        return Never;
+    }
+    if any(Constant) {
+        return Constant;
+    }
+    let mut picked: Vec<(Form, Columns)> = Vec::new();
+    for part in parts {
+        match part.truth {
+            Picks(form) => picked.push((form, part.columns)),
+            Never => {}
+            Always | Constant | SameAsTwin | OtherThanTwin | Unclear => return Unclear,
+        }
+    }
+    // A long list of alternatives is compared by what is broad in it; narrow ones cannot be all rows.
+    let narrow = |form: &Form| matches!(form, Form::Equal);
+    let (narrow, broad): (Vec<_>, Vec<_>) = picked.into_iter().partition(|(form, _)| narrow(form));
+    if broad.len() > MOST_BROAD {
+        return Unclear;
+    }
+    let bounds = |columns: Columns| {
+        let bound = |form: &Form| matches!(form, Form::Below(_) | Form::Above(_));
+        broad.iter().filter(|(form, other)| bound(form) && other.overlap(columns)).count()
+            + narrow.iter().filter(|(_, other)| other.overlap(columns)).count()
+    };
+    for (place, (form, columns)) in broad.iter().enumerate() {
+        let mut others = broad.iter().skip(place + 1).chain(&narrow);
+        if others.any(|(other, theirs)| columns.overlap(*theirs) && !form.leaves_rows_out_with(*other)) {
+            return Unclear;
+        }
+        // `a < 3 OR a > 5 OR a BETWEEN 3 AND 5`
+        let two_sided = |(other, theirs): &(Form, Columns)| {
+            columns.overlap(*theirs)
+                && matches!(
+                    (form, other),
+                    (Form::Below(_), Form::Above(_)) | (Form::Above(_), Form::Below(_))
+                )
+        };
+        if broad.iter().any(two_sided) && bounds(*columns) > 2 {
+            return Unclear;
+        }
+    }
+    let form = broad.first().or_else(|| narrow.first()).map_or(Form::Equal, |(form, _)| *form);
+    Picks(form)
+}

@@ -1,0 +1,370 @@
+//! Subqueries, joined tables and WITH: what they say about the target's rows, and whether they bring all of
+//! them back.
+
+use std::cell::Cell;
+
+use super::compare::{existence, negative, picks_by};
+use super::values::number_of;
+use super::{Always, Constant, Form, Never, OtherThanTwin, Picks, SameAsTwin, Truth, Unclear};
+use super::{Analysis, DEEPEST, NOTHING, Reads, Shape, Summary};
+use crate::classify::tree::{Field, Kind, Node};
+
+/// A batch may be so large.
+const LARGEST_BATCH: i64 = 100_000;
+
+/// One table, subquery or function of a FROM.
+struct Source<'t> {
+    node: Node<'t>,
+    name: Option<String>,
+}
+
+/// What a FROM is made of.
+#[derive(Default)]
+struct From<'t> {
+    sources: Vec<Source<'t>>,
+    /// The conditions of its inner joins.
+    joins: Vec<Node<'t>>,
+}
+
+impl<'t> From<'t> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all else is one item of a FROM")]
+    fn of(items: impl Iterator<Item = Node<'t>>) -> Self {
+        let mut from = Self::default();
+        let mut open: Vec<Node<'t>> = items.collect();
+        while let Some(node) = open.pop() {
+            match node.kind() {
+                Kind::JoinExpr => {
+                    open.extend([Field::Larg, Field::Rarg].into_iter().filter_map(|side| node.get(side)));
+                    let inner = matches!(node.word(Field::Jointype), "" | "JOIN_INNER");
+                    from.joins.extend(node.get(Field::Quals).filter(|_| inner));
+                }
+                Kind::RangeTableSample => open.extend(node.get(Field::Relation)),
+                _ => {
+                    let alias = node.get(Field::Alias).and_then(|alias| alias.text(Field::Aliasname));
+                    let name = alias.or_else(|| node.text(Field::Relname)).map(|name| name.into_owned());
+                    from.sources.push(Source { node, name });
+                }
+            }
+        }
+        from
+    }
+}
+
+impl<'t, 'p> Analysis<'t, 'p> {
+    /// The condition of an UPDATE, DELETE or MERGE.
+    pub(super) fn of_statement(statement: Node<'t>, condition: Node<'t>, patience: &'p Cell<u32>) -> Self {
+        let target = statement.get(Field::Relation);
+        let table = target.and_then(|target| target.text(Field::Relname)).map(|name| name.into_owned());
+        let alias = target
+            .and_then(|target| target.get(Field::Alias))
+            .and_then(|alias| alias.text(Field::Aliasname))
+            .map(|name| name.into_owned());
+        let listed = [Field::FromClause, Field::UsingClause].into_iter();
+        let listed = listed.flat_map(|field| statement.list(field));
+        let others = From::of(listed.chain(statement.get(Field::SourceRelation)));
+        let mut analysis = Self {
+            condition,
+            target: alias.or_else(|| table.clone()),
+            table,
+            unqualified: if others.sources.is_empty() { Reads::OWN } else { Reads::EITHER },
+            twins: Vec::new(),
+            copies: Vec::new(),
+            summaries: Vec::new(),
+            patience,
+            depth: 0,
+        };
+        analysis.place(&others.sources);
+        analysis
+    }
+
+    /// The same table's rows, seen from a condition inside of a subquery of this condition.
+    fn inside(&self, condition: Node<'t>, sources: &[Source<'t>]) -> Self {
+        let hidden = sources.iter().any(|source| source.name.is_some() && source.name == self.target);
+        let mut analysis = Self {
+            condition,
+            table: self.table.clone(),
+            target: self.target.clone().filter(|_| !hidden),
+            unqualified: Reads::OTHER,
+            twins: Vec::new(),
+            copies: Vec::new(),
+            summaries: Vec::new(),
+            patience: self.patience,
+            depth: self.depth + 1,
+        };
+        analysis.place(sources);
+        analysis
+    }
+
+    /// Another table of a query, `source`, seen from a condition of that query.
+    fn of_source(&self, condition: Node<'t>, source: &Source<'t>, alone: bool) -> Self {
+        Self {
+            condition,
+            table: self.table.clone(),
+            target: source.name.clone(),
+            unqualified: if alone { Reads::OWN } else { Reads::EITHER },
+            twins: Vec::new(),
+            copies: Vec::new(),
+            summaries: Vec::new(),
+            patience: self.patience,
+            depth: self.depth + 1,
+        }
+    }
+
+    /// Notes which of `sources` are the target's table, or all its rows by another way.
+    fn place(&mut self, sources: &[Source<'t>]) {
+        for source in sources {
+            let Some(name) = source.name.clone() else { continue };
+            if self.is_the_table(source.node) {
+                self.twins.push(name);
+            } else if self.may_be_all_rows(source.node, self.depth) {
+                self.copies.push(name);
+            }
+        }
+    }
+
+    /// A reference to the target's table by its name, in whatever schema.
+    fn is_the_table(&self, source: Node<'t>) -> bool {
+        source.kind() == Kind::RangeVar
+            && source.text(Field::Relname).as_deref() == self.table.as_deref()
+            && self.with_query(source).is_none()
+    }
+
+    /// Whether one item of a FROM may bring all of the target's rows.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "functions and their like")]
+    fn may_be_all_rows(&self, source: Node<'t>, depth: u32) -> bool {
+        match source.kind() {
+            Kind::RangeVar => match self.with_query(source) {
+                Some(query) => !self.restricts(query, depth + 1),
+                None => self.is_the_table(source),
+            },
+            Kind::RangeSubselect => {
+                source.get(Field::Subquery).is_none_or(|query| !self.restricts(query, depth + 1))
+            }
+            _ => self.reads_the_table(source, depth + 1),
+        }
+    }
+
+    /// Whether the target's table is read anywhere in `node`.
+    fn reads_the_table(&self, node: Node<'t>, depth: u32) -> bool {
+        if depth > DEEPEST || !self.can_afford(node) {
+            return true;
+        }
+        node.within().filter(|part| part.kind() == Kind::RangeVar).any(|part| match self.with_query(part) {
+            // A recursive query names itself.
+            Some(query) if is_around(query, part) => false,
+            Some(query) => self.reads_the_table(query, depth + 1),
+            None => self.is_the_table(part),
+        })
+    }
+
+    fn can_afford(&self, node: Node<'t>) -> bool {
+        let left = self.patience.get().checked_sub(node.end() - node.index());
+        self.patience.set(left.unwrap_or(0));
+        left.is_some()
+    }
+
+    /// Whether what `query` returns is surely not all rows of the target's table: it reads other tables, or
+    /// it picks rows itself, or says how many.
+    fn restricts(&self, query: Node<'t>, depth: u32) -> bool {
+        if depth > DEEPEST {
+            return false;
+        }
+        if !self.reads_the_table(query, depth) {
+            return true;
+        }
+        if query.kind() != Kind::SelectStmt {
+            // What changes rows is judged by itself, and returns those that it changed.
+            return matches!(query.kind(), Kind::UpdateStmt | Kind::DeleteStmt | Kind::MergeStmt);
+        }
+        if query.get(Field::LimitCount).is_some_and(is_a_batch) {
+            return true;
+        }
+        if !matches!(query.word(Field::Op), "" | "SETOP_NONE") {
+            let legs = [query.get(Field::Larg), query.get(Field::Rarg)];
+            return legs.into_iter().flatten().all(|leg| self.restricts(leg, depth + 1));
+        }
+        let from = From::of(query.list(Field::FromClause));
+        let conditions = || query.get(Field::WhereClause).into_iter().chain(from.joins.iter().copied());
+        from.sources.iter().filter(|source| self.may_be_all_rows(source.node, depth)).all(|source| {
+            conditions().any(|condition| {
+                let mut analysis = self.of_source(condition, source, from.sources.len() == 1);
+                analysis.depth = depth + 1;
+                matches!(analysis.run(), Picks(_))
+            })
+        })
+    }
+
+    pub(super) fn sublink(&self, node: Node<'t>) -> Summary {
+        let Some(query) = node.get(Field::Subselect) else { return self.parts(node) };
+        let tested = self.field(node, Field::Testexpr);
+        let operator = node.names(Field::OperName);
+        let operator = operator.last().map_or("=", |name| &**name);
+        match (node.word(Field::SubLinkType), tested) {
+            ("EXISTS_SUBLINK", _) => {
+                let truth = self.exists(query);
+                let reads = if truth == Constant { Reads::default() } else { Reads::OWN };
+                Summary { reads, columns: existence(), ..NOTHING }.test(truth)
+            }
+            ("ANY_SUBLINK" | "ROWCOMPARE_SUBLINK", Some(tested)) if operator == "=" => {
+                self.member(tested, query)
+            }
+            ("ALL_SUBLINK", Some(tested)) if operator == "<>" => {
+                let member = self.member(tested, query);
+                let truth = if let Picks(_) = member.truth { negative(tested) } else { member.truth };
+                member.test(truth)
+            }
+            ("EXPR_SUBLINK" | "ARRAY_SUBLINK", _) => self.value_of(node, query),
+            (_, Some(tested)) => tested.blur(self.value_of(node, query)),
+            (_, None) => self.parts(node),
+        }
+    }
+
+    /// `id IN (SELECT ..)`
+    fn member(&self, tested: Summary, query: Node<'t>) -> Summary {
+        let whole = tested.blur(NOTHING);
+        if !tested.reads.row() {
+            // `5 IN (SELECT u.x FROM u WHERE u.id = t.id)`
+            return Summary { reads: Reads::OWN, columns: existence(), ..NOTHING }.test(self.exists(query));
+        }
+        let truth = if picks_by(tested) && self.brings_others(query) && self.restricts(query, self.depth) {
+            Picks(Form::Equal)
+        } else {
+            Unclear
+        };
+        Summary { is_key: tested.is_key, ..whole }.test(truth)
+    }
+
+    /// Whether what a query selects does not come from the row that it is compared with.
+    fn brings_others(&self, query: Node<'t>) -> bool {
+        if !self.can_afford(query) {
+            return false;
+        }
+        let mut open = vec![query];
+        while let Some(query) = open.pop() {
+            open.extend([Field::Larg, Field::Rarg].into_iter().filter_map(|leg| query.get(leg)));
+            let from = From::of(query.list(Field::FromClause));
+            let hidden =
+                from.sources.iter().any(|source| source.name.is_some() && source.name == self.target);
+            let mut columns = query
+                .list(Field::TargetList)
+                .chain(query.list(Field::ValuesLists))
+                .flat_map(Node::within)
+                .filter(|node| node.kind() == Kind::ColumnRef);
+            let of_the_row = |column: Node<'t>| {
+                let fields: Vec<_> = column.list(Field::Fields).filter_map(Node::string).collect();
+                match fields.as_slice() {
+                    [.., qualifier, _] => !hidden && Some(&**qualifier) == self.target.as_deref(),
+                    // `(SELECT code)`
+                    _ => from.sources.is_empty(),
+                }
+            };
+            if columns.any(of_the_row) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// `EXISTS (SELECT .. WHERE .. = target.column)`
+    fn exists(&self, query: Node<'t>) -> Truth {
+        let from = From::of(query.list(Field::FromClause));
+        let plain = query.kind() == Kind::SelectStmt
+            && matches!(query.word(Field::Op), "" | "SETOP_NONE")
+            && ![Field::LimitOffset, Field::HavingClause, Field::GroupClause, Field::WithClause]
+                .into_iter()
+                .any(|field| query.has(field))
+            // `NOT EXISTS (SELECT .. LIMIT 0)`
+            && query.get(Field::LimitCount).is_none_or(|limit| number_of(limit).is_some_and(|rows| rows >= 1.0))
+            // An aggregate is one row, whatever there is: `EXISTS (SELECT count(*) ..)`.
+            && !query.list(Field::TargetList).flat_map(Node::within).any(|part| part.kind() == Kind::FuncCall);
+        if !self.speaks_of_the_row(query, &from) {
+            return Constant;
+        }
+        let Some(condition) = query.get(Field::WhereClause).filter(|_| plain && !from.sources.is_empty())
+        else {
+            return Unclear;
+        };
+        if self.depth >= DEEPEST {
+            return Unclear;
+        }
+        match self.inside(condition, &from.sources).run() {
+            Picks(_) => Picks(Form::Equal),
+            Always | Never | Constant | SameAsTwin | OtherThanTwin | Unclear => Unclear,
+        }
+    }
+
+    /// Whether a subquery names a column of the target's row. Only a qualified name says so for sure: in
+    /// `EXISTS (SELECT 1 FROM u WHERE id = 1)` the id is u's, if u has one.
+    fn speaks_of_the_row(&self, query: Node<'t>, from: &From<'t>) -> bool {
+        if !self.can_afford(query) {
+            return true;
+        }
+        let hidden = from.sources.iter().any(|source| source.name.is_some() && source.name == self.target);
+        !hidden
+            && query.within().filter(|node| node.kind() == Kind::ColumnRef).any(|column| {
+                let fields: Vec<_> = column.list(Field::Fields).filter_map(Node::string).collect();
+                match fields.as_slice() {
+                    [.., qualifier, _] => Some(&**qualifier) == self.target.as_deref(),
+                    _ => from.sources.is_empty(),
+                }
+            })
+    }
+
+    /// A subquery as a value.
+    fn value_of(&self, node: Node<'t>, query: Node<'t>) -> Summary {
+        let from = From::of(query.list(Field::FromClause));
+        let scalar = node.word(Field::SubLinkType) == "EXPR_SUBLINK";
+        if self.speaks_of_the_row(query, &from) {
+            // `(SELECT count(*) FROM u WHERE u.t_id = t.id)`
+            let condition = query.get(Field::WhereClause).filter(|_| self.depth < DEEPEST);
+            let tells = scalar
+                && !from.sources.is_empty()
+                && condition
+                    .is_some_and(|condition| matches!(self.inside(condition, &from.sources).run(), Picks(_)))
+                && self.brings_others(query);
+            let shape = if tells { Shape::Derived } else { Shape::Vague };
+            let columns = if from.sources.is_empty() { self.parts(node).columns } else { existence() };
+            return Summary { truth: Unclear, reads: Reads::OWN, columns, shape, defaulted: true, ..NOTHING };
+        }
+        if self.restricts(query, self.depth) {
+            return NOTHING;
+        }
+        Summary { reads: Reads::COPY, shape: Shape::Vague, is_scalar_query: scalar, ..NOTHING }
+    }
+
+    /// The query that a name without a schema stands for, when a WITH around it says so.
+    fn with_query(&self, table: Node<'t>) -> Option<Node<'t>> {
+        if table.kind() != Kind::RangeVar || table.has(Field::Schemaname) {
+            return None;
+        }
+        let name = table.text(Field::Relname)?;
+        let mut around = table.parent();
+        while let Some(node) = around {
+            self.patience.set(self.patience.get().saturating_sub(1));
+            // Lists are long, and have no fields.
+            if node.kind() != Kind::Items
+                && let Some(with) = node.get(Field::WithClause)
+            {
+                let found =
+                    with.list(Field::Ctes).find(|cte| cte.text(Field::Ctename).as_deref() == Some(&name));
+                if let Some(found) = found {
+                    return found.get(Field::Ctequery);
+                }
+            }
+            around = node.parent();
+        }
+        None
+    }
+}
+
+fn is_around(outer: Node<'_>, inner: Node<'_>) -> bool {
+    (outer.index()..outer.end()).contains(&inner.index())
+}
+
+/// A LIMIT that limits.
+fn is_a_batch(limit: Node<'_>) -> bool {
+    match number_of(limit) {
+        Some(number) => number <= LARGEST_BATCH as f64,
+        None => limit.kind() == Kind::ParamRef,
+    }
+}

@@ -47,14 +47,7 @@ impl<'a> Walk<'a> {
         let (Some(target), Some(query)) = (node.get(Field::Relation), node.get(Field::SelectStmt)) else {
             return false;
         };
-        let name = target.text(Field::Relname);
-        updates
-            && !is_temporary(target)
-            && !query.has(Field::WhereClause)
-            && query
-                .list(Field::FromClause)
-                .flat_map(Node::within)
-                .any(|table| table.kind() == Kind::RangeVar && table.text(Field::Relname) == name)
+        updates && !is_temporary(target) && conditions::brings_all_back(node, query)
     }
 
     pub(super) fn update(&mut self, node: Node<'a>) {

@@ -235,6 +235,13 @@ pub(super) fn picks_rows(statement: Node<'_>, condition: Node<'_>) -> Verdict {
     }
 }
 
+/// Whether `query`, whose rows the data-changing `statement` takes, may be all rows of its target.
+pub(super) fn brings_all_back(statement: Node<'_>, query: Node<'_>) -> bool {
+    let patience = Cell::new(PATIENCE);
+    let analysis = Analysis::of_statement(statement, query, &patience);
+    !analysis.restricts(query, 0) || patience.get() == 0
+}
+
 /// What [`picks_rows`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {

@@ -165,7 +165,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
 
     /// Whether what `query` returns is surely not all rows of the target's table: it reads other tables, or
     /// it picks rows itself, or says how many.
-    fn restricts(&self, query: Node<'t>, depth: u32) -> bool {
+    pub(super) fn restricts(&self, query: Node<'t>, depth: u32) -> bool {
         if depth > DEEPEST {
             return false;
         }

@@ -5,10 +5,14 @@ use super::{Form, Reads, Unclear};
 use crate::classify::tree::{Field, Kind, Node};
 
 /// Functions whose value says something about their first argument.
-const TELLING: [&str; 55] = [
+const TELLING: [&str; 59] = [
     "abs",
     "age",
+    "array_dims",
     "array_length",
+    "array_lower",
+    "array_ndims",
+    "array_upper",
     "ascii",
     "bit_length",
     "cardinality",

@@ -604,3 +604,55 @@ fn an_execute_of_a_declared_cursor_is_decided_and_recorded_as_a_fetch() {
     assert!(recorded("FETCH FORWARD 2 FROM \"c c\""));
     assert!(recorded("FETCH FORWARD ALL FROM \"c c\""));
 }
+
+/// A `Query` that fails before it is run, and one that is skipped, leave the unnamed portal as it is. What an
+/// `Execute` behind a `Bind` that has not been answered would run may still be that one, long after what it
+/// names has changed.
+#[test]
+fn the_unnamed_portal_that_outlives_a_query_is_not_run_as_another() {
+    use wire::{Wire, bind, close, execute, parse, query, sync};
+    let stack = Stack::start();
+    let before = stack.superuser("select count(*) from orders");
+    let by_name = |statement: &str, sql: &str| {
+        [parse(statement, sql), bind(statement, statement, &[]), execute(statement, 0), sync()].concat()
+    };
+    // Each leaves the block failed and the unnamed portal alive.
+    let failing = [
+        query("selec 1"),
+        query("select 1 in words of no grammar"),
+        [parse("e", "select 1 from nowhere"), query("select 1"), sync()].concat(),
+        [parse("e", "select 1 from nowhere"), sync(), query("select 1")].concat(),
+    ];
+    for fails in failing {
+        let mut agent = Wire::agent(stack.port);
+        agent.ask(&query("begin"));
+        let bound =
+            [parse("x", "select id from orders"), parse("w", "execute x"), bind("", "w", &[]), sync()];
+        assert_eq!(agent.ask(&bound.concat()), "112ZT");
+        agent.ask(&by_name("sp", "savepoint s"));
+        agent.send(&fails);
+        let syncs = if fails.windows(5).filter(|part| *part == [b'S', 0, 0, 0, 4]).count() > 0
+            && fails.first() == Some(&b'P')
+            && !fails.ends_with(&sync())
+        {
+            2
+        } else {
+            1
+        };
+        for _ in 0..syncs {
+            assert!(agent.until_ready().ends_with("ZE"), "{:?}", fails.escape_ascii().to_string());
+        }
+        assert!(agent.ask(&by_name("rb", "rollback to s")).ends_with("ZT"));
+        agent.ask(&[close('S', "x"), parse("x", "delete from orders"), sync()].concat());
+
+        // One write: nothing of it is answered when the Execute is read.
+        let never = [parse("", "select 1 from nowhere"), bind("", "", &[]), sync()].concat();
+        let run = [execute("", 0), sync()].concat();
+        agent.send(&[never, by_name("rb2", "rollback to s"), run].concat());
+        let seen = [agent.until_ready(), agent.until_ready(), agent.until_ready()].concat();
+        assert!(!seen.contains("DELETE"), "{seen}");
+        agent.ask(&query("commit"));
+        assert_eq!(stack.superuser("select count(*) from orders"), before, "{seen}");
+    }
+    assert!(stack.waiting().is_empty());
+}

@@ -666,14 +666,15 @@ impl Model {
             op,
             Op::Execute(_) | Op::CopyIn | Op::CopyOut | Op::Fetch(_) | Op::Declare(..) | Op::Prepare(_)
         );
-        if self.checks && late && own.is_none() && portal.bound_at + 1 != self.clock {
+        let old = late && own.is_none() && portal.bound_at + 1 != self.clock;
+        let cleared = own.or(portal.cleared);
+        self.check(op)?;
+        if self.checks && old {
             self.violation(format!(
                 "{:?} executed on an old decision",
                 String::from_utf8_lossy(&portal.text)
             ));
         }
-        let cleared = own.or(portal.cleared);
-        self.check(op)?;
         self.pipelining |= self.block == Block::None && !matches!(op, Op::Begin | Op::Commit | Op::Rollback);
         let began = cleared.as_ref().map(|cleared| Found::Began(cleared.receipt));
         if let Op::Select(_) = op {

@@ -473,6 +473,8 @@ impl World {
             let cleared = self.cleared.values().map(|(cleared, _)| cleared).find(|cleared| {
                 frame.tag == tag::PARSE && self.parsing.as_ref() == Some(&cleared.sql) && cleared.parse_only
             });
+            // A Query that upstream is asked about first may be one that it never runs.
+            self.query_behind |= cleared.is_some() && self.model.block.status() != b'I';
             self.model.receive(frame.bytes.to_vec(), cleared.cloned());
             // A substitute stands for a message of the agent's.
             self.query_behind |= self.query_may_fail(frame);
@@ -869,7 +871,6 @@ impl World {
         }
         // What only upstream's grammar takes is refused where it cannot be asked by itself.
         let newer = self.newer_said.then_some("E 42601");
-        // A Query that upstream is asked about first may be one that it never runs.
         let behind = (self.query_behind || self.newer_said).then_some("E 34000");
         let differs = got.iter().zip(&direct).position(|(got, direct)| got != direct);
         if let Some(at) = differs

@@ -482,6 +482,7 @@ impl Session {
                     done: 0,
                     tag: String::new(),
                     rows: 0,
+                    rows_passed: 0,
                     bytes: 0,
                     digest: digest_result.then(sha2::Sha256::default),
                     started_ns: now_ns,
@@ -689,15 +690,15 @@ impl Session {
         self.to_upstream.extend_from_slice(bytes);
     }
 
-    /// A Query destroys the unnamed statement and the unnamed portal, whether it succeeds or not. An
-    /// Execute of that portal must not be forwarded behind it: it has crashed a Postgres 15.18.
+    /// A Query destroys the unnamed statement, and, where it comes so far as to be run, the unnamed portal.
+    /// An Execute of that portal must not be forwarded behind it: it has crashed a Postgres 15.18.
     pub(super) fn forget_unnamed(&mut self, ticket: u64, now_ns: u64) {
         self.statements.propose(ticket, &Name::new(b""), None);
-        self.forget_unnamed_portal(now_ns);
+        self.forget_unnamed_portal(ticket, now_ns);
     }
 
-    fn forget_unnamed_portal(&mut self, now_ns: u64) {
-        let ended = self.portals.forget_unnamed();
+    fn forget_unnamed_portal(&mut self, ticket: super::names::Ticket, now_ns: u64) {
+        let ended = self.portals.forget_unnamed(ticket);
         self.release_portals(ended, now_ns);
     }
 
@@ -740,7 +741,7 @@ impl Session {
         };
         if matches!(kind, Owed::Query { .. }) {
             if substitute.told.is_about_encoding() {
-                self.forget_unnamed_portal(now_ns);
+                self.forget_unnamed_portal(ticket, now_ns);
             } else {
                 self.forget_unnamed(ticket, now_ns);
             }

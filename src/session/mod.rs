@@ -183,6 +183,8 @@ struct Run {
     done: usize,
     tag: String,
     rows: u64,
+    /// Rows that have passed since a tag last said how many there were.
+    rows_passed: u64,
     bytes: u64,
     digest: Option<sha2::Sha256>,
     started_ns: u64,
@@ -268,6 +270,11 @@ impl Owed {
             self,
             Self::Sync | Self::Query { .. } | Self::FunctionCall { .. } | Self::Probe | Self::Parsing { .. }
         )
+    }
+
+    /// Whether it is a `Query`, or stands for one: the unnamed portal was forgotten for it.
+    fn stands_for_a_query(&self) -> bool {
+        matches!(self, Self::Query { .. } | Self::Parsing { .. })
     }
 }
 
@@ -632,7 +639,7 @@ impl Session {
         let result_digest = run.digest.take().map(|hash| Digest::from_bytes(hash.finalize().into()));
         let outcome = Outcome {
             ending,
-            rows: run.rows,
+            rows: run.rows + run.rows_passed,
             bytes: run.bytes,
             transaction: self.synced.then_some(self.status),
             result_digest,

@@ -82,6 +82,8 @@ pub enum Lookup<M> {
 #[derive(Debug)]
 pub struct Names<M> {
     unnamed: Slot<M>,
+    /// The unnamed entry was forgotten for the message of this ticket, and upstream may have it still.
+    unnamed_may_live: Option<Ticket>,
     named: HashMap<Name, Slot<M>>,
     /// Tickets of forwarded `DEALLOCATE ALL`, `DISCARD ALL`.
     clearing: VecDeque<Ticket>,
@@ -89,7 +91,12 @@ pub struct Names<M> {
 
 impl<M> Default for Names<M> {
     fn default() -> Self {
-        Self { unnamed: Slot::default(), named: HashMap::new(), clearing: VecDeque::new() }
+        Self {
+            unnamed: Slot::default(),
+            unnamed_may_live: None,
+            named: HashMap::new(),
+            clearing: VecDeque::new(),
+        }
     }
 }
 
@@ -115,6 +122,9 @@ impl<M: Clone + PartialEq> Names<M> {
         }
         let mut meanings = slot.confirmed.iter().chain(slot.pending.iter().filter_map(|(_, to)| to.as_ref()));
         let Some(first) = meanings.next() else { return Lookup::Unknown };
+        if name.is_unnamed() && self.unnamed_may_live.is_some() && slot.confirmed.is_none() {
+            return Lookup::Unsettled;
+        }
         if meanings.all(|other| other == first) { Lookup::Known(first.clone()) } else { Lookup::Unsettled }
     }
 
@@ -135,6 +145,9 @@ impl<M: Clone + PartialEq> Names<M> {
         let at = slot.pending.iter().position(|(pending, _)| *pending == ticket)?;
         let (_, meaning) = slot.pending.remove(at)?;
         let ended = std::mem::replace(&mut slot.confirmed, meaning);
+        if name.is_unnamed() && self.unnamed_may_live.is_some_and(|since| since < ticket) {
+            self.unnamed_may_live = None;
+        }
         self.tidy(name);
         ended
     }
@@ -202,11 +215,30 @@ impl<M: Clone + PartialEq> Names<M> {
     }
 
     /// Ends every meaning of the unnamed entry, pending ones included: something was forwarded that
-    /// destroys it whether it succeeds or not. Returns what ended.
-    pub fn forget_unnamed(&mut self) -> Vec<M> {
+    /// destroys it when it is run. When it fails before, or is skipped, upstream has the entry still; so what
+    /// is proposed next is not believed before it is confirmed. Returns what ended.
+    pub fn forget_unnamed(&mut self, ticket: Ticket) -> Vec<M> {
+        self.unnamed_may_live = Some(ticket);
         let confirmed = self.unnamed.confirmed.take();
         let pending = self.unnamed.pending.iter_mut().filter_map(|(_, to)| to.take());
         pending.chain(confirmed).collect()
+    }
+
+    /// Ends the confirmed meaning of the unnamed entry, which upstream may have still.
+    pub fn forget_confirmed_unnamed(&mut self, ticket: Ticket) -> Option<M> {
+        self.unnamed_may_live = Some(self.unnamed_may_live.map_or(ticket, |since| since.max(ticket)));
+        self.unnamed.confirmed.take()
+    }
+
+    /// Whether upstream may have an unnamed entry that is not known here.
+    #[must_use]
+    pub fn unnamed_may_live(&self) -> bool {
+        self.unnamed_may_live.is_some()
+    }
+
+    /// Upstream has no unnamed entry but what was confirmed.
+    pub fn unnamed_is_gone(&mut self) {
+        self.unnamed_may_live = None;
     }
 
     /// Ends the confirmed meaning of the unnamed entry, if `ends` says so.

@@ -36,6 +36,7 @@ impl Run {
             done: 0,
             tag: String::new(),
             rows: 0,
+            rows_passed: 0,
             bytes: 0,
             digest: None,
             started_ns: now_ns,

@@ -4,7 +4,7 @@ use super::denial::{Substitute, Told};
 use super::probe::ProbeFailed;
 use super::{Expected, Output, Owed, Passing, RunKey, Session};
 use crate::refusal::Refusal;
-use crate::statement::{Ending, SqlState, TransactionStatus};
+use crate::statement::{Ending, SessionEffect, SqlState, TransactionStatus};
 use crate::wire::backend::{self, Fields, tag};
 use crate::wire::frame::{Frame, Header};
 
@@ -128,6 +128,11 @@ impl Session {
                 Some(Owed::Query { run: key, .. } | Owed::Execute { run: key, .. }),
             ) => {
                 run = *key;
+                if header.tag == tag::DATA_ROW
+                    && let Some(run) = run.and_then(|key| self.runs.get_mut(key))
+                {
+                    run.rows_passed += 1;
+                }
             }
             _ => return Err(Self::out_of_step()),
         }
@@ -218,6 +223,7 @@ impl Session {
                 if let Some(run) = run.and_then(|key| self.runs.get_mut(key)) {
                     run.tag = "PORTAL SUSPENDED".to_owned();
                     run.done = run.done.max(1);
+                    run.rows += std::mem::take(&mut run.rows_passed);
                 }
                 self.expected.pop_front();
                 self.release_run(run, now_ns);
@@ -295,6 +301,10 @@ impl Session {
         }
         let at = run.and_then(|key| self.runs.get(key)).map_or(0, |run| run.done);
         self.complete(run, tag, rows);
+        // A rollback of our own, which nobody has decided.
+        if run.is_none() && tag == "ROLLBACK" {
+            self.settings.apply(&SessionEffect::Rollback { chain: false });
+        }
         if let Some(run) = run {
             self.confirm_effects(run, at, ticket, tag == "ROLLBACK", now_ns);
         }
@@ -318,6 +328,7 @@ impl Session {
             run.tag.push_str("; ..");
         }
         run.rows += rows;
+        run.rows_passed = 0;
         run.done += 1;
     }
 
@@ -402,6 +413,12 @@ impl Session {
             // Portals end with their transaction; cursors may be WITH HOLD and are left to upstream.
             let mut ended = self.portals.end_confirmed(|portal| !portal.cursor);
             ended.extend(self.portals.end_unnamed(|portal| !portal.cursor));
+            // So does the unnamed one, unless a Query is under way that came behind it.
+            if self.portals.unnamed_may_live()
+                && !self.expected.iter().any(|expected| expected.kind.stands_for_a_query())
+            {
+                self.portals.unnamed_is_gone();
+            }
             self.release_portals(ended, now_ns);
             self.transaction.clear();
             self.transaction_earlier = 0;
@@ -508,7 +525,8 @@ impl Session {
                 // may have come behind that.
                 let early = |sqlstate: SqlState| matches!(sqlstate.as_str(), "26000" | "08P01" | "25P02");
                 if failed.is_some_and(|sqlstate| !early(sqlstate)) && portal.is_unnamed() {
-                    let ended = self.portals.end_unnamed(|_| true);
+                    // Whether it did come behind that is guesswork.
+                    let ended = self.portals.forget_confirmed_unnamed(ticket);
                     self.release_portals(ended, now_ns);
                 }
                 let never = self.portals.withdraw(ticket, &portal);
@@ -519,7 +537,13 @@ impl Session {
                 if let Some(run) = run {
                     self.withdraw_effects(run, 0, ticket, now_ns);
                 }
-                end(self, run);
+                // The portal had gone with its transaction: what it ran before is what happened.
+                let ran = run.and_then(|run| self.runs.get(run)).is_some_and(|run| run.done > 0);
+                if ran && failed.is_some_and(|sqlstate| sqlstate.as_str() == "34000") {
+                    self.release_run(run, now_ns);
+                } else {
+                    end(self, run);
+                }
             }
             Owed::CloseStatement { ticket, name } => {
                 self.statements.withdraw(ticket, &name);

@@ -591,7 +591,9 @@ fn an_execute_of_a_declared_cursor_is_decided_and_recorded_as_a_fetch() {
 
     agent.send(&[execute("c c", 0), sync()].concat());
     let request = stack.request();
-    assert_eq!(request["sql"], "FETCH FORWARD ALL FROM \"c c\"");
+    let shown = request["sql"].as_str().unwrap_or_default();
+    assert!(shown.starts_with("FETCH FORWARD ALL FROM \"c c\"\n"), "{shown}");
+    assert!(shown.ends_with("cursor for select * from customers"), "{shown}");
     assert_eq!(request["class"], "export");
     stack.answer(BOB, &request, "deny", None);
     assert_eq!(agent.until_ready(), "E42501ZE");
@@ -655,4 +657,109 @@ fn the_unnamed_portal_that_outlives_a_query_is_not_run_as_another() {
         assert_eq!(stack.superuser("select count(*) from orders"), before, "{seen}");
     }
     assert!(stack.waiting().is_empty());
+}
+
+const DEFERS: &[(&str, &str)] =
+    &[("user", "reporting-bot"), ("database", "app"), ("options", "-c countersign.hold=defer")];
+
+/// What is approved of a cursor is approved of its query.
+#[test]
+fn a_deferred_grant_for_a_cursor_does_not_fit_another_query_of_its_name() {
+    use support::{BOB, TOKEN};
+    use wire::{Wire, execute, query, sync};
+    let stack = Stack::start();
+    type Take = fn() -> Vec<u8>;
+    let takes: [Take; 3] = [
+        || query("fetch all k"),
+        || [execute("k", 0), sync()].concat(),
+        || query("select cursor_to_xml('k', 1000, false, false, '')"),
+    ];
+    for (number, take) in takes.iter().enumerate() {
+        let mut agent = Wire::connect(stack.port, DEFERS, TOKEN);
+        let mut with = |declare: &str| {
+            agent.ask(&query("begin"));
+            agent.ask(&query(declare));
+            let seen = agent.ask(&take());
+            agent.ask(&query("rollback"));
+            seen
+        };
+        let asked = format!("declare k cursor for select {number} as asked");
+        let other = "declare k cursor for select 'other' as x from generate_series(1, 3)";
+        assert_eq!(with(&asked), "E42501ZE");
+        let request = stack.request();
+        assert!(request.to_string().contains("as asked"), "the reviewer sees the query: {request}");
+        stack.answer(BOB, &request, "approve", None);
+
+        assert_eq!(with(other), "E42501ZE", "{number}: it is another query");
+        let second = stack.request();
+        stack.answer(BOB, &second, "deny", None);
+        let seen = with(&asked);
+        assert!(!seen.starts_with('E'), "{number}: and this is the one: {seen}");
+    }
+}
+
+/// Rules by table are about the rows that leave, whichever way.
+#[test]
+fn a_rule_by_table_sees_through_a_cursor() {
+    use support::TOKEN;
+    use wire::{Wire, execute, query, sync};
+    let policy = "[[rule]]\nname = \"orders stay\"\nwhen = { class = [\"export\"], table = [\"public.orders\"] }\nthen = \"deny\"\n";
+    let stack = Stack::with(&Setup { policy: Some(policy.to_owned()), ..Setup::default() });
+    let mut agent = Wire::connect(stack.port, DEFERS, TOKEN);
+    let denied = |agent: &Wire| agent.errors.last().is_some_and(|error| error.contains("orders stay"));
+    agent.ask(&query("copy public.orders to stdout"));
+    assert!(denied(&agent), "{:?}", agent.errors);
+    for take in [query("fetch all c"), [execute("c", 0), sync()].concat(), query("fetch backward all in c")] {
+        agent.ask(&query("begin"));
+        agent.ask(&query("declare c scroll cursor for select * from public.orders"));
+        agent.errors.clear();
+        agent.ask(&take);
+        assert!(denied(&agent), "{:?}", agent.errors);
+        agent.ask(&query("rollback"));
+    }
+    // One that nobody here knows may be anything: it is held, never allowed.
+    agent.ask(&query("begin"));
+    assert_eq!(agent.ask(&query("fetch all nobody_knows_it")), "E42501ZE");
+    agent.ask(&query("rollback"));
+    assert_eq!(agent.ask(&query("select query_to_xml('table public.orders', true, false, '')")), "E42501ZI");
+}
+
+/// Rows that have left are told, whether or not their portal was ever read to its end.
+#[test]
+fn rows_of_a_portal_that_is_not_read_to_its_end_are_counted() {
+    use wire::{Wire, bind, execute, parse, query, sync};
+    let stack = Stack::start();
+    let mut agent = Wire::agent(stack.port);
+    let sql = |what: &str| format!("select n as {what} from generate_series(1, 500) n");
+    let read = |agent: &mut Wire, what: &str, parts: &[u32]| {
+        let begun = [parse(what, &sql(what)), bind(what, what, &[])].concat();
+        let runs: Vec<u8> = parts.iter().flat_map(|rows| execute(what, *rows)).collect();
+        agent.ask(&[begun, runs, sync()].concat());
+    };
+    read(&mut agent, "suspended", &[499]);
+    read(&mut agent, "in_parts", &[400, 400]);
+    agent.ask(&query("begin"));
+    read(&mut agent, "gone", &[2]);
+    agent.ask(&query("commit"));
+    agent.ask(&[execute("gone", 0), sync()].concat());
+
+    for (what, rows) in [("suspended", 499), ("in_parts", 500), ("gone", 2)] {
+        let told = || {
+            let statements = stack.entries("statement", 1);
+            let of =
+                |entry: &&serde_json::Value| entry["texts"]["sql"] == sql(what) && entry["via"] == "bind";
+            let entry = statements.iter().find(of)?.clone();
+            if entry["ending"].is_string() {
+                return Some(entry);
+            }
+            stack.entries("outcome", 0).into_iter().find(|outcome| outcome["ref"] == entry["seq"])
+        };
+        support::wait_for(what, || told().is_some());
+        let told = told().unwrap();
+        assert_eq!(
+            (told["ending"].as_str(), told["rows"].as_u64()),
+            (Some("completed"), Some(rows)),
+            "{what}: {told}"
+        );
+    }
 }

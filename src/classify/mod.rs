@@ -250,6 +250,47 @@ impl Classification {
         Self { class, reasons, steps: steps.into(), syntax_error: None, ..self.clone() }
     }
 
+    /// Whether it calls a function that reads a cursor by its name (`cursor_to_xml`).
+    #[must_use]
+    pub fn reads_cursors_by_function(&self) -> bool {
+        self.effects
+            .iter()
+            .any(|effect| effect.kind == ObjectKind::Function && effect.name.starts_with("cursor_to_xml"))
+    }
+
+    /// The same where it takes the rows of cursors with these queries: what they touch, it touches.
+    /// `and_others` says that there are cursors whose queries nobody knows.
+    #[must_use]
+    pub fn with_rows_of(&self, queries: &[Arc<Self>], and_others: bool) -> Self {
+        let mut all = self.clone();
+        all.effects.extend(queries.iter().flat_map(|query| query.effects.iter().cloned()));
+        if and_others {
+            let unknown = Effect {
+                verb: Verb::Read,
+                kind: ObjectKind::Other,
+                schema: None,
+                name: Self::UNKNOWN_ROWS.into(),
+                qualified: false,
+            };
+            all.effects.push(unknown);
+        }
+        all.effects.sort_unstable();
+        all.effects.dedup();
+        all
+    }
+
+    const UNKNOWN_ROWS: &str = "rows of a query that is not known";
+
+    /// Whether it takes rows of which nobody here knows whose they are.
+    #[must_use]
+    pub fn takes_unknown_rows(&self) -> bool {
+        let unknown =
+            |effect: &Effect| effect.kind == ObjectKind::Other && *effect.name == *Self::UNKNOWN_ROWS;
+        let by_text =
+            |effect: &Effect| effect.kind == ObjectKind::Function && effect.name.contains("_to_xml");
+        self.effects.iter().any(|effect| unknown(effect) || by_text(effect))
+    }
+
     /// Whether upstream looks up what the statement names when it is executed rather than when it is
     /// bound. Queries and row writes are analysed and planned at Bind; transaction control, SET and
     /// SHOW name nothing; everything else is a utility statement, which runs from its raw tree

@@ -205,6 +205,10 @@ fn is_opaque(classification: &Classification, classes: ClassSet) -> bool {
     {
         return true;
     }
+    // `FETCH ALL c`, `query_to_xml('..')`
+    if classification.takes_unknown_rows() {
+        return true;
+    }
     if classes.has(StatementClass::Invalid) {
         // What the grammar rejects is refused and touches nothing.
         return classification.syntax_error.is_none();

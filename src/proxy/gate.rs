@@ -18,14 +18,22 @@ use crate::session::names::Lookup;
 use crate::session::{Purpose, Resolution, Session, Submission};
 use crate::statement::{Digest, RequestId, RuleName, SessionEffect, SqlText, TransactionStatus, Via};
 
+/// A text that a statement refers to by a name.
+pub(super) struct Referred {
+    pub(super) name: Arc<str>,
+    pub(super) sql: SqlText,
+    /// Types of its parameters, as its `Parse` gave them: they decide what its values mean.
+    pub(super) types: Box<[u32]>,
+}
+
 /// A statement that waits for something, with everything known about it.
 pub(super) struct Pending {
     pub(super) submission: Submission,
     pub(super) classification: Arc<Classification>,
     pub(super) terms: Terms,
     pub(super) arrived: Timestamp,
-    /// Texts that it refers to by name (`EXECUTE x`): name and text.
-    pub(super) refers_to: Vec<(Arc<str>, SqlText)>,
+    /// Texts that it refers to by name (`EXECUTE x`, `FETCH ALL c`).
+    pub(super) refers_to: Vec<Referred>,
     /// The request that was opened for it.
     pub(super) request: Option<RequestId>,
 }
@@ -92,7 +100,11 @@ impl Gate<'_> {
         if executes(&classification) {
             for name in executed(&classification) {
                 match self.session.lookup(name) {
-                    Lookup::Known(prepared) => refers_to.push((Arc::clone(name), prepared.sql.clone())),
+                    Lookup::Known(prepared) => refers_to.push(Referred {
+                        name: Arc::clone(name),
+                        sql: prepared.sql.clone(),
+                        types: prepared.types.clone(),
+                    }),
                     Lookup::Unknown => {}
                     Lookup::Unsettled if self.session.settles() && !self.session.is_idle() => {
                         return Decided::Resolved(Resolution::WhenIdle);
@@ -102,12 +114,12 @@ impl Gate<'_> {
                 }
             }
             let lookup = |name: &str| {
-                let (_, sql) = refers_to.iter().find(|(known, _)| &**known == name)?;
-                Some(classify(sql))
+                let known = refers_to.iter().find(|known| &*known.name == name)?;
+                Some(classify(&known.sql))
             };
             classification = resolve_names(&classification, &lookup);
         }
-        let mut meanings = refers_to.iter().map(|(_, sql)| classify(sql));
+        let mut meanings = refers_to.iter().map(|known| classify(&known.sql));
         let late = self.fetches_late(&classification) || meanings.any(|meaning| self.fetches_late(&meaning));
         let runs = submission.purpose == Purpose::Run;
         if late && runs && !Session::is_doomed(&submission, &classification.steps) {
@@ -118,6 +130,32 @@ impl Gate<'_> {
                 hint: "Send Execute for that portal, or DECLARE a cursor.",
             };
             return Decided::Resolved(self.refuse(&record, refusal));
+        }
+        // Rows that are taken out of a cursor are those of its query: rules by table, reviewers and the grant
+        // are about them.
+        if classification.class.is_privileged() {
+            let mut queries = Vec::new();
+            let mut unknown = false;
+            for name in fetched(&classification) {
+                let texts = self.session.cursor_texts(name);
+                // The same text may have declared it.
+                let here = declares(&classification, name);
+                unknown |= texts.is_empty() && !here;
+                queries.extend(texts.into_iter().map(|sql| (Arc::clone(name), sql)));
+            }
+            if classification.reads_cursors_by_function() {
+                queries.extend(self.session.all_cursor_texts());
+                unknown = true;
+            }
+            if unknown || !queries.is_empty() {
+                let meanings: Vec<_> = queries.iter().map(|(_, sql)| classify(sql)).collect();
+                classification = Arc::new(classification.with_rows_of(&meanings, unknown));
+            }
+            refers_to.extend(queries.into_iter().map(|(name, sql)| Referred {
+                name: format!("cursor {name}").into(),
+                sql,
+                types: Box::default(),
+            }));
         }
         if !self.created.is_empty() {
             classification = super::created::apply(&classification, self.created);
@@ -246,6 +284,21 @@ impl Gate<'_> {
         }
         Resolution::Refuse(refusal)
     }
+}
+
+fn fetched(classification: &Classification) -> impl Iterator<Item = &Arc<str>> {
+    classification.steps.iter().flat_map(|step| &step.effects).filter_map(|effect| {
+        let SessionEffect::Fetch(name) = effect else { return None };
+        Some(name)
+    })
+}
+
+fn declares(classification: &Classification, cursor: &str) -> bool {
+    classification
+        .steps
+        .iter()
+        .flat_map(|step| &step.effects)
+        .any(|effect| matches!(effect, SessionEffect::Declare(name) if **name == *cursor))
 }
 
 fn executed(classification: &Classification) -> impl Iterator<Item = &Arc<str>> {

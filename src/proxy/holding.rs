@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::catalogue::Known;
 use super::comment;
-use super::gate::Pending;
+use super::gate::{Pending, Referred};
 use super::sessions::Watch;
 use super::upstream::ConnectError;
 use crate::approval::request::{Insight, TransactionView};
@@ -61,9 +61,13 @@ pub(super) fn seal(watch: &Watch, pending: &Pending, mut settings: SealedSetting
     if !pending.submission.before.is_empty() {
         settings.insert("(runs before it)".into(), digest_of(&pending.submission.before).to_string().into());
     }
-    for (name, sql) in &pending.refers_to {
-        settings
-            .insert(format!("(prepared as {name})").into(), Digest::of(sql.as_bytes()).to_string().into());
+    for Referred { name, sql, types } in &pending.refers_to {
+        let mut value = Digest::of(sql.as_bytes()).to_string();
+        if types.iter().any(|oid| *oid != 0) {
+            let types: Vec<String> = types.iter().map(ToString::to_string).collect();
+            value = format!("{value} ({})", types.join(", "));
+        }
+        settings.insert(format!("(prepared as {name})").into(), value.into());
     }
     Seal {
         statement: pending.submission.digest,
@@ -111,7 +115,11 @@ pub(super) fn draft(watch: &Watch, session: &Session, pending: &Pending, seal: S
             batch_earlier,
         },
         terms: pending.terms.clone(),
-        refers_to: pending.refers_to.iter().map(|(name, sql)| (name.to_string(), sql.clone())).collect(),
+        refers_to: pending
+            .refers_to
+            .iter()
+            .map(|known| (known.name.to_string(), known.sql.clone()))
+            .collect(),
         insight: Insight::default(),
     }
 }

@@ -540,6 +540,36 @@ impl Session {
         }
     }
 
+    /// The texts behind the portal that a `FETCH` in the message that is being decided reads from: more than
+    /// one where answers that have not come decide which, none where nobody here knows.
+    #[must_use]
+    pub fn cursor_texts(&self, name: &str) -> Vec<SqlText> {
+        let name = Name::new(name.as_bytes());
+        let at = match &self.gate {
+            Gate::Deciding(deciding) => deciding.at,
+            Gate::Open => 0,
+        };
+        let text = |run: RunKey| self.runs.get(run).map(|run| run.sql.clone());
+        match self.unit.portal_before(&name, at) {
+            Some(run) => run.and_then(text).into_iter().collect(),
+            None => self.portals.meanings(&name).filter_map(|portal| text(portal.run)).collect(),
+        }
+    }
+
+    /// The texts behind all portals that have a name, in the order of the names.
+    #[must_use]
+    pub fn all_cursor_texts(&self) -> Vec<(Arc<str>, SqlText)> {
+        let mut names: Vec<&Name> = self.portals.names().collect();
+        names.sort_unstable();
+        let mut texts = Vec::new();
+        for name in names {
+            let shown: Arc<str> = String::from_utf8_lossy(name.as_bytes()).into();
+            let runs = self.portals.meanings(name).filter_map(|portal| self.runs.get(portal.run));
+            texts.extend(runs.map(|run| (Arc::clone(&shown), run.sql.clone())));
+        }
+        texts
+    }
+
     /// What the statement of this name is, for the SQL command `EXECUTE` in the message that is being
     /// decided. What later messages of its unit say of the name does not count: they come later.
     #[must_use]

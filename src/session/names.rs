@@ -246,6 +246,11 @@ impl<M: Clone + PartialEq> Names<M> {
         if self.unnamed.confirmed.as_ref().is_some_and(ends) { self.unnamed.confirmed.take() } else { None }
     }
 
+    /// The names that there are, pending ones included.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        self.named.keys()
+    }
+
     /// How many names there are, pending ones included.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -19,7 +19,7 @@ use crate::wire::backend::{self, tag};
 use crate::wire::frame::Frame;
 
 /// The settings that decide what a statement means or may do. All exist since PostgreSQL 14.
-pub const SETTINGS: [&str; 20] = [
+pub const SETTINGS: [&str; 27] = [
     "session_authorization",
     "role",
     "search_path",
@@ -39,6 +39,13 @@ pub const SETTINGS: [&str; 20] = [
     "array_nulls",
     "transform_null_equals",
     "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "timezone_abbreviations",
+    "extra_float_digits",
+    "xmlbinary",
+    "default_text_search_config",
+    "gin_fuzzy_search_limit",
     // Where what is created goes.
     "default_tablespace",
     "default_table_access_method",

@@ -384,6 +384,12 @@ impl SqlState {
         bytes.iter().all(u8::is_ascii_alphanumeric).then_some(Self(bytes))
     }
 
+    /// `40000`, for what had completed when its transaction was undone.
+    #[must_use]
+    pub const fn rolled_back() -> Self {
+        Self(*b"40000")
+    }
+
     /// `XX000`, for an error whose code cannot be read.
     #[must_use]
     pub const fn internal() -> Self {

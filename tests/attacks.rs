@@ -763,3 +763,54 @@ fn rows_of_a_portal_that_is_not_read_to_its_end_are_counted() {
         );
     }
 }
+
+/// What had completed and was undone with its transaction is not told as completed.
+#[test]
+fn what_a_failing_sync_undoes_is_not_told_as_completed() {
+    use wire::{Wire, bind, execute, parse, query, sync};
+    let stack = Stack::with(&Setup {
+        sql: "create table once (a int unique deferrable initially deferred); grant all on once to app"
+            .to_owned(),
+        ..Setup::default()
+    });
+    let mut agent = Wire::agent(stack.port);
+    let run = |name: &str, sql: &str| [parse(name, sql), bind(name, name, &[]), execute(name, 0)].concat();
+    let late = "insert into once values (1), (1)";
+    let early = "insert into once values (2)";
+    let fails = "select 1 / (select 0)";
+    let kept = "insert into once values (3)";
+    let behind = "insert into once values (4)";
+    // The constraint is checked when the transaction ends.
+    assert_eq!(agent.ask(&[run("a", late), sync()].concat()), "12C[INSERT 0 2]E23505ZI");
+    // Something behind it fails.
+    agent.ask(&[run("b", early), run("c", fails), sync()].concat());
+    // A transaction of its own within one pipeline is kept; what comes behind it is not.
+    let pipeline =
+        [run("d", "begin"), run("e", kept), run("f", "commit"), run("g", behind), run("h", fails), sync()]
+            .concat();
+    agent.ask(&pipeline);
+    agent.ask(&query("select 1"));
+    assert_eq!(stack.superuser("select string_agg(a::text, ',') from once"), "3");
+
+    let told = |sql: &str| {
+        let statements = stack.entries("statement", 6);
+        let entry =
+            statements.iter().find(|entry| entry["texts"]["sql"] == sql && entry["via"] == "bind")?.clone();
+        let told = match entry["ending"].as_str() {
+            Some(_) => entry,
+            None => stack.entries("outcome", 0).into_iter().find(|outcome| outcome["ref"] == entry["seq"])?,
+        };
+        Some((told["ending"].as_str()?.to_owned(), told["sqlstate"].as_str().unwrap_or("").to_owned()))
+    };
+    for (sql, ending) in [
+        (late, ("failed", "40000")),
+        (early, ("failed", "40000")),
+        (kept, ("completed", "")),
+        (behind, ("failed", "40000")),
+        (fails, ("failed", "22012")),
+    ] {
+        support::wait_for(sql, || told(sql).is_some());
+        let told = told(sql).unwrap();
+        assert_eq!((told.0.as_str(), told.1.as_str()), ending, "{sql}");
+    }
+}

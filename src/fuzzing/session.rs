@@ -16,7 +16,9 @@ use crate::refusal::Refusal;
 use crate::session::names::Lookup;
 use crate::session::settings::Settings;
 use crate::session::{Limits, Output, Purpose, Resolution, Session, Sink, Submission};
-use crate::statement::{Digest, Ending, RuleName, SearchPath, SessionEffect, SqlText, Statement, Step, Via};
+use crate::statement::{
+    Digest, Ending, RuleName, SearchPath, SessionEffect, SqlState, SqlText, Statement, Step, Via,
+};
 use crate::wire::frame::{Frame, HEADER};
 use crate::wire::frontend::{self, Bind, Parse, tag};
 
@@ -911,6 +913,10 @@ impl World {
             match ending {
                 Ending::Completed { tag } => {
                     assert!(seen.began || seen.prepared, "{receipt} completed: {tag}")
+                }
+                // It completed, and something behind it in its transaction failed.
+                Ending::Failed { sqlstate } if *sqlstate == SqlState::rolled_back() => {
+                    assert!(seen.began || seen.prepared, "{receipt} undone");
                 }
                 Ending::Failed { sqlstate } => {
                     assert!(seen.failed || !seen.began, "{receipt} failed: {sqlstate}");

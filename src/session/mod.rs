@@ -49,7 +49,7 @@ use slab::Slab;
 use crate::ledger::{IntentId, Receipt};
 use crate::refusal::Refusal;
 use crate::statement::{
-    Digest, Outcome, SearchPath, SessionEffect, SqlText, Statement, Step, TransactionStatus,
+    Digest, Outcome, SearchPath, SessionEffect, SqlState, SqlText, Statement, Step, TransactionStatus,
 };
 use crate::wire::backend;
 use denial::{Substitute, Substitutes};
@@ -333,6 +333,8 @@ pub struct Session {
     synced: bool,
     /// An error was answered since the last `ReadyForQuery`.
     failed: bool,
+    /// What has completed outside of a block since then: the transaction around it has not.
+    settling: Vec<Output>,
     /// Upstream has said that it ends the connection.
     farewell: bool,
     /// Upstream drops everything up to a `Sync` that the agent has not sent yet.
@@ -399,6 +401,7 @@ impl Session {
             status: TransactionStatus::Idle,
             synced: true,
             failed: false,
+            settling: Vec::new(),
             farewell: false,
             skipping: false,
             skipped: false,
@@ -662,9 +665,19 @@ impl Session {
 
     /// Tells a run's outcome, once.
     fn finish_run(&mut self, key: RunKey, ending: crate::statement::Ending, now_ns: u64) {
+        let outcome = self.outcome_of_run(key, ending, now_ns);
+        self.outputs.extend(outcome);
+    }
+
+    fn outcome_of_run(
+        &mut self,
+        key: RunKey,
+        ending: crate::statement::Ending,
+        now_ns: u64,
+    ) -> Option<Output> {
         use sha2::Digest as _;
-        let Some(run) = self.runs.get_mut(key) else { return };
-        let Some(intent) = run.intent.take() else { return };
+        let run = self.runs.get_mut(key)?;
+        let intent = run.intent.take()?;
         self.moving_names -= usize::from(run.moves_names);
         let result_digest = run.digest.take().map(|hash| Digest::from_bytes(hash.finalize().into()));
         let outcome = Outcome {
@@ -675,7 +688,33 @@ impl Session {
             result_digest,
         };
         let duration_ns = now_ns.saturating_sub(run.started_ns);
-        self.outputs.push_back(Output::Outcome { intent, outcome, duration_ns });
+        Some(Output::Outcome { intent, outcome, duration_ns })
+    }
+
+    /// Tells what has completed since the last `ReadyForQuery`. Outside of a block an error undoes all of it,
+    /// back to the last end of a transaction: the answers said that it had completed, and nothing is left.
+    fn settle_completed(&mut self, undone: bool) {
+        use crate::statement::Ending;
+        let ends = |output: &Output| {
+            let Output::Outcome { outcome, .. } = output else { return false };
+            let Ending::Completed { tag } = &outcome.ending else { return false };
+            matches!(&**tag, "COMMIT" | "ROLLBACK" | "PREPARE TRANSACTION")
+        };
+        let kept = if undone {
+            self.settling.iter().rposition(ends).map_or(0, |last| last + 1)
+        } else {
+            self.settling.len()
+        };
+        let status = self.status;
+        for (place, mut output) in std::mem::take(&mut self.settling).into_iter().enumerate() {
+            if let Output::Outcome { outcome, .. } = &mut output {
+                outcome.transaction = Some(status);
+                if place >= kept {
+                    outcome.ending = Ending::Failed { sqlstate: SqlState::rolled_back() };
+                }
+            }
+            self.outputs.push_back(output);
+        }
     }
 
     /// The effects of a run's raw statement `at` on names and settings, proposed under `ticket`.

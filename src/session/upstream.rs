@@ -207,7 +207,7 @@ impl Session {
                 self.step_complete(frame, run, ticket, now_ns)?;
                 self.expected.pop_front();
                 if let Some(run) = run {
-                    self.finish_completed(run, now_ns);
+                    self.complete_for_now(run, now_ns);
                 }
                 self.release_run(run, now_ns);
                 Ok(Fate::Pass)
@@ -341,6 +341,23 @@ impl Session {
         self.finish_run(run, Ending::Completed { tag }, now_ns);
     }
 
+    /// An `Execute` has completed; outside of a block its transaction ends with the next `Sync`, perhaps in
+    /// an error.
+    fn complete_for_now(&mut self, run: RunKey, now_ns: u64) {
+        /// An agent that never sends a `Sync` is not waited for.
+        const MOST_SETTLING: usize = 4096;
+        if self.status != TransactionStatus::Idle || self.settling.len() >= MOST_SETTLING {
+            return self.finish_completed(run, now_ns);
+        }
+        let Some((tag, shown)) = self.runs.get(run).map(|run| (run.tag.as_str().into(), run.shown.clone()))
+        else {
+            return;
+        };
+        self.remember(shown);
+        let outcome = self.outcome_of_run(run, Ending::Completed { tag }, now_ns);
+        self.settling.extend(outcome);
+    }
+
     /// Keeps a text for the reviewers of what may be held later in this transaction.
     fn remember(&mut self, shown: crate::statement::SqlText) {
         if self.transaction.len() == Self::TRANSACTION_KEPT {
@@ -408,6 +425,7 @@ impl Session {
             _ => {}
         }
         self.settings.ready(status, self.failed);
+        self.settle_completed(status == TransactionStatus::Idle && self.failed);
         self.failed = false;
         if status == TransactionStatus::Idle {
             // Portals end with their transaction; cursors may be WITH HOLD and are left to upstream.
@@ -572,6 +590,13 @@ impl Session {
         }
         self.ended = true;
         self.drop_skipped_unit(now_ns);
+        // Whether its transaction came to its end nobody said.
+        for mut output in std::mem::take(&mut self.settling) {
+            if let Output::Outcome { outcome, .. } = &mut output {
+                outcome.ending = Ending::Unknown;
+            }
+            self.outputs.push_back(output);
+        }
         let unknown: Vec<RunKey> = self
             .expected
             .iter()

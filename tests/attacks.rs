@@ -814,3 +814,56 @@ fn what_a_failing_sync_undoes_is_not_told_as_completed() {
         assert_eq!((told.0.as_str(), told.1.as_str()), ending, "{sql}");
     }
 }
+
+/// Nothing in these texts names the function that they run.
+#[test]
+fn what_runs_somebodys_function_without_naming_it_is_held() {
+    let stack = Stack::with(&Setup {
+        sql: "
+            CREATE TABLE canary (what text);
+            GRANT INSERT, SELECT ON canary TO app;
+            CREATE FUNCTION f(text) RETURNS bool LANGUAGE plpgsql AS
+                'BEGIN INSERT INTO public.canary VALUES ($1); RETURN true; END';
+            CREATE DOMAIN dom AS text CHECK (f(VALUE));
+            CREATE TYPE pair AS (a dom, b int);
+            CREATE FUNCTION eq(varchar, varchar) RETURNS bool LANGUAGE sql VOLATILE AS 'SELECT public.f($1)';
+            CREATE OPERATOR = (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = eq);
+            CREATE FUNCTION cmp(int, int) RETURNS int LANGUAGE plpgsql AS
+                'BEGIN PERFORM public.f(''cmp''); RETURN sign($1 - $2); END';
+            CREATE OPERATOR CLASS r_ops FOR TYPE int USING btree AS
+                OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 cmp(int, int);
+            CREATE TYPE rrng AS RANGE (SUBTYPE = int4, SUBTYPE_OPCLASS = r_ops);"
+            .to_owned(),
+        ..Setup::default()
+    });
+    // They do run it when nobody stands in front of them.
+    stack.superuser("select case 'a'::varchar when 'b'::varchar then 1 end; select '[1,2]'::rrng");
+    assert_ne!(stack.superuser("select count(*) from canary"), "0");
+    stack.superuser("truncate canary");
+    attack(
+        &stack,
+        r#"
+c = session()
+values = {'dom': b'x', '_dom': b'{x}', 'pair': b'(x,1)', '_pair': b'{"(x,1)"}', 'rrng': b'[1,2]', '_rrng': b'{"[1,2]"}'}
+p = c.pgconn
+for name, value in values.items():
+    oid = c.execute(f"select '{name}'::regtype::oid").fetchone()[0]
+    result = p.exec_params(b'select $1', [value], [oid])
+    assert result.error_field(pq.DiagnosticField.SQLSTATE) == b'42501', (name, result.error_message)
+    p.prepare(b'p' + name.encode(), b'select 1 where $1 is null', [oid])
+    attempt(lambda: c.execute("execute p%s('%s')" % (name, value.decode())))
+for query in [
+    "select case 'x'::varchar when 'b'::varchar then 1 end",
+    "select 'x'::varchar in (select 'b'::varchar)",
+    "select 'x'::varchar not in (select 'b'::varchar)",
+    "select 1 from (select 'x'::varchar v) x join (select 'b'::varchar v) y using (v)",
+    "select 1 from (select 'x'::varchar v) x natural join (select 'b'::varchar v) y",
+    "select '[1,2]'::public.rrng",
+    "create temp table ix as select generate_series(1,3) x",
+    "create index on pg_temp.ix (x r_ops)",
+    "create temp table parted (x int) partition by range (x r_ops)",
+]:
+    attempt(lambda: c.execute(query))
+"#,
+    );
+}

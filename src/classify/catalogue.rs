@@ -8,7 +8,7 @@
 //! beats an inexact one in `pg_catalog`: `public.lower(varchar)` takes `lower(name)` away from the
 //! built-in. We know no types, so a user's function counts wherever it *could* be meant.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -71,16 +71,16 @@ JOIN pg_catalog.pg_proc f ON f.oid = o.oprcode JOIN pg_catalog.pg_namespace fn O
    WHEN 'd' THEN EXISTS (SELECT FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_depend d
      ON d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = c.oid
      WHERE c.contypid = t.oid AND d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass) AND d.refobjid >= 16384)
-   WHEN 'r' THEN EXISTS (SELECT FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid AND r.rngcanonical::oid >= 16384)
+   WHEN 'r' THEN EXISTS (SELECT FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid AND (r.rngcanonical::oid >= 16384 OR r.rngsubopc >= 16384))
    WHEN 'b' THEN t.typinput::oid >= 16384
    ELSE false END
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e')
  UNION SELECT i.whole FROM code c JOIN inside i ON i.part = c.oid)
-SELECT n.nspname::text, t.typname::text, t.typtype::text, (t.oid IN (SELECT oid FROM code))::text
+SELECT n.nspname::text, t.typname::text, t.typtype::text, (t.oid IN (SELECT oid FROM code))::text, t.oid::text, t.typarray::text
 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 WHERE t.oid >= 16384 AND (t.typcategory <> 'A' OR t.typtype = 'd') AND (t.typtype <> 'c' OR t.oid IN (SELECT oid FROM code)
  OR EXISTS (SELECT FROM pg_catalog.pg_class k WHERE k.oid = t.typrelid AND k.relkind = 'c'))",
-        columns: 4,
+        columns: 6,
     },
     Query {
         name: "casts",
@@ -177,6 +177,8 @@ pub struct Catalogue {
     functions: HashMap<Box<str>, Vec<UserFunction>>,
     operators: HashMap<Box<str>, Vec<UserOperator>>,
     types: HashMap<Box<str>, Vec<UserType>>,
+    /// OIDs of types whose values run somebody's functions, and of their arrays.
+    code_types: HashSet<u32>,
     /// Target type to the functions that casts to it run.
     casts: HashMap<Box<str>, Vec<QualifiedName>>,
     relations: HashMap<Box<str>, Vec<Arc<str>>>,
@@ -222,6 +224,7 @@ impl Catalogue {
             functions: HashMap::new(),
             operators: HashMap::new(),
             types: HashMap::new(),
+            code_types: HashSet::new(),
             casts: HashMap::new(),
             relations: HashMap::new(),
             safe: safe.map(|(schema, name)| (schema.into(), name.into())).collect(),
@@ -267,11 +270,17 @@ impl Catalogue {
                 function: (shared(2)?, shared(3)?),
                 from_extension: yes(4),
             }),
-            "types" => self
-                .types
-                .entry(text(1)?.into())
-                .or_default()
-                .push(UserType { schema: shared(0)?, runs_code: yes(3) }),
+            "types" => {
+                let runs_code = yes(3);
+                if runs_code {
+                    let oids = [text(4)?, text(5)?].into_iter().filter_map(|oid| oid.parse::<u32>().ok());
+                    self.code_types.extend(oids.filter(|oid| *oid != 0));
+                }
+                self.types
+                    .entry(text(1)?.into())
+                    .or_default()
+                    .push(UserType { schema: shared(0)?, runs_code });
+            }
             "casts" => self.casts.entry(text(1)?.into()).or_default().push((shared(2)?, shared(3)?)),
             "relations" => self.relations.entry(text(1)?.into()).or_default().push(shared(0)?),
             _ => return None,
@@ -408,6 +417,13 @@ impl Catalogue {
         })
     }
 
+    /// Whether a value of the type with this OID, as a `Parse` declares its parameters, runs somebody's
+    /// function.
+    #[must_use]
+    pub fn type_runs_code(&self, oid: u32) -> bool {
+        self.code_types.contains(&oid)
+    }
+
     /// A relation of the system's own schemas.
     pub(super) fn system_relation(&self, schema: Option<&str>, name: &str) -> Option<SystemRelation> {
         match schema {
@@ -514,12 +530,14 @@ mod tests {
 
     #[test]
     fn a_domain_with_code_in_its_check_is_code() {
-        let types = catalogue(&[], &[], &["public|evil|d|true", "public|mood|e|false"], &[]);
+        let types = catalogue(&[], &[], &["public|evil|d|true|20000|20001", "public|mood|e|false|20002|20003"], &[]);
 
         assert!(types.of_type(None, "evil", &path(&["public"])).is_some());
         assert_eq!(types.of_type(None, "mood", &path(&["public"])), None);
         assert_eq!(types.of_type(None, "int4", &path(&["public"])), None);
         assert_eq!(types.of_type(None, "unheard_of", &path(&["public"])), None);
+        let by_number: Vec<u32> = (0..30_000).filter(|oid| types.type_runs_code(*oid)).collect();
+        assert_eq!(by_number, [20_000, 20_001], "itself and its array");
     }
 
     /// The answers of a real Postgres 15 with citext, pg_trgm and hstore, and with objects made to

@@ -250,6 +250,21 @@ impl Classification {
         Self { class, reasons, steps: steps.into(), syntax_error: None, ..self.clone() }
     }
 
+    /// The same with values that run somebody's functions before it does anything itself.
+    #[must_use]
+    pub fn with_values_that_run_code(&self) -> Self {
+        let class = StatementClass::Code;
+        let text = "takes a value of a type whose checks run functions that are not on the allow-list";
+        let mut all = self.clone();
+        all.reasons.insert(0, Reason { class, text: text.into(), span: None });
+        all.reasons.sort_by_key(|reason| std::cmp::Reverse(reason.class));
+        all.class = all.class.max(class);
+        if let Some(part) = all.parts.first_mut() {
+            part.class = part.class.max(class);
+        }
+        all
+    }
+
     /// Whether it calls a function that reads a cursor by its name (`cursor_to_xml`).
     #[must_use]
     pub fn reads_cursors_by_function(&self) -> bool {

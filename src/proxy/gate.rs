@@ -131,6 +131,12 @@ impl Gate<'_> {
             };
             return Decided::Resolved(self.refuse(&record, refusal));
         }
+        // A `Parse` declares its parameters' types by number; making their values runs what the types run.
+        let declared = submission.statement.parameters.iter().map(|parameter| parameter.type_oid);
+        let named = refers_to.iter().flat_map(|known| known.types.iter().copied());
+        if declared.chain(named).any(|oid| context.catalogue.type_runs_code(oid)) {
+            classification = Arc::new(classification.with_values_that_run_code());
+        }
         // Rows that are taken out of a cursor are those of its query: rules by table, reviewers and the grant
         // are about them.
         if classification.class.is_privileged() {

@@ -194,7 +194,8 @@ impl<'a> Walk<'a> {
             Kind::ColumnRef => self.column(node),
             Kind::AIndirection => self.indirection(node),
             Kind::TypeName => self.type_name(node),
-            Kind::SubLink => self.qualified_operator(node, Field::OperName),
+            Kind::SubLink => self.sublink(node),
+            Kind::CaseExpr | Kind::JoinExpr => self.unwritten_equality(node),
             Kind::SortBy => self.qualified_operator(node, Field::UseOp),
             Kind::RangeTableSample => self.sample(node),
             Kind::IndexElem | Kind::PartitionElem => self.operator_class(node),
@@ -380,7 +381,6 @@ impl<'a> Walk<'a> {
             | Kind::NamedArgExpr
             | Kind::BoolExpr
             | Kind::CollateClause
-            | Kind::CaseExpr
             | Kind::CaseWhen
             | Kind::RowExpr
             | Kind::CoalesceExpr
@@ -402,7 +402,6 @@ impl<'a> Walk<'a> {
             | Kind::BooleanTest
             | Kind::SetToDefault
             | Kind::CurrentOfExpr
-            | Kind::JoinExpr
             | Kind::ParamRef
             | Kind::TypeCast
             | Kind::AStar

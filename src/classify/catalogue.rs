@@ -530,7 +530,8 @@ mod tests {
 
     #[test]
     fn a_domain_with_code_in_its_check_is_code() {
-        let types = catalogue(&[], &[], &["public|evil|d|true|20000|20001", "public|mood|e|false|20002|20003"], &[]);
+        let types =
+            catalogue(&[], &[], &["public|evil|d|true|20000|20001", "public|mood|e|false|20002|20003"], &[]);
 
         assert!(types.of_type(None, "evil", &path(&["public"])).is_some());
         assert_eq!(types.of_type(None, "mood", &path(&["public"])), None);

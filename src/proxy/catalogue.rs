@@ -171,8 +171,18 @@ impl UpstreamState {
 
     async fn read(&self, change: u64) -> Result<Known, ConnectError> {
         // Compiling a query that runs once takes longer than running it.
-        let settings = [("application_name", "countersign catalogue"), ("jit", "off")];
-        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut settings = vec![("application_name", "countersign catalogue"), ("jit", "off")];
+        // This is no login of anybody's, so login triggers (Postgres 17) do not fire for it, where the role may
+        // say so.
+        let known = self.known.load();
+        let reports = known.as_ref().as_ref().map(|known| (known.server_version, &known.parameters));
+        if reports.is_some_and(|(version, told)| {
+            version >= 17 && told.get("is_superuser").is_some_and(|superuser| superuser == "on")
+        }) {
+            settings.push(("event_triggers", "off"));
+        }
+        let settings: Vec<(String, String)> =
+            settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let mut reader = Asking { connected: log_in(&self.upstream, &settings, 0).await? };
         let version =
             reader.connected.parameters.get("server_version").map(String::as_str).unwrap_or_default();

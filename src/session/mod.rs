@@ -706,7 +706,7 @@ impl Session {
             self.settling.len()
         };
         let status = self.status;
-        for (place, mut output) in std::mem::take(&mut self.settling).into_iter().enumerate() {
+        for (place, mut output) in self.settling.drain(..).enumerate() {
             if let Output::Outcome { outcome, .. } = &mut output {
                 outcome.transaction = Some(status);
                 if place >= kept {

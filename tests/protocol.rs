@@ -11,12 +11,15 @@
     reason = "a test has no callers, and what is wrong should stop it"
 )]
 mod support;
+#[path = "support/wire.rs"]
+mod wire;
 
 use std::io::Read as _;
 use std::process::Stdio;
 use std::time::Duration;
 
 use support::{AGENT, BOB, Setup, Stack, TOKEN, signal, text, wait_for};
+use wire::Wire;
 
 /// Denies what the tests need denied at once, so that no reviewer has to answer.
 const DENY_DROP: &str = r#"
@@ -602,6 +605,19 @@ with psycopg.connect(sys.argv[1], autocommit=True) as c:
 
     assert_eq!(through, without);
     assert!(through.starts_with("20000 "), "{through}");
+}
+
+#[test]
+fn what_upstream_says_while_the_proxy_logs_in_reaches_the_agent() {
+    let sql = "
+        CREATE FUNCTION greet() RETURNS event_trigger LANGUAGE plpgsql
+            AS $$ BEGIN RAISE NOTICE 'welcome, %', session_user; END $$;
+        CREATE EVENT TRIGGER greet ON login EXECUTE FUNCTION greet();";
+    let stack = Stack::with(&Setup { version: 18, sql: sql.into(), ..Setup::default() });
+    let mut agent = Wire::agent(stack.port);
+    let [greeting] = &*agent.notices else { panic!("{:?}", agent.notices) };
+    assert!(greeting.contains("Mwelcome, app"), "{greeting}");
+    assert_eq!(agent.ask(&wire::query("SELECT 1")), "TDC[SELECT 1]ZI");
 }
 
 #[test]

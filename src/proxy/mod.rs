@@ -399,6 +399,7 @@ async fn begin(shared: &Arc<Shared>, id: SessionId, arrival: &mut Arrival) -> Re
         backend::put_parameter(name, value, &mut arrival.output);
     }
     backend::put_key(&key, &mut arrival.output);
+    arrival.output.extend_from_slice(&connected.notices);
     backend::put_ready(TransactionStatus::Idle.as_byte(), &mut arrival.output);
     Ok(Ready { watch, state, known, connected, log, control, process: key.process, seed })
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{BufMut as _, BytesMut};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use postgres_protocol::message::frontend;
@@ -110,6 +110,9 @@ pub struct Connected {
     pub rest: BytesMut,
     /// What upstream reported of itself, by name.
     pub parameters: BTreeMap<String, String>,
+    /// Its warnings and notices (of a login event trigger, say), as it framed them; at
+    /// most 64 KiB, without what comes behind.
+    pub notices: BytesMut,
     /// Process id and secret, for cancelling.
     pub key: Option<CancelKey>,
 }
@@ -161,6 +164,8 @@ pub async fn log_in(
 
 /// The largest message we accept before a session runs.
 const LIMIT: usize = 1 << 20;
+/// Bytes of notices that are kept for the agent while we log in.
+const NOTICES: usize = 64 << 10;
 
 struct Login<'a> {
     upstream: &'a Upstream,
@@ -212,6 +217,7 @@ impl Login<'_> {
         self.authenticate().await?;
 
         let mut parameters = BTreeMap::new();
+        let mut notices = BytesMut::new();
         let mut key = None;
         loop {
             let (tag, body) = self.receive().await?;
@@ -225,9 +231,15 @@ impl Login<'_> {
                     let read = CancelKey::read(&body);
                     key = Some(read.map_err(|_| ConnectError::Protocol("a malformed cancel key"))?);
                 }
+                tag::NOTICE if notices.len() + body.len() <= NOTICES => {
+                    notices.put_u8(tag);
+                    notices.put_u32(u32::try_from(body.len()).unwrap_or(u32::MAX) + 4);
+                    notices.extend_from_slice(&body);
+                }
                 tag::NOTICE => {}
                 tag::READY => {
-                    return Ok(Connected { stream: self.stream, rest: self.input, parameters, key });
+                    let Login { stream, input: rest, .. } = self;
+                    return Ok(Connected { stream, rest, parameters, notices, key });
                 }
                 _ => return Err(ConnectError::Protocol("an unexpected message at start-up")),
             }

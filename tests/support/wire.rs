@@ -74,8 +74,9 @@ impl Wire {
                 'S' => wire.parameter(&body),
                 'Z' => return Ok(wire),
                 'E' => return Err(fields(&body)),
+                'N' => wire.notices.push(fields(&body)),
                 // NegotiateProtocolVersion
-                'N' | 'v' => {}
+                'v' => {}
                 other => panic!("{other} while logging in"),
             }
         }

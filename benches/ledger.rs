@@ -110,6 +110,7 @@ impl Asked {
                 schema: Some("public".into()),
                 name: "pgbench_accounts".into(),
                 qualified: false,
+                through: None,
             }],
             reasons: vec![Reason { class, text: "reads rows of pgbench_accounts".into(), span: None }],
             steps: Arc::from([]),

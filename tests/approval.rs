@@ -581,3 +581,47 @@ fn a_bad_policy_file_leaves_the_old_set_in_force_and_is_shown() {
     wait_for("the mended set is loaded", || stack.log().contains("policies loaded"));
     assert_eq!(text(&stack.psql(&["create table free (a int)", "select 'free'"])), "free\n");
 }
+
+#[test]
+fn what_the_policy_declares_of_the_database_counts_and_so_does_a_change_of_it() {
+    let deny = "[[rule]]\nname = \"none\"\nwhen = { class = [\"code\", \"export\"] }\nthen = \"deny\"\n";
+    let by_table = "[[rule]]\nname = \"orders\"\nwhen = { table = [\"public.orders\"] }\nthen = \"deny\"\n";
+    let stack = Stack::with(&Setup {
+        policy: Some(format!("safe_functions = [\"public.total\"]\n{deny}")),
+        sql: "CREATE FUNCTION total() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM customers';
+              CREATE VIEW addresses AS SELECT email AS a FROM customers;
+              CREATE VIEW late AS SELECT * FROM addresses;
+              CREATE VIEW sums AS SELECT sum(amount) FROM orders;
+              GRANT SELECT ON addresses, late, sums TO app;"
+            .into(),
+        ..Setup::default()
+    });
+    let says = |sql: &str| {
+        let output = stack.psql(&[sql]);
+        match output.status.success() {
+            true => "runs".to_owned(),
+            false => String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default().to_owned(),
+        }
+    };
+    let is_denied = |sql: &str| says(sql).contains("denied by rule");
+
+    assert_eq!(says("SELECT total()"), "runs");
+    assert_eq!(says("SELECT * FROM late"), "runs");
+    assert_eq!(says("SELECT * FROM sums"), "runs");
+
+    let changed = format!("sensitive = [\"public.customers.email\"]\n{deny}{by_table}");
+    let folder = stack.path("policies");
+    for file in std::fs::read_dir(&folder).unwrap() {
+        std::fs::write(file.unwrap().path(), &changed).unwrap();
+    }
+    wait_for("the change is loaded", || stack.log().contains("policies loaded"));
+
+    assert!(is_denied("SELECT total()"), "{}", says("SELECT total()"));
+    assert!(is_denied("SELECT * FROM late"));
+    assert!(is_denied("SELECT a FROM addresses"));
+    assert!(is_denied("SELECT email FROM customers"));
+    assert!(is_denied("SELECT * FROM sums"), "a rule by table sees through views");
+    assert_eq!(says("SELECT name FROM customers"), "runs");
+    assert_eq!(says("SELECT a FROM late WHERE a = 'c5@example.com'"), "runs");
+    assert_eq!(says("SELECT * FROM customers LIMIT 5"), "runs");
+}

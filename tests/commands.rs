@@ -221,3 +221,33 @@ fn a_proxy_whose_policies_fail_their_cases_does_not_start() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output).contains("no drops"), "{}", text(&output));
 }
+
+#[test]
+fn classify_asks_the_upstream_of_a_configuration_what_names_mean() {
+    let stack = Stack::with(&Setup {
+        policy: Some("safe_functions = [\"public.harmless\"]\nsensitive = [\"public.customers\"]\n".into()),
+        sql: "CREATE FUNCTION harmless() RETURNS int LANGUAGE sql AS 'SELECT 1';
+              CREATE FUNCTION lower(varchar) RETURNS text LANGUAGE sql AS 'SELECT ''x''';
+              CREATE VIEW shown AS SELECT * FROM customers;"
+            .into(),
+        ..Setup::default()
+    });
+    let config = stack.path("countersign.toml");
+    let classify = |arguments: &[&str], sql: &str| {
+        json(&countersign().args(["classify", "--json"]).args(arguments).arg(sql).output().unwrap())
+    };
+    let asked = ["-c", config.to_str().unwrap()];
+
+    assert_eq!(classify(&[], "SELECT lower('X')")["class"], "read");
+    assert_eq!(classify(&asked, "SELECT lower('X')")["class"], "code");
+    assert_eq!(classify(&[], "SELECT harmless()")["class"], "code");
+    assert_eq!(classify(&asked, "SELECT harmless()")["class"], "read");
+    let shown = classify(&asked, "SELECT * FROM shown");
+    assert_eq!(shown["class"], "export");
+    assert_eq!(shown["effects"][0]["through"], "public.shown", "{shown}");
+
+    let unknown =
+        countersign().args(["classify", "--upstream", "nowhere"]).args(asked).arg("SELECT 1").output();
+    let said = String::from_utf8(unknown.unwrap().stderr).unwrap();
+    assert!(said.contains("--upstream: app"), "{said}");
+}

@@ -208,7 +208,11 @@ fn effects(draft: &Draft) -> Option<Body> {
         let schema = effect.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
         // The same name may mean a temporary table that the agent made a moment ago.
         let unqualified = effect.kind == ObjectKind::Relation && !effect.qualified;
-        let note = if unqualified { " (the statement names no schema)" } else { "" };
+        let note = match &effect.through {
+            Some(through) => format!(" (through {through})"),
+            None if unqualified => " (the statement names no schema)".to_owned(),
+            None => String::new(),
+        };
         say(format!("{verb} {kind} {schema}{}{note}", effect.name));
     }
     Some(Body::Lines(lines))

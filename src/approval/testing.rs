@@ -77,6 +77,7 @@ pub(crate) fn classification(sql: &str) -> Classification {
             schema: Some("public".into()),
             name: "customers".into(),
             qualified: true,
+            through: None,
         }],
         reasons: vec![Reason {
             class: StatementClass::Export,

@@ -8,10 +8,11 @@
 //! beats an inexact one in `pg_catalog`: `public.lower(varchar)` takes `lower(name)` away from the
 //! built-in. We know no types, so a user's function counts wherever it *could* be meant.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::declared::{Declared, Sensitive};
 use super::functions::{BuiltIn, BuiltIns, SystemRelation, built_ins, family};
 use super::{SearchPath, StatementClass};
 
@@ -30,7 +31,7 @@ pub struct Query {
 pub type Row = Vec<Option<String>>;
 
 /// The queries to run after connecting, in this order. Everything below OID 16384 came with initdb.
-pub const QUERIES: [Query; 5] = [
+pub const QUERIES: [Query; 6] = [
     Query {
         name: "functions",
         // The fifth column says what the first argument can be, for attribute notation: a base type,
@@ -98,6 +99,23 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_'",
         columns: 2,
     },
+    Query {
+        name: "views",
+        // What a view selects from, column by column where it names them; and what a partition is one of.
+        // What belongs to Postgres itself leaves no dependency.
+        sql: "SELECT DISTINCT vn.nspname::text, v.relname::text, bn.nspname::text, b.relname::text, a.attname::text
+FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class v ON v.oid = r.ev_class JOIN pg_catalog.pg_namespace vn ON vn.oid = v.relnamespace
+JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+ AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> v.oid
+JOIN pg_catalog.pg_class b ON b.oid = d.refobjid JOIN pg_catalog.pg_namespace bn ON bn.oid = b.relnamespace
+LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = b.oid AND a.attnum = d.refobjsubid AND d.refobjsubid > 0
+WHERE v.oid >= 16384 AND v.relkind IN ('v', 'm')
+UNION SELECT cn.nspname::text, c.relname::text, pn.nspname::text, p.relname::text, NULL
+FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace
+JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+WHERE c.relkind IN ('r', 'p', 'f')",
+        columns: 5,
+    },
 ];
 
 /// Why answers could not be understood.
@@ -126,6 +144,75 @@ struct UserOperator {
     schema: Arc<str>,
     function: QualifiedName,
     from_extension: bool,
+}
+
+/// What the rows of a view or partition are made of.
+#[derive(Debug)]
+struct MadeOf {
+    schema: Arc<str>,
+    bases: Vec<Base>,
+}
+
+/// The columns of a table that a view shows or asks for; `None` for all of them.
+pub(super) type Shown = Option<BTreeSet<Arc<str>>>;
+
+/// A table or view that another one shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Base {
+    pub(super) schema: Arc<str>,
+    pub(super) name: Arc<str>,
+    pub(super) columns: Shown,
+}
+
+/// Views and partitions with what they are made of directly.
+#[derive(Default)]
+struct Parts(BTreeMap<QualifiedName, BTreeMap<QualifiedName, Shown>>);
+
+/// More tables behind one view are not followed: nobody's view is like that.
+const MOST_BASES: usize = 1_000;
+
+impl Parts {
+    fn add(&mut self, whole: QualifiedName, part: QualifiedName, column: Option<Arc<str>>) {
+        let columns = self.0.entry(whole).or_default().entry(part).or_insert_with(|| Some(BTreeSet::new()));
+        match column {
+            Some(column) => _ = columns.as_mut().map(|columns| columns.insert(column)),
+            None => *columns = None,
+        }
+    }
+
+    /// With what is behind views of views.
+    fn resolve(&self) -> HashMap<Box<str>, Vec<MadeOf>> {
+        let mut all: HashMap<Box<str>, Vec<MadeOf>> = HashMap::new();
+        for (schema, name) in self.0.keys() {
+            let bases = self.behind(&(Arc::clone(schema), Arc::clone(name)));
+            all.entry((**name).into()).or_default().push(MadeOf { schema: Arc::clone(schema), bases });
+        }
+        all
+    }
+
+    fn behind(&self, whole: &QualifiedName) -> Vec<Base> {
+        let mut found: BTreeMap<QualifiedName, Shown> = BTreeMap::new();
+        let mut open = vec![whole];
+        while let Some(next) = open.pop() {
+            for (part, columns) in self.0.get(next).into_iter().flatten() {
+                // A recursive view reads itself.
+                if part == whole || found.len() >= MOST_BASES {
+                    continue;
+                }
+                match found.get_mut(part) {
+                    None => {
+                        found.insert(part.clone(), columns.clone());
+                        open.push(part);
+                    }
+                    Some(known) => match (known.as_mut(), columns) {
+                        (Some(known), Some(columns)) => known.extend(columns.iter().cloned()),
+                        _ => *known = None,
+                    },
+                }
+            }
+        }
+        found.into_iter().map(|((schema, name), columns)| Base { schema, name, columns }).collect()
+    }
 }
 
 #[derive(Debug)]
@@ -182,15 +269,15 @@ pub struct Catalogue {
     /// Target type to the functions that casts to it run.
     casts: HashMap<Box<str>, Vec<QualifiedName>>,
     relations: HashMap<Box<str>, Vec<Arc<str>>>,
-    /// `schema.name` and `schema.*`, as the operator declared them.
-    safe: Vec<(Box<str>, Box<str>)>,
+    /// View or partition, by name, to what its rows are made of.
+    made_of: HashMap<Box<str>, Vec<MadeOf>>,
+    declared: Arc<Declared>,
 }
 
 /// Loaded catalogues count from here; the built-in ones are their server's version.
 static GENERATION: AtomicU64 = AtomicU64::new(1000);
 
-/// Interprets the answers to [`QUERIES`], in their order. `safe` are the functions that the operator
-/// declared safe, as `schema.name` or `schema.*`.
+/// Interprets the answers to [`QUERIES`], in their order, together with what the operator declares.
 ///
 /// # Errors
 ///
@@ -198,9 +285,11 @@ static GENERATION: AtomicU64 = AtomicU64::new(1000);
 pub fn from_rows(
     server_version: u32,
     answers: &[Vec<Row>],
-    safe: &[String],
+    declared: &Arc<Declared>,
 ) -> Result<Catalogue, CatalogueError> {
-    let mut catalogue = Catalogue::empty(server_version, GENERATION.fetch_add(1, Ordering::Relaxed), safe);
+    let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
+    let mut catalogue = Catalogue::empty(server_version, generation, declared);
+    let mut parts = Parts::default();
     for (place, query) in QUERIES.iter().enumerate() {
         let error = |problem: &str| CatalogueError { query: query.name, problem: problem.into() };
         let rows = answers.get(place).ok_or_else(|| error("nothing"))?;
@@ -208,15 +297,15 @@ pub fn from_rows(
             if row.len() != query.columns {
                 return Err(error(&format!("{} columns instead of {}", row.len(), query.columns)));
             }
-            catalogue.add(query.name, row).ok_or_else(|| error("a row that makes no sense"))?;
+            catalogue.add(query.name, row, &mut parts).ok_or_else(|| error("a row that makes no sense"))?;
         }
     }
+    catalogue.made_of = parts.resolve();
     Ok(catalogue)
 }
 
 impl Catalogue {
-    fn empty(server_version: u32, generation: u64, safe: &[String]) -> Self {
-        let safe = safe.iter().filter_map(|name| name.split_once('.'));
+    fn empty(server_version: u32, generation: u64, declared: &Arc<Declared>) -> Self {
         Self {
             generation,
             server_version,
@@ -227,25 +316,26 @@ impl Catalogue {
             code_types: HashSet::new(),
             casts: HashMap::new(),
             relations: HashMap::new(),
-            safe: safe.map(|(schema, name)| (schema.into(), name.into())).collect(),
+            made_of: HashMap::new(),
+            declared: Arc::clone(declared),
         }
     }
 
     /// What every server of that version has, and nothing else.
     #[must_use]
     pub fn built_in(server_version: u32) -> Arc<Self> {
-        Self::built_in_with(server_version, &[])
+        Self::built_in_with(server_version, &Arc::default())
     }
 
-    /// The same, with functions that the operator declared safe.
+    /// The same, with what the operator declares.
     #[must_use]
-    pub fn built_in_with(server_version: u32, safe: &[String]) -> Arc<Self> {
-        let generation = if safe.is_empty() {
+    pub fn built_in_with(server_version: u32, declared: &Arc<Declared>) -> Arc<Self> {
+        let generation = if **declared == Declared::default() {
             u64::from(server_version)
         } else {
             GENERATION.fetch_add(1, Ordering::Relaxed)
         };
-        Arc::new(Self::empty(server_version, generation, safe))
+        Arc::new(Self::empty(server_version, generation, declared))
     }
 
     /// The server's major version.
@@ -254,7 +344,7 @@ impl Catalogue {
         self.server_version
     }
 
-    fn add(&mut self, query: &str, row: &[Option<String>]) -> Option<()> {
+    fn add(&mut self, query: &str, row: &[Option<String>], parts: &mut Parts) -> Option<()> {
         let text = |place: usize| row.get(place)?.as_deref();
         let shared = |place: usize| text(place).map(Arc::<str>::from);
         let yes = |place: usize| text(place) == Some("true") || text(place) == Some("t");
@@ -283,13 +373,14 @@ impl Catalogue {
             }
             "casts" => self.casts.entry(text(1)?.into()).or_default().push((shared(2)?, shared(3)?)),
             "relations" => self.relations.entry(text(1)?.into()).or_default().push(shared(0)?),
+            "views" => parts.add((shared(0)?, shared(1)?), (shared(2)?, shared(3)?), shared(4)),
             _ => return None,
         }
         Some(())
     }
 
     fn is_safe(&self, schema: &str, name: &str) -> bool {
-        self.safe.iter().any(|(s, n)| &**s == schema && (&**n == "*" || &**n == name))
+        self.declared.is_safe(schema, name)
     }
 
     /// What a call of `name` with so many arguments means. `None` as the schema: as written without one.
@@ -433,6 +524,42 @@ impl Catalogue {
         }
     }
 
+    /// The tables that a view or partition shows rows of, wherever `schema.name` may be one.
+    pub(super) fn bases<'s>(&'s self, schema: Option<&'s str>, name: &str) -> impl Iterator<Item = &'s Base> {
+        let meant = self.made_of.get(name).into_iter().flatten();
+        let meant = meant.filter(move |made| schema.is_none_or(|schema| *made.schema == *schema));
+        meant.flat_map(|made| &made.bases)
+    }
+
+    /// Whether the operator called anything sensitive.
+    pub(super) fn knows_sensitive(&self) -> bool {
+        !self.declared.sensitive().is_empty()
+    }
+
+    /// What of a table is sensitive. Where it cannot be told which table a name means, it is the one that is
+    /// sensitive.
+    pub(super) fn sensitive(&self, schema: Option<&str>, name: &str, path: &SearchPath) -> Sensitive<'_> {
+        let found = schema.map(Arc::from).or_else(|| self.relation_schema(name, path));
+        let own = self.declared.of_table(
+            |glob| match (&found, path) {
+                (Some(schema), _) => glob.matches(schema),
+                (None, SearchPath::Known(schemas)) => schemas.iter().any(|schema| glob.matches(schema)),
+                (None, SearchPath::Unknown) => true,
+            },
+            name,
+        );
+        let shows_some =
+            |base: &Base| match self.declared.of_table(|glob| glob.matches(&base.schema), &base.name) {
+                Sensitive::Nothing => false,
+                Sensitive::Everything => true,
+                Sensitive::Columns(sensitive) => base.columns.as_ref().is_none_or(|columns| {
+                    columns.iter().any(|column| sensitive.iter().any(|glob| glob.matches(column)))
+                }),
+            };
+        // By what names a view shows a column is not known here.
+        if self.bases(found.as_deref(), name).any(shows_some) { Sensitive::Everything } else { own }
+    }
+
     /// The schema in which a relation's name is found, where that is sure.
     pub(super) fn relation_schema(&self, name: &str, path: &SearchPath) -> Option<Arc<str>> {
         let SearchPath::Known(path) = path else { return None };
@@ -460,8 +587,9 @@ mod tests {
 
     fn catalogue(functions: &[&str], operators: &[&str], types: &[&str], safe: &[&str]) -> Catalogue {
         let rows = |texts: &[&str]| texts.iter().map(|text| row(text)).collect::<Vec<_>>();
-        let safe: Vec<String> = safe.iter().map(|name| (*name).to_owned()).collect();
-        from_rows(15, &[rows(functions), rows(operators), rows(types), vec![], vec![]], &safe).unwrap()
+        let safe = Declared::new(safe.iter().map(|name| (*name).to_owned()).collect(), Vec::new());
+        let answers = [rows(functions), rows(operators), rows(types), vec![], vec![], vec![]];
+        from_rows(15, &answers, &Arc::new(safe)).unwrap()
     }
 
     fn path(schemas: &[&str]) -> SearchPath {
@@ -547,7 +675,7 @@ mod tests {
         let text = include_str!("../../fixtures/catalogue/postgres-15.json");
         let answers: HashMap<String, Vec<Row>> = serde_json::from_str(text).unwrap();
         let answers: Vec<Vec<Row>> = QUERIES.iter().map(|query| answers[query.name].clone()).collect();
-        from_rows(15, &answers, &[]).unwrap()
+        from_rows(15, &answers, &Arc::default()).unwrap()
     }
 
     #[test]
@@ -573,14 +701,27 @@ mod tests {
         assert!(real.attribute("secret", Applied::Row, &public).is_some());
         assert_eq!(real.attribute("email", Applied::Row, &public), None);
         assert_eq!(real.relation_schema("customers", &public).as_deref(), Some("public"));
+        let bases = |schema, name| {
+            let shown = |base: &Base| match &base.columns {
+                Some(columns) => {
+                    format!("{}({})", base.name, columns.iter().map(|c| &**c).collect::<Vec<_>>().join(","))
+                }
+                None => base.name.to_string(),
+            };
+            real.bases(Some(schema), name).map(shown).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(bases("public", "v2"), "customers(email,id,name) v_customers(email,id)");
+        assert_eq!(bases("public", "mv"), "customers");
+        assert_eq!(bases("app", "part_1"), "part");
+        assert_eq!(bases("public", "part_1"), "");
     }
 
     #[test]
     fn answers_of_another_shape_are_an_error() {
-        assert!(from_rows(15, &[], &[]).is_err());
-        let short = vec![vec![row("a|b")], vec![], vec![], vec![], vec![]];
+        assert!(from_rows(15, &[], &Arc::default()).is_err());
+        let short = vec![vec![row("a|b")], vec![], vec![], vec![], vec![], vec![]];
         assert_eq!(
-            from_rows(15, &short, &[]).unwrap_err().to_string(),
+            from_rows(15, &short, &Arc::default()).unwrap_err().to_string(),
             "the catalogue query `functions` answered 2 columns instead of 6"
         );
     }

@@ -361,6 +361,7 @@ fn bulk_insert(bytes: &[u8], insert: &bulk::BulkInsert, context: &Context<'_>) -
         schema: insert.schema.clone(),
         name: Arc::clone(&insert.name),
         qualified: insert.schema.is_some(),
+        through: None,
     });
     insertion
 }

@@ -7,6 +7,7 @@
 //! ```text
 //! classifier   checks before parsing -> cache -> parser (libpg_query) -> tree -> walk -> crosscheck
 //! catalogue    what the upstream's database has beyond Postgres's own names
+//! declared     what the operator says of them     pattern    how they write that
 //! functions    Postgres's own, by version (fixtures/functions)     settings    which may be changed
 //! lex          Postgres's lexical rules, for fingerprint, redact, bulk     names    EXECUTE, resolved
 //! ```
@@ -18,11 +19,13 @@ mod cache;
 pub mod catalogue;
 mod classifier;
 mod crosscheck;
+mod declared;
 mod fingerprint;
 mod functions;
 mod lex;
 mod names;
 mod parser;
+pub mod pattern;
 mod redact;
 mod settings;
 mod tree;
@@ -39,6 +42,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::catalogue::Catalogue;
 pub use self::classifier::{Classifier, Context, Limits};
+pub use self::declared::{Declared, SensitiveName};
 pub use self::functions::SERVER_VERSIONS;
 pub use self::names::resolve_names;
 pub use crate::statement::SearchPath;
@@ -210,6 +214,9 @@ pub struct Effect {
     /// the agent put in front of the one that the catalogue knows.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub qualified: bool,
+    /// The statement does not name it, but this view or partition, through which it is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<Arc<str>>,
 }
 
 /// Why a statement has its class, in words a reviewer understands.
@@ -286,6 +293,7 @@ impl Classification {
                 schema: None,
                 name: Self::UNKNOWN_ROWS.into(),
                 qualified: false,
+                through: None,
             };
             all.effects.push(unknown);
         }

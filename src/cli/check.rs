@@ -141,7 +141,7 @@ FROM pg_catalog.pg_roles r WHERE r.rolname = current_user";
 
 async fn look_at_upstream(upstream: &Upstream, findings: &mut Findings) {
     let name = &upstream.name;
-    let state = match serve::state(upstream) {
+    let state = match serve::state(upstream, std::sync::Arc::default()) {
         Ok(state) => state,
         Err(error) => {
             findings.problems.push(format!("upstream \"{name}\": {error:#}"));

@@ -5,20 +5,29 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufWriter, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::serve;
+use crate::actor::UpstreamName;
 use crate::classify::{
     Catalogue, Classification, Classifier, Context, Effect, Limits, Reason, SearchPath, StatementClass,
     SyntaxError,
 };
+use crate::config::Config;
 use crate::statement::SqlText;
+use crate::toml_reader::Problem;
 
-/// Classify a statement with the built-in catalogue, and say why it would be held.
+/// Classify a statement, and say why it would be held.
+///
+/// Without a configuration no server is asked: functions that Postgres does not have itself are then unknown, and
+/// so code.
 #[derive(Args)]
 pub(super) struct Arguments {
     /// The statement; `-` or nothing reads it from standard input
@@ -30,9 +39,67 @@ pub(super) struct Arguments {
     /// Write one JSON object
     #[arg(long, conflicts_with = "jsonl")]
     json: bool,
-    /// The server's major version
-    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(14..=18))]
+    /// The server's major version [default: 15, or the upstream's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(14..=18), conflicts_with = "config")]
+    server_version: Option<u32>,
+    /// A configuration: classify with what its upstream's database has, asked now, and with what its policies
+    /// declare
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Which upstream of the configuration, where there are several
+    #[arg(long, value_name = "NAME", requires = "config")]
+    upstream: Option<String>,
+}
+
+/// The database that statements are classified for.
+struct Database {
     server_version: u32,
+    catalogue: Arc<Catalogue>,
+    search_path: SearchPath,
+    name: String,
+    role: String,
+}
+
+impl Database {
+    /// Any of that version: it has what Postgres has, and names may mean anything.
+    fn any(server_version: u32) -> Self {
+        Self {
+            server_version,
+            catalogue: Catalogue::built_in(server_version),
+            search_path: SearchPath::Unknown,
+            name: String::new(),
+            role: String::new(),
+        }
+    }
+
+    /// An upstream of a configuration, as a fresh session of an agent finds it.
+    fn of(config: &Path, upstream: Option<&str>) -> anyhow::Result<Self> {
+        let refused = |problems: Vec<Problem>| {
+            super::report_problems(&problems);
+            anyhow::anyhow!("the configuration cannot be used")
+        };
+        let config = Config::load(config).map_err(refused)?;
+        let names = || config.upstreams.keys().map(UpstreamName::as_str).collect::<Vec<_>>().join(", ");
+        let upstream = match upstream {
+            Some(name) => config.upstreams.get(&UpstreamName::from(name)),
+            None if config.upstreams.len() == 1 => config.upstreams.values().next(),
+            None => None,
+        };
+        let upstream =
+            upstream.with_context(|| format!("name one of the upstreams with --upstream: {}", names()))?;
+        let policy = config.load_policy().map_err(refused)?;
+        let state = serve::state(upstream, Arc::clone(policy.declared()))?;
+        let known = serve::runtime()?.block_on(state.known());
+        let known = known.with_context(|| format!("upstream \"{}\" was not reached", upstream.name))?;
+        let target = &upstream.target;
+        Ok(Self {
+            server_version: known.server_version,
+            catalogue: Arc::clone(&known.catalogue),
+            search_path: known.initial_path(target.role.as_str()),
+            name: target.database.to_string(),
+            role: target.role.to_string(),
+        })
+    }
 }
 
 /// What is written for one text.
@@ -89,13 +156,19 @@ impl<'a> Report<'a> {
 
 /// Runs the command.
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let catalogue = Catalogue::built_in(arguments.server_version);
+    let database = match &arguments.config {
+        Some(config) => {
+            crate::proxy::tls::install_provider();
+            Database::of(config, arguments.upstream.as_deref())?
+        }
+        None => Database::any(arguments.server_version.unwrap_or(15)),
+    };
     let context = Context {
-        server_version: arguments.server_version,
-        catalogue: &catalogue,
-        search_path: &SearchPath::Unknown,
-        database: "",
-        role: "",
+        server_version: database.server_version,
+        catalogue: &database.catalogue,
+        search_path: &database.search_path,
+        database: &database.name,
+        role: &database.role,
         strings_standard: true,
     };
     let classifier = Classifier::new(Limits::default());
@@ -194,7 +267,9 @@ fn render(sql: &str, found: &Classification) -> String {
         for effect in &found.effects {
             let verb = format!("{:?}", effect.verb).to_lowercase();
             let schema = effect.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
-            let _ = writeln!(out, "    {verb:<8} {schema}{}", effect.name);
+            let through =
+                effect.through.as_ref().map(|view| format!(" (through {view})")).unwrap_or_default();
+            let _ = writeln!(out, "    {verb:<8} {schema}{}{through}", effect.name);
         }
     }
     out

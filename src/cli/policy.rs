@@ -210,8 +210,13 @@ fn render(policy: &Policy) -> String {
         defaults.reviewers,
         defaults.expires.as_secs()
     ));
-    if !policy.safe_functions().is_empty() {
-        lines.push(format!("safe functions: {}", policy.safe_functions().join(", ")));
+    let declared = policy.declared();
+    if !declared.safe_functions().is_empty() {
+        lines.push(format!("safe functions: {}", declared.safe_functions().join(", ")));
+    }
+    if !declared.sensitive().is_empty() {
+        let names: Vec<String> = declared.sensitive().iter().map(ToString::to_string).collect();
+        lines.push(format!("sensitive: {}", names.join(", ")));
     }
     lines.push(format!("digest {}", policy.digest()));
     lines.join("\n") + "\n"

@@ -110,7 +110,14 @@ fn reload_policies(shared: &Shared, config: &Config) {
         return;
     }
     info!(policy = %policy.digest(), rules = policy.rules().len(), "policies loaded");
+    let declared = Arc::clone(policy.declared());
+    let is_new = **shared.policy.load().declared() != *declared;
     shared.policy.store(Arc::new(policy));
+    if is_new {
+        for upstream in shared.upstreams.load().values() {
+            upstream.declare(Arc::clone(&declared));
+        }
+    }
 }
 
 /// `policy`, if its own cases pass.
@@ -139,7 +146,8 @@ fn reload_configuration(shared: &Shared, config: &ArcSwap<Config>) {
             return;
         }
     };
-    let parts = serve::agent_tls(&new).and_then(|tls| Ok((tls, serve::upstreams(&new)?)));
+    let parts = serve::agent_tls(&new)
+        .and_then(|tls| Ok((tls, serve::upstreams(&new, shared.policy.load().declared())?)));
     let (tls, upstreams) = match parts {
         Ok(parts) => parts,
         Err(error) => {

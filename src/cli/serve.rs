@@ -20,7 +20,7 @@ use super::views::Seen;
 use super::{metrics, reload};
 use crate::actor::UpstreamName;
 use crate::channel::slack::{SLACK_API, Slack, SlackSettings, Timing, Token};
-use crate::classify::{self, Classifier};
+use crate::classify::{self, Classifier, Declared};
 use crate::config::{self, ApplicationName, Config, UpstreamTls};
 use crate::desk::accounts::SlackAnswers;
 use crate::desk::{Clock, Desk};
@@ -146,13 +146,14 @@ impl Running {
         let listener = TcpListener::bind(config.listen)
             .await
             .with_context(|| format!("cannot listen on {}", config.listen))?;
+        let declared = Arc::clone(policy.declared());
         let shared = Arc::new(Shared {
             classifier,
             policy: ArcSwap::from_pointee(policy),
             ledger,
             desk: desk.clone(),
             directory,
-            upstreams: ArcSwap::from_pointee(upstreams(&config)?),
+            upstreams: ArcSwap::from_pointee(upstreams(&config, &declared)?),
             tls: ArcSwap::from_pointee(agent_tls(&config)?),
             insecure_plaintext: config.insecure_plaintext,
             sessions: Sessions::default(),
@@ -326,12 +327,18 @@ pub(super) fn agent_tls(config: &Config) -> anyhow::Result<Option<AgentTls>> {
 }
 
 /// The upstreams of a configuration.
-pub(super) fn upstreams(config: &Config) -> anyhow::Result<BTreeMap<UpstreamName, Arc<UpstreamState>>> {
-    config.upstreams.iter().map(|(name, upstream)| Ok((name.clone(), Arc::new(state(upstream)?)))).collect()
+pub(super) fn upstreams(
+    config: &Config,
+    declared: &Arc<Declared>,
+) -> anyhow::Result<BTreeMap<UpstreamName, Arc<UpstreamState>>> {
+    let reached = |(name, upstream): (&UpstreamName, _)| {
+        Ok((name.clone(), Arc::new(state(upstream, Arc::clone(declared))?)))
+    };
+    config.upstreams.iter().map(reached).collect()
 }
 
 /// One upstream, with its certificates read.
-pub(super) fn state(upstream: &config::Upstream) -> anyhow::Result<UpstreamState> {
+pub(super) fn state(upstream: &config::Upstream, declared: Arc<Declared>) -> anyhow::Result<UpstreamState> {
     let mode = match upstream.tls {
         UpstreamTls::VerifyFull => UpstreamTlsMode::VerifyFull,
         UpstreamTls::VerifyCa => UpstreamTlsMode::VerifyCa,
@@ -352,5 +359,5 @@ pub(super) fn state(upstream: &config::Upstream) -> anyhow::Result<UpstreamState
         timeout: Duration::from_secs(10),
         agents_name_sessions: upstream.application_name == ApplicationName::Agent,
     };
-    Ok(UpstreamState::new(reached, Vec::new()))
+    Ok(UpstreamState::new(reached, declared))
 }

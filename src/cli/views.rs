@@ -83,7 +83,7 @@ impl PolicyView for Seen {
         // An upstream that nobody has used yet: Postgres's own functions are all that is known of it.
         let (version, catalogue) = match known {
             Some(known) => (known.server_version, Arc::clone(&known.catalogue)),
-            None => (15, Catalogue::built_in(15)),
+            None => (15, Catalogue::built_in_with(15, self.shared.policy.load().declared())),
         };
         let context = Context {
             server_version: version,

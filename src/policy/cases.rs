@@ -126,7 +126,7 @@ impl Policy {
                 let version = case.server_version.unwrap_or(DEFAULT_SERVER);
                 let catalogue = catalogues
                     .entry(version)
-                    .or_insert_with(|| Catalogue::built_in_with(version, &self.safe_functions));
+                    .or_insert_with(|| Catalogue::built_in_with(version, &self.declared));
                 let classification = classifier.classify(
                     &SqlText::from(case.sql.as_str()),
                     &Context {

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use super::cases::{Case, Expect, ExpectedThen};
 use super::hours::Hours;
-use super::pattern::{Glob, TablePattern};
 use super::rule::{HoldTerms, Rule, Then, When};
 use super::{Approval, Assurance, InTransaction, PolicyError};
 use crate::actor::{AgentName, GroupName};
-use crate::classify::StatementClass;
+use crate::classify::pattern::{Glob, TablePattern};
+use crate::classify::{Declared, SensitiveName, StatementClass};
 use crate::statement::RuleName;
 use crate::toml_reader::{self, At, Problem, Problems, Table, is_near, parse_duration};
 
@@ -29,20 +29,21 @@ pub(super) struct Set {
     /// Sorted by name.
     pub(super) rules: Vec<Rule>,
     pub(super) cases: Vec<Case>,
-    /// Sorted, without repeats.
-    pub(super) safe_functions: Vec<String>,
+    pub(super) declared: Declared,
 }
 
 /// Reads all files of a set.
 pub(super) fn read(files: &[(String, String)]) -> Result<Set, Vec<PolicyError>> {
     let mut problems = Vec::new();
-    let Set { mut rules, mut cases, mut safe_functions } = Set::default();
+    let (mut rules, mut cases) = (Vec::new(), Vec::new());
+    let (mut safe_functions, mut sensitive) = (Vec::new(), Vec::new());
     for (file, text) in files {
         match toml_reader::read(file, text, |root, problems| Some(read_file(file, root, problems))) {
             Ok(its) => {
                 rules.extend(its.rules);
                 cases.extend(its.cases);
                 safe_functions.extend(its.safe_functions);
+                sensitive.extend(its.sensitive);
             }
             Err(found) => problems.extend(found),
         }
@@ -55,20 +56,28 @@ pub(super) fn read(files: &[(String, String)]) -> Result<Set, Vec<PolicyError>> 
         return Err(problems);
     }
     rules.sort_by(|a, b| a.name.cmp(&b.name));
-    safe_functions.sort();
-    safe_functions.dedup();
-    Ok(Set { rules, cases, safe_functions })
+    Ok(Set { rules, cases, declared: Declared::new(safe_functions, sensitive) })
 }
 
-fn read_file(file: &str, root: &Table<'_>, problems: &Problems) -> Set {
+/// What one file says.
+struct File {
+    rules: Vec<Rule>,
+    cases: Vec<Case>,
+    safe_functions: Vec<String>,
+    sensitive: Vec<SensitiveName>,
+}
+
+fn read_file(file: &str, root: &Table<'_>, problems: &Problems) -> File {
     let file: Arc<str> = file.into();
     let safe_functions = read_list(root, "safe_functions", problems, read_safe_function).unwrap_or_default();
+    let sensitive = read_list(root, "sensitive", problems, SensitiveName::parse).unwrap_or_default();
     let rules = root.tables("rule", |table| read_rule(&file, table, problems));
     let cases = root.tables("case", |table| read_case(&file, table, problems));
-    Set {
+    File {
         rules: rules.into_iter().flatten().collect(),
         cases: cases.into_iter().flatten().collect(),
         safe_functions,
+        sensitive,
     }
 }
 

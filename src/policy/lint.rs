@@ -91,7 +91,8 @@ fn weight(then: &Then) -> u8 {
 
 /// Whether everything that `small` speaks of, `large` surely speaks of as well.
 fn covers(large: &When, small: &When) -> bool {
-    let globs = |large: &Option<Vec<super::pattern::Glob>>, small: &Option<Vec<super::pattern::Glob>>| {
+    let globs = |large: &Option<Vec<crate::classify::pattern::Glob>>,
+                 small: &Option<Vec<crate::classify::pattern::Glob>>| {
         subset(large, small, |large, small| large.covers(small))
     };
     subset(&large.classes, &small.classes, |large, small| large == small)
@@ -145,7 +146,8 @@ fn allow_findings(when: &When) -> Vec<String> {
                 .to_owned(),
         );
     }
-    let everybody = when.agents.as_ref().is_none_or(|agents| agents.iter().any(super::pattern::Glob::is_any));
+    let everybody =
+        when.agents.as_ref().is_none_or(|agents| agents.iter().any(crate::classify::pattern::Glob::is_any));
     if everybody && let Some(class) = when.classes.iter().flatten().find(|class| SWEEPING.contains(class)) {
         findings.push(format!(
             "allows class \"{class}\" to every agent; who may do that may do everything, so name the agents"

@@ -6,7 +6,7 @@
 //!
 //! - [`document`]: the file format.
 //! - [`rule`]: one rule, and whether it speaks of a statement.
-//! - [`pattern`], [`hours`]: what its conditions are made of.
+//! - [`pattern`](crate::classify::pattern), [`hours`]: what its conditions are made of.
 //! - [`decide`]: all rules together.
 //! - [`normal`]: the set in one spelling, and its digest.
 //! - [`cases`]: the tests a set carries.
@@ -21,17 +21,17 @@ pub mod document;
 pub mod hours;
 pub mod lint;
 pub mod normal;
-pub mod pattern;
 pub mod rule;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::actor::{Agent, GroupName};
-use crate::classify::{Classification, SearchPath, SyntaxError};
+use crate::classify::{Classification, Declared, SearchPath, SyntaxError};
 use crate::statement::{Digest, RuleName, Target};
 use crate::toml_reader::Problem;
 
@@ -48,8 +48,7 @@ pub struct Policy {
     /// Sorted by name.
     rules: Vec<Rule>,
     cases: Vec<Case>,
-    /// Sorted, without repeats.
-    safe_functions: Vec<String>,
+    declared: Arc<Declared>,
     defaults: Defaults,
     digest: Digest,
 }
@@ -98,9 +97,10 @@ impl Policy {
     /// Reads a set from the texts of its files, given as (file name, text). Everything that is wrong
     /// with any of them is reported at once.
     pub fn load(files: &[(String, String)], defaults: Defaults) -> Result<Self, Vec<PolicyError>> {
-        let document::Set { rules, cases, safe_functions } = document::read(files)?;
-        let form = normal::form(&rules, &safe_functions, &defaults);
-        Ok(Self { rules, cases, safe_functions, digest: normal::digest(&form), defaults })
+        let document::Set { rules, cases, declared } = document::read(files)?;
+        let form = normal::form(&rules, &declared, &defaults);
+        let declared = Arc::new(declared);
+        Ok(Self { rules, cases, declared, digest: normal::digest(&form), defaults })
     }
 
     /// Digest of everything in the set that decides; see [`normal`].
@@ -115,11 +115,11 @@ impl Policy {
         &self.rules
     }
 
-    /// Functions that the operator declared safe, as `schema.name` or `schema.*`: to be handed to the
-    /// [`Catalogue`](crate::classify::Catalogue), so that calling them is a read.
+    /// What the operator says of the database: to be handed to the
+    /// [`Catalogue`](crate::classify::Catalogue), so that classification knows it.
     #[must_use]
-    pub fn safe_functions(&self) -> &[String] {
-        &self.safe_functions
+    pub fn declared(&self) -> &Arc<Declared> {
+        &self.declared
     }
 
     /// The cases that its files carry.

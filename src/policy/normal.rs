@@ -4,11 +4,11 @@
 //! or of lists, or in leaving defaults out or writing them down, have one normal form. It is JSON:
 //!
 //! ```text
-//! {"defaults":{..},"safe_functions":[..],"rules":[{"name":..,"when":{..},"then":..,..}, ..]}
+//! {"defaults":{..},"safe_functions":[..],"sensitive":[..],"rules":[{"name":..,"when":{..},"then":..,..}, ..]}
 //! ```
 //!
 //! with keys in the order below, rules sorted by name, lists sorted, times in milliseconds, and no
-//! blanks. Cases are no part of it: they test a set and decide nothing. The digest is
+//! blanks; `sensitive` is left out where it is empty. Cases are no part of it: they test a set and decide nothing. The digest is
 //!
 //! ```text
 //! SHA-256("countersign/policy/v1" 0x00 || normal form)
@@ -20,12 +20,15 @@ use serde::Serialize;
 
 use super::rule::{HoldTerms, Rule, Then, When};
 use super::{Approval, Defaults, InTransaction, Policy};
+use crate::classify::Declared;
 use crate::statement::Digest;
 
 #[derive(Serialize)]
 struct NormalSet<'a> {
     defaults: NormalDefaults<'a>,
     safe_functions: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sensitive: Vec<String>,
     rules: Vec<NormalRule<'a>>,
 }
 
@@ -83,7 +86,7 @@ impl Policy {
     /// The normal form, as one line of JSON.
     #[must_use]
     pub fn normal_form(&self) -> String {
-        form(&self.rules, &self.safe_functions, &self.defaults)
+        form(&self.rules, &self.declared, &self.defaults)
     }
 }
 
@@ -92,10 +95,11 @@ pub(super) fn digest(form: &str) -> Digest {
     Digest::of(&[b"countersign/policy/v1\0", form.as_bytes()].concat())
 }
 
-/// The normal form. `rules` are sorted by name, `safe_functions` by themselves.
-pub(super) fn form(rules: &[Rule], safe_functions: &[String], defaults: &Defaults) -> String {
+/// The normal form. `rules` are sorted by name, what is declared by itself.
+pub(super) fn form(rules: &[Rule], declared: &Declared, defaults: &Defaults) -> String {
     let set = NormalSet {
-        safe_functions,
+        safe_functions: declared.safe_functions(),
+        sensitive: declared.sensitive().iter().map(ToString::to_string).collect(),
         defaults: NormalDefaults {
             reviewers: defaults.reviewers.as_str(),
             expires_ms: defaults.expires.as_millis(),

@@ -11,9 +11,9 @@
 use std::time::Duration;
 
 use super::hours::Hours;
-use super::pattern::{Glob, TablePattern};
 use super::{Approval, Assurance, InTransaction, Subject};
 use crate::actor::GroupName;
+use crate::classify::pattern::{Glob, TablePattern};
 use crate::classify::{Classification, Effect, ObjectKind, SearchPath, StatementClass};
 use crate::statement::RuleName;
 use crate::toml_reader::Place;
@@ -266,7 +266,9 @@ fn allows_tables(patterns: &[TablePattern], subject: &Subject<'_>, classes: Clas
         return Matched::Unknown("which tables it touches cannot be seen");
     }
     let mut touches_one = false;
-    for effect in &subject.classification.effects {
+    // Who lets somebody have a view lets them have what it shows.
+    let direct = |effect: &&Effect| effect.through.is_none();
+    for effect in subject.classification.effects.iter().filter(direct) {
         let covered = match effect.kind {
             ObjectKind::Relation => match &effect.schema {
                 Some(schema) if effect.qualified => {

@@ -30,7 +30,7 @@ struct Asked<'a> {
     in_transaction: bool,
     defer: bool,
     now: &'a str,
-    safe: &'a [String],
+    declared: Arc<Declared>,
 }
 
 fn asked() -> Asked<'static> {
@@ -40,16 +40,16 @@ fn asked() -> Asked<'static> {
         in_transaction: false,
         defer: false,
         now: "2026-01-07T12:00:00Z",
-        safe: &[],
+        declared: Arc::default(),
     }
 }
 
-fn classified(sql: &str, path: &SearchPath, safe: &[String]) -> std::sync::Arc<Classification> {
+fn classified(sql: &str, path: &SearchPath, declared: &Arc<Declared>) -> Arc<Classification> {
     Classifier::new(Limits::default()).classify(
         &SqlText::from(sql),
         &Context {
             server_version: 15,
-            catalogue: &Catalogue::built_in_with(15, safe),
+            catalogue: &Catalogue::built_in_with(15, declared),
             search_path: path,
             database: "app",
             role: "bot",
@@ -59,7 +59,7 @@ fn classified(sql: &str, path: &SearchPath, safe: &[String]) -> std::sync::Arc<C
 }
 
 fn decide_as(policy: &Policy, sql: &str, asked: &Asked<'_>) -> Decision {
-    decide_classified(policy, &classified(sql, &asked.path, asked.safe), asked)
+    decide_classified(policy, &classified(sql, &asked.path, &asked.declared), asked)
 }
 
 fn decide_classified(policy: &Policy, classification: &Classification, asked: &Asked<'_>) -> Decision {
@@ -127,7 +127,8 @@ fn p3_without_rules_every_privileged_class_is_held_for_the_default_reviewers() {
 #[test]
 fn p3_what_only_the_server_can_parse_is_held_unless_a_rule_allows_whatever_is_unknown() {
     let asked = asked();
-    let unreadable = classified("CREATE TABLE system_user (a int)", &asked.path, &[]).of_unreadable();
+    let unreadable =
+        classified("CREATE TABLE system_user (a int)", &asked.path, &asked.declared).of_unreadable();
     let decided = |policy: &str| short(&decide_classified(&load(policy), &unreadable, &asked));
     let rule =
         |when: &str, then: &str| format!("[[rule]]\nname = 'a'\nwhen = {{ {when} }}\nthen = '{then}'\n");
@@ -462,7 +463,7 @@ fn hours_transactions_and_targets_are_conditions() {
 #[test]
 fn functions_that_the_operator_declared_safe_are_read() {
     let policy = load("safe_functions = ['app.total', 'reports.*']\n");
-    let safe = Asked { safe: policy.safe_functions(), ..asked() };
+    let safe = Asked { declared: policy.declared().clone(), ..asked() };
 
     assert_eq!(short(&decide_as(&policy, "SELECT app.total(7), reports.monthly()", &safe)), "allow []");
     assert_eq!(short(&decide_as(&policy, "SELECT app.other()", &safe)), "hold dba:1 []");

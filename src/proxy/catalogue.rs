@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::upstream::{ConnectError, Connected, Upstream, log_in};
 use crate::classify::catalogue::{QUERIES, Row, from_rows};
-use crate::classify::{Catalogue, SearchPath};
+use crate::classify::{Catalogue, Declared, SearchPath};
 use crate::session::settings::parse_search_path;
 use crate::wire::backend::{Fields, tag};
 use crate::wire::frame::{Frame, Reader};
@@ -60,8 +60,8 @@ impl Known {
 pub struct UpstreamState {
     /// Where it is.
     pub upstream: Upstream,
-    /// Functions that the operator declared safe.
-    safe: Vec<String>,
+    /// What the operator says of its database.
+    declared: ArcSwap<Declared>,
     known: ArcSwap<Option<Arc<Known>>>,
     /// Counts the changes that we know of.
     change: AtomicU64,
@@ -74,10 +74,10 @@ pub struct UpstreamState {
 impl UpstreamState {
     /// Nothing is known yet; the first session asks.
     #[must_use]
-    pub fn new(upstream: Upstream, safe: Vec<String>) -> Self {
+    pub fn new(upstream: Upstream, declared: Arc<Declared>) -> Self {
         Self {
             upstream,
-            safe,
+            declared: ArcSwap::new(declared),
             known: ArcSwap::default(),
             change: AtomicU64::new(0),
             reading: Mutex::new(()),
@@ -89,6 +89,12 @@ impl UpstreamState {
     /// A forwarded statement may have changed the catalogue: what is known is not good any more.
     pub fn changed(&self) {
         self.change.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The operator says something else of its database now.
+    pub fn declare(&self, declared: Arc<Declared>) {
+        self.declared.store(declared);
+        self.changed();
     }
 
     /// What was known last, current or not.
@@ -197,7 +203,7 @@ impl UpstreamState {
         for _ in &QUERIES {
             answers.push(reader.answer().await?);
         }
-        let catalogue = from_rows(server_version, &answers, &self.safe).map_err(|error| {
+        let catalogue = from_rows(server_version, &answers, &self.declared.load()).map_err(|error| {
             warn!(upstream = %self.upstream.name, %error, "catalogue not understood");
             ConnectError::Protocol("a catalogue that makes no sense")
         })?;
@@ -333,7 +339,7 @@ mod tests {
             timeout: PATIENCE,
             agents_name_sessions: false,
         };
-        UpstreamState::new(upstream, Vec::new())
+        UpstreamState::new(upstream, Arc::default())
     }
 
     /// As if it had been read when `change` changes were known of.

@@ -185,7 +185,8 @@ fn effects(classification: &Classification) -> Vec<Shown> {
     let line = |effect: &crate::classify::Effect| {
         let schema = effect.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
         let (verb, kind) = (word(serde_json::to_value(effect.verb)), word(serde_json::to_value(effect.kind)));
-        Shown::line(&format!("{verb} {kind} {schema}{}", effect.name))
+        let through = effect.through.as_ref().map(|view| format!(" (through {view})")).unwrap_or_default();
+        Shown::line(&format!("{verb} {kind} {schema}{}{through}", effect.name))
     };
     classification.effects.iter().map(line).collect()
 }

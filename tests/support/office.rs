@@ -340,6 +340,7 @@ fn classification(sql: &str) -> Classification {
             schema: Some("public".into()),
             name: "customers".into(),
             qualified: true,
+            through: None,
         }],
         reasons: vec![Reason {
             class: StatementClass::Export,

@@ -8,18 +8,21 @@
 //! - `statements`: what kind of statement; `definitions`: objects made, altered and dropped
 //! - `expressions`: functions, operators, types, attributes; `conditions`: is a WHERE a real one
 //! - `relations`: tables and the names that only look like tables
+//! - `sensitive`: tables that the operator calls so, read as a whole
 //! - `session`: settings, and what the session will be like afterwards
 
 mod conditions;
 mod definitions;
 mod expressions;
 mod relations;
+mod sensitive;
 mod session;
 mod statements;
 
 pub(super) use relations::relations_of_a_scheduler;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -73,6 +76,7 @@ pub(super) fn walk(tree: &Tree<'_>, around: &Surroundings<'_>) -> Findings {
         prepared: HashMap::new(),
         function_aliases: None,
         config_calls: Vec::new(),
+        patience: Cell::new(conditions::PATIENCE),
         part_range: 0..0,
         tree,
     };
@@ -108,6 +112,8 @@ struct Walk<'a> {
     function_aliases: Option<(HashSet<Cow<'a, str>>, bool)>,
     /// The calls of `set_config` in this raw statement.
     config_calls: Vec<u32>,
+    /// How many nodes may still be looked at to tell what is read of sensitive tables.
+    patience: Cell<u32>,
 }
 
 impl<'a> Walk<'a> {
@@ -610,6 +616,7 @@ impl<'a> Walk<'a> {
             schema: schema.map(Arc::from),
             name: Arc::from(name),
             qualified: schema.is_some(),
+            through: None,
         });
     }
 

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::Walk;
 use crate::classify::tree::{Field, Kind, Node};
-use crate::classify::{ObjectKind, StatementClass, Verb};
+use crate::classify::{Effect, ObjectKind, StatementClass, Verb};
 
 /// Whether a schema holds the tables of a job scheduler (pg_cron, pgAgent).
 pub(in crate::classify) fn relations_of_a_scheduler(schema: Option<&str>) -> bool {
@@ -46,7 +47,7 @@ impl<'a> Walk<'a> {
     /// Whether an unqualified name at this place is a WITH query's, by Postgres's rules: a query sees
     /// those before it in its own WITH clause, all of them in a recursive one. So the second `t` of
     /// `WITH t AS (SELECT * FROM t) ..` is a table.
-    fn is_with_query(&mut self, node: Node<'a>, name: &str) -> bool {
+    pub(super) fn is_with_query(&mut self, node: Node<'a>, name: &str) -> bool {
         let index = node.index();
         while self.scopes.last().is_some_and(|scope| scope.end <= index) {
             self.scopes.pop();
@@ -136,6 +137,35 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// What is done to a view is done to the tables behind it, and to a partition's rows, to those of its
+    /// table. What is done to the view itself is not.
+    fn touches_through(&mut self, verb: Verb, schema: Option<&str>, name: &str) {
+        let rows = matches!(
+            verb,
+            Verb::Read
+                | Verb::Insert
+                | Verb::Update
+                | Verb::Delete
+                | Verb::Truncate
+                | Verb::Lock
+                | Verb::Export
+                | Verb::Use
+        );
+        let bases = self.around.catalogue.bases(schema, name).filter(|_| rows);
+        let through: Arc<str> = match schema {
+            Some(schema) => format!("{schema}.{name}").into(),
+            None => name.into(),
+        };
+        self.found.effects.extend(bases.map(|base| Effect {
+            verb,
+            kind: ObjectKind::Relation,
+            schema: Some(Arc::clone(&base.schema)),
+            name: Arc::clone(&base.name),
+            qualified: true,
+            through: Some(Arc::clone(&through)),
+        }));
+    }
+
     fn touches(&mut self, verb: Verb, node: Node<'a>, schema: Option<&str>, name: &str) {
         let catalogue = self.around.catalogue;
         let system = catalogue.system_relation(schema, name);
@@ -150,6 +180,7 @@ impl<'a> Walk<'a> {
         if let Some(effect) = self.found.effects.last_mut() {
             effect.qualified = schema.is_some();
         }
+        self.touches_through(done, found.as_deref().or(schema), name);
         if planned {
             return;
         }

@@ -15,6 +15,7 @@ impl<'a> Walk<'a> {
     pub(super) fn select(&mut self, node: Node<'a>) {
         self.enter_scope(node);
         self.does(StatementClass::Read, node, "");
+        self.reads_sensitive(node, Field::FromClause);
         if let Some(into) = node.get(Field::IntoClause) {
             self.creates_table(node, into.get(Field::Rel), "creates a table from a query");
         }
@@ -53,12 +54,14 @@ impl<'a> Walk<'a> {
     pub(super) fn update(&mut self, node: Node<'a>) {
         self.enter_scope(node);
         self.does(StatementClass::Write, node, "updates rows");
+        self.reads_sensitive(node, Field::FromClause);
         self.needs_condition(node, "updates");
     }
 
     pub(super) fn delete(&mut self, node: Node<'a>) {
         self.enter_scope(node);
         self.does(StatementClass::Write, node, "deletes rows");
+        self.reads_sensitive(node, Field::UsingClause);
         self.needs_condition(node, "deletes");
     }
 
@@ -83,6 +86,7 @@ impl<'a> Walk<'a> {
     pub(super) fn merge(&mut self, node: Node<'a>) {
         self.enter_scope(node);
         self.does(StatementClass::Write, node, "merges rows");
+        self.merges_sensitive(node);
         if node.get(Field::Relation).is_some_and(is_temporary) {
             return;
         }

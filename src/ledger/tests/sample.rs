@@ -100,6 +100,7 @@ pub(crate) fn classified(class: StatementClass) -> Classification {
             schema: Some("public".into()),
             name: "customers".into(),
             qualified: true,
+            through: None,
         }],
         reasons: vec![Reason { class, text: format!("a {class} statement").into(), span: None }],
         steps: Arc::from([]),

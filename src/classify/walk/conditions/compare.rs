@@ -110,7 +110,7 @@ impl<'t> Analysis<'t, '_> {
 
     /// Two values of the row.
     fn both_own(&self, name: &str, left: Summary, right: Summary) -> Truth {
-        if left.columns.overlap(right.columns) || !left.tells() || !right.tells() {
+        if self.only_values || left.columns.overlap(right.columns) || !left.tells() || !right.tells() {
             return Unclear;
         }
         let either = |part: Summary| part.reads == Reads::EITHER;

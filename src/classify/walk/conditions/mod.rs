@@ -12,11 +12,13 @@
 //! - this file: what a condition is made of, and AND, OR and NOT of it
 //! - `compare`: comparisons, lists and patterns
 //! - `sources`: subqueries, joins and WITH: whether they bring the whole table back
+//! - `reading`: the same question of what a query reads
 //!
 //! Works from the leaves to the root over a flat range of the tree: each node is summarised from its parts'
 //! summaries.
 
 mod compare;
+mod reading;
 mod sources;
 mod values;
 
@@ -24,6 +26,8 @@ use std::cell::Cell;
 use std::hash::{DefaultHasher, Hasher};
 
 use crate::classify::tree::{Field, Kind, Node};
+
+pub(super) use reading::{MOST_SOURCES, picks_what_is_read};
 
 /// What is known of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,7 +258,7 @@ pub(super) enum Verdict {
 }
 
 /// How many nodes are looked at to judge subqueries: nested ones would cost their depth times their size.
-const PATIENCE: u32 = 2_000_000;
+pub(super) const PATIENCE: u32 = 2_000_000;
 
 /// More alternatives that are broad are not compared with each other.
 const MOST_BROAD: usize = 64;
@@ -275,6 +279,8 @@ struct Analysis<'t, 'p> {
     twins: Vec<String>,
     /// Names of what was derived from all its rows.
     copies: Vec<String>,
+    /// Only what is compared with values that are of no row picks rows.
+    only_values: bool,
     summaries: Vec<Summary>,
     patience: &'p Cell<u32>,
     depth: u32,
@@ -350,6 +356,7 @@ impl<'t> Analysis<'t, '_> {
             _ if named(&self.copies) => Reads::COPY,
             _ if named(&self.twins) => Reads::TWIN,
             Some(_) if is(&self.target) => Reads::OWN,
+            Some(_) if self.only_values => Reads::COPY,
             Some(_) => Reads::OTHER,
             None if whole_row => Reads::OWN,
             None => self.unqualified,

@@ -13,22 +13,22 @@ use crate::classify::tree::{Field, Kind, Node};
 const LARGEST_BATCH: i64 = 100_000;
 
 /// One table, subquery or function of a FROM.
-struct Source<'t> {
-    node: Node<'t>,
-    name: Option<String>,
+pub(super) struct Source<'t> {
+    pub(super) node: Node<'t>,
+    pub(super) name: Option<String>,
 }
 
 /// What a FROM is made of.
 #[derive(Default)]
-struct From<'t> {
-    sources: Vec<Source<'t>>,
+pub(super) struct From<'t> {
+    pub(super) sources: Vec<Source<'t>>,
     /// The conditions of its inner joins.
-    joins: Vec<Node<'t>>,
+    pub(super) joins: Vec<Node<'t>>,
 }
 
 impl<'t> From<'t> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "all else is one item of a FROM")]
-    fn of(items: impl Iterator<Item = Node<'t>>) -> Self {
+    pub(super) fn of(items: impl Iterator<Item = Node<'t>>) -> Self {
         let mut from = Self::default();
         let mut open: Vec<Node<'t>> = items.collect();
         while let Some(node) = open.pop() {
@@ -69,6 +69,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
             unqualified: if others.sources.is_empty() { Reads::OWN } else { Reads::EITHER },
             twins: Vec::new(),
             copies: Vec::new(),
+            only_values: false,
             summaries: Vec::new(),
             patience,
             depth: 0,
@@ -87,6 +88,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
             unqualified: Reads::OTHER,
             twins: Vec::new(),
             copies: Vec::new(),
+            only_values: false,
             summaries: Vec::new(),
             patience: self.patience,
             depth: self.depth + 1,
@@ -104,6 +106,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
             unqualified: if alone { Reads::OWN } else { Reads::EITHER },
             twins: Vec::new(),
             copies: Vec::new(),
+            only_values: false,
             summaries: Vec::new(),
             patience: self.patience,
             depth: self.depth + 1,

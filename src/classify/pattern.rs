@@ -23,6 +23,13 @@ impl Glob {
         Self { parts: vec![name.into()] }
     }
 
+    /// As it is written in a pattern of several names.
+    pub(super) fn quoted(&self) -> String {
+        let text = self.to_string();
+        let quoted = self.is_literal() && text.contains(['*', '.', ' ']);
+        if quoted { format!("\"{text}\"") } else { text }
+    }
+
     /// Whether every name matches.
     #[must_use]
     pub fn is_any(&self) -> bool {
@@ -129,7 +136,7 @@ impl TablePattern {
 }
 
 /// The first name of `text` and what follows it.
-fn part(text: &str) -> Result<(Glob, &str), String> {
+pub(super) fn part(text: &str) -> Result<(Glob, &str), String> {
     if let Some(quoted) = text.strip_prefix('"') {
         let Some((name, rest)) = quoted.split_once('"') else {
             return Err(format!("the double quote in {text:?} is not closed"));
@@ -149,15 +156,7 @@ fn part(text: &str) -> Result<(Glob, &str), String> {
 
 impl fmt::Display for TablePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (glob, before) in [(&self.schema, ""), (&self.table, ".")] {
-            let text = glob.to_string();
-            let quoted = glob.is_literal() && text.contains(['*', '.', ' ']);
-            match quoted {
-                true => write!(f, "{before}\"{text}\"")?,
-                false => write!(f, "{before}{text}")?,
-            }
-        }
-        Ok(())
+        write!(f, "{}.{}", self.schema.quoted(), self.table.quoted())
     }
 }
 

@@ -1,0 +1,243 @@
+//! Reading tables that the operator calls sensitive: all of their rows at once is an export.
+
+use super::conditions::{MOST_SOURCES, picks_what_is_read};
+use super::{SearchPath, StatementClass, Walk};
+use crate::classify::declared::Sensitive;
+use crate::classify::tree::{Children, Field, Kind, Node};
+
+/// A LIMIT beyond this is none: as for FETCH.
+const LARGE_LIMIT: i64 = 10_000;
+
+/// Aggregates of which a row says little about each of the rows that went into it.
+const SUMMARIES: &[&str] = &[
+    "count",
+    "sum",
+    "avg",
+    "min",
+    "max",
+    "bool_and",
+    "bool_or",
+    "every",
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "variance",
+    "var_pop",
+    "var_samp",
+    "corr",
+    "bit_and",
+    "bit_or",
+];
+
+/// Aggregates that make one value of all rows.
+const COLLECTORS: &[&str] = &[
+    "array_agg",
+    "string_agg",
+    "json_agg",
+    "json_agg_strict",
+    "jsonb_agg",
+    "jsonb_agg_strict",
+    "json_object_agg",
+    "json_object_agg_strict",
+    "json_object_agg_unique",
+    "json_object_agg_unique_strict",
+    "jsonb_object_agg",
+    "jsonb_object_agg_strict",
+    "jsonb_object_agg_unique",
+    "jsonb_object_agg_unique_strict",
+    "xmlagg",
+    "range_agg",
+];
+
+impl<'a> Walk<'a> {
+    /// The sensitive tables of a FROM, in a statement with a condition of its own.
+    pub(super) fn reads_sensitive(&mut self, node: Node<'a>, from: Field) {
+        if !self.around.catalogue.knows_sensitive() || self.is_planned(node) {
+            return;
+        }
+        let items = node.list(from);
+        let condition = node.get(Field::WhereClause);
+        let tables = tables_of(items.clone());
+        let few = tables.len() <= MOST_SOURCES;
+        for table in tables {
+            let Some(what) = self.sensitive(node, table) else { continue };
+            if few && picks_what_is_read(items.clone(), condition, table, &self.patience) || is_bounded(node)
+            {
+                continue;
+            }
+            let text = format!(
+                "reads {what}, which the policy calls sensitive, without a WHERE that picks rows or a small LIMIT"
+            );
+            let span = self.span_of(table);
+            self.finds(StatementClass::Export, text, span);
+        }
+    }
+
+    /// What a MERGE takes from a sensitive table goes somewhere else.
+    pub(super) fn merges_sensitive(&mut self, node: Node<'a>) {
+        if !self.around.catalogue.knows_sensitive() || self.is_planned(node) {
+            return;
+        }
+        let source = node.get(Field::SourceRelation).filter(|source| source.kind() == Kind::RangeVar);
+        if let Some(table) = source
+            && let Some(what) = self.sensitive(node, table)
+        {
+            let text = format!("merges all of {what}, which the policy calls sensitive, into another table");
+            let span = self.span_of(table);
+            self.finds(StatementClass::Export, text, span);
+        }
+    }
+
+    fn can_afford(&self, node: Node<'a>) -> bool {
+        let left = self.patience.get().checked_sub(node.end() - node.index());
+        self.patience.set(left.unwrap_or(0));
+        left.is_some()
+    }
+
+    /// What of `table` is sensitive and read by `statement`, in words.
+    fn sensitive(&mut self, statement: Node<'a>, table: Node<'a>) -> Option<String> {
+        let name = table.text(Field::Relname)?;
+        let schema = table.text(Field::Schemaname);
+        if schema.is_none() && self.is_with_query(table, &name) {
+            return None;
+        }
+        let catalogue = self.around.catalogue;
+        let path: &SearchPath = self.path;
+        let shown = || match &schema {
+            Some(schema) => format!("{schema}.{name}"),
+            None => name.clone().into_owned(),
+        };
+        match catalogue.sensitive(schema.as_deref(), &name, path) {
+            Sensitive::Nothing => None,
+            Sensitive::Everything => Some(shown()),
+            Sensitive::Columns(columns) => {
+                let alias = table.get(Field::Alias);
+                // `FROM users AS u (a, b)` gives the columns other names.
+                let renamed = alias.is_some_and(|alias| alias.has(Field::Colnames));
+                let row =
+                    alias.and_then(|alias| alias.text(Field::Aliasname)).unwrap_or_else(|| name.clone());
+                if !self.can_afford(statement) {
+                    return Some(shown());
+                }
+                let is_read = |column: &str| columns.iter().any(|glob| glob.matches(column));
+                let mentions = |node: Node<'a>| match node.kind() == Kind::ColumnRef {
+                    true => {
+                        let fields: Vec<_> = node.list(Field::Fields).filter_map(Node::string).collect();
+                        let star = node.list(Field::Fields).any(|field| field.kind() == Kind::AStar);
+                        let whole = matches!(fields.as_slice(), [only] if *only == row);
+                        star || whole || fields.last().is_some_and(|column| is_read(column))
+                    }
+                    false => {
+                        node.kind() == Kind::JoinExpr
+                            && (node.flag(Field::IsNatural)
+                                || node
+                                    .list(Field::UsingClause)
+                                    .filter_map(Node::string)
+                                    .any(|column| is_read(&column)))
+                    }
+                };
+                (renamed || statement.within().any(mentions)).then(|| {
+                    let columns: Vec<String> = columns.iter().map(ToString::to_string).collect();
+                    format!("{} of {}", columns.join(", "), shown())
+                })
+            }
+        }
+    }
+}
+
+/// Whether a query returns few rows, whatever it reads, or only sums them up.
+fn is_bounded(query: Node<'_>) -> bool {
+    if query.kind() != Kind::SelectStmt {
+        return false;
+    }
+    !is_repeated(query) && (sums_up(query) || has_small_limit(query))
+}
+
+/// Whether `query` runs once for each row of another: a subquery in an expression, a lateral or recursive one.
+/// A few rows each time are many, and even `EXISTS (SELECT FROM t WHERE secret = n)` says it all in the end.
+fn is_repeated(query: Node<'_>) -> bool {
+    let mut around = query.parent();
+    while let Some(node) = around {
+        let lateral = node.kind() == Kind::RangeSubselect && node.flag(Field::Lateral);
+        let value = node.kind() == Kind::SubLink;
+        let recursive = node.kind() == Kind::WithClause && node.flag(Field::Recursive);
+        if lateral || value || recursive {
+            return true;
+        }
+        around = node.parent();
+    }
+    false
+}
+
+/// The tables that a FROM names, joined or not.
+fn tables_of<'t>(items: Children<'t>) -> Vec<Node<'t>> {
+    let mut open: Vec<Node<'t>> = items.collect();
+    let mut tables = Vec::new();
+    while let Some(node) = open.pop() {
+        if node.kind() == Kind::RangeVar {
+            tables.push(node);
+        } else if node.kind() == Kind::JoinExpr {
+            open.extend([Field::Larg, Field::Rarg].into_iter().filter_map(|side| node.get(side)));
+        } else if node.kind() == Kind::RangeTableSample {
+            open.extend(node.get(Field::Relation));
+        }
+    }
+    tables
+}
+
+/// Whether `query`, or the set operation that it is a leg of, has a LIMIT of a few rows, and does not make one
+/// value of many.
+fn has_small_limit(query: Node<'_>) -> bool {
+    let mut limited = query;
+    loop {
+        let count = limited.get(Field::LimitCount).filter(|count| count.kind() == Kind::AConst);
+        let ties = limited.word(Field::LimitOption) == "LIMIT_OPTION_WITH_TIES";
+        let small = count
+            .and_then(|count| count.get(Field::Ival))
+            .is_some_and(|number| (0..=LARGE_LIMIT).contains(&number.number(Field::Ival)));
+        if small && !ties {
+            break;
+        }
+        match limited.place() {
+            (Kind::SelectStmt, Field::Larg | Field::Rarg) => match limited.holder() {
+                Some(whole) => limited = whole,
+                None => return false,
+            },
+            _ => return false,
+        }
+    }
+    let collects = |node: Node<'_>| match node.kind() == Kind::FuncCall {
+        true => node.names(Field::Funcname).last().is_some_and(|name| COLLECTORS.contains(&&**name)),
+        false => matches!(node.kind(), Kind::JsonObjectAgg | Kind::JsonArrayAgg),
+    };
+    !query.within().any(collects)
+}
+
+/// Whether `query` returns one row, of aggregates that say little about each row.
+fn sums_up(query: Node<'_>) -> bool {
+    if query.has(Field::GroupClause) || !query.has(Field::TargetList) {
+        return false;
+    }
+    let counted: Vec<(u32, u32)> = query
+        .list(Field::TargetList)
+        .flat_map(Node::within)
+        .filter(|node| node.kind() == Kind::FuncCall && !node.has(Field::Over))
+        .filter(|node| {
+            let names = node.names(Field::Funcname);
+            let name = match names.as_slice() {
+                [name] => &**name,
+                [schema, name] if **schema == *"pg_catalog" => &**name,
+                _ => return false,
+            };
+            SUMMARIES.contains(&name)
+        })
+        .map(|node| (node.index(), node.end()))
+        .collect();
+    let inside = |node: &Node<'_>| counted.iter().any(|(start, end)| (*start..*end).contains(&node.index()));
+    !counted.is_empty()
+        && query
+            .list(Field::TargetList)
+            .flat_map(Node::within)
+            .filter(|node| matches!(node.kind(), Kind::ColumnRef | Kind::SubLink))
+            .all(|node| inside(&node))
+}

@@ -251,3 +251,75 @@ fn classify_asks_the_upstream_of_a_configuration_what_names_mean() {
     let said = String::from_utf8(unknown.unwrap().stderr).unwrap();
     assert!(said.contains("--upstream: app"), "{said}");
 }
+
+#[test]
+fn a_function_in_sql_that_only_reads_is_a_read_of_what_it_reads() {
+    let stack = Stack::with(&Setup {
+        policy: Some("sensitive = [\"public.orders\"]\n".into()),
+        sql: "CREATE FUNCTION total() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) FROM customers';
+              CREATE FUNCTION half(n numeric) RETURNS numeric IMMUTABLE LANGUAGE sql SET search_path = public AS 'SELECT n / 2';
+              CREATE FUNCTION half_total() RETURNS numeric STABLE LANGUAGE sql AS 'SELECT half(total())';
+              CREATE FUNCTION over_all(n int) RETURNS int STABLE LANGUAGE sql AS 'SELECT n';
+              CREATE FUNCTION over_all(n text) RETURNS int STABLE LANGUAGE sql AS 'SELECT length(n)';
+              CREATE SCHEMA other;
+              CREATE FUNCTION other.upper(varchar) RETURNS text STABLE LANGUAGE sql AS 'SELECT $1::text';
+
+              CREATE FUNCTION writes() RETURNS int LANGUAGE sql AS 'SELECT 1';
+              CREATE FUNCTION definer() RETURNS bigint STABLE SECURITY DEFINER LANGUAGE sql AS 'SELECT count(*) FROM customers';
+              CREATE FUNCTION files() RETURNS text STABLE LANGUAGE sql AS 'SELECT pg_read_file(''x'')';
+              CREATE FUNCTION calls_files() RETURNS text STABLE LANGUAGE sql AS 'SELECT files()';
+              CREATE FUNCTION defaults(n int DEFAULT writes()) RETURNS int STABLE LANGUAGE sql AS 'SELECT n';
+              CREATE FUNCTION sets() RETURNS int STABLE LANGUAGE sql SET work_mem = '1MB' AS 'SELECT 1';
+              CREATE FUNCTION loops(n int) RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
+              CREATE OR REPLACE FUNCTION loops(n int) RETURNS int STABLE LANGUAGE sql
+                AS 'SELECT CASE WHEN n > 0 THEN loops(n - 1) END';
+              CREATE FUNCTION bulk() RETURNS SETOF orders STABLE LANGUAGE sql AS 'SELECT * FROM orders';
+              CREATE FUNCTION pl() RETURNS int STABLE LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';
+              CREATE FUNCTION atomic() RETURNS int STABLE LANGUAGE sql RETURN writes();
+              CREATE FUNCTION checked(n int) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+              CREATE DOMAIN guarded AS int CHECK (checked(value));
+              CREATE FUNCTION takes(n guarded) RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
+              CREATE FUNCTION gives() RETURNS guarded STABLE LANGUAGE sql AS 'SELECT 1';
+              CREATE FUNCTION mixed(n int) RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
+              CREATE FUNCTION mixed(n text) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';"
+            .into(),
+        ..Setup::default()
+    });
+    let config = stack.path("countersign.toml");
+    let texts = [
+        ("read", "SELECT total()"),
+        ("read", "SELECT half(7)"),
+        ("read", "SELECT public.half_total()"),
+        ("read", "SELECT over_all(7), over_all('x')"),
+        ("read", "SELECT upper('x')"),
+        ("code", "SELECT writes()"),
+        ("code", "SELECT definer()"),
+        ("code", "SELECT files()"),
+        ("code", "SELECT calls_files()"),
+        ("code", "SELECT defaults()"),
+        ("code", "SELECT sets()"),
+        ("code", "SELECT loops(3)"),
+        ("code", "SELECT bulk()"),
+        ("code", "SELECT pl()"),
+        ("code", "SELECT atomic()"),
+        ("code", "SELECT takes(1)"),
+        ("code", "SELECT gives()"),
+        ("code", "SELECT mixed(1)"),
+    ];
+    let line = |(class, sql): &(&str, &str)| serde_json::json!({ "id": class, "sql": sql }).to_string();
+    let input = stack.path("lines.jsonl");
+    std::fs::write(&input, texts.iter().map(line).collect::<Vec<_>>().join("\n")).unwrap();
+    let mut classify = countersign();
+    classify.args(["classify", "--jsonl", "-c"]).arg(&config).stdin(std::fs::File::open(&input).unwrap());
+    let output = text(&classify.output().unwrap());
+    let found: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+
+    assert_eq!(found.len(), texts.len(), "{output}");
+    for (found, (class, sql)) in found.iter().zip(texts) {
+        assert_eq!(found["class"], *class, "{sql}: {found}");
+    }
+    let effects = found[2]["effects"].to_string();
+    assert!(effects.contains("customers") && effects.contains("through\":\"public.half_total"), "{effects}");
+    let reason = found[6]["reasons"][0]["text"].as_str().unwrap();
+    assert!(reason.ends_with("it is a stable sql function that runs as its owner, postgres"), "{reason}");
+}

@@ -8,13 +8,15 @@
 //! beats an inexact one in `pg_catalog`: `public.lower(varchar)` takes `lower(name)` away from the
 //! built-in. We know no types, so a user's function counts wherever it *could* be meant.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use super::classifier::reads_of_body;
 use super::declared::{Declared, Sensitive};
 use super::functions::{BuiltIn, BuiltIns, SystemRelation, built_ins, family};
-use super::{SearchPath, StatementClass};
+use super::{Effect, SearchPath, StatementClass};
 
 /// One query to run on an upstream. All columns are text, so any protocol will do.
 #[derive(Clone, Copy, Debug)]
@@ -35,13 +37,21 @@ pub const QUERIES: [Query; 6] = [
     Query {
         name: "functions",
         // The fifth column says what the first argument can be, for attribute notation: a base type,
-        // enum or range is no table's row.
+        // enum or range is no table's row. The body comes for functions that might only read: in SQL, not
+        // volatile (such a one may not write), run as whoever calls it, with no defaults and settings that
+        // would run or change something; and what types it takes and returns.
         sql: "SELECT n.nspname::text, p.proname::text, (p.pronargs - p.pronargdefaults - (p.provariadic <> 0)::int)::text,
  CASE WHEN p.provariadic <> 0 THEN '1000' ELSE p.pronargs::text END,
  (SELECT CASE WHEN t.typtype IN ('b', 'e', 'r', 'm') THEN 'scalar' ELSE 'any' END FROM pg_catalog.pg_type t WHERE t.oid = p.proargtypes[0]),
- EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')::text
-FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.oid >= 16384",
-        columns: 6,
+ EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')::text,
+ l.lanname::text, p.provolatile::text, p.prosecdef::text, pg_catalog.pg_get_userbyid(p.proowner)::text, p.prokind::text,
+ CASE WHEN l.lanname = 'sql' AND p.provolatile IN ('i', 's') AND NOT p.prosecdef AND p.prokind = 'f' AND p.pronargdefaults = 0
+  AND NOT EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) c WHERE c NOT LIKE 'search_path=%')
+  AND pg_catalog.length(p.prosrc) BETWEEN 1 AND 10000 THEN p.prosrc END,
+ pg_catalog.concat_ws(' ', p.proargtypes, p.prorettype, p.proallargtypes)
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE p.oid >= 16384",
+        columns: 13,
     },
     Query {
         name: "operators",
@@ -134,7 +144,28 @@ struct UserFunction {
     /// Its one argument can be a row, not only a scalar.
     takes_rows: bool,
     from_extension: bool,
+    /// `a volatile plpgsql function that runs as its owner, postgres`
+    described: Box<str>,
+    body: Option<Body>,
 }
+
+/// What a function in SQL does that may only read.
+#[derive(Debug)]
+struct Body {
+    text: Box<str>,
+    /// OIDs of the types that it takes and returns.
+    types: Vec<u32>,
+    /// What it reads, when somebody asked; `None` inside: perhaps it does more.
+    reads: OnceLock<Option<Arc<[Effect]>>>,
+}
+
+thread_local! {
+    /// How many bodies are being looked into, one inside the other.
+    static INSIDE: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Functions that call functions are looked into so far.
+const DEEPEST_BODY: u32 = 4;
 
 /// Schema and name.
 type QualifiedName = (Arc<str>, Arc<str>);
@@ -229,19 +260,31 @@ pub(super) struct Meaning {
     pub(super) why: String,
     /// The schema it is found in, where that is sure.
     pub(super) schema: Option<Arc<str>>,
+    /// What it reads by itself.
+    pub(super) reads: Vec<Effect>,
 }
 
 impl Meaning {
     fn built_in(function: BuiltIn) -> Self {
-        Self { class: function.class, why: function.why.into(), schema: Some(Arc::from("pg_catalog")) }
+        Self {
+            class: function.class,
+            why: function.why.into(),
+            schema: Some(Arc::from("pg_catalog")),
+            reads: Vec::new(),
+        }
     }
 
     fn harmless(schema: Option<Arc<str>>) -> Self {
-        Self { class: StatementClass::Read, why: "the operator declared safe".into(), schema }
+        Self {
+            class: StatementClass::Read,
+            why: "the operator declared safe".into(),
+            schema,
+            reads: Vec::new(),
+        }
     }
 
     fn code(why: impl Into<String>) -> Self {
-        Self { class: StatementClass::Code, why: why.into(), schema: None }
+        Self { class: StatementClass::Code, why: why.into(), schema: None, reads: Vec::new() }
     }
 }
 
@@ -354,6 +397,16 @@ impl Catalogue {
                 arguments: (text(2)?.parse::<i64>().ok()?.max(0) as usize, text(3)?.parse().ok()?),
                 takes_rows: text(4) != Some("scalar"),
                 from_extension: yes(5),
+                described: describe(text(6)?, text(7)?, yes(8), text(9)?, text(10)?),
+                body: text(11).map(|body| Body {
+                    text: body.into(),
+                    types: text(12)
+                        .unwrap_or_default()
+                        .split(|c: char| !c.is_ascii_digit())
+                        .filter_map(|oid| oid.parse().ok())
+                        .collect(),
+                    reads: OnceLock::new(),
+                }),
             }),
             "operators" => self.operators.entry(text(1)?.into()).or_default().push(UserOperator {
                 schema: shared(0)?,
@@ -405,7 +458,7 @@ impl Catalogue {
         if let Some(function) = built_in {
             // Extensions overload Postgres's names for types of their own (citext's `replace`, pg_trgm's
             // `%`), and were installed by a statement that was held. Anybody else's could be meant.
-            return match meant.find(|f| !f.from_extension) {
+            return match meant.find(|f| !f.from_extension && self.only_reads(f).is_none()) {
                 Some(other) => Meaning::code(format!(
                     "may be the one in schema {} rather than Postgres's own",
                     other.schema
@@ -414,16 +467,17 @@ impl Catalogue {
             };
         }
         if let Some((class, why)) = family(name) {
-            return Meaning { class, why: why.into(), schema: None };
+            return Meaning { class, why: why.into(), schema: None, reads: Vec::new() };
         }
+        let meant: Vec<&UserFunction> = meant.collect();
         if let Some(schema) = schema {
             return if self.is_safe(schema, name) {
                 Meaning::harmless(Some(schema.into()))
             } else {
-                Meaning::code("is not on the allow-list")
+                self.of_these(&meant)
             };
         }
-        let others = meant.next().is_some();
+        let others = !meant.is_empty();
         let declared =
             overloads.iter().find(|f| is_searched(path, &f.schema) && self.is_safe(&f.schema, name));
         match declared {
@@ -433,9 +487,53 @@ impl Catalogue {
                 class: StatementClass::Read,
                 why: "is a cast".into(),
                 schema: Some(Arc::from("pg_catalog")),
+                reads: Vec::new(),
             },
-            _ => Meaning::code("is not on the allow-list"),
+            Some(_) if others => Meaning::code("may be another than the one that was declared safe"),
+            _ => self.of_these(&meant),
         }
+    }
+
+    /// What a call means that may be of any of these functions.
+    fn of_these(&self, meant: &[&UserFunction]) -> Meaning {
+        let Some((first, rest)) = meant.split_first() else {
+            return Meaning::code("is not on the allow-list");
+        };
+        let all: Option<Vec<_>> = meant.iter().map(|function| self.only_reads(function)).collect();
+        let schema = rest.iter().all(|other| other.schema == first.schema).then(|| first.schema.clone());
+        if let Some(all) = all {
+            let why = "only reads, as its text says".to_owned();
+            return Meaning { class: StatementClass::Read, why, schema, reads: all.concat() };
+        }
+        let why = match rest {
+            [] => format!("is not on the allow-list: it is {}", first.described),
+            [..] => format!(
+                "is not on the allow-list: it is one of {} functions, such as {}",
+                meant.len(),
+                first.described
+            ),
+        };
+        Meaning { schema, ..Meaning::code(why) }
+    }
+
+    /// What a function reads that is written in SQL and surely does nothing else. Its names may mean
+    /// whatever they can mean anywhere: the path is the caller's, or its own.
+    fn only_reads(&self, function: &UserFunction) -> Option<Arc<[Effect]>> {
+        let body = function.body.as_ref()?;
+        if let Some(known) = body.reads.get() {
+            return known.clone();
+        }
+        if INSIDE.get() >= DEEPEST_BODY {
+            return None;
+        }
+        INSIDE.set(INSIDE.get() + 1);
+        let runs_code = body.types.iter().any(|oid| self.code_types.contains(oid));
+        let reads = if runs_code { None } else { reads_of_body(&body.text, self) };
+        INSIDE.set(INSIDE.get() - 1);
+        let reads = reads.map(Arc::from);
+        // Somebody else may have been faster, and found the same.
+        _ = body.reads.set(reads.clone());
+        reads
     }
 
     /// What `x.name` means when no column has that name: a call of a function with one argument, or a
@@ -454,7 +552,12 @@ impl Catalogue {
         match self.built_ins.function(name) {
             Some(function) => (function.takes_one && function.class > StatementClass::Read)
                 .then(|| Meaning::built_in(function)),
-            None => family(name).map(|(class, why)| Meaning { class, why: why.into(), schema: None }),
+            None => family(name).map(|(class, why)| Meaning {
+                class,
+                why: why.into(),
+                schema: None,
+                reads: Vec::new(),
+            }),
         }
     }
 
@@ -568,6 +671,25 @@ impl Catalogue {
     }
 }
 
+/// A function, for a reviewer.
+fn describe(language: &str, volatility: &str, definer: bool, owner: &str, kind: &str) -> Box<str> {
+    let what = match kind {
+        "p" => "procedure",
+        "a" => "aggregate",
+        "w" => "window function",
+        _ => "function",
+    };
+    let volatility = match volatility {
+        "i" => "an immutable",
+        "s" => "a stable",
+        _ => "a volatile",
+    };
+    let language = if kind == "a" { "" } else { language };
+    let space = if language.is_empty() { "" } else { " " };
+    let runs = if definer { format!(" that runs as its owner, {owner}") } else { String::new() };
+    format!("{volatility}{space}{language} {what}{runs}").into()
+}
+
 /// Whether an unqualified function, operator or type can be found in `schema`.
 fn is_searched(path: &SearchPath, schema: &str) -> bool {
     match path {
@@ -587,8 +709,13 @@ mod tests {
 
     fn catalogue(functions: &[&str], operators: &[&str], types: &[&str], safe: &[&str]) -> Catalogue {
         let rows = |texts: &[&str]| texts.iter().map(|text| row(text)).collect::<Vec<_>>();
+        let functions = functions.iter().map(|text| {
+            let mut row = row(&format!("{text}|plpgsql|v|false|owner|f"));
+            row.extend([None, Some(String::new())]);
+            row
+        });
         let safe = Declared::new(safe.iter().map(|name| (*name).to_owned()).collect(), Vec::new());
-        let answers = [rows(functions), rows(operators), rows(types), vec![], vec![], vec![]];
+        let answers = [functions.collect(), rows(operators), rows(types), vec![], vec![], vec![]];
         from_rows(15, &answers, &Arc::new(safe)).unwrap()
     }
 
@@ -722,7 +849,7 @@ mod tests {
         let short = vec![vec![row("a|b")], vec![], vec![], vec![], vec![], vec![]];
         assert_eq!(
             from_rows(15, &short, &Arc::default()).unwrap_err().to_string(),
-            "the catalogue query `functions` answered 2 columns instead of 6"
+            "the catalogue query `functions` answered 2 columns instead of 13"
         );
     }
 

@@ -270,6 +270,24 @@ fn newer_number<'t>(text: &'t str, lexed: &Lexed) -> Option<&'t str> {
     })
 }
 
+/// What the body of a function in SQL reads, if that is surely all that it does: queries whose names, whatever
+/// they could mean, only read.
+pub(super) fn reads_of_body(body: &str, catalogue: &Catalogue) -> Option<Vec<Effect>> {
+    let context = Context {
+        server_version: catalogue.server_version(),
+        catalogue,
+        search_path: &SearchPath::Unknown,
+        database: "",
+        role: "",
+        strings_standard: true,
+    };
+    // Not by the cache: this is asked in the middle of classifying a statement.
+    let classifier = Classifier::new(Limits { cache_bytes: 0, ..Limits::default() });
+    let found = classifier.classify_anew(body.as_bytes(), &context, &mut false);
+    let only_queries = found.parts.iter().all(|part| &*part.kind == "SelectStmt");
+    (found.class == StatementClass::Read && only_queries).then_some(found.effects)
+}
+
 /// The reason of a statement that has no other.
 fn plain_reason(class: StatementClass) -> Reason {
     use std::sync::LazyLock;

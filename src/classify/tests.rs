@@ -377,7 +377,12 @@ mod catalogue_and_path {
     use super::*;
 
     fn class(sql: &str, functions: &[&str], path: SearchPath) -> StatementClass {
-        let rows = functions.iter().map(|row| row.split('|').map(|c| Some(c.to_owned())).collect()).collect();
+        let row = |text: &&str| -> catalogue::Row {
+            let text = format!("{text}|plpgsql|v|false|owner|f");
+            let columns = text.split('|').map(|column| Some(column.to_owned()));
+            columns.chain([None, Some(String::new())]).collect()
+        };
+        let rows = functions.iter().map(row).collect();
         let catalogue =
             catalogue::from_rows(15, &[rows, vec![], vec![], vec![], vec![], vec![]], &Arc::default())
                 .unwrap();

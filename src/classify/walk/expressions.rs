@@ -1,11 +1,12 @@
 //! Whatever runs a function: calls, operators, casts, attributes, sampling methods.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::Walk;
 use crate::classify::catalogue::{Applied, Meaning};
 use crate::classify::tree::{Field, Kind, Node};
-use crate::classify::{ObjectKind, StatementClass, Verb};
+use crate::classify::{Effect, ObjectKind, StatementClass, Verb};
 
 /// Postgres 18's operator classes (`pg_opclass`), in order.
 const OPERATOR_CLASSES: [&str; 126] = [
@@ -186,6 +187,17 @@ impl<'a> Walk<'a> {
         if meaning.class > StatementClass::Read {
             let schema = meaning.schema.as_deref().or(schema);
             self.effect(Verb::Call, kind, schema, name);
+        }
+        if !meaning.reads.is_empty() {
+            let through: Arc<str> = shown(meaning.schema.as_deref().or(schema), name).into();
+            let verb = |verb| if self.is_planned(node) { Verb::Use } else { verb };
+            let reads = meaning.reads.iter().map(|effect| Effect {
+                verb: verb(effect.verb),
+                through: Some(Arc::clone(&through)),
+                ..effect.clone()
+            });
+            let reads: Vec<Effect> = reads.collect();
+            self.found.effects.extend(reads);
         }
         self.calls(meaning.class, node, format!("{verb} {}, which {}", shown(schema, name), meaning.why));
     }

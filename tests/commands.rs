@@ -323,3 +323,57 @@ fn a_function_in_sql_that_only_reads_is_a_read_of_what_it_reads() {
     let reason = found[6]["reasons"][0]["text"].as_str().unwrap();
     assert!(reason.ends_with("it is a stable sql function that runs as its owner, postgres"), "{reason}");
 }
+
+#[test]
+fn check_lists_what_statements_set_off_unseen() {
+    let stack = Stack::with(&Setup {
+        sql: "CREATE SCHEMA theirs; GRANT USAGE ON SCHEMA theirs TO app;
+              CREATE FUNCTION theirs.f(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1; END';
+              CREATE FUNCTION theirs.definer() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 1';
+              CREATE FUNCTION theirs.fixed() RETURNS int SECURITY DEFINER SET search_path = pg_catalog LANGUAGE sql AS 'SELECT 1';
+              CREATE FUNCTION theirs.t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
+              CREATE TABLE theirs.triggered (a int); GRANT INSERT ON theirs.triggered TO app;
+              CREATE TRIGGER t BEFORE INSERT ON theirs.triggered FOR EACH ROW EXECUTE FUNCTION theirs.t();
+              CREATE TABLE theirs.ruled (a int); GRANT INSERT ON theirs.ruled TO app;
+              CREATE RULE r AS ON INSERT TO theirs.ruled DO ALSO SELECT 1;
+              CREATE VIEW theirs.shown AS SELECT theirs.f(1); GRANT SELECT ON theirs.shown TO app;
+              CREATE TABLE theirs.defaulted (a int DEFAULT theirs.f(1));
+              CREATE TABLE theirs.checked (a int CHECK (theirs.f(a) > 0));
+              CREATE TABLE theirs.secured (a int); CREATE POLICY p ON theirs.secured USING (theirs.f(a) > 0);
+              CREATE TABLE theirs.indexed (a int); CREATE INDEX ON theirs.indexed (theirs.f(a));
+              CREATE TYPE theirs.pair AS (a int); CREATE FUNCTION theirs.p(text) RETURNS theirs.pair LANGUAGE sql AS 'SELECT row(1)::theirs.pair';
+              CREATE CAST (text AS theirs.pair) WITH FUNCTION theirs.p(text) AS IMPLICIT;
+              CREATE FUNCTION theirs.e() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+              CREATE EVENT TRIGGER watch ON ddl_command_end EXECUTE FUNCTION theirs.e();
+              CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;
+              CREATE FOREIGN TABLE theirs.far (a int) SERVER s; GRANT SELECT ON theirs.far TO app;
+              CREATE SCHEMA open; GRANT CREATE ON SCHEMA open TO app;
+              CREATE TABLE own (a int); ALTER TABLE own OWNER TO app;"
+            .into(),
+        ..Setup::default()
+    });
+
+    let (code, answer) = check(&stack.path("countersign.toml"));
+
+    let unseen: Vec<&str> = answer["unseen"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(code, 0, "{answer}");
+    for (name, what) in [
+        ("theirs.definer()", "the caller's search_path"),
+        ("theirs.fixed()", "their owners' rights, whose"),
+        ("theirs.triggered", "triggers"),
+        ("theirs.ruled", "rules"),
+        ("theirs.shown", "views that call"),
+        ("theirs.defaulted", "defaults"),
+        ("theirs.checked", "checks"),
+        ("theirs.secured", "row security policies"),
+        ("theirs.indexed", "indexes"),
+        ("text to theirs.pair", "casts"),
+        (": watch.", "event triggers"),
+        ("theirs.far", "foreign tables"),
+        (": open, public.", "the role may create"),
+        ("customers, orders, own", "the role's own"),
+    ] {
+        let found = unseen.iter().any(|line| line.contains(what) && line.contains(name));
+        assert!(found, "{name}: {unseen:#?}");
+    }
+}

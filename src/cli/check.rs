@@ -6,15 +6,17 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{reload, serve};
+use super::{reload, serve, unseen};
 use crate::classify::{self, Classifier};
 use crate::config::{Config, Upstream};
 use crate::identity::KeySources;
 use crate::ledger::key::RootKey;
 use crate::proxy::catalogue::{Asking, UpstreamState};
+use crate::proxy::upstream::ConnectError;
 
 /// Checks everything that `serve` will need: the configuration, certificates, policies and their
-/// cases, the ledger's key, and each upstream with the role we log in as.
+/// cases, the ledger's key, and each upstream with the role we log in as. Lists what statements can set off in its
+/// database that no proxy can see.
 ///
 /// Exit code 0: nothing is wrong, though there may be warnings. 2: something is.
 #[derive(Args)]
@@ -33,6 +35,8 @@ struct Findings {
     good: Vec<String>,
     warnings: Vec<String>,
     problems: Vec<String>,
+    /// What statements can set off there that nobody can tell from their texts.
+    unseen: Vec<String>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -48,13 +52,22 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 impl Findings {
     fn print(&self, as_json: bool) -> anyhow::Result<()> {
         if as_json {
-            let answer = json!({ "ok": self.good, "warnings": self.warnings, "problems": self.problems });
+            let answer = json!({
+                "ok": self.good,
+                "warnings": self.warnings,
+                "problems": self.problems,
+                "unseen": self.unseen,
+            });
             println!("{}", serde_json::to_string_pretty(&answer)?);
             return Ok(());
         }
-        for (mark, lines) in
-            [("ok      ", &self.good), ("warning ", &self.warnings), ("problem ", &self.problems)]
-        {
+        let lists = [
+            ("ok      ", &self.good),
+            ("unseen  ", &self.unseen),
+            ("warning ", &self.warnings),
+            ("problem ", &self.problems),
+        ];
+        for (mark, lines) in lists {
             for line in lines {
                 println!("{mark} {line}");
             }
@@ -165,18 +178,27 @@ async fn look_at_upstream(upstream: &Upstream, findings: &mut Findings) {
                 ));
             }
             match powers(&state).await {
-                Err(error) => findings.warnings.push(format!("upstream \"{name}\": the role cannot be looked at: {error}")),
-                Ok(powers) => findings.warnings.extend(powers.into_iter().map(|power| {
-                    format!("upstream \"{name}\": {role} {power}; give agents a role of their own without that (see docs/operations.md)")
-                })),
+                Err(error) => findings
+                    .warnings
+                    .push(format!("upstream \"{name}\": the role cannot be looked at: {error}")),
+                Ok((powers, unseen)) => {
+                    findings.warnings.extend(powers.into_iter().map(|power| {
+                        format!("upstream \"{name}\": {role} {power}; give agents a role of their own without that (see docs/operations.md)")
+                    }));
+                    findings
+                        .unseen
+                        .extend(unseen.into_iter().map(|line| format!("upstream \"{name}\": {line}")));
+                }
             }
         }
     }
 }
 
-async fn powers(state: &UpstreamState) -> Result<Vec<String>, crate::proxy::upstream::ConnectError> {
+/// What our role may do, and what hides in its database.
+async fn powers(state: &UpstreamState) -> Result<(Vec<String>, Vec<String>), ConnectError> {
     let mut asking = Asking::begin(&state.upstream, "check").await?;
     let rows = asking.ask(ROLE).await?;
+    let unseen = unseen::list(&mut asking).await?;
     asking.leave().await;
-    Ok(rows.into_iter().flatten().flatten().collect())
+    Ok((rows.into_iter().flatten().flatten().collect(), unseen))
 }

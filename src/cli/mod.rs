@@ -21,6 +21,7 @@ mod serve;
 mod sessions;
 mod status;
 mod terminal;
+mod unseen;
 mod views;
 
 use std::io::{IsTerminal as _, Write as _};

@@ -867,3 +867,37 @@ for query in [
 "#,
     );
 }
+
+#[test]
+fn a_search_path_that_a_statement_gives_to_later_sessions_is_theirs_at_once() {
+    let policy = r#"
+[[rule]]
+name = "grants"
+when = { class = ["grant", "admin"] }
+then = "allow"
+
+[[rule]]
+name = "secret"
+when = { table = ["hidden.*"] }
+then = "deny"
+"#;
+    let stack = Stack::with(&Setup {
+        policy: Some(policy.to_owned()),
+        sql: "CREATE SCHEMA hidden; GRANT USAGE ON SCHEMA hidden TO app;
+              CREATE TABLE hidden.notes (a int); GRANT SELECT ON hidden.notes TO app;
+              CREATE TABLE public.notes (a int); GRANT SELECT ON public.notes TO app;"
+            .into(),
+        ..Setup::default()
+    });
+    let read = wire::query("SELECT * FROM notes");
+    assert_eq!(wire::Wire::agent(stack.port).ask(&read), "TC[SELECT 0]ZI");
+
+    // A rule by table cannot tell what a grant touches, and holds it.
+    let mut changing = wire::Wire::agent(stack.port);
+    changing.send(&wire::query("ALTER ROLE app SET search_path = hidden"));
+    stack.approve(support::BOB, &stack.request());
+    assert_eq!(changing.until_ready(), "C[ALTER ROLE]ZI");
+
+    let mut later = wire::Wire::agent(stack.port);
+    assert!(later.ask(&read).starts_with('E'), "{:?}", later.errors);
+}

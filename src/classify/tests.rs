@@ -614,6 +614,23 @@ mod properties {
     }
 }
 
+#[test]
+fn an_export_says_how_much_it_takes() {
+    for (sql, scope) in [
+        ("COPY public.t TO STDOUT", "all of public.t"),
+        ("COPY (SELECT * FROM t) TO STDOUT", "all that there are: it has no WHERE and no LIMIT"),
+        ("COPY (SELECT * FROM t JOIN u USING (a) WHERE u.a = 5) TO STDOUT", "those that its WHERE picks"),
+        (
+            "COPY (SELECT * FROM t WHERE a = a) TO STDOUT",
+            "perhaps all that there are: its WHERE is not one that surely picks some",
+        ),
+        ("COPY (SELECT * FROM t LIMIT 5) TO STDOUT", "as many as its LIMIT says"),
+        ("COPY (DELETE FROM t WHERE a = 1 RETURNING a) TO STDOUT", "those that it changes"),
+    ] {
+        assert_eq!(*classify(sql).reasons[0].text, format!("copies rows out: {scope}"), "{sql}");
+    }
+}
+
 mod sensitive_tables {
     use super::*;
 

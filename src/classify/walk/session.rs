@@ -243,6 +243,10 @@ impl<'a> Walk<'a> {
                     | Kind::DropOwnedStmt
                     | Kind::ReassignOwnedStmt
                     | Kind::ImportForeignSchemaStmt
+                    // The search_path of the next session.
+                    | Kind::AlterRoleSetStmt
+                    | Kind::AlterDatabaseSetStmt
+                    | Kind::AlterSystemStmt
             )
             || (root == Kind::ViewStmt || root == Kind::CreateDomainStmt || root == Kind::CreateStmt)
             || (self.class > StatementClass::Ddl

@@ -132,7 +132,17 @@ impl<'a> Walk<'a> {
         if node.flag(Field::IsFrom) {
             self.does(StatementClass::Write, node, "copies rows in");
         } else {
-            self.does(StatementClass::Export, node, "copies rows out");
+            let what = match (node.get(Field::Relation), node.get(Field::Query)) {
+                (Some(table), _) => {
+                    let schema =
+                        table.text(Field::Schemaname).map(|schema| format!("{schema}.")).unwrap_or_default();
+                    let name = table.text(Field::Relname).unwrap_or_default();
+                    format!("copies rows out: all of {schema}{name}")
+                }
+                (None, Some(query)) => format!("copies rows out: {}", scope_of(query)),
+                (None, None) => "copies rows out".to_owned(),
+            };
+            self.does(StatementClass::Export, node, &what);
         }
     }
 
@@ -182,6 +192,21 @@ impl<'a> Walk<'a> {
             None => self.finds(StatementClass::Code, names::unknown(&name), span),
         }
         self.found.names.push(NameUse { name, part: self.part, known: known.is_some() });
+    }
+}
+
+/// How much a query returns, as far as its text says.
+fn scope_of(query: Node<'_>) -> &'static str {
+    if query.kind() != Kind::SelectStmt {
+        return "those that it changes";
+    }
+    let limited = query.has(Field::LimitCount);
+    let picked = query.get(Field::WhereClause);
+    match picked {
+        _ if limited => "as many as its LIMIT says",
+        Some(condition) if conditions::picks_any(query, condition) => "those that its WHERE picks",
+        Some(_) => "perhaps all that there are: its WHERE is not one that surely picks some",
+        None => "all that there are: it has no WHERE and no LIMIT",
     }
 }
 

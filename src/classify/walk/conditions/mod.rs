@@ -27,7 +27,7 @@ use std::hash::{DefaultHasher, Hasher};
 
 use crate::classify::tree::{Field, Kind, Node};
 
-pub(super) use reading::{MOST_SOURCES, picks_what_is_read};
+pub(super) use reading::{MOST_SOURCES, picks_any, picks_what_is_read};
 
 /// What is known of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

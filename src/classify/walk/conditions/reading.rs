@@ -6,7 +6,7 @@
 use std::cell::Cell;
 
 use super::sources::{From, Source};
-use super::{Analysis, Picks, Reads};
+use super::{Analysis, PATIENCE, Picks, Reads};
 use crate::classify::tree::{Field, Kind, Node};
 
 /// More items of a FROM are not told apart.
@@ -43,6 +43,18 @@ pub(in crate::classify::walk) fn picks_what_is_read<'t>(
     let picked =
         from.sources.iter().enumerate().any(|(place, source)| is_picked(place, source)) || anybodys();
     picked && patience.get() > 0
+}
+
+/// Whether `condition` of `query` is known to pick rows of any of its tables.
+pub(in crate::classify::walk) fn picks_any<'t>(query: Node<'t>, condition: Node<'t>) -> bool {
+    let from = From::of(query.list(Field::FromClause));
+    let patience = Cell::new(PATIENCE);
+    let conjuncts = conjuncts(std::iter::once(condition));
+    from.sources.len() <= MOST_SOURCES
+        && conjuncts.iter().any(|conjunct| {
+            picks_somebodys(&from, *conjunct, &patience)
+                || from.sources.iter().any(|source| picks(&from, source, *conjunct, &patience))
+        })
 }
 
 /// The parts of conditions that all have to hold.

@@ -129,7 +129,7 @@ impl<'a> Walk<'a> {
         let temporary = class == Ddl && node.get(Field::Relation).is_some_and(is_temporary);
         // A temporary table can leave its schema for no other, so only renames are left.
         let class = if temporary && node.kind() == Kind::RenameStmt { Write } else { class };
-        self.does(class, node, &format!("alters a {}", spoken(word)));
+        self.does(class, node, &format!("alters {}", with_article(spoken(word))));
     }
 
     pub(super) fn drop_objects(&mut self, node: Node<'a>) {
@@ -158,7 +158,7 @@ impl<'a> Walk<'a> {
         }
         let class = altering(word);
         let class = if class == Ddl && temporary { Write } else { class };
-        self.does(class, node, &format!("drops a {}", spoken(word)));
+        self.does(class, node, &format!("drops {}", with_article(spoken(word))));
     }
 
     pub(super) fn vacuum(&mut self, node: Node<'a>) {
@@ -200,7 +200,7 @@ impl<'a> Walk<'a> {
             "OBJECT_TYPE" if !node.has(Field::Definition) => Ddl,
             _ => Code,
         };
-        self.does(class, node, &format!("creates a {}", spoken(node.word(Field::Kind))));
+        self.does(class, node, &format!("creates {}", with_article(spoken(node.word(Field::Kind)))));
     }
 
     pub(super) fn create_range(&mut self, node: Node<'a>) {
@@ -268,6 +268,11 @@ fn object_kind(word: &str) -> ObjectKind {
         }
         _ => ObjectKind::Other,
     }
+}
+
+fn with_article(what: String) -> String {
+    let article = if what.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" };
+    format!("{article} {what}")
 }
 
 /// `OBJECT_FOREIGN_TABLE` as a person says it.

@@ -111,20 +111,25 @@ WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspna
     },
     Query {
         name: "views",
-        // What a view selects from, column by column where it names them; and what a partition is one of.
-        // What belongs to Postgres itself leaves no dependency.
-        sql: "SELECT DISTINCT vn.nspname::text, v.relname::text, bn.nspname::text, b.relname::text, a.attname::text
+        // What a view selects from, column by column where it names them; what a partition is one of; and
+        // partitions of other schemas, which patterns like `pii.*` may name. What belongs to Postgres itself
+        // leaves no dependency.
+        sql: "SELECT DISTINCT vn.nspname::text, v.relname::text, bn.nspname::text, b.relname::text, a.attname::text, 'shows'
 FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class v ON v.oid = r.ev_class JOIN pg_catalog.pg_namespace vn ON vn.oid = v.relnamespace
 JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
  AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> v.oid
 JOIN pg_catalog.pg_class b ON b.oid = d.refobjid JOIN pg_catalog.pg_namespace bn ON bn.oid = b.relnamespace
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = b.oid AND a.attnum = d.refobjsubid AND d.refobjsubid > 0
 WHERE v.oid >= 16384 AND v.relkind IN ('v', 'm')
-UNION SELECT cn.nspname::text, c.relname::text, pn.nspname::text, p.relname::text, NULL
+UNION SELECT cn.nspname::text, c.relname::text, pn.nspname::text, p.relname::text, NULL, 'is part of'
 FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace
 JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
-WHERE c.relkind IN ('r', 'p', 'f')",
-        columns: 5,
+WHERE c.relkind IN ('r', 'p', 'f')
+UNION SELECT pn.nspname::text, p.relname::text, cn.nspname::text, c.relname::text, NULL, 'has'
+FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace
+JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+WHERE c.relkind IN ('r', 'p', 'f') AND pn.oid <> cn.oid",
+        columns: 6,
     },
 ];
 
@@ -195,16 +200,28 @@ pub(super) struct Base {
     pub(super) columns: Shown,
 }
 
+/// How a relation's rows come from another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Tie {
+    /// A view shows them.
+    Shows,
+    /// They are some of its own.
+    IsPartOf,
+    /// It has them among its own.
+    Has,
+}
+
 /// Views and partitions with what they are made of directly.
 #[derive(Default)]
-struct Parts(BTreeMap<QualifiedName, BTreeMap<QualifiedName, Shown>>);
+struct Parts(BTreeMap<QualifiedName, BTreeMap<(Tie, QualifiedName), Shown>>);
 
 /// More tables behind one view are not followed: nobody's view is like that.
 const MOST_BASES: usize = 1_000;
 
 impl Parts {
-    fn add(&mut self, whole: QualifiedName, part: QualifiedName, column: Option<Arc<str>>) {
-        let columns = self.0.entry(whole).or_default().entry(part).or_insert_with(|| Some(BTreeSet::new()));
+    fn add(&mut self, whole: QualifiedName, tie: Tie, part: QualifiedName, column: Option<Arc<str>>) {
+        let parts = self.0.entry(whole).or_default();
+        let columns = parts.entry((tie, part)).or_insert_with(|| Some(BTreeSet::new()));
         match column {
             Some(column) => _ = columns.as_mut().map(|columns| columns.insert(column)),
             None => *columns = None,
@@ -222,27 +239,33 @@ impl Parts {
     }
 
     fn behind(&self, whole: &QualifiedName) -> Vec<Base> {
-        let mut found: BTreeMap<QualifiedName, Shown> = BTreeMap::new();
-        let mut open = vec![whole];
-        while let Some(next) = open.pop() {
-            for (part, columns) in self.0.get(next).into_iter().flatten() {
+        let mut found: BTreeMap<&QualifiedName, Shown> = BTreeMap::new();
+        // A partition's table is looked at for its name and not for its other partitions.
+        let mut seen = BTreeSet::from([(whole, true)]);
+        let mut open = vec![(whole, true)];
+        while let Some((next, all)) = open.pop() {
+            for ((tie, part), columns) in self.0.get(next).into_iter().flatten() {
                 // A recursive view reads itself.
-                if part == whole || found.len() >= MOST_BASES {
+                if part == whole || (*tie == Tie::Has && !all) || found.len() >= MOST_BASES {
                     continue;
                 }
-                match found.get_mut(part) {
-                    None => {
-                        found.insert(part.clone(), columns.clone());
-                        open.push(part);
-                    }
-                    Some(known) => match (known.as_mut(), columns) {
-                        (Some(known), Some(columns)) => known.extend(columns.iter().cloned()),
-                        _ => *known = None,
-                    },
+                let known = found.entry(part).or_insert_with(|| Some(BTreeSet::new()));
+                match (known.as_mut(), columns) {
+                    (Some(known), Some(columns)) => known.extend(columns.iter().cloned()),
+                    _ => *known = None,
+                }
+                let further = (part, all && *tie != Tie::IsPartOf);
+                if seen.insert(further) {
+                    open.push(further);
                 }
             }
         }
-        found.into_iter().map(|((schema, name), columns)| Base { schema, name, columns }).collect()
+        let base = |((schema, name), columns): (&QualifiedName, Shown)| Base {
+            schema: Arc::clone(schema),
+            name: Arc::clone(name),
+            columns,
+        };
+        found.into_iter().map(base).collect()
     }
 }
 
@@ -426,7 +449,14 @@ impl Catalogue {
             }
             "casts" => self.casts.entry(text(1)?.into()).or_default().push((shared(2)?, shared(3)?)),
             "relations" => self.relations.entry(text(1)?.into()).or_default().push(shared(0)?),
-            "views" => parts.add((shared(0)?, shared(1)?), (shared(2)?, shared(3)?), shared(4)),
+            "views" => {
+                let tie = match text(5)? {
+                    "shows" => Tie::Shows,
+                    "is part of" => Tie::IsPartOf,
+                    _ => Tie::Has,
+                };
+                parts.add((shared(0)?, shared(1)?), tie, (shared(2)?, shared(3)?), shared(4));
+            }
             _ => return None,
         }
         Some(())
@@ -841,6 +871,7 @@ mod tests {
         assert_eq!(bases("public", "mv"), "customers");
         assert_eq!(bases("app", "part_1"), "part");
         assert_eq!(bases("public", "part_1"), "");
+        assert_eq!(bases("public", "part"), "part_1", "it is in another schema");
     }
 
     #[test]

@@ -641,11 +641,14 @@ mod sensitive_tables {
         let relations =
             ["public|users", "public|orders", "public|names", "public|active", "public|busy", "pii|people"];
         let views = [
-            "public|names|public|users|name",
-            "public|active|public|users|name",
-            "public|active|public|users|email",
-            "public|busy|public|active|-",
-            "public|people_eu|pii|people|-",
+            "public|names|public|users|name|shows",
+            "public|active|public|users|name|shows",
+            "public|active|public|users|email|shows",
+            "public|busy|public|active|-|shows",
+            "public|people_eu|pii|people|-|is part of",
+            "pii|people|public|people_eu|-|has",
+            "public|everybody|pii|people|-|has",
+            "pii|people|public|everybody|-|is part of",
         ];
         let answers = [vec![], vec![], vec![], vec![], relations.map(row).to_vec(), views.map(row).to_vec()];
         let sensitive = ["pii.*", "public.users.email", "public.users.tax_*"];
@@ -716,6 +719,7 @@ mod sensitive_tables {
                 "UPDATE orders SET note = p.name FROM pii.people p WHERE orders.id = p.id RETURNING note",
                 "DELETE FROM orders USING pii.people p WHERE orders.id = p.id RETURNING p.*",
                 "SELECT * FROM people_eu",
+                "SELECT * FROM everybody",
                 "SELECT * FROM unknown_schema_of.people, pii.people_2",
                 "SELECT * FROM pii.people TABLESAMPLE SYSTEM (100)",
                 "SELECT * FROM (pii.people NATURAL JOIN orders)",

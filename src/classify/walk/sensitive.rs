@@ -88,7 +88,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn can_afford(&self, node: Node<'a>) -> bool {
+    pub(super) fn can_afford(&self, node: Node<'a>) -> bool {
         let left = self.patience.get().checked_sub(node.end() - node.index());
         self.patience.set(left.unwrap_or(0));
         left.is_some()
@@ -111,38 +111,42 @@ impl<'a> Walk<'a> {
             Sensitive::Nothing => None,
             Sensitive::Everything => Some(shown()),
             Sensitive::Columns(columns) => {
-                let alias = table.get(Field::Alias);
-                // `FROM users AS u (a, b)` gives the columns other names.
-                let renamed = alias.is_some_and(|alias| alias.has(Field::Colnames));
-                let row =
-                    alias.and_then(|alias| alias.text(Field::Aliasname)).unwrap_or_else(|| name.clone());
-                if !self.can_afford(statement) {
-                    return Some(shown());
-                }
                 let is_read = |column: &str| columns.iter().any(|glob| glob.matches(column));
-                let mentions = |node: Node<'a>| match node.kind() == Kind::ColumnRef {
-                    true => {
-                        let fields: Vec<_> = node.list(Field::Fields).filter_map(Node::string).collect();
-                        let star = node.list(Field::Fields).any(|field| field.kind() == Kind::AStar);
-                        let whole = matches!(fields.as_slice(), [only] if *only == row);
-                        star || whole || fields.last().is_some_and(|column| is_read(column))
-                    }
-                    false => {
-                        node.kind() == Kind::JoinExpr
-                            && (node.flag(Field::IsNatural)
-                                || node
-                                    .list(Field::UsingClause)
-                                    .filter_map(Node::string)
-                                    .any(|column| is_read(&column)))
-                    }
-                };
-                (renamed || statement.within().any(mentions)).then(|| {
+                let read = !self.can_afford(statement) || mentions(statement, table, is_read);
+                read.then(|| {
                     let columns: Vec<String> = columns.iter().map(ToString::to_string).collect();
                     format!("{} of {}", columns.join(", "), shown())
                 })
             }
         }
     }
+}
+
+/// Whether `statement` may read a column of `table` that `is_meant` takes: it names it, takes whole rows, or
+/// gives the columns other names.
+pub(super) fn mentions<'t>(statement: Node<'t>, table: Node<'t>, is_meant: impl Fn(&str) -> bool) -> bool {
+    let joined = statement.within().filter(|node| node.kind() == Kind::JoinExpr);
+    let aliases: Vec<Node<'t>> = joined.chain([table]).filter_map(|item| item.get(Field::Alias)).collect();
+    // `FROM users AS u (a, b)`, `FROM (users JOIN orders USING (id)) AS j (a, b)`
+    if aliases.iter().any(|alias| alias.has(Field::Colnames)) {
+        return true;
+    }
+    let mut rows: Vec<_> = aliases.iter().filter_map(|alias| alias.text(Field::Aliasname)).collect();
+    rows.extend(table.text(Field::Relname));
+    let reads = |column: Node<'t>| {
+        let star = column.list(Field::Fields).any(|field| field.kind() == Kind::AStar);
+        let fields: Vec<_> = column.list(Field::Fields).filter_map(Node::string).collect();
+        let whole = matches!(fields.as_slice(), [only] if rows.contains(only));
+        star || whole || fields.last().is_some_and(|column| is_meant(column))
+    };
+    let joins_by = |join: Node<'t>| {
+        join.flag(Field::IsNatural)
+            || join.list(Field::UsingClause).filter_map(Node::string).any(|column| is_meant(&column))
+    };
+    statement.within().any(|node| match node.kind() == Kind::ColumnRef {
+        true => reads(node),
+        false => node.kind() == Kind::JoinExpr && joins_by(node),
+    })
 }
 
 /// Whether a query returns few rows, whatever it reads, or only sums them up.

@@ -32,6 +32,8 @@ mod tree;
 mod walk;
 
 #[cfg(test)]
+mod mutations;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;

@@ -1,0 +1,508 @@
+//! Mutations: every privileged statement of the corpora in other words and inside other statements must
+//! stay privileged; every harmless one in other words must stay what it is.
+//!
+//! | variable | |
+//! |---|---|
+//! | `COUNTERSIGN_SOAK=1` | more than 1,000,000 mutants rather than a few thousand |
+//! | `COUNTERSIGN_MUTATION_SEED=7` | begins at this seed rather than at 0 |
+//! | `COUNTERSIGN_MUTATION_COUNT=1` | so many mutants; with the seed that a failure told, that one again |
+//! | `COUNTERSIGN_MUTATION_SHOW=1` | shows each mutant |
+
+mod nesting;
+mod spelling;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use self::nesting::{Form, nested, templates};
+use self::spelling::Spellings;
+use super::parser::parse;
+use super::*;
+use crate::statement::SqlText;
+
+/// SplitMix64.
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0xd134_2543_de82_ef95) ^ 0x5851_f42d_4c95_7f2d)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % end as u64).unwrap()
+    }
+
+    fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// The parse tree without the places that its nodes came from: texts with the same tree are the same to
+/// the server. `None` where there is none.
+fn tree_of(sql: &str) -> Option<Vec<u8>> {
+    const PLACES: &[&[u8]] = &[
+        b"\"location\":",
+        b"\"stmt_location\":",
+        b"\"stmt_len\":",
+        b"\"name_location\":",
+        b"\"rexpr_list_start\":",
+        b"\"rexpr_list_end\":",
+        b"\"list_start\":",
+        b"\"list_end\":",
+    ];
+    let json = parse(sql).ok()?;
+    let bytes = json.as_bytes();
+    let mut kept = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        if byte == b'"'
+            && let Some(place) = PLACES.iter().find(|place| bytes[at..].starts_with(place))
+        {
+            at += place.len();
+            while bytes.get(at).is_some_and(|byte| byte.is_ascii_digit() || *byte == b'-') {
+                at += 1;
+            }
+            // It may have been the only member, or the last.
+            if bytes.get(at) == Some(&b',') {
+                at += 1;
+            } else if kept.last() == Some(&b',') {
+                kept.pop();
+            }
+            continue;
+        }
+        kept.push(byte);
+        at += 1;
+    }
+    Some(kept)
+}
+
+/// A statement of the corpora.
+struct Base {
+    id: String,
+    sql: String,
+    version: u32,
+    found: Arc<Classification>,
+    /// What of it can be put into templates.
+    forms: Vec<(Form, String)>,
+}
+
+/// What of an effect must not get lost: the classes that reasons name.
+fn classes(found: &Classification) -> BTreeSet<StatementClass> {
+    let mut classes: BTreeSet<_> = found.reasons.iter().map(|reason| reason.class).collect();
+    classes.insert(found.class);
+    classes.retain(|class| class.is_privileged());
+    classes
+}
+
+struct Bench {
+    classifier: Classifier,
+    catalogues: BTreeMap<u32, Arc<Catalogue>>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let catalogues = SERVER_VERSIONS.into_iter().map(|version| (version, Catalogue::built_in(version)));
+        Self { classifier: Classifier::new(Limits::default()), catalogues: catalogues.collect() }
+    }
+
+    fn classify(&self, sql: &str, version: u32) -> Arc<Classification> {
+        let context = Context {
+            server_version: version,
+            catalogue: &self.catalogues[&version],
+            search_path: &SearchPath::Unknown,
+            database: "app",
+            role: "bot",
+            strings_standard: true,
+        };
+        self.classifier.classify(&SqlText::from(sql), &context)
+    }
+
+    /// All statements of the corpora, each as an older server and the newest read it, where both read it
+    /// alike.
+    fn corpora(&self) -> Vec<Base> {
+        #[derive(serde::Deserialize)]
+        struct Line {
+            id: String,
+            sql: String,
+            class: StatementClass,
+            #[serde(default)]
+            server_version: Option<u32>,
+        }
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/statements");
+        let mut files: Vec<_> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        let mut bases = Vec::new();
+        for line in files.iter().map(|file| std::fs::read_to_string(file).unwrap()) {
+            for line in line.lines().filter(|line| !line.is_empty()) {
+                let line: Line = serde_json::from_str(line).unwrap();
+                if line.class == StatementClass::Invalid || lex::lex(&line.sql).tokens.is_empty() {
+                    continue;
+                }
+                let own = line.server_version.unwrap_or(15);
+                for version in BTreeSet::from([own, 18]) {
+                    let found = self.classify(&line.sql, version);
+                    if found.class == line.class
+                        && found.parts.iter().all(|part| part.class != StatementClass::Invalid)
+                    {
+                        let forms = forms_of(&line.sql);
+                        bases.push(Base {
+                            id: line.id.clone(),
+                            sql: line.sql.clone(),
+                            version,
+                            found,
+                            forms,
+                        });
+                    }
+                }
+            }
+        }
+        bases
+    }
+}
+
+/// What of a statement can stand where.
+fn forms_of(sql: &str) -> Vec<(Form, String)> {
+    let mut forms = vec![(Form::Text, sql.to_owned())];
+    let Ok(json) = parse(sql) else { return forms };
+    let tree: serde_json::Value = serde_json::from_slice(json.as_bytes()).unwrap();
+    let body = sql.trim_end_matches([';', ' ', '\n', '\t']);
+    let [statement] = tree["stmts"].as_array().unwrap().as_slice() else { return forms };
+    // What ends in a comment would swallow what follows.
+    if body.contains("--") {
+        return forms;
+    }
+    let (kind, statement) = statement["stmt"].as_object().unwrap().iter().next().unwrap();
+    match kind.as_str() {
+        "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt" => {
+            forms.push((Form::Change, body.to_owned()))
+        }
+        "SelectStmt" if statement["intoClause"].is_null() => forms.push((Form::Query, body.to_owned())),
+        _ => {}
+    }
+    let bare = statement
+        .as_object()
+        .unwrap()
+        .keys()
+        .all(|key| ["targetList", "limitOption", "op"].contains(&key.as_str()));
+    let columns = statement["targetList"].as_array().map_or(&[][..], Vec::as_slice);
+    if kind == "SelectStmt" && bare && columns.len() == 1 && columns[0]["ResTarget"]["name"].is_null() {
+        let value = body.trim_start().get("select".len()..).unwrap().trim().to_owned();
+        if !value.ends_with('*') {
+            forms.extend(calls(&value, &columns[0]["ResTarget"]["val"]));
+            forms.push((Form::Value, format!("({value})")));
+        }
+    }
+    for table in SENSITIVE {
+        if sql == format!("SELECT * FROM {table}") || sql == format!("TABLE {table}") {
+            forms.push((Form::Relation, (*table).to_owned()));
+        }
+    }
+    forms
+}
+
+/// Tables that hold secrets, as the corpora read them by `SELECT * FROM`.
+const SENSITIVE: &[&str] = &["pg_authid", "pg_shadow", "pg_user_mapping", "pg_hba_file_rules"];
+
+/// Functions that Postgres finds for `x.f` as for `f(x)`.
+const BY_ATTRIBUTE: &[&str] = &[
+    "pg_read_file",
+    "pg_ls_dir",
+    "pg_stat_file",
+    "lo_import",
+    "pg_terminate_backend",
+    "pg_cancel_backend",
+    "pg_drop_replication_slot",
+    "pg_create_restore_point",
+    "brin_summarize_new_values",
+    "gin_clean_pending_list",
+    "pg_replication_origin_create",
+    "pg_log_backend_memory_contexts",
+];
+
+/// Other ways of calling the function that a value calls.
+fn calls(value: &str, tree: &serde_json::Value) -> Vec<(Form, String)> {
+    let mut found = Vec::new();
+    let call = &tree["FuncCall"];
+    let plain = value.ends_with(')') && !value.contains("U&") && !value.contains(['\n', '-']);
+    let Some((name, arguments)) = value.split_once('(').filter(|_| call.is_object() && plain) else {
+        return found;
+    };
+    let keys = ["funcname", "args", "funcformat", "location"];
+    if !call.as_object().unwrap().keys().all(|key| keys.contains(&key.as_str()))
+        || call["funcformat"] != "COERCE_EXPLICIT_CALL"
+    {
+        return found;
+    }
+    let (name, arguments) = (name.trim(), arguments.strip_suffix(')').unwrap());
+    found.push((Form::Call, value.to_owned()));
+    let count = call["args"].as_array().map_or(0, Vec::len);
+    let qualified = name.contains('.');
+    if count > 0 {
+        for changed in ["DISTINCT #", "ALL #", "# ORDER BY 1"] {
+            found.push((Form::Call, format!("{name}({})", changed.replace('#', arguments))));
+        }
+    }
+    if count == 1 {
+        for changed in
+            ["VARIADIC ARRAY[#]", "VARIADIC #", "a9 => #", "a9 := #", "(#)", "coalesce(#)", "(SELECT #)"]
+        {
+            found.push((Form::Call, format!("{name}({})", changed.replace('#', arguments))));
+        }
+        if BY_ATTRIBUTE.contains(&name) {
+            found.extend([
+                (Form::Value, format!("(({arguments}).{name})")),
+                (Form::Value, format!("((coalesce({arguments})).{name})")),
+                (Form::Value, format!("((ROW({arguments})).f1).{name}")),
+                (Form::Value, format!("((ARRAY[{arguments}])[1]).{name}")),
+                (Form::Value, format!("((SELECT {arguments}).{name})")),
+                (Form::Query, format!("SELECT q9.{name} FROM unnest(ARRAY[{arguments}]) q9")),
+                (Form::Query, format!("SELECT (q9.a).{name} FROM (SELECT {arguments} a) q9")),
+                (Form::Query, format!("SELECT {name}.{name} FROM unnest(ARRAY[{arguments}]) {name}")),
+            ]);
+        }
+    }
+    if !qualified {
+        found.push((Form::Call, format!("pg_catalog.{name}({arguments})")));
+        found.push((Form::Call, format!("app.pg_catalog.{name}({arguments})")));
+    }
+    found
+}
+
+/// What a run is asked for.
+struct Order {
+    few: u64,
+    many: u64,
+}
+
+/// What a mutant turned out to be.
+enum Outcome {
+    Fine,
+    /// No SQL, or another statement; with what it was made of.
+    Discarded(Vec<usize>),
+    Failed(String),
+}
+
+struct Tally {
+    made: u64,
+    discarded: u64,
+    /// For each template: how often it was used, and in how many that were discarded.
+    templates: BTreeMap<usize, (u64, u64)>,
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
+}
+
+/// Makes mutants on all processors, each from its own seed.
+fn run(what: &str, order: &Order, make: impl Fn(&mut Dice) -> (Vec<usize>, Outcome) + Sync) -> Tally {
+    let soak = std::env::var_os("COUNTERSIGN_SOAK").is_some();
+    let count = number("COUNTERSIGN_MUTATION_COUNT").unwrap_or(if soak { order.many } else { order.few });
+    let first = number("COUNTERSIGN_MUTATION_SEED").unwrap_or(0);
+    let next = AtomicU64::new(first);
+    let tally = Mutex::new(Tally { made: 0, discarded: 0, templates: BTreeMap::new() });
+    let failures = Mutex::new(Vec::new());
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                let mut own = Tally { made: 0, discarded: 0, templates: BTreeMap::new() };
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        break;
+                    }
+                    let (used, outcome) = make(&mut Dice::new(seed));
+                    own.made += 1;
+                    for place in &used {
+                        own.templates.entry(*place).or_default().0 += 1;
+                    }
+                    match outcome {
+                        Outcome::Fine => {}
+                        Outcome::Discarded(by) => {
+                            own.discarded += 1;
+                            for place in by {
+                                own.templates.entry(place).or_default().1 += 1;
+                            }
+                        }
+                        Outcome::Failed(told) => failures.lock().push(format!("seed {seed}: {told}")),
+                    }
+                }
+                let mut all = tally.lock();
+                all.made += own.made;
+                all.discarded += own.discarded;
+                for (place, (used, discarded)) in own.templates {
+                    let of_all = all.templates.entry(place).or_default();
+                    of_all.0 += used;
+                    of_all.1 += discarded;
+                }
+            });
+        }
+    });
+    let tally = tally.into_inner();
+    let failures = failures.into_inner();
+    println!("{what}: {} mutants, {} discarded, {} failures", tally.made, tally.discarded, failures.len());
+    let shown: Vec<&str> = failures.iter().take(30).map(String::as_str).collect();
+    assert!(failures.is_empty(), "{what}: {} failures\n{}", failures.len(), shown.join("\n\n"));
+    tally
+}
+
+fn show(mutant: &str) {
+    if std::env::var_os("COUNTERSIGN_MUTATION_SHOW").is_some() {
+        println!("{mutant}\n----");
+    }
+}
+
+/// Trials of brackets, casts and quotes for each statement: each is a parse.
+fn trials() -> usize {
+    if std::env::var_os("COUNTERSIGN_SOAK").is_some() { 24 } else { 4 }
+}
+
+/// The spellings of a base, found out once.
+struct Book(Vec<std::sync::OnceLock<Spellings>>);
+
+impl Book {
+    fn new(bases: &[Base]) -> Self {
+        Self(bases.iter().map(|_| std::sync::OnceLock::new()).collect())
+    }
+
+    fn of(&self, place: usize, base: &Base) -> &Spellings {
+        self.0[place].get_or_init(|| {
+            Spellings::of(&base.sql, base.version).with_twists(
+                &base.sql,
+                &mut Dice::new(place as u64),
+                trials(),
+            )
+        })
+    }
+}
+
+/// The same statement in other words has the same class, for the same kinds of reasons.
+fn spelled(bench: &Bench, bases: &[Base], book: &Book, dice: &mut Dice) -> Outcome {
+    let place = dice.below(bases.len());
+    let base = &bases[place];
+    let mutant = book.of(place, base).one(dice);
+    show(&mutant);
+    if tree_of(&mutant) != tree_of(&base.sql) {
+        return Outcome::Discarded(Vec::new());
+    }
+    let found = bench.classify(&mutant, base.version);
+    let same = found.class == base.found.class
+        && classes(&found) == classes(&base.found)
+        && found.effects == base.found.effects
+        && found.parts.iter().map(|part| (&part.kind, part.class)).eq(base
+            .found
+            .parts
+            .iter()
+            .map(|part| (&part.kind, part.class)));
+    if same {
+        return Outcome::Fine;
+    }
+    Outcome::Failed(format!(
+        "{} on {}, {}: {}\nis {}: {mutant:?}\n{:?}",
+        base.id, base.version, base.found.class, base.sql, found.class, found.reasons
+    ))
+}
+
+#[test]
+fn other_spellings_of_a_privileged_statement_have_its_class() {
+    let bench = Bench::new();
+    let mut bases = bench.corpora();
+    bases.retain(|base| base.found.class.is_privileged());
+    assert!(bases.len() > 1_000, "{}", bases.len());
+    let book = Book::new(&bases);
+
+    let tally = run("spellings of privileged statements", &Order { few: 3_000, many: 600_000 }, |dice| {
+        (Vec::new(), spelled(&bench, &bases, &book, dice))
+    });
+
+    assert!(tally.discarded * 20 <= tally.made, "{} of {} are other statements", tally.discarded, tally.made);
+}
+
+#[test]
+fn other_spellings_of_a_harmless_statement_have_its_class() {
+    let bench = Bench::new();
+    let mut bases = bench.corpora();
+    bases.retain(|base| !base.found.class.is_privileged());
+    assert!(bases.len() > 500, "{}", bases.len());
+    let book = Book::new(&bases);
+
+    let tally = run("spellings of harmless statements", &Order { few: 2_000, many: 300_000 }, |dice| {
+        (Vec::new(), spelled(&bench, &bases, &book, dice))
+    });
+
+    assert!(tally.discarded * 20 <= tally.made, "{} of {} are other statements", tally.discarded, tally.made);
+}
+
+#[test]
+fn a_privileged_statement_inside_others_stays_privileged() {
+    let bench = Bench::new();
+    let mut bases = bench.corpora();
+    bases.retain(|base| base.found.class.is_privileged());
+    let templates = templates();
+
+    let tally = run("privileged statements inside others", &Order { few: 4_000, many: 900_000 }, |dice| {
+        let base = &bases[dice.below(bases.len())];
+        let (text, used) = nested(base, &templates, base.version, dice);
+        let Some(tree) = tree_of(&text) else {
+            show(&format!("discarded: {text}"));
+            return (used.clone(), Outcome::Discarded(used));
+        };
+        let respelled =
+            if dice.chance(60) { Spellings::of(&text, base.version).one(dice) } else { text.clone() };
+        let mutant = if tree_of(&respelled).as_ref() == Some(&tree) { respelled } else { text };
+        show(&mutant);
+        let found = bench.classify(&mutant, base.version);
+        let lost: Vec<_> = classes(&base.found).difference(&classes(&found)).copied().collect();
+        if lost.is_empty() && found.class.is_privileged() && found.syntax_error.is_none() {
+            return (used, Outcome::Fine);
+        }
+        let told = format!(
+            "{} on {}, {}: {}\nis {} and lost {lost:?}: {mutant:?}\n{:?}",
+            base.id, base.version, base.found.class, base.sql, found.class, found.reasons
+        );
+        (used, Outcome::Failed(told))
+    });
+
+    let mut odd = Vec::new();
+    for (place, (used, discarded)) in &tally.templates {
+        if *used >= 50 && discarded * 5 > *used {
+            odd.push(format!("{discarded} of {used}: {:?}", templates[*place]));
+        }
+    }
+    assert!(odd.is_empty(), "too often no SQL:\n{}", odd.join("\n"));
+    assert!(tally.discarded * 10 <= tally.made, "{} of {} are no SQL", tally.discarded, tally.made);
+}
+
+/// What is privileged in a mutant comes from the statement in it, not from what is around it: otherwise
+/// the test above could not fail.
+#[test]
+fn what_statements_are_put_into_is_harmless_itself() {
+    let bench = Bench::new();
+    let contents: HashMap<Form, &str> = HashMap::from([
+        (Form::Value, "1"),
+        (Form::Call, "now()"),
+        (Form::Query, "SELECT 1"),
+        (Form::Change, "INSERT INTO h9 VALUES (1)"),
+        (Form::Relation, "pg_class"),
+        (Form::Text, "SELECT 1"),
+    ]);
+    for template in templates() {
+        let text = template.filled(contents[&template.takes]);
+        let text = if template.makes == Form::Value { format!("SELECT {text}") } else { text };
+        let found = bench.classify(&text, 18);
+        assert_ne!(found.class, StatementClass::Invalid, "{text}: {:?}", found.reasons);
+        assert_eq!(found.class.is_privileged(), template.held, "{text}: {:?}", found.reasons);
+    }
+}

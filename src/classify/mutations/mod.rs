@@ -92,6 +92,7 @@ struct Base {
     id: String,
     sql: String,
     version: u32,
+    database: Database,
     found: Arc<Classification>,
     /// What of it can be put into templates.
     forms: Vec<(Form, String)>,
@@ -105,27 +106,74 @@ fn classes(found: &Classification) -> BTreeSet<StatementClass> {
     classes
 }
 
+/// Whose functions, operators and types there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Database {
+    /// Postgres's own alone; nothing is known of the search_path.
+    Plain,
+    /// Those of `fixtures/catalogue/README.md`, too, in the schemas `public` and `evil`.
+    Users,
+}
+
 struct Bench {
     classifier: Classifier,
-    catalogues: BTreeMap<u32, Arc<Catalogue>>,
+    plain: BTreeMap<u32, Arc<Catalogue>>,
+    users: BTreeMap<u32, Catalogue>,
+    public: SearchPath,
 }
 
 impl Bench {
     fn new() -> Self {
-        let catalogues = SERVER_VERSIONS.into_iter().map(|version| (version, Catalogue::built_in(version)));
-        Self { classifier: Classifier::new(Limits::default()), catalogues: catalogues.collect() }
+        let text = include_str!("../../../fixtures/catalogue/postgres-15.json");
+        let answers: HashMap<String, Vec<catalogue::Row>> = serde_json::from_str(text).unwrap();
+        let answers: Vec<Vec<catalogue::Row>> =
+            catalogue::QUERIES.iter().map(|query| answers[query.name].clone()).collect();
+        Self {
+            classifier: Classifier::new(Limits::default()),
+            plain: SERVER_VERSIONS.map(|version| (version, Catalogue::built_in(version))).collect(),
+            users: [15, 18]
+                .into_iter()
+                .map(|version| (version, catalogue::from_rows(version, &answers, &[]).unwrap()))
+                .collect(),
+            public: SearchPath::Known(vec!["public".into()]),
+        }
     }
 
-    fn classify(&self, sql: &str, version: u32) -> Arc<Classification> {
+    fn classify(&self, sql: &str, version: u32, database: Database) -> Arc<Classification> {
+        let (catalogue, search_path) = match database {
+            Database::Plain => (&*self.plain[&version], &SearchPath::Unknown),
+            Database::Users => (&self.users[&version], &self.public),
+        };
         let context = Context {
             server_version: version,
-            catalogue: &self.catalogues[&version],
-            search_path: &SearchPath::Unknown,
+            catalogue,
+            search_path,
             database: "app",
             role: "bot",
             strings_standard: true,
         };
         self.classifier.classify(&SqlText::from(sql), &context)
+    }
+
+    /// What runs code of the user's where it is not called by a name of its own.
+    fn of_users(&self) -> Vec<Base> {
+        let texts = OF_USERS.iter().flat_map(|(form, texts)| texts.iter().map(|text| (*form, *text)));
+        let versions = self.users.keys().copied();
+        versions
+            .flat_map(|version| texts.clone().map(move |text| (version, text)))
+            .map(|(version, (form, text))| {
+                let sql = match form {
+                    Form::Value | Form::Call => format!("SELECT {text}"),
+                    Form::Type => format!("SELECT NULL::{text}"),
+                    _ => text.to_owned(),
+                };
+                let found = self.classify(&sql, version, Database::Users);
+                assert_eq!(found.class, StatementClass::Code, "{sql}: {:?}", found.reasons);
+                let text = if form == Form::Value { format!("({text})") } else { text.to_owned() };
+                let forms = vec![(Form::Text, sql.clone()), (form, text)];
+                Base { id: "users".into(), sql, version, database: Database::Users, found, forms }
+            })
+            .collect()
     }
 
     /// All statements of the corpora, each as an older server and the newest read it, where both read it
@@ -152,18 +200,13 @@ impl Bench {
                 }
                 let own = line.server_version.unwrap_or(15);
                 for version in BTreeSet::from([own, 18]) {
-                    let found = self.classify(&line.sql, version);
+                    let found = self.classify(&line.sql, version, Database::Plain);
                     if found.class == line.class
                         && found.parts.iter().all(|part| part.class != StatementClass::Invalid)
                     {
                         let forms = forms_of(&line.sql);
-                        bases.push(Base {
-                            id: line.id.clone(),
-                            sql: line.sql.clone(),
-                            version,
-                            found,
-                            forms,
-                        });
+                        let (id, sql, database) = (line.id.clone(), line.sql.clone(), Database::Plain);
+                        bases.push(Base { id, sql, version, database, found, forms });
                     }
                 }
             }
@@ -189,6 +232,9 @@ fn forms_of(sql: &str) -> Vec<(Form, String)> {
             forms.push((Form::Change, body.to_owned()))
         }
         "SelectStmt" if statement["intoClause"].is_null() => forms.push((Form::Query, body.to_owned())),
+        "CreateStmt" | "ViewStmt" | "IndexStmt" | "CreateSeqStmt" | "CreateTrigStmt" | "GrantStmt" => {
+            forms.push((Form::Element, body.to_owned()));
+        }
         _ => {}
     }
     let bare = statement
@@ -211,6 +257,71 @@ fn forms_of(sql: &str) -> Vec<(Form, String)> {
     }
     forms
 }
+
+/// Functions, operators and types of `Database::Users`, as code of the user's gets run.
+const OF_USERS: &[(Form, &[&str])] = &[
+    (
+        Form::Value,
+        &[
+            "('x'::text).email",
+            "(coalesce('x')).email",
+            "1 === 2",
+            "1 OPERATOR(public.===) 2",
+            "1 OPERATOR(evil.+) 2",
+            "=== 1",
+            "1 === ANY (ARRAY[2])",
+            "1 === ALL (SELECT 2)",
+            "(1, 2) OPERATOR(public.===) (3, 4)",
+            "'1'::evil_int",
+            "evil_int '1'",
+            "public.evil_int '1'",
+            "'{1}'::evil_int[]",
+            "CAST(ARRAY['1'] AS public.evil_int ARRAY[3])",
+            "'a'::text::mood",
+            "ROW(1, 2)::pair",
+            "('(1,2)'::public.pair).b",
+            "evil_int(1)",
+            "app.public.email('x')",
+        ],
+    ),
+    (
+        Form::Call,
+        &[
+            "email('x')",
+            "lower('X')",
+            "public.total(1, 2)",
+            "total(1, VARIADIC ARRAY[2])",
+            "opt(1)",
+            "evil.upper('x')",
+        ],
+    ),
+    (
+        Form::Query,
+        &[
+            "SELECT c.secret FROM customers c",
+            "SELECT customers.secret FROM customers",
+            "SELECT public.customers.secret FROM public.customers",
+            "SELECT (c).secret FROM customers c",
+            "SELECT f.email FROM unnest(ARRAY['x']) f",
+            "SELECT 1 ORDER BY 1 USING ===",
+            "SELECT 1 FROM customers ORDER BY id USING OPERATOR(public.===)",
+            "SELECT lower.email FROM initcap('x') lower",
+        ],
+    ),
+    (
+        Form::Type,
+        &[
+            "evil_int",
+            "public.evil_int",
+            "\"evil_int\"",
+            "evil_int[]",
+            "evil_int ARRAY[3]",
+            "app.public.evil_int",
+            "mood",
+            "pair",
+        ],
+    ),
+];
 
 /// Tables that hold secrets, as the corpora read them by `SELECT * FROM`.
 const SENSITIVE: &[&str] = &["pg_authid", "pg_shadow", "pg_user_mapping", "pg_hba_file_rules"];
@@ -397,7 +508,7 @@ fn spelled(bench: &Bench, bases: &[Base], book: &Book, dice: &mut Dice) -> Outco
     if tree_of(&mutant) != tree_of(&base.sql) {
         return Outcome::Discarded(Vec::new());
     }
-    let found = bench.classify(&mutant, base.version);
+    let found = bench.classify(&mutant, base.version, base.database);
     let same = found.class == base.found.class
         && classes(&found) == classes(&base.found)
         && found.effects == base.found.effects
@@ -450,6 +561,7 @@ fn a_privileged_statement_inside_others_stays_privileged() {
     let bench = Bench::new();
     let mut bases = bench.corpora();
     bases.retain(|base| base.found.class.is_privileged());
+    bases.extend(bench.of_users());
     let templates = templates();
 
     let tally = run("privileged statements inside others", &Order { few: 4_000, many: 900_000 }, |dice| {
@@ -463,7 +575,7 @@ fn a_privileged_statement_inside_others_stays_privileged() {
             if dice.chance(60) { Spellings::of(&text, base.version).one(dice) } else { text.clone() };
         let mutant = if tree_of(&respelled).as_ref() == Some(&tree) { respelled } else { text };
         show(&mutant);
-        let found = bench.classify(&mutant, base.version);
+        let found = bench.classify(&mutant, base.version, base.database);
         let lost: Vec<_> = classes(&base.found).difference(&classes(&found)).copied().collect();
         if lost.is_empty() && found.class.is_privileged() && found.syntax_error.is_none() {
             return (used, Outcome::Fine);
@@ -496,13 +608,17 @@ fn what_statements_are_put_into_is_harmless_itself() {
         (Form::Query, "SELECT 1"),
         (Form::Change, "INSERT INTO h9 VALUES (1)"),
         (Form::Relation, "pg_class"),
+        (Form::Type, "posint"),
+        (Form::Element, "CREATE VIEW w9 AS SELECT 1"),
         (Form::Text, "SELECT 1"),
     ]);
     for template in templates() {
         let text = template.filled(contents[&template.takes]);
         let text = if template.makes == Form::Value { format!("SELECT {text}") } else { text };
-        let found = bench.classify(&text, 18);
-        assert_ne!(found.class, StatementClass::Invalid, "{text}: {:?}", found.reasons);
-        assert_eq!(found.class.is_privileged(), template.held, "{text}: {:?}", found.reasons);
+        for database in [Database::Plain, Database::Users] {
+            let found = bench.classify(&text, 18, database);
+            assert_ne!(found.class, StatementClass::Invalid, "{text}: {:?}", found.reasons);
+            assert_eq!(found.class.is_privileged(), template.held, "{text}: {:?}", found.reasons);
+        }
     }
 }

@@ -18,11 +18,15 @@ pub(super) enum Form {
     Change,
     /// The name of a relation.
     Relation,
+    /// The name of a type.
+    Type,
+    /// What may stand inside CREATE SCHEMA.
+    Element,
     /// A whole text.
     Text,
 }
 
-use Form::{Call, Change, Query, Relation, Text, Value};
+use Form::{Call, Change, Element, Query, Relation, Text, Type, Value};
 
 /// A template: `#` is the hole.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +65,7 @@ const FAMILIES: &[Family] = &[
             "(ROW(1, #)).f1",
             "(#)",
             "length(#)",
-            "lower(upper(#))",
+            "upper(initcap(#))",
             "concat(VARIADIC ARRAY[#])",
             "format('%s', VARIADIC ARRAY[#])",
             "make_interval(days => #)",
@@ -433,7 +437,8 @@ const FAMILIES: &[Family] = &[
         Query,
         &[
             "(#)",
-            "((#)) LIMIT 1",
+            // Not `(#) LIMIT 1`: an OFFSET and a LIMIT together fail an assertion of the parser's debug builds.
+            "((#))",
             "(#) ORDER BY 1",
             "SELECT * FROM (#) q9",
             "SELECT 1 FROM h9, LATERAL (#) AS q9 (a)",
@@ -611,6 +616,76 @@ const FAMILIES: &[Family] = &[
         ],
     ),
     (
+        Type,
+        Value,
+        &[
+            "'1'::#",
+            "CAST(1 AS #)",
+            "(NULL::#) IS NULL",
+            "1::text::#",
+            "ARRAY[]::#",
+            "ROW(1, '1'::#)",
+            "xmlserialize(CONTENT '<a/>' AS #)",
+            "17:json_value('{}', '$' RETURNING #)",
+            "17:json_query('{}', '$' RETURNING # KEEP QUOTES)",
+            "17:json_object('a': 1 RETURNING #)",
+            "17:json_object(RETURNING #)",
+            "17:json_array(1 RETURNING #)",
+            "17:json_array(SELECT 1 RETURNING #)",
+            "17:json_arrayagg(1 RETURNING #)",
+            "17:json_objectagg('a': 1 RETURNING #)",
+            "17:json_serialize('1' RETURNING #)",
+        ],
+    ),
+    (
+        Type,
+        Query,
+        &[
+            "SELECT 1 FROM jsonb_to_record('{}') AS (a #)",
+            "SELECT 1 FROM jsonb_to_recordset('{}') AS r9 (a int, b #)",
+            "SELECT 1 FROM ROWS FROM (jsonb_to_record('{}') AS (a #), unnest(ARRAY[1])) r9",
+            "SELECT 1 FROM xmltable('/a' PASSING '<a/>' COLUMNS b #)",
+            "SELECT 1 FROM xmltable('/a' PASSING '<a/>' COLUMNS c int, b # PATH 'x' DEFAULT '1')",
+            "17:SELECT 1 FROM json_table('{}', '$' COLUMNS (a #))",
+            "17:SELECT 1 FROM json_table('{}', '$' COLUMNS (a # PATH '$.b' ERROR ON ERROR)) j9",
+            "17:SELECT 1 FROM json_table('{}', '$' COLUMNS (a # EXISTS PATH '$.b')) j9",
+            "17:SELECT 1 FROM json_table('{}', '$' COLUMNS (a # FORMAT JSON WITH WRAPPER)) j9",
+            "17:SELECT 1 FROM json_table('{}', '$' COLUMNS (NESTED '$.a' COLUMNS (a #))) j9",
+        ],
+    ),
+    (
+        Type,
+        Text,
+        &[
+            "PREPARE p9 (#) AS SELECT 1",
+            "PREPARE p9 (int, #) AS SELECT $2",
+            "CREATE TEMP TABLE x9 (a #)",
+            "CREATE TEMP TABLE x9 (a int, b # NOT NULL DEFAULT NULL)",
+            "CREATE TABLE pg_temp.x9 (a # COLLATE \"C\")",
+            "ALTER TABLE pg_temp.x9 ADD COLUMN b #",
+            "ALTER TABLE pg_temp.x9 ALTER COLUMN a SET DATA TYPE #",
+            "ALTER TABLE pg_temp.x9 ALTER a TYPE # USING a",
+            "!CREATE DOMAIN d9 AS #",
+            "!CREATE TYPE c9 AS (a int, b #)",
+            "!CREATE TABLE x9 (a #)",
+            "!CREATE FUNCTION f9(a #) RETURNS int LANGUAGE sql AS ''",
+            "!CREATE FUNCTION f9() RETURNS # LANGUAGE sql AS ''",
+            "!CREATE FUNCTION f9() RETURNS TABLE (a #) LANGUAGE sql AS ''",
+            "!CREATE CAST (int AS #) WITHOUT FUNCTION",
+            "!CREATE SCHEMA s9 CREATE TABLE x9 (a #)",
+        ],
+    ),
+    (
+        Element,
+        Text,
+        &[
+            "!CREATE SCHEMA s9 #",
+            "!CREATE SCHEMA s9 AUTHORIZATION CURRENT_USER CREATE VIEW v9 AS SELECT 1 #",
+            "!CREATE SCHEMA s9 CREATE TABLE t9 (a int) # CREATE SEQUENCE q9",
+            "!CREATE SCHEMA s9 # GRANT SELECT ON t9 TO r9",
+        ],
+    ),
+    (
         Text,
         Text,
         &[
@@ -639,7 +714,7 @@ pub(super) fn templates() -> Vec<Template> {
             let (held, text) = text.strip_prefix('!').map_or((false, text), |text| (true, text));
             let (since, text) = text
                 .split_once(':')
-                .and_then(|(since, text)| Some((since.parse().ok()?, text)))
+                .and_then(|(since, text)| Some((since.parse().ok().filter(|since| *since > 9)?, text)))
                 .unwrap_or((if text.contains("MERGE") { 15 } else { 0 }, text));
             all.push(Template { takes, makes, text, since, held });
         }
@@ -648,6 +723,11 @@ pub(super) fn templates() -> Vec<Template> {
 }
 
 impl Template {
+    /// Whether what is in it is planned, and not run.
+    fn plans(&self) -> bool {
+        self.text.starts_with("EXPLAIN") && !self.text.to_ascii_lowercase().contains("analy")
+    }
+
     pub(super) fn filled(&self, content: &str) -> String {
         let whole = self.text.replace('#', content);
         // So that it is one operand wherever it is put.
@@ -662,15 +742,28 @@ pub(super) fn nested(
     version: u32,
     dice: &mut Dice,
 ) -> (String, Vec<usize>) {
-    let (mut form, mut text) = base.forms[dice.below(base.forms.len())].clone();
+    let place = match base.forms.len() {
+        // A whole text fits into little else.
+        several @ 2.. if dice.chance(85) => 1 + dice.below(several - 1),
+        several => dice.below(several),
+    };
+    let (mut form, mut text) = base.forms[place].clone();
+    // A plan writes and reads nothing, but it may run functions.
+    let is_planned = matches!(form, Value | Call | Type);
     let mut used = Vec::new();
-    for _ in 0..=dice.below(5) {
+    for _ in 0..=dice.below(6) {
+        if form == Text && !used.is_empty() && dice.chance(70) {
+            break;
+        }
         let fitting: Vec<usize> = templates
             .iter()
             .enumerate()
             .filter(|(_, template)| template.takes == form && version >= template.since)
+            .filter(|(_, template)| is_planned || !template.plans())
             // The numbers of holes multiply.
             .filter(|(_, template)| template.text.matches('#').count() == 1 || text.len() < 400)
+            // What is a text at last fits into nothing but texts, and would be most of all.
+            .filter(|(_, template)| template.makes != Text || form == Text || dice.chance(50))
             .map(|(place, _)| place)
             .collect();
         let Some(&place) = fitting.get(dice.below(fitting.len().max(1))) else { break };
@@ -682,7 +775,8 @@ pub(super) fn nested(
     let last: &[&str] = match form {
         Value | Call => &["SELECT #", "INSERT INTO h9 VALUES (#)", "VALUES (#)"],
         Relation => &["TABLE #"],
-        Query | Change | Text => &["#"],
+        Type => &["SELECT CAST(1 AS #)"],
+        Element | Query | Change | Text => &["#"],
     };
     (last[dice.below(last.len())].replace('#', &text), used)
 }

@@ -96,6 +96,8 @@ struct Base {
     found: Arc<Classification>,
     /// What of it can be put into templates.
     forms: Vec<(Form, String)>,
+    /// What stands before the WHERE, if that is one of them.
+    before_where: String,
 }
 
 /// What of an effect must not get lost: the classes that reasons name.
@@ -171,7 +173,15 @@ impl Bench {
                 assert_eq!(found.class, StatementClass::Code, "{sql}: {:?}", found.reasons);
                 let text = if form == Form::Value { format!("({text})") } else { text.to_owned() };
                 let forms = vec![(Form::Text, sql.clone()), (form, text)];
-                Base { id: "users".into(), sql, version, database: Database::Users, found, forms }
+                Base {
+                    id: "users".into(),
+                    sql,
+                    version,
+                    database: Database::Users,
+                    found,
+                    forms,
+                    before_where: String::new(),
+                }
             })
             .collect()
     }
@@ -204,9 +214,14 @@ impl Bench {
                     if found.class == line.class
                         && found.parts.iter().all(|part| part.class != StatementClass::Invalid)
                     {
-                        let forms = forms_of(&line.sql);
+                        let mut forms = forms_of(&line.sql);
+                        let condition = condition_of(&line.sql, &found);
+                        let (before_where, condition) = condition.unwrap_or_default();
+                        if !condition.is_empty() {
+                            forms.push((Form::Condition, condition));
+                        }
                         let (id, sql, database) = (line.id.clone(), line.sql.clone(), Database::Plain);
-                        bases.push(Base { id, sql, version, database, found, forms });
+                        bases.push(Base { id, sql, version, database, found, forms, before_where });
                     }
                 }
             }
@@ -232,6 +247,7 @@ fn forms_of(sql: &str) -> Vec<(Form, String)> {
             forms.push((Form::Change, body.to_owned()))
         }
         "SelectStmt" if statement["intoClause"].is_null() => forms.push((Form::Query, body.to_owned())),
+        "VariableSetStmt" => forms.extend(settings_of(statement)),
         "CreateStmt" | "ViewStmt" | "IndexStmt" | "CreateSeqStmt" | "CreateTrigStmt" | "GrantStmt" => {
             forms.push((Form::Element, body.to_owned()));
         }
@@ -322,6 +338,37 @@ const OF_USERS: &[(Form, &[&str])] = &[
         ],
     ),
 ];
+
+/// An UPDATE or DELETE of too many rows: what is before its WHERE, and the condition.
+fn condition_of(sql: &str, found: &Classification) -> Option<(String, String)> {
+    let [part] = found.parts.as_slice() else { return None };
+    let changes =
+        matches!(&*part.kind, "DeleteStmt" | "UpdateStmt") && found.class == StatementClass::MassWrite;
+    let upper = sql.to_ascii_uppercase();
+    let elsewhere = ["RETURNING", "WITH", "--", ";", "CURRENT OF"].iter().any(|word| upper.contains(word));
+    let place =
+        upper.find(" WHERE ").filter(|place| changes && !elsewhere && !sql[..*place].contains('('))?;
+    Some((sql[..place].to_owned(), sql[place + " WHERE ".len()..].to_owned()))
+}
+
+/// `SET name = 'value'` as calls of set_config.
+fn settings_of(statement: &serde_json::Value) -> Vec<(Form, String)> {
+    let name = statement["name"].as_str().filter(|_| statement["kind"] == "VAR_SET_VALUE");
+    let arguments = statement["args"].as_array().map_or(&[][..], Vec::as_slice);
+    let ([argument], Some(name)) = (arguments, name) else { return Vec::new() };
+    let Some(value) = argument["A_Const"]["sval"]["sval"].as_str() else { return Vec::new() };
+    let value = value.replace('\'', "''");
+    let upper = name.to_ascii_uppercase();
+    vec![
+        (Form::Text, format!("SET SESSION \"{name}\" TO '{value}'")),
+        (Form::Text, format!("SET LOCAL \"{upper}\" = '{value}'")),
+        (Form::Call, format!("set_config('{name}', '{value}', false)")),
+        (Form::Call, format!("set_config('{upper}', '{value}', true)")),
+        (Form::Call, format!("pg_catalog.set_config('{name}'::text, '{value}', false)")),
+        (Form::Call, format!("set_config(CAST('{name}' AS text), ('{value}'), (true))")),
+        (Form::Call, format!("set_config('{name}', '{value}'::text, NULL)")),
+    ]
+}
 
 /// Tables that hold secrets, as the corpora read them by `SELECT * FROM`.
 const SENSITIVE: &[&str] = &["pg_authid", "pg_shadow", "pg_user_mapping", "pg_hba_file_rules"];
@@ -506,6 +553,7 @@ fn spelled(bench: &Bench, bases: &[Base], book: &Book, dice: &mut Dice) -> Outco
     let mutant = book.of(place, base).one(dice);
     show(&mutant);
     if tree_of(&mutant) != tree_of(&base.sql) {
+        show("(discarded)");
         return Outcome::Discarded(Vec::new());
     }
     let found = bench.classify(&mutant, base.version, base.database);
@@ -609,10 +657,12 @@ fn what_statements_are_put_into_is_harmless_itself() {
         (Form::Change, "INSERT INTO h9 VALUES (1)"),
         (Form::Relation, "pg_class"),
         (Form::Type, "posint"),
+        (Form::Condition, "id = 5"),
         (Form::Element, "CREATE VIEW w9 AS SELECT 1"),
         (Form::Text, "SELECT 1"),
     ]);
-    for template in templates() {
+    // Conditions may well be unclear in other words, and held.
+    for template in templates().iter().filter(|template| template.makes != Form::Condition) {
         let text = template.filled(contents[&template.takes]);
         let text = if template.makes == Form::Value { format!("SELECT {text}") } else { text };
         for database in [Database::Plain, Database::Users] {

@@ -3,7 +3,7 @@
 //!
 //! Names that end in 9 are nobody else's, so that nothing here hides what the content names.
 
-use super::{Base, Dice};
+use super::{Base, Database, Dice};
 
 /// What a piece of SQL is, and so where it may stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,11 +22,13 @@ pub(super) enum Form {
     Type,
     /// What may stand inside CREATE SCHEMA.
     Element,
+    /// The WHERE of an UPDATE or DELETE of too many rows; what stands before it is the base's.
+    Condition,
     /// A whole text.
     Text,
 }
 
-use Form::{Call, Change, Element, Query, Relation, Text, Type, Value};
+use Form::{Call, Change, Condition, Element, Query, Relation, Text, Type, Value};
 
 /// A template: `#` is the hole.
 #[derive(Clone, Copy, Debug)]
@@ -675,6 +677,90 @@ const FAMILIES: &[Family] = &[
             "!CREATE SCHEMA s9 CREATE TABLE x9 (a #)",
         ],
     ),
+    // Each is true wherever its content is, or is no clearer.
+    (
+        Condition,
+        Condition,
+        &[
+            "(#)",
+            "(#) AND true",
+            "true AND (#)",
+            "(#) AND 1 = 1",
+            "(#) AND (id = id OR id IS NULL)",
+            "(#) AND (#)",
+            "(#) OR (#)",
+            "(#) OR false",
+            "false OR (#) AND NOT false",
+            "(#) OR id = 5",
+            "id = 5 OR (#)",
+            "id IS NULL OR (#) OR status = 'x'",
+            "(#) OR status = 'x' AND id = 5",
+            "NOT (NOT (#))",
+            "NOT (id = 5 AND NOT (#))",
+            "NOT ((#) IS FALSE)",
+            "(#) IS TRUE",
+            "(#) IS NOT FALSE",
+            "(#) = true",
+            "true = (#)",
+            "'t' = (#)",
+            "(#) <> false",
+            "(#) = (1 = 1)",
+            "(#) >= true",
+            "(#) > false",
+            "(#) BETWEEN true AND true",
+            "(#) IS NOT DISTINCT FROM true",
+            "(#) IS DISTINCT FROM false",
+            "(#) IN (true)",
+            "true IN (#)",
+            "true IN (false, #)",
+            "(#) NOT IN (false)",
+            "(#) = ANY (ARRAY[true])",
+            "true = ANY (ARRAY[#])",
+            "(#) = ALL ('{t}')",
+            "(ARRAY[#])[1]",
+            "ARRAY[#] = ARRAY[true]",
+            "ARRAY[#] @> '{t}'",
+            "(#, 1) = (true, 1)",
+            "ROW(#) = ROW(true)",
+            "(1, #) IN ((1, true))",
+            "coalesce(#, false)",
+            "coalesce((#), true)",
+            "coalesce(NULL, #)",
+            "nullif(#, false)",
+            "nullif((#), false) IS NOT NULL",
+            "greatest(#, false)",
+            "least(#, true)",
+            "CASE WHEN # THEN true ELSE false END",
+            "CASE WHEN NOT (#) THEN false ELSE true END",
+            "CASE # WHEN true THEN true ELSE false END",
+            "CASE WHEN id = 5 THEN true ELSE # END",
+            "CASE WHEN # THEN 1 ELSE 0 END = 1",
+            "(CASE WHEN # THEN 'a' END) = 'a'",
+            "'x' LIKE CASE WHEN # THEN '%' ELSE 'y' END",
+            "(#)::boolean",
+            "CAST(# AS bool)",
+            "bool(#)",
+            "(#)::int = 1",
+            "(#)::text = 'true'",
+            "length((#)::text) = 4",
+            "left((#)::text, 1) LIKE 't%'",
+            "(SELECT #)",
+            "(SELECT (SELECT #))",
+            "(SELECT c FROM (VALUES (#)) v9 (c))",
+            "EXISTS (SELECT 1 WHERE #)",
+            "EXISTS (SELECT WHERE # LIMIT 1)",
+            "NOT EXISTS (SELECT 1 WHERE NOT (#))",
+            "EXISTS (SELECT 1 FROM (SELECT #) q9 (c) WHERE c)",
+            "EXISTS (WITH c9 (c) AS (SELECT #) SELECT 1 FROM c9 WHERE c)",
+            "true IN (SELECT #)",
+            "(#) IN (SELECT true)",
+            "true = ANY (SELECT #)",
+            "ARRAY(SELECT #) = '{t}'",
+            "(SELECT count(*) WHERE #) = 1",
+            "to_jsonb(#) = 'true'",
+            "(SELECT bool_and(c) FROM unnest(ARRAY[#]) u9 (c))",
+        ],
+    ),
     (
         Element,
         Text,
@@ -749,7 +835,7 @@ pub(super) fn nested(
     };
     let (mut form, mut text) = base.forms[place].clone();
     // A plan writes and reads nothing, but it may run functions.
-    let is_planned = matches!(form, Value | Call | Type);
+    let is_planned = matches!(form, Value | Call | Type) && !text.to_ascii_lowercase().contains("select");
     let mut used = Vec::new();
     for _ in 0..=dice.below(6) {
         if form == Text && !used.is_empty() && dice.chance(70) {
@@ -760,6 +846,10 @@ pub(super) fn nested(
             .enumerate()
             .filter(|(_, template)| template.takes == form && version >= template.since)
             .filter(|(_, template)| is_planned || !template.plans())
+            // With the second list there is one more argument, which a function of the user's does not have.
+            .filter(|(_, template)| {
+                base.database == Database::Plain || !(form == Call && template.text.contains("WITHIN"))
+            })
             // The numbers of holes multiply.
             .filter(|(_, template)| template.text.matches('#').count() == 1 || text.len() < 400)
             // What is a text at last fits into nothing but texts, and would be most of all.
@@ -770,13 +860,20 @@ pub(super) fn nested(
         used.push(place);
         text = templates[place].filled(&text);
         form = templates[place].makes;
+        // It may have been enough of it.
+        if form == Condition && dice.chance(40) {
+            (form, text) = (Change, format!("{} WHERE {text}", base.before_where));
+        }
+    }
+    if form == Condition {
+        (form, text) = (Change, format!("{} WHERE {text}", base.before_where));
     }
     // A value or a name is no text yet.
     let last: &[&str] = match form {
         Value | Call => &["SELECT #", "INSERT INTO h9 VALUES (#)", "VALUES (#)"],
         Relation => &["TABLE #"],
         Type => &["SELECT CAST(1 AS #)"],
-        Element | Query | Change | Text => &["#"],
+        Condition | Element | Query | Change | Text => &["#"],
     };
     (last[dice.below(last.len())].replace('#', &text), used)
 }

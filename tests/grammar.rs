@@ -14,6 +14,7 @@
 //! | `COUNTERSIGN_SOAK=1` | 300,000 texts on each version rather than a few thousand |
 //! | `COUNTERSIGN_GRAMMAR_SEED=7` | begins at this seed rather than at 0 |
 //! | `COUNTERSIGN_GRAMMAR_COUNT=1` | so many texts |
+//! | `COUNTERSIGN_GRAMMAR_SHOW=1` | shows what is answered differently, and is no bug |
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -237,11 +238,11 @@ fn pieces(text: &str) -> Vec<String> {
 fn mutant(corpus: &[Vec<String>], dice: &mut Dice) -> Vec<u8> {
     let any = |dice: &mut Dice| &corpus[dice.below(corpus.len())];
     let mut text = any(dice).clone();
-    for _ in 0..=dice.below(4) {
+    for _ in 0..=dice.below(3) {
         let place = dice.below(text.len() + 1);
         let other = dice.below(text.len() + 1);
         let has = place < text.len();
-        match dice.below(14) {
+        match dice.below(16) {
             0 if has => _ = text.remove(place),
             1 if has => text.insert(place, text[place].clone()),
             2 if has && other < text.len() => text.swap(place, other),
@@ -327,8 +328,8 @@ fn server_verdict(answer: &[wire::Reply]) -> Verdict {
         match kind {
             '1' => return Verdict::Reads(Count::NoneOrExit),
             'E' => {
-                let fields = wire::fields(body);
-                let message = fields.split('|').find_map(|field| field.strip_prefix('M')).unwrap_or("");
+                let fields = String::from_utf8_lossy(body);
+                let message = fields.split('\0').find_map(|field| field.strip_prefix('M')).unwrap_or("");
                 return match wire::code(body).as_str() {
                     "25P02" => Verdict::Reads(Count::One),
                     "42601" if message.starts_with("cannot insert multiple commands") => {
@@ -386,6 +387,13 @@ fn is_known(version: u32, text: &str, message: &str) -> bool {
             || NEW_WORDS.iter().any(|word| text.to_ascii_lowercase().contains(word)))
 }
 
+/// Whether there is a `$1`. libpg_query takes one where the grammar has a literal (`date $1`), and does not
+/// mind letters behind it (`$1a`, as servers up to 15): it is made for statements whose literals were
+/// replaced. Otherwise its grammar is Postgres 18's.
+fn has_parameter(text: &str) -> bool {
+    text.as_bytes().windows(2).any(|pair| pair[0] == b'$' && pair[1].is_ascii_digit())
+}
+
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
 }
@@ -413,6 +421,7 @@ fn compare(version: u32, few: u64, many: u64) {
     let mut tally: BTreeMap<&str, u64> = BTreeMap::new();
     let mut only_the_server_rejects: BTreeMap<String, u64> = BTreeMap::new();
     let mut bugs = Vec::new();
+    let show = std::env::var_os("COUNTERSIGN_GRAMMAR_SHOW").is_some();
     let mut seed = first;
     while seed < first + count {
         let end = (seed + BATCH).min(first + count);
@@ -451,6 +460,9 @@ fn compare(version: u32, few: u64, many: u64) {
                 (Verdict::Rejects(message), Verdict::Reads(_)) => {
                     let start: String = message.split(" at or near").next().unwrap_or("").into();
                     *only_the_server_rejects.entry(start).or_default() += 1;
+                    if version == 18 && !has_parameter(&shown) {
+                        bugs.push(told());
+                    }
                     "rejected by the server only"
                 }
                 (Verdict::Reads(_), Verdict::Rejects(message)) => {
@@ -462,6 +474,9 @@ fn compare(version: u32, few: u64, many: u64) {
                 }
                 (Verdict::Held, _) => unreachable!("a server says what it thinks"),
             };
+            if show && (kind.contains("another") || kind.contains("only")) {
+                println!("{kind}: {}", told());
+            }
             *tally.entry(kind).or_default() += 1;
         }
         seed = end;
@@ -474,10 +489,7 @@ fn compare(version: u32, few: u64, many: u64) {
     // As many are SQL as that the comparison is of something.
     if count > 1_000 {
         let several = tally["read by both, several statements"];
-        assert!(several * 20 > count && (tally["read by both"] + several) * 4 > count, "{tally:?}");
-    }
-    if version == 18 {
-        assert!(only_the_server_rejects.is_empty(), "the same grammar: {only_the_server_rejects:?}");
+        assert!(several * 25 > count && (tally["read by both"] + several) * 4 > count, "{tally:?}");
     }
 }
 

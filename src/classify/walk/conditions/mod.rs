@@ -386,7 +386,15 @@ impl<'t> Analysis<'t, '_> {
         // `(data->>'done')::boolean` is a flag; `id::boolean` is true of all but one.
         let flag = inner.is_json && inner.reads == Reads::OWN && inner.shape == Shape::Derived;
         let truth = if flag { Picks(Form::Flag) } else { Unclear };
-        let shape = if inner.shape == Shape::Column { Shape::Derived } else { inner.shape };
+        let is_boolean = node
+            .get(Field::TypeName)
+            .is_some_and(|of| of.names(Field::Names).last().is_some_and(|name| name == "bool"));
+        let shape = match inner.shape {
+            // Whatever is made of that, `id::boolean = true`, says no more.
+            Shape::Column | Shape::Derived if is_boolean && !flag => Shape::Vague,
+            Shape::Column => Shape::Derived,
+            shape @ (Shape::Constant | Shape::Derived | Shape::Vague) => shape,
+        };
         Summary { truth, shape, ..inner }
     }
 

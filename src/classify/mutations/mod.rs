@@ -345,7 +345,9 @@ fn condition_of(sql: &str, found: &Classification) -> Option<(String, String)> {
     let changes =
         matches!(&*part.kind, "DeleteStmt" | "UpdateStmt") && found.class == StatementClass::MassWrite;
     let upper = sql.to_ascii_uppercase();
-    let elsewhere = ["RETURNING", "WITH", "--", ";", "CURRENT OF"].iter().any(|word| upper.contains(word));
+    // What is true of no row is held as well, but together with what is true of some it is that.
+    let elsewhere =
+        ["WHERE FALSE", "RETURNING", "WITH", "--", ";", "CURRENT OF"].iter().any(|word| upper.contains(word));
     let place =
         upper.find(" WHERE ").filter(|place| changes && !elsewhere && !sql[..*place].contains('('))?;
     Some((sql[..place].to_owned(), sql[place + " WHERE ".len()..].to_owned()))
@@ -511,8 +513,17 @@ fn run(what: &str, order: &Order, make: impl Fn(&mut Dice) -> (Vec<usize>, Outco
     let tally = tally.into_inner();
     let failures = failures.into_inner();
     println!("{what}: {} mutants, {} discarded, {} failures", tally.made, tally.discarded, failures.len());
-    let shown: Vec<&str> = failures.iter().take(30).map(String::as_str).collect();
-    assert!(failures.is_empty(), "{what}: {} failures\n{}", failures.len(), shown.join("\n\n"));
+    // A few of each statement that was made something of.
+    let mut of_each: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut shown = Vec::new();
+    for failure in &failures {
+        let seen = of_each.entry(failure.split([':', ',']).nth(1).unwrap_or("")).or_default();
+        *seen += 1;
+        if *seen <= 3 {
+            shown.push(failure.as_str());
+        }
+    }
+    assert!(failures.is_empty(), "{what}: {} failures, {of_each:?}\n{}", failures.len(), shown.join("\n\n"));
     tally
 }
 

@@ -6,7 +6,7 @@ use super::{Analysis, NOTHING, Reads, Shape, Summary};
 use crate::classify::tree::{Field, Kind, Node};
 
 /// Numbers from which on `id < n` is taken for everything.
-const VERY_LARGE: f64 = 1e9;
+pub(super) const VERY_LARGE: f64 = 1e9;
 
 impl<'t> Analysis<'t, '_> {
     pub(super) fn operator(&self, node: Node<'t>) -> Summary {
@@ -175,8 +175,9 @@ impl<'t> Analysis<'t, '_> {
         }
         // `active IN (true, false)`
         let both = [Always, Never].iter().all(|truth| items.iter().any(|(item, _)| item.truth == *truth));
+        let empty = items.iter().any(|(_, item)| text_of(*item).is_some_and(|text| text.is_empty()));
         match name {
-            "=" if !both => Picks(Form::Equal),
+            "=" if !both && !(left.0.shortens && empty) => Picks(Form::Equal),
             "<>" => negative(left.0),
             _ => Unclear,
         }
@@ -201,7 +202,11 @@ impl<'t> Analysis<'t, '_> {
         match name {
             "=" => {
                 let has = |truth| elements().any(|item| self.of(item).truth == truth);
-                if has(Always) && has(Never) { Unclear } else { Picks(Form::Equal) }
+                let may_be_empty = left.0.shortens
+                    && right.1.kind() != Kind::ParamRef
+                    && !(right.1.kind() == Kind::AArrayExpr
+                        && elements().all(|item| text_of(item).is_some_and(|text| !text.is_empty())));
+                if has(Always) && has(Never) || may_be_empty { Unclear } else { Picks(Form::Equal) }
             }
             "~~" | "~~*" => {
                 let written = right.1.kind() == Kind::AArrayExpr
@@ -244,7 +249,7 @@ impl<'t> Analysis<'t, '_> {
             };
         }
         let endless = items.iter().any(|(_, item)| text_of(*item).is_some_and(|text| is_endless(&text)));
-        if constant && picks_by(left) && !endless { Picks(Form::Equal) } else { Unclear }
+        if constant && picks_by(left) && !endless && !left.shortens { Picks(Form::Equal) } else { Unclear }
     }
 }
 
@@ -255,7 +260,7 @@ pub(super) fn picks_by(own: Summary) -> bool {
 
 /// All but some: of a key, that is all.
 pub(super) fn negative(own: Summary) -> Truth {
-    if own.is_key { Unclear } else { Picks(Form::Negative) }
+    if own.is_key || own.shortens { Unclear } else { Picks(Form::Negative) }
 }
 
 fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_>) -> Truth {
@@ -269,7 +274,7 @@ fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_
         "=" if own.shortens && text().is_some_and(|text| text.is_empty()) => Unclear,
         "=" => Picks(Form::Equal),
         "<>" => negative(own),
-        "<" | "<=" | ">" | ">=" if !is_row => range(name, own, other),
+        "<" | "<=" | ">" | ">=" if !is_row && !own.shortens => range(name, own, other),
         "~" | "~*" if text().is_some_and(|pattern| is_selective_regex(&pattern)) => Picks(Form::Equal),
         "~" | "~*" if other.kind() == Kind::ParamRef => Picks(Form::Equal),
         "!~" | "!~*" => negative(own),

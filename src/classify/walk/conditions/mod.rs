@@ -185,7 +185,7 @@ struct Summary {
     is_test: bool,
     /// A column that holds another value in each row, by its name: all but one of its values are all rows.
     is_key: bool,
-    /// Cuts something off, perhaps everything.
+    /// Cuts something off, perhaps everything, or is a digest: only to equal something says something.
     shortens: bool,
     /// Never NULL, whatever the column is.
     defaulted: bool,

@@ -1,11 +1,12 @@
 //! Values that are made of columns: which of them still tell rows apart.
 
+use super::compare::VERY_LARGE;
 use super::{Analysis, NOTHING, Picks, Shape, Summary};
 use super::{Form, Reads, Unclear};
 use crate::classify::tree::{Field, Kind, Node};
 
 /// Functions whose value says something about their first argument.
-const TELLING: [&str; 59] = [
+const TELLING: [&str; 52] = [
     "abs",
     "age",
     "array_dims",
@@ -41,19 +42,13 @@ const TELLING: [&str; 59] = [
     "length",
     "lower",
     "make_date",
-    "md5",
     "mod",
     "network",
     "numeric",
     "octet_length",
     "pg_column_size",
-    "replace",
     "reverse",
     "round",
-    "sha224",
-    "sha256",
-    "sha384",
-    "sha512",
     "text",
     "timestamp",
     "timestamptz",
@@ -61,7 +56,6 @@ const TELLING: [&str; 59] = [
     "to_date",
     "to_number",
     "to_timestamp",
-    "translate",
     "trunc",
     "upper",
     "varchar",
@@ -70,16 +64,24 @@ const TELLING: [&str; 59] = [
 /// The same of their second: the first says which part.
 const TELLING_OF_SECOND: [&str; 3] = ["date_part", "date_trunc", "timezone"];
 
+/// Those of them that leave nothing where there is nothing, and something where there is something.
+const KEEPING: [&str; 6] = ["initcap", "lower", "reverse", "text", "upper", "varchar"];
+
+/// The same, but of one length, and nearly never equal to anything.
+const DIGESTS: [&str; 5] = ["md5", "sha224", "sha256", "sha384", "sha512"];
+
 /// The same, but they cut, perhaps everything.
-const CUTTING: [&str; 10] = [
+const CUTTING: [&str; 12] = [
     "btrim",
     "left",
     "ltrim",
+    "replace",
     "right",
     "rtrim",
     "split_part",
     "substr",
     "substring",
+    "translate",
     "trim",
     "array_position",
 ];
@@ -137,7 +139,25 @@ impl<'t> Analysis<'t, '_> {
                 ..of
             }
         };
+        let number = |place: usize| arguments.get(place).and_then(|(node, _)| number_of(*node));
+        let given =
+            |place: usize| arguments.get(place).is_some_and(|(node, _)| node.kind() == Kind::ParamRef);
+        let says_nothing = match name {
+            // `left(code, 0)`
+            "left" | "right" => !given(1) && number(1).is_none_or(|length| length <= 0.0),
+            "substr" | "substring" if arguments.len() > 2 => {
+                !given(2) && number(2).is_none_or(|length| length <= 0.0)
+            }
+            // `round(id, -9)`
+            "round" | "trunc" => number(1).is_some_and(|digits| digits < 0.0),
+            "date_trunc" | "date_part" | "extract" => literal(0).is_some_and(|field| is_broad(&field)),
+            "to_char" => literal(1).is_some_and(|format| !has_fields(&format)),
+            // As large in each row.
+            "bit_length" | "octet_length" | "pg_column_size" => of(0).is_key || of(0).shortens,
+            _ => TELLING.contains(&name) && of(0).shortens && !KEEPING.contains(&name),
+        };
         match name {
+            _ if says_nothing => whole,
             "starts_with" if only(0) && literal(1).is_none_or(|prefix| !prefix.is_empty()) => {
                 whole.test(Picks(Form::Equal))
             }
@@ -148,7 +168,9 @@ impl<'t> Analysis<'t, '_> {
             _ if TELLING.contains(&name) && only(0) => derived(0, false),
             // EXTRACT's field stands first in the tree.
             _ if (TELLING_OF_SECOND.contains(&name) || name == "extract") && only(1) => derived(1, false),
-            _ if CUTTING.contains(&name) && only(0) => derived(0, true),
+            // Without a list of characters only white space goes.
+            "btrim" | "ltrim" | "rtrim" if arguments.len() == 1 && only(0) => derived(0, false),
+            _ if (CUTTING.contains(&name) || DIGESTS.contains(&name)) && only(0) => derived(0, true),
             _ => whole,
         }
     }
@@ -183,8 +205,9 @@ impl<'t> Analysis<'t, '_> {
         } else {
             (right, left, node.get(Field::Lexpr))
         };
-        // `a - a`, and what is joined with other rows.
-        if !of.tells() || by.reads != Reads::default() && (by.reads != of.reads || !by.tells()) {
+        // `a - a`, what is joined with other rows, and what may have been cut to nothing.
+        if of.shortens || !of.tells() || by.reads != Reads::default() && (by.reads != of.reads || !by.tells())
+        {
             return Some(whole);
         }
         if by.reads.row() && by.columns.overlap(of.columns) {
@@ -203,17 +226,30 @@ impl<'t> Analysis<'t, '_> {
             _ if json && !left.reads.row() => whole,
             // Nothing is left of what is multiplied with nothing; `x % 1` is nothing.
             "*" | "&" => match number() {
-                Some(number) if number != 0.0 => derived,
+                Some(number) if number != 0.0 && (name == "*" || number.abs() < VERY_LARGE) => derived,
                 _ => whole,
             },
             "/" | "%" if left.reads.row() => match number() {
-                Some(number) if name == "/" || number.abs() != 1.0 => derived,
+                Some(number) if name == "/" && number.abs() < VERY_LARGE => derived,
+                Some(number) if name == "%" && number.abs() != 1.0 => derived,
                 _ => whole,
             },
             "/" | "%" => whole,
             _ => derived,
         })
     }
+}
+
+/// A part of a time that is the same for all of them that anybody stores.
+fn is_broad(field: &str) -> bool {
+    let field = field.trim().to_ascii_lowercase();
+    ["mil", "cent", "timezone"].iter().any(|broad| field.starts_with(broad)) && !field.starts_with("millis")
+        || field == "c"
+}
+
+/// Whether a format of `to_char` has anything in it but words of its own: `"x"`.
+fn has_fields(format: &str) -> bool {
+    format.split('"').step_by(2).any(|part| part.bytes().any(|byte| byte.is_ascii_alphanumeric()))
 }
 
 /// The text of a literal, whatever it is cast to.

@@ -384,6 +384,7 @@ fn is_known(version: u32, text: &str, message: &str) -> bool {
     ];
     version < 18
         && (message.starts_with("trailing junk after parameter")
+            || message.starts_with("parameter number too large")
             || NEW_WORDS.iter().any(|word| text.to_ascii_lowercase().contains(word)))
 }
 

@@ -793,6 +793,7 @@ const FAMILIES: &[Family] = &[
     ),
 ];
 
+/// All of them.
 pub(super) fn templates() -> Vec<Template> {
     let mut all = Vec::new();
     for &(takes, makes, texts) in FAMILIES {
@@ -812,6 +813,20 @@ impl Template {
     /// Whether what is in it is planned, and not run.
     fn plans(&self) -> bool {
         self.text.starts_with("EXPLAIN") && !self.text.to_ascii_lowercase().contains("analy")
+    }
+
+    /// Whether the grammar, or the meaning of the content, lets it be here.
+    fn fits(&self, content: &str, database: Database) -> bool {
+        match self.text {
+            // With the second list there is one more argument, which a function of the user's does not have.
+            "# WITHIN GROUP (ORDER BY 1)" => {
+                let takes_no_list =
+                    ["DISTINCT", "ORDER BY", "VARIADIC"].iter().any(|word| content.contains(word));
+                database == Database::Plain && !takes_no_list
+            }
+            "xmlserialize(CONTENT '<a/>' AS #)" => !content.ends_with(']'),
+            _ => true,
+        }
     }
 
     pub(super) fn filled(&self, content: &str) -> String {
@@ -846,10 +861,7 @@ pub(super) fn nested(
             .enumerate()
             .filter(|(_, template)| template.takes == form && version >= template.since)
             .filter(|(_, template)| is_planned || !template.plans())
-            // With the second list there is one more argument, which a function of the user's does not have.
-            .filter(|(_, template)| {
-                base.database == Database::Plain || !(form == Call && template.text.contains("WITHIN"))
-            })
+            .filter(|(_, template)| template.fits(&text, base.database))
             // The numbers of holes multiply.
             .filter(|(_, template)| template.text.matches('#').count() == 1 || text.len() < 400)
             // What is a text at last fits into nothing but texts, and would be most of all.

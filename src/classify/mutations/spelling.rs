@@ -110,8 +110,8 @@ fn quoted(text: &str, quote: char) -> Option<String> {
 
 /// The value of `'..'` in one piece and of `$$..$$`.
 fn string(text: &str) -> Option<String> {
-    if text.starts_with('$') {
-        let tag = &text[..=text[1..].find('$')? + 1];
+    if let Some(rest) = text.strip_prefix('$') {
+        let tag = &text[..=rest.find('$')? + 1];
         return Some(text.strip_prefix(tag)?.strip_suffix(tag)?.to_owned());
     }
     quoted(text, '\'')

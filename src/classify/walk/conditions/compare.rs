@@ -177,7 +177,7 @@ impl<'t> Analysis<'t, '_> {
         let both = [Always, Never].iter().all(|truth| items.iter().any(|(item, _)| item.truth == *truth));
         let empty = items.iter().any(|(_, item)| text_of(*item).is_some_and(|text| text.is_empty()));
         match name {
-            "=" if !both && !(left.0.shortens && empty) => Picks(Form::Equal),
+            "=" if !(both || left.0.shortens && empty) => Picks(Form::Equal),
             "<>" => negative(left.0),
             _ => Unclear,
         }

@@ -625,7 +625,7 @@ fn a_privileged_statement_inside_others_stays_privileged() {
     bases.extend(bench.of_users());
     let templates = templates();
 
-    let tally = run("privileged statements inside others", &Order { few: 4_000, many: 900_000 }, |dice| {
+    let tally = run("privileged statements inside others", &Order { few: 4_000, many: 1_100_000 }, |dice| {
         let base = &bases[dice.below(bases.len())];
         let (text, used) = nested(base, &templates, base.version, dice);
         let Some(tree) = tree_of(&text) else {

@@ -137,7 +137,7 @@ impl Bench {
             plain: SERVER_VERSIONS.map(|version| (version, Catalogue::built_in(version))).collect(),
             users: [15, 18]
                 .into_iter()
-                .map(|version| (version, catalogue::from_rows(version, &answers, &[]).unwrap()))
+                .map(|version| (version, catalogue::from_rows(version, &answers, &Arc::default()).unwrap()))
                 .collect(),
             public: SearchPath::Known(vec!["public".into()]),
         }

@@ -280,6 +280,10 @@ fn a_function_in_sql_that_only_reads_is_a_read_of_what_it_reads() {
               CREATE DOMAIN guarded AS int CHECK (checked(value));
               CREATE FUNCTION takes(n guarded) RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
               CREATE FUNCTION gives() RETURNS guarded STABLE LANGUAGE sql AS 'SELECT 1';
+              CREATE FUNCTION one(i int) RETURNS SETOF orders STABLE LANGUAGE sql AS 'SELECT * FROM orders WHERE id = $1';
+              CREATE FUNCTION plus(anyelement) RETURNS anyelement STABLE LANGUAGE sql AS 'SELECT $1 + 1';
+              CREATE TYPE pair AS (a int); CREATE FUNCTION cast_pair(pair) RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';
+              CREATE CAST (pair AS text) WITH FUNCTION cast_pair(pair) AS IMPLICIT;
               CREATE FUNCTION mixed(n int) RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
               CREATE FUNCTION mixed(n text) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';"
             .into(),
@@ -305,6 +309,9 @@ fn a_function_in_sql_that_only_reads_is_a_read_of_what_it_reads() {
         ("code", "SELECT takes(1)"),
         ("code", "SELECT gives()"),
         ("code", "SELECT mixed(1)"),
+        ("code", "SELECT o.* FROM generate_series(1, 20000) g, one(g) o"),
+        ("code", "SELECT plus(1)"),
+        ("code", "SELECT lower(row(1)::pair)"),
     ];
     let line = |(class, sql): &(&str, &str)| serde_json::json!({ "id": class, "sql": sql }).to_string();
     let input = stack.path("lines.jsonl");

@@ -96,7 +96,7 @@ WHERE t.oid >= 16384 AND (t.typcategory <> 'A' OR t.typtype = 'd') AND (t.typtyp
     Query {
         name: "casts",
         sql: "SELECT tn.nspname::text, t.typname::text, n.nspname::text, p.proname::text
-FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_type t ON t.oid = c.casttarget JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
+FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_type t ON t.oid = c.casttarget OR (t.oid = c.castsource AND c.castcontext <> 'e' AND t.oid >= 16384) JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
 JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 WHERE p.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
  WHERE d.classid = 'pg_catalog.pg_cast'::regclass AND d.objid = c.oid AND d.deptype = 'e')",
@@ -168,6 +168,9 @@ thread_local! {
     /// How many bodies are being looked into, one inside the other.
     static INSIDE: Cell<u32> = const { Cell::new(0) };
 }
+
+/// `anyelement` and its kin, by their OIDs: they may stand for a type whose values run somebody's function.
+const POLYMORPHIC: [u32; 12] = [2276, 2277, 2283, 2776, 3500, 3831, 4537, 4538, 5077, 5078, 5079, 5080];
 
 /// Functions that call functions are looked into so far.
 const DEEPEST_BODY: u32 = 4;
@@ -557,10 +560,17 @@ impl Catalogue {
             return None;
         }
         INSIDE.set(INSIDE.get() + 1);
-        let runs_code = body.types.iter().any(|oid| self.code_types.contains(oid));
+        let runs_code =
+            body.types.iter().any(|oid| self.code_types.contains(oid) || POLYMORPHIC.contains(oid));
         let reads = if runs_code { None } else { reads_of_body(&body.text, self) };
         INSIDE.set(INSIDE.get() - 1);
-        let reads = reads.map(Arc::from);
+        // A call runs the body's text as often as there are rows around it, and with whatever it is given.
+        let sensitive = |effect: &Effect| {
+            effect.kind == super::ObjectKind::Relation
+                && self.sensitive(effect.schema.as_deref(), &effect.name, &SearchPath::Unknown)
+                    != Sensitive::Nothing
+        };
+        let reads = reads.filter(|reads| !reads.iter().any(sensitive)).map(Arc::from);
         // Somebody else may have been faster, and found the same.
         _ = body.reads.set(reads.clone());
         reads

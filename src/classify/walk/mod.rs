@@ -77,6 +77,7 @@ pub(super) fn walk(tree: &Tree<'_>, around: &Surroundings<'_>) -> Findings {
         function_aliases: None,
         config_calls: Vec::new(),
         patience: Cell::new(conditions::PATIENCE),
+        limited: 0,
         part_range: 0..0,
         tree,
     };
@@ -114,6 +115,8 @@ struct Walk<'a> {
     config_calls: Vec<u32>,
     /// How many nodes may still be looked at to tell what is read of sensitive tables.
     patience: Cell<u32>,
+    /// How many rows of sensitive tables the LIMITs so far allow.
+    limited: i64,
 }
 
 impl<'a> Walk<'a> {

@@ -218,7 +218,9 @@ impl<'a> Walk<'a> {
             self.finds(StatementClass::Code, what, self.span_of(node));
         }
         // A TOAST table holds the long values of its table, whoever may read that.
-        let is_sensitive = system.is_some_and(|system| system.sensitive) || schema == Some("pg_toast");
+        let statistics = system.is_some() && catalogue.knows_sensitive() && name.starts_with("pg_stats");
+        let is_sensitive =
+            system.is_some_and(|system| system.sensitive) || schema == Some("pg_toast") || statistics;
         if verb == Verb::Read && is_sensitive && !self.only_public_columns(node, name) {
             let what = format!("reads {name}, which holds credentials or other people's data");
             self.finds(StatementClass::SensitiveRead, what, self.span_of(node));

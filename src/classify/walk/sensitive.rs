@@ -25,8 +25,6 @@ const SUMMARIES: &[&str] = &[
     "var_pop",
     "var_samp",
     "corr",
-    "bit_and",
-    "bit_or",
 ];
 
 /// Aggregates that make one value of all rows.
@@ -47,6 +45,13 @@ const COLLECTORS: &[&str] = &[
     "jsonb_object_agg_unique_strict",
     "xmlagg",
     "range_agg",
+    "range_intersect_agg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "mode",
+    "percentile_cont",
+    "percentile_disc",
 ];
 
 impl<'a> Walk<'a> {
@@ -61,7 +66,8 @@ impl<'a> Walk<'a> {
         let few = tables.len() <= MOST_SOURCES;
         for table in tables {
             let Some(what) = self.sensitive(node, table) else { continue };
-            if few && picks_what_is_read(items.clone(), condition, table, &self.patience) || is_bounded(node)
+            if few && picks_what_is_read(items.clone(), condition, table, &self.patience)
+                || self.is_bounded(node)
             {
                 continue;
             }
@@ -86,6 +92,74 @@ impl<'a> Walk<'a> {
             let span = self.span_of(table);
             self.finds(StatementClass::Export, text, span);
         }
+    }
+
+    /// Whether a query returns few rows, whatever it reads, or only sums them up.
+    fn is_bounded(&mut self, query: Node<'a>) -> bool {
+        if query.kind() != Kind::SelectStmt || !self.can_afford(query) || self.is_repeated(query) {
+            return false;
+        }
+        // `WHERE pg_notify('c', name) IS NULL LIMIT 1` looks at every row.
+        let writes = |node: Node<'a>| {
+            let names = node.names(Field::Funcname);
+            let (schema, name) = match names.as_slice() {
+                [.., schema, name] => (Some(&**schema), &**name),
+                [name] => (None, &**name),
+                [] => (None, ""),
+            };
+            let arguments = node.list(Field::Args).count();
+            self.around.catalogue.function(schema, name, arguments, self.path).class > StatementClass::Read
+        };
+        if query.within().any(|node| collects(node) || (node.kind() == Kind::FuncCall && writes(node))) {
+            return false;
+        }
+        if sums_up(query) {
+            return true;
+        }
+        // Several queries with a LIMIT each return as many rows as all of them.
+        let Some(rows) = self.small_limit(query) else { return false };
+        self.limited += rows;
+        self.limited <= LARGE_LIMIT
+    }
+
+    /// Whether `query` runs once for each row of another: a subquery in an expression, a lateral or recursive
+    /// one. A few rows each time are many, and even `EXISTS (SELECT FROM t WHERE secret = n)` says it all in
+    /// the end.
+    fn is_repeated(&self, query: Node<'a>) -> bool {
+        let mut around = query.parent();
+        while let Some(node) = around {
+            let lateral = node.kind() == Kind::RangeSubselect && node.flag(Field::Lateral);
+            let value = node.kind() == Kind::SubLink;
+            let recursive = node.kind() == Kind::WithClause && node.flag(Field::Recursive);
+            if lateral || value || recursive || !self.can_step() {
+                return true;
+            }
+            around = node.parent();
+        }
+        false
+    }
+
+    /// The LIMIT of `query`, or of the set operation that it is a leg of, where it is a small number.
+    fn small_limit(&self, query: Node<'a>) -> Option<i64> {
+        let mut limited = query;
+        loop {
+            let count = limited.get(Field::LimitCount).filter(|count| count.kind() == Kind::AConst);
+            let number =
+                count.and_then(|count| count.get(Field::Ival)).map(|number| number.number(Field::Ival));
+            let ties = limited.word(Field::LimitOption) == "LIMIT_OPTION_WITH_TIES";
+            if let Some(rows) = number.filter(|rows| (0..=LARGE_LIMIT).contains(rows) && !ties) {
+                return Some(rows);
+            }
+            let leg = matches!(limited.place(), (Kind::SelectStmt, Field::Larg | Field::Rarg));
+            limited = limited.holder().filter(|_| leg && self.can_step())?;
+        }
+    }
+
+    /// Climbing from each of many legs would cost their number squared.
+    fn can_step(&self) -> bool {
+        let left = self.patience.get().checked_sub(1);
+        self.patience.set(left.unwrap_or(0));
+        left.is_some()
     }
 
     pub(super) fn can_afford(&self, node: Node<'a>) -> bool {
@@ -149,30 +223,6 @@ pub(super) fn mentions<'t>(statement: Node<'t>, table: Node<'t>, is_meant: impl 
     })
 }
 
-/// Whether a query returns few rows, whatever it reads, or only sums them up.
-fn is_bounded(query: Node<'_>) -> bool {
-    if query.kind() != Kind::SelectStmt {
-        return false;
-    }
-    !is_repeated(query) && (sums_up(query) || has_small_limit(query))
-}
-
-/// Whether `query` runs once for each row of another: a subquery in an expression, a lateral or recursive one.
-/// A few rows each time are many, and even `EXISTS (SELECT FROM t WHERE secret = n)` says it all in the end.
-fn is_repeated(query: Node<'_>) -> bool {
-    let mut around = query.parent();
-    while let Some(node) = around {
-        let lateral = node.kind() == Kind::RangeSubselect && node.flag(Field::Lateral);
-        let value = node.kind() == Kind::SubLink;
-        let recursive = node.kind() == Kind::WithClause && node.flag(Field::Recursive);
-        if lateral || value || recursive {
-            return true;
-        }
-        around = node.parent();
-    }
-    false
-}
-
 /// The tables that a FROM names, joined or not.
 fn tables_of<'t>(items: Children<'t>) -> Vec<Node<'t>> {
     let mut open: Vec<Node<'t>> = items.collect();
@@ -189,56 +239,48 @@ fn tables_of<'t>(items: Children<'t>) -> Vec<Node<'t>> {
     tables
 }
 
-/// Whether `query`, or the set operation that it is a leg of, has a LIMIT of a few rows, and does not make one
-/// value of many.
-fn has_small_limit(query: Node<'_>) -> bool {
-    let mut limited = query;
-    loop {
-        let count = limited.get(Field::LimitCount).filter(|count| count.kind() == Kind::AConst);
-        let ties = limited.word(Field::LimitOption) == "LIMIT_OPTION_WITH_TIES";
-        let small = count
-            .and_then(|count| count.get(Field::Ival))
-            .is_some_and(|number| (0..=LARGE_LIMIT).contains(&number.number(Field::Ival)));
-        if small && !ties {
-            break;
-        }
-        match limited.place() {
-            (Kind::SelectStmt, Field::Larg | Field::Rarg) => match limited.holder() {
-                Some(whole) => limited = whole,
-                None => return false,
-            },
-            _ => return false,
-        }
-    }
-    let collects = |node: Node<'_>| match node.kind() == Kind::FuncCall {
-        true => node.names(Field::Funcname).last().is_some_and(|name| COLLECTORS.contains(&&**name)),
-        false => matches!(node.kind(), Kind::JsonObjectAgg | Kind::JsonArrayAgg),
+/// Whether an aggregate takes nothing but columns as they are, so that its value says little about each row:
+/// `sum(ascii(name) * 1000 ^ id)` is a whole table.
+fn is_plain_summary(call: Node<'_>) -> bool {
+    let names = call.names(Field::Funcname);
+    let name = match names.as_slice() {
+        [name] => &**name,
+        [schema, name] if **schema == *"pg_catalog" => &**name,
+        _ => return false,
     };
-    !query.within().any(collects)
+    SUMMARIES.contains(&name)
+        && !call.has(Field::AggOrder)
+        && call.list(Field::Args).all(|argument| matches!(argument.kind(), Kind::ColumnRef | Kind::AConst))
 }
 
-/// Whether `query` returns one row, of aggregates that say little about each row.
+/// Whether a call makes one value of many rows.
+fn collects(node: Node<'_>) -> bool {
+    if node.kind() != Kind::FuncCall {
+        return matches!(node.kind(), Kind::JsonObjectAgg | Kind::JsonArrayAgg);
+    }
+    node.names(Field::Funcname).last().is_some_and(|name| {
+        COLLECTORS.contains(&&**name) || (SUMMARIES.contains(&&**name) && !is_plain_summary(node))
+    })
+}
+
+/// Whether `query` returns one row, of aggregates that say little about each row, and does nothing else.
 fn sums_up(query: Node<'_>) -> bool {
-    if query.has(Field::GroupClause) || !query.has(Field::TargetList) {
+    let more = [Field::GroupClause, Field::HavingClause, Field::SortClause, Field::DistinctClause];
+    if more.into_iter().any(|field| query.has(field)) {
         return false;
     }
-    let counted: Vec<(u32, u32)> = query
+    let calls = || query.within().filter(|node| node.kind() == Kind::FuncCall);
+    let summaries: Vec<(u32, u32)> = query
         .list(Field::TargetList)
         .flat_map(Node::within)
-        .filter(|node| node.kind() == Kind::FuncCall && !node.has(Field::Over))
-        .filter(|node| {
-            let names = node.names(Field::Funcname);
-            let name = match names.as_slice() {
-                [name] => &**name,
-                [schema, name] if **schema == *"pg_catalog" => &**name,
-                _ => return false,
-            };
-            SUMMARIES.contains(&name)
-        })
+        .filter(|node| node.kind() == Kind::FuncCall && !node.has(Field::Over) && is_plain_summary(*node))
         .map(|node| (node.index(), node.end()))
         .collect();
-    let inside = |node: &Node<'_>| counted.iter().any(|(start, end)| (*start..*end).contains(&node.index()));
-    !counted.is_empty()
+    let inside =
+        |node: &Node<'_>| summaries.iter().any(|(start, end)| (*start..*end).contains(&node.index()));
+    let rounds = |node: &Node<'_>| matches!(node.names(Field::Funcname).as_slice(), [name] if matches!(&**name, "round" | "trunc" | "abs"));
+    !summaries.is_empty()
+        && calls().all(|call| inside(&call) || rounds(&call))
         && query
             .list(Field::TargetList)
             .flat_map(Node::within)

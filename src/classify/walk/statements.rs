@@ -35,7 +35,7 @@ impl<'a> Walk<'a> {
             self.does(
                 StatementClass::MassWrite,
                 node,
-                "overwrites every row: it inserts the table into itself",
+                "overwrites every row, perhaps: it inserts the table into itself, or a series of keys",
             );
         }
     }
@@ -48,7 +48,9 @@ impl<'a> Walk<'a> {
         let (Some(target), Some(query)) = (node.get(Field::Relation), node.get(Field::SelectStmt)) else {
             return false;
         };
-        updates && !is_temporary(target) && conditions::brings_all_back(node, query)
+        updates
+            && !is_temporary(target)
+            && (conditions::brings_all_back(node, query) || conditions::counts(query))
     }
 
     pub(super) fn update(&mut self, node: Node<'a>) {

@@ -249,7 +249,12 @@ impl<'t> Analysis<'t, '_> {
             };
         }
         let endless = items.iter().any(|(_, item)| text_of(*item).is_some_and(|text| is_endless(&text)));
-        if constant && picks_by(left) && !endless && !left.shortens { Picks(Form::Equal) } else { Unclear }
+        let place = left.columns == Columns::of("ctid");
+        if constant && picks_by(left) && !endless && !left.shortens && !place {
+            Picks(Form::Equal)
+        } else {
+            Unclear
+        }
     }
 }
 
@@ -293,6 +298,10 @@ fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_
 
 fn range(name: &str, own: Summary, bound: Node<'_>) -> Truth {
     if text_of(bound).is_some_and(|text| text.trim().is_empty() || is_endless(&text)) {
+        return Unclear;
+    }
+    // Rows lie at places beyond any that one writes down.
+    if own.columns == Columns::of("ctid") {
         return Unclear;
     }
     let number = number_of(bound);

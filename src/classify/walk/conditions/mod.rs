@@ -27,6 +27,8 @@ use std::hash::{DefaultHasher, Hasher};
 
 use crate::classify::tree::{Field, Kind, Node};
 
+pub(super) use sources::counts;
+
 pub(super) use reading::{MOST_SOURCES, picks_any, picks_what_is_read};
 
 /// What is known of a condition.

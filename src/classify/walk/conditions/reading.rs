@@ -135,12 +135,12 @@ fn joined<'t>(from: &From<'t>, items: impl Iterator<Item = Node<'t>>, conjuncts:
             _ => {}
         }
     }
-    // `JOIN .. USING (..)`, `NATURAL JOIN`
+    // `JOIN .. USING (..)`. A NATURAL JOIN may have no column in common.
     let mut open: Vec<Node<'t>> = items.filter(|item| item.kind() == Kind::JoinExpr).collect();
     while let Some(join) = open.pop() {
         let sides: Vec<Node<'t>> =
             [Field::Larg, Field::Rarg].into_iter().filter_map(|side| join.get(side)).collect();
-        if join.has(Field::UsingClause) || join.flag(Field::IsNatural) {
+        if join.has(Field::UsingClause) {
             let below = |source: &Source<'t>| {
                 sides.iter().any(|side| (side.index()..side.end()).contains(&source.node.index()))
             };

@@ -9,6 +9,14 @@ use super::{Always, Constant, Form, Never, OtherThanTwin, Picks, SameAsTwin, Tru
 use super::{Analysis, DEEPEST, NOTHING, Reads, Shape, Summary};
 use crate::classify::tree::{Field, Kind, Node};
 
+/// Whether a query makes numbers up: all keys of a table may be among them.
+pub(in crate::classify::walk) fn counts(query: Node<'_>) -> bool {
+    query.within().any(|node| {
+        node.kind() == Kind::FuncCall
+            && node.names(Field::Funcname).last().is_some_and(|name| *name == "generate_series")
+    })
+}
+
 /// A batch may be so large.
 const LARGEST_BATCH: i64 = 100_000;
 
@@ -33,7 +41,8 @@ impl<'t> From<'t> {
         let mut open: Vec<Node<'t>> = items.collect();
         while let Some(node) = open.pop() {
             match node.kind() {
-                Kind::JoinExpr => {
+                // Under an alias, a join's tables are out of reach, and what it brings may be all of them.
+                Kind::JoinExpr if !node.has(Field::Alias) => {
                     open.extend([Field::Larg, Field::Rarg].into_iter().filter_map(|side| node.get(side)));
                     let inner = matches!(node.word(Field::Jointype), "" | "JOIN_INNER");
                     from.joins.extend(node.get(Field::Quals).filter(|_| inner));
@@ -243,17 +252,15 @@ impl<'t, 'p> Analysis<'t, 'p> {
             return false;
         }
         // `id IN (SELECT generate_series(1, 1000000))`
-        let counts = |node: Node<'t>| {
-            node.kind() == Kind::FuncCall
-                && node.names(Field::Funcname).last().is_some_and(|name| *name == "generate_series")
-        };
-        if query.within().any(counts) {
+        if counts(query) {
             return false;
         }
         let mut open = vec![query];
         while let Some(query) = open.pop() {
             open.extend([Field::Larg, Field::Rarg].into_iter().filter_map(|leg| query.get(leg)));
             let from = From::of(query.list(Field::FromClause));
+            // `id IN (SELECT c.id FROM (SELECT t.id) c)`
+            open.extend(from.sources.iter().filter_map(|source| source.node.get(Field::Subquery)));
             let hidden =
                 from.sources.iter().any(|source| source.name.is_some() && source.name == self.target);
             let mut columns = query

@@ -178,7 +178,7 @@ impl<'t> Analysis<'t, '_> {
         let empty = items.iter().any(|(_, item)| text_of(*item).is_some_and(|text| text.is_empty()));
         match name {
             "=" if !(both || left.0.shortens && empty) => Picks(Form::Equal),
-            "<>" => negative(left.0),
+            "<>" if left.1.kind() != Kind::RowExpr => negative(left.0),
             _ => Unclear,
         }
     }
@@ -250,7 +250,15 @@ impl<'t> Analysis<'t, '_> {
         }
         let endless = items.iter().any(|(_, item)| text_of(*item).is_some_and(|text| is_endless(&text)));
         let place = left.columns == Columns::of("ctid");
-        if constant && picks_by(left) && !endless && !left.shortens && !place {
+        // `NOT BETWEEN 1 AND 0`
+        let empty = match items.as_slice() {
+            [(_, low), (_, high)] => match (number_of(*low), number_of(*high)) {
+                (Some(low), Some(high)) => low > high,
+                _ => text_of(*low).zip(text_of(*high)).is_some_and(|(low, high)| low > high),
+            },
+            _ => false,
+        };
+        if constant && picks_by(left) && !endless && !left.shortens && !place && !empty {
             Picks(Form::Equal)
         } else {
             Unclear
@@ -278,7 +286,7 @@ fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_
     match name {
         "=" if own.shortens && text().is_some_and(|text| text.is_empty()) => Unclear,
         "=" => Picks(Form::Equal),
-        "<>" => negative(own),
+        "<>" if !is_row => negative(own),
         "<" | "<=" | ">" | ">=" if !is_row && !own.shortens => range(name, own, other),
         "~" | "~*" if text().is_some_and(|pattern| is_selective_regex(&pattern)) => Picks(Form::Equal),
         "~" | "~*" if other.kind() == Kind::ParamRef => Picks(Form::Equal),
@@ -290,8 +298,17 @@ fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_
         {
             Picks(Form::Equal)
         }
+        // `(,)` holds everything.
+        "<@" | "&&"
+            if text().is_some_and(|range| !range.bytes().any(|byte| byte.is_ascii_alphanumeric())) =>
+        {
+            Unclear
+        }
         "<@" | "&&" | "?" | "?|" | "?&" => Picks(Form::Equal),
-        "@@" if !matches!(text().as_deref(), Some(path) if path.contains('$')) => Picks(Form::Equal),
+        // A path that may be true of everything, or a search for what is not there.
+        "@@" if !text().is_some_and(|query| query.contains('$') || query.trim_start().starts_with('!')) => {
+            Picks(Form::Equal)
+        }
         _ => Unclear,
     }
 }
@@ -362,6 +379,11 @@ fn is_selective(pattern: &str) -> bool {
         let mut characters = part.chars().peekable();
         let mut wants = false;
         while let Some(character) = characters.next() {
+            if character == '{' {
+                // How often, which may be never.
+                characters.by_ref().take_while(|c| *c != '}').for_each(drop);
+                continue;
+            }
             let optional = matches!(characters.peek(), Some('*' | '?' | '{'));
             wants |=
                 !optional && !matches!(character, '%' | '_' | '(' | ')' | '[' | ']' | '*' | '+' | '?' | '^');
@@ -375,7 +397,8 @@ fn is_selective(pattern: &str) -> bool {
 /// A regular expression that wants a letter or digit.
 fn is_selective_regex(pattern: &str) -> bool {
     // What is in a group may be optional as a whole, and a class may hold everything.
-    if [")?", ")*", "){", "(?", "(|", "|)", "||", "["].iter().any(|part| pattern.contains(part)) {
+    let unread = [")?", ")*", "){", "(?", "(|", "|)", "||", "["];
+    if pattern.starts_with("***") || unread.iter().any(|part| pattern.contains(part)) {
         return false;
     }
     pattern.split('|').all(|part| {
@@ -389,6 +412,10 @@ fn is_selective_regex(pattern: &str) -> bool {
                 wants |= !optional && escaped.is_some_and(|escaped| !escaped.is_alphanumeric());
                 continue;
             }
+            if character == '{' {
+                characters.by_ref().take_while(|c| *c != '}').for_each(drop);
+                continue;
+            }
             let optional = matches!(characters.peek(), Some('*' | '?' | '{'));
             wants |= !optional && (character.is_alphanumeric() || "-_@/:, ".contains(character));
         }
@@ -397,7 +424,8 @@ fn is_selective_regex(pattern: &str) -> bool {
 }
 
 fn is_endless(text: &str) -> bool {
-    text.trim().trim_start_matches(['-', '+']).to_ascii_lowercase().starts_with("inf")
+    let text = text.trim().trim_start_matches(['-', '+']).to_ascii_lowercase();
+    text.starts_with("inf") || text == "nan"
 }
 
 /// A pseudo column for tests that read a row without comparing one: two of them may be opposites.

@@ -409,7 +409,7 @@ impl<'t> Analysis<'t, '_> {
                 Never => Always,
                 // `NOT (a = 1 AND a = 2)` is `a <> 1 OR a <> 2`.
                 Picks(_) if self.is_conjunction(node) => Unclear,
-                Picks(Form::Equal) if parts.iter().any(|part| part.is_key) => Unclear,
+                Picks(Form::Equal) if parts.iter().any(|part| part.is_key || part.shortens) => Unclear,
                 Picks(form) => Picks(form.opposite()),
                 truth @ (Constant | Unclear | SameAsTwin | OtherThanTwin) => truth,
             },

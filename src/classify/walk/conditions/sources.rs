@@ -218,11 +218,18 @@ impl<'t, 'p> Analysis<'t, 'p> {
                 Summary { reads, columns: existence(), ..NOTHING }.test(truth)
             }
             ("ANY_SUBLINK" | "ROWCOMPARE_SUBLINK", Some(tested)) if operator == "=" => {
-                self.member(tested, query)
+                let member = self.member(tested, query);
+                // What `NOT IN (SELECT 1 WHERE false)` leaves out is nothing.
+                Summary { shortens: !reads_something(query), ..member }
             }
             ("ALL_SUBLINK", Some(tested)) if operator == "<>" => {
                 let member = self.member(tested, query);
-                let truth = if let Picks(_) = member.truth { negative(tested) } else { member.truth };
+                let picks = matches!(member.truth, Picks(_));
+                let truth = match reads_something(query) {
+                    true if picks => negative(tested),
+                    false if picks => Unclear,
+                    true | false => member.truth,
+                };
                 member.test(truth)
             }
             ("EXPR_SUBLINK" | "ARRAY_SUBLINK", _) => self.value_of(node, query),
@@ -373,6 +380,11 @@ impl<'t, 'p> Analysis<'t, 'p> {
         }
         None
     }
+}
+
+/// Whether rows of a query come from anywhere: those of `SELECT 1 WHERE false` do not.
+fn reads_something(query: Node<'_>) -> bool {
+    query.has(Field::FromClause) || query.has(Field::ValuesLists)
 }
 
 fn is_around(outer: Node<'_>, inner: Node<'_>) -> bool {

@@ -150,6 +150,7 @@ impl<'t> Analysis<'t, '_> {
             }
             // `round(id, -9)`
             "round" | "trunc" => number(1).is_some_and(|digits| digits < 0.0),
+            "mod" => number(1).is_none_or(|number| number.abs() == 1.0),
             "date_trunc" | "date_part" | "extract" => literal(0).is_some_and(|field| is_broad(&field)),
             "to_char" => literal(1).is_some_and(|format| !has_fields(&format)),
             // As large in each row.

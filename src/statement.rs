@@ -363,6 +363,8 @@ pub enum SessionEffect {
     CopyOut,
     /// The catalogue may look different afterwards (DDL, code, extensions).
     CatalogueChange,
+    /// A temporary table or view may exist afterwards, and stand in front of others of its name.
+    TemporaryRelation,
 }
 
 /// The effects of one raw statement, in order.

@@ -901,3 +901,58 @@ then = "deny"
     let mut later = wire::Wire::agent(stack.port);
     assert!(later.ask(&read).starts_with('E'), "{:?}", later.errors);
 }
+
+/// `DELETE .. WHERE x IN (SELECT x FROM u)` where u has no x compares x with itself.
+#[test]
+fn a_subquery_of_a_table_without_the_column_deletes_nothing_unasked() {
+    let stack = Stack::with(&Setup {
+        sql: "CREATE TABLE kept (x int, y int); INSERT INTO kept SELECT n, n FROM generate_series(1, 9) n;
+              CREATE TABLE listed (y int); INSERT INTO listed VALUES (3);
+              CREATE VIEW shown AS SELECT * FROM listed;
+              GRANT SELECT, DELETE ON kept, listed, shown TO app;"
+            .into(),
+        ..Setup::default()
+    });
+    assert_eq!(
+        stack.superuser(
+            "begin; delete from kept where x in (select x from listed); select count(*) from kept; rollback"
+        ),
+        "0",
+        "it deletes everything"
+    );
+    let script = r#"
+c = session()
+for query in [
+    "delete from kept where x in (select x from listed)",
+    "delete from kept where x = (select x from listed limit 1)",
+    "delete from kept where ctid in (select ctid from shown)",
+    "delete from kept where exists (select from listed where kept.x = x)",
+    "create temp table listed (z int); insert into pg_temp.listed values (1); delete from kept where y in (select y from listed)",
+]:
+    attempt(lambda: c.execute(query))
+c = session()
+c.execute("create temp table listed as select 1 as z")
+for prepare in [None, True]:
+    attempt(lambda: c.execute("delete from kept where y in (select y from listed)", prepare=prepare))
+c = session()
+c.execute("prepare later as delete from kept where y in (select y from listed)")
+c.execute("create temp table listed as select 1 as z")
+attempt(lambda: c.execute("execute later"))
+c = session()
+c.prepare_threshold = 0
+def both():
+    with c.pipeline():
+        c.execute("create temp table listed as select 1 as z")
+        c.execute("delete from kept where y in (select y from listed)")
+attempt(both)
+"#;
+    let output = stack.python(&format!("{PRELUDE}\n{script}"), &[]);
+    assert!(output.status.success(), "the attack itself broke: {}", text(&output));
+    assert_eq!(stack.superuser("select count(*) from kept"), "9", "{}", text(&output));
+
+    let mut agent = wire::Wire::agent(stack.port);
+    assert_eq!(
+        agent.ask(&wire::query("DELETE FROM kept WHERE y IN (SELECT y FROM listed)")),
+        "C[DELETE 1]ZI"
+    );
+}

@@ -8,6 +8,7 @@
 //! beats an inexact one in `pg_catalog`: `public.lower(varchar)` takes `lower(name)` away from the
 //! built-in. We know no types, so a user's function counts wherever it *could* be meant.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -104,10 +105,13 @@ WHERE p.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
     },
     Query {
         name: "relations",
-        sql: "SELECT n.nspname::text, c.relname::text
+        // Whether row security applies is asked for the role that asks, which is the sessions' own.
+        sql: "SELECT n.nspname::text, c.relname::text, c.relkind::text,
+ (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)::text,
+ CASE WHEN c.relrowsecurity THEN CASE WHEN pg_catalog.row_security_active(c.oid) THEN 'applies' ELSE 'passed' END ELSE 'none' END
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_'",
-        columns: 2,
+        columns: 5,
     },
     Query {
         name: "views",
@@ -214,16 +218,54 @@ enum Tie {
     Has,
 }
 
-/// Views and partitions with what they are made of directly.
+/// A table, view or other relation.
+#[derive(Debug)]
+struct Relation {
+    schema: Arc<str>,
+    /// `ctid` and its kin, which views have not.
+    has_system_columns: bool,
+    /// Sorted.
+    columns: Box<[Arc<str>]>,
+    row_security: RowSecurity,
+}
+
+/// Whether policies decide which rows of a table a session sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowSecurity {
+    /// The table has none.
+    None,
+    /// They do.
+    Applies,
+    /// There are some, and the session's role is not bound by them.
+    Passed,
+}
+
+/// Whether a relation or query has a column of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Has {
+    Yes,
+    No,
+    Unknown,
+}
+
+/// Columns that tables have beside their own.
+const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
+
+/// What is collected while answers are read.
 #[derive(Default)]
-struct Parts(BTreeMap<QualifiedName, BTreeMap<(Tie, QualifiedName), Shown>>);
+struct Parts {
+    /// Views and partitions with what they are made of directly.
+    ties: BTreeMap<QualifiedName, BTreeMap<(Tie, QualifiedName), Shown>>,
+    /// Tables share names of columns.
+    names: HashSet<Arc<str>>,
+}
 
 /// More tables behind one view are not followed: nobody's view is like that.
 const MOST_BASES: usize = 1_000;
 
 impl Parts {
     fn add(&mut self, whole: QualifiedName, tie: Tie, part: QualifiedName, column: Option<Arc<str>>) {
-        let parts = self.0.entry(whole).or_default();
+        let parts = self.ties.entry(whole).or_default();
         let columns = parts.entry((tie, part)).or_insert_with(|| Some(BTreeSet::new()));
         match column {
             Some(column) => _ = columns.as_mut().map(|columns| columns.insert(column)),
@@ -231,10 +273,26 @@ impl Parts {
         }
     }
 
+    /// A list of columns, which comes as JSON.
+    fn columns(&mut self, json: &str) -> Option<Box<[Arc<str>]>> {
+        let names: Vec<Cow<'_, str>> = serde_json::from_str(json).ok()?;
+        let mut columns: Vec<Arc<str>> = Vec::with_capacity(names.len());
+        for name in names {
+            let shared = self.names.get(&*name).cloned().unwrap_or_else(|| {
+                let name: Arc<str> = name.into();
+                self.names.insert(Arc::clone(&name));
+                name
+            });
+            columns.push(shared);
+        }
+        columns.sort_unstable();
+        Some(columns.into())
+    }
+
     /// With what is behind views of views.
     fn resolve(&self) -> HashMap<Box<str>, Vec<MadeOf>> {
         let mut all: HashMap<Box<str>, Vec<MadeOf>> = HashMap::new();
-        for (schema, name) in self.0.keys() {
+        for (schema, name) in self.ties.keys() {
             let bases = self.behind(&(Arc::clone(schema), Arc::clone(name)));
             all.entry((**name).into()).or_default().push(MadeOf { schema: Arc::clone(schema), bases });
         }
@@ -247,7 +305,7 @@ impl Parts {
         let mut seen = BTreeSet::from([(whole, true)]);
         let mut open = vec![(whole, true)];
         while let Some((next, all)) = open.pop() {
-            for ((tie, part), columns) in self.0.get(next).into_iter().flatten() {
+            for ((tie, part), columns) in self.ties.get(next).into_iter().flatten() {
                 // A recursive view reads itself.
                 if part == whole || (*tie == Tie::Has && !all) || found.len() >= MOST_BASES {
                     continue;
@@ -337,7 +395,9 @@ pub struct Catalogue {
     code_types: HashSet<u32>,
     /// Target type to the functions that casts to it run.
     casts: HashMap<Box<str>, Vec<QualifiedName>>,
-    relations: HashMap<Box<str>, Vec<Arc<str>>>,
+    relations: HashMap<Box<str>, Vec<Relation>>,
+    /// Relations are known as a database has them, not only those of every server.
+    is_loaded: bool,
     /// View or partition, by name, to what its rows are made of.
     made_of: HashMap<Box<str>, Vec<MadeOf>>,
     declared: Arc<Declared>,
@@ -370,6 +430,7 @@ pub fn from_rows(
         }
     }
     catalogue.made_of = parts.resolve();
+    catalogue.is_loaded = true;
     Ok(catalogue)
 }
 
@@ -385,6 +446,7 @@ impl Catalogue {
             code_types: HashSet::new(),
             casts: HashMap::new(),
             relations: HashMap::new(),
+            is_loaded: false,
             made_of: HashMap::new(),
             declared: Arc::clone(declared),
         }
@@ -451,7 +513,16 @@ impl Catalogue {
                     .push(UserType { schema: shared(0)?, runs_code });
             }
             "casts" => self.casts.entry(text(1)?.into()).or_default().push((shared(2)?, shared(3)?)),
-            "relations" => self.relations.entry(text(1)?.into()).or_default().push(shared(0)?),
+            "relations" => self.relations.entry(text(1)?.into()).or_default().push(Relation {
+                schema: shared(0)?,
+                has_system_columns: !matches!(text(2)?, "v"),
+                columns: parts.columns(text(3).unwrap_or("[]"))?,
+                row_security: match text(4)? {
+                    "applies" => RowSecurity::Applies,
+                    "passed" => RowSecurity::Passed,
+                    _ => RowSecurity::None,
+                },
+            }),
             "views" => {
                 let tie = match text(5)? {
                     "shows" => Tie::Shows,
@@ -707,7 +778,52 @@ impl Catalogue {
     pub(super) fn relation_schema(&self, name: &str, path: &SearchPath) -> Option<Arc<str>> {
         let SearchPath::Known(path) = path else { return None };
         let found = self.relations.get(name)?;
-        path.iter().find_map(|schema| found.iter().find(|s| *s == schema).cloned())
+        path.iter().find_map(|schema| {
+            found.iter().find(|relation| relation.schema == *schema).map(|found| Arc::clone(&found.schema))
+        })
+    }
+
+    /// Whether what is known of relations is all that the database has.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.is_loaded
+    }
+
+    /// Whether a relation has a column of that name. Where a temporary one may stand in front of it, nobody
+    /// knows.
+    pub(super) fn has_column(
+        &self,
+        schema: Option<&str>,
+        name: &str,
+        column: &str,
+        path: &SearchPath,
+    ) -> Has {
+        let Some(relation) = self.surely(schema, name, path) else { return Has::Unknown };
+        let own = relation.columns.binary_search_by(|known| (**known).cmp(column)).is_ok();
+        if own || (relation.has_system_columns && SYSTEM_COLUMNS.contains(&column)) {
+            Has::Yes
+        } else {
+            Has::No
+        }
+    }
+
+    /// Whether row security decides what a session sees of a table.
+    #[must_use]
+    pub fn row_security(&self, schema: Option<&str>, name: &str, path: &SearchPath) -> RowSecurity {
+        self.surely(schema, name, path).map_or(RowSecurity::None, |relation| relation.row_security)
+    }
+
+    /// The relation that a name means, where that is sure.
+    fn surely(&self, schema: Option<&str>, name: &str, path: &SearchPath) -> Option<&Relation> {
+        let known = self.relations.get(name)?;
+        let within = |schema: &str| known.iter().find(|relation| *relation.schema == *schema);
+        if let Some(schema) = schema {
+            return within(schema);
+        }
+        let SearchPath::Known(path) = path else { return None };
+        if self.built_ins.relation(name).is_some() || path.iter().any(|schema| **schema == *"pg_temp") {
+            return None;
+        }
+        path.iter().find_map(|schema| within(schema))
     }
 }
 

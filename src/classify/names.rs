@@ -78,7 +78,9 @@ impl Classification {
         }
         let mut steps: Vec<Step> = self.steps.to_vec();
         if let Some(step) = steps.get_mut(used.part as usize) {
-            step.effects.retain(|effect| *effect != SessionEffect::CatalogueChange);
+            step.effects.retain(|effect| {
+                !matches!(effect, SessionEffect::CatalogueChange | SessionEffect::TemporaryRelation)
+            });
         }
         self.steps = steps.into();
     }

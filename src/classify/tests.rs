@@ -631,6 +631,136 @@ fn an_export_says_how_much_it_takes() {
     }
 }
 
+mod columns {
+    use super::*;
+
+    fn classify_at(path: SearchPath, sql: &str) -> Arc<Classification> {
+        let row = |text: &str| -> catalogue::Row { text.split('|').map(|c| Some(c.to_owned())).collect() };
+        let relations = [
+            r#"public|t|r|["id","x","a","note"]|none"#,
+            r#"public|u|r|["id","y","t_id"]|none"#,
+            r#"public|shown|v|["y"]|none"#,
+            r#"app|u|r|["id","x"]|none"#,
+        ];
+        let answers = [vec![], vec![], vec![], vec![], relations.map(row).to_vec(), vec![]];
+        let catalogue = catalogue::from_rows(15, &answers, &Arc::default()).unwrap();
+        let context = Context {
+            server_version: 15,
+            catalogue: &catalogue,
+            search_path: &path,
+            database: "app",
+            role: "bot",
+            strings_standard: true,
+        };
+        Classifier::new(Limits::default()).classify(&SqlText::from(sql), &context)
+    }
+
+    fn classes(schemas: &[&str], texts: &[&str], class: StatementClass) {
+        for sql in texts {
+            let path = SearchPath::Known(schemas.iter().map(|schema| Arc::from(*schema)).collect());
+            let found = classify_at(path, sql);
+            assert_eq!(found.class, class, "{sql}: {:?}", found.reasons);
+        }
+    }
+
+    #[test]
+    fn a_column_that_a_subquery_takes_from_the_row_itself_picks_nothing() {
+        classes(
+            &["public"],
+            &[
+                "DELETE FROM t WHERE x IN (SELECT x FROM u)",
+                "DELETE FROM t WHERE x = ANY (SELECT x FROM u)",
+                "DELETE FROM t WHERE x = (SELECT x FROM u LIMIT 1)",
+                "DELETE FROM t WHERE x = ANY (ARRAY(SELECT x FROM u))",
+                "DELETE FROM t WHERE x IN (SELECT x FROM u UNION SELECT y FROM u)",
+                "DELETE FROM t WHERE x IN (SELECT x FROM u JOIN shown USING (y))",
+                "DELETE FROM t WHERE x IN (SELECT s.x FROM (SELECT x FROM u) s)",
+                "DELETE FROM t WHERE x IN (SELECT x FROM (SELECT y FROM u) s)",
+                "DELETE FROM t WHERE x IN (SELECT x FROM (SELECT id AS z FROM t t2) s)",
+                "DELETE FROM t WHERE x IN (SELECT x FROM (SELECT x AS z FROM t t2) s)",
+                "DELETE FROM t WHERE x IN (SELECT x FROM (TABLE u) s)",
+                "DELETE FROM t WHERE x IN (SELECT x FROM u AS u (a, b, c))",
+                "DELETE FROM t WHERE x IN (SELECT s.x FROM shown, (SELECT x FROM u) s)",
+                "DELETE FROM t WHERE x IN (SELECT s.x FROM LATERAL (SELECT x FROM u) s, (SELECT 1 AS x) r)",
+                "DELETE FROM t WHERE x IN (WITH w AS (SELECT y FROM u) SELECT x FROM w)",
+                "DELETE FROM t WHERE x IN (WITH w AS (SELECT x FROM u) SELECT w.x FROM w)",
+                "WITH w AS (SELECT y FROM u) DELETE FROM t WHERE x IN (SELECT x FROM w)",
+                "DELETE FROM t WHERE x IN (SELECT x FROM generate_subscripts(ARRAY[1], 1) AS g (i))",
+                "DELETE FROM t WHERE ctid IN (SELECT ctid FROM shown)",
+                "DELETE FROM t WHERE EXISTS (SELECT 1 FROM u WHERE t.x = x)",
+                "DELETE FROM t WHERE EXISTS (SELECT 1 FROM u WHERE x = t.x)",
+                "DELETE FROM t WHERE EXISTS (SELECT 1 FROM u WHERE EXISTS (SELECT 1 FROM shown WHERE x = t.x))",
+                "DELETE FROM t WHERE EXISTS (SELECT 1 FROM t t2 WHERE id = t.id)",
+                "DELETE FROM t WHERE EXISTS (SELECT 1 FROM t t2 WHERE EXISTS (SELECT 1 FROM u WHERE t2.id = t.id))",
+                "DELETE FROM t WHERE NOT EXISTS (SELECT 1 FROM u WHERE x <> t.x)",
+                "UPDATE t SET note = '' FROM u WHERE u.y = 1",
+                "UPDATE t SET note = '' FROM u WHERE y = 1",
+                "DELETE FROM public.t WHERE x IN (SELECT x FROM public.u)",
+                // Nobody knows these tables.
+                "DELETE FROM t WHERE x IN (SELECT x FROM elsewhere)",
+                "DELETE FROM t WHERE x IN (SELECT x FROM jsonb_to_record('{}'))",
+            ],
+            StatementClass::MassWrite,
+        );
+    }
+
+    #[test]
+    fn a_column_of_the_subquerys_own_tables_picks() {
+        classes(
+            &["public"],
+            &[
+                "DELETE FROM t WHERE id IN (SELECT id FROM u)",
+                "DELETE FROM t WHERE id IN (SELECT t_id FROM u)",
+                "DELETE FROM t WHERE x IN (SELECT y FROM shown)",
+                "DELETE FROM t WHERE x IN (SELECT x FROM (SELECT y AS x FROM u) s)",
+                "DELETE FROM t WHERE x IN (SELECT x FROM u AS u (x))",
+                "DELETE FROM t WHERE x IN (SELECT x FROM unnest(ARRAY[1, 2]) AS x (x))",
+                "DELETE FROM t WHERE x IN (SELECT x FROM jsonb_to_recordset('[]') AS r (x int))",
+                "DELETE FROM t WHERE x IN (SELECT value::int FROM jsonb_array_elements_text('[]'))",
+                "DELETE FROM t WHERE id IN (SELECT (data->>'id')::int FROM elsewhere)",
+                "DELETE FROM t WHERE x IN (WITH w AS (SELECT y AS x FROM u) SELECT x FROM w)",
+                "WITH w (x) AS (VALUES (1)) DELETE FROM t WHERE x IN (SELECT x FROM w)",
+                "DELETE FROM t WHERE x IN (SELECT column1 FROM (VALUES (1)) v)",
+                "DELETE FROM t WHERE ctid IN (SELECT ctid FROM t WHERE a = 1 LIMIT 10)",
+                "DELETE FROM t WHERE EXISTS (SELECT 1 FROM u WHERE t_id = x)",
+                "DELETE FROM t WHERE EXISTS (SELECT 1 FROM u WHERE t_id = t.id)",
+                "DELETE FROM t WHERE NOT EXISTS (SELECT 1 FROM u WHERE t_id = t.id)",
+                "UPDATE t SET note = '' FROM u WHERE x = 1",
+                "UPDATE t SET note = '' FROM u WHERE x = y",
+                "UPDATE t SET note = '' FROM u WHERE t_id = t.id AND y = 1",
+                "DELETE FROM t USING u WHERE x = 5 AND y = 3",
+            ],
+            StatementClass::Write,
+        );
+    }
+
+    /// The path says which table is meant, and a temporary one may be in front of it.
+    #[test]
+    fn a_name_means_what_the_path_says() {
+        let by_path = ["DELETE FROM t WHERE x IN (SELECT x FROM u)"];
+        classes(&["app", "public"], &by_path, StatementClass::Write);
+        classes(&["public", "app"], &by_path, StatementClass::MassWrite);
+
+        let same = ["DELETE FROM t WHERE id IN (SELECT id FROM u)"];
+        classes(&["public"], &same, StatementClass::Write);
+        classes(&["pg_temp", "public"], &same, StatementClass::MassWrite);
+        classes(
+            &["public"],
+            &["CREATE TEMP TABLE u (y int); DELETE FROM t WHERE id IN (SELECT id FROM u)"],
+            StatementClass::MassWrite,
+        );
+        classes(
+            &["pg_temp", "public"],
+            &[
+                "DELETE FROM t WHERE id = 5",
+                "DELETE FROM public.t WHERE id IN (SELECT id FROM public.u)",
+                "DELETE FROM public.t WHERE id IN (SELECT t_id FROM u)",
+            ],
+            StatementClass::Write,
+        );
+    }
+}
+
 mod sensitive_tables {
     use super::*;
 
@@ -638,8 +768,14 @@ mod sensitive_tables {
         let row = |text: &str| -> catalogue::Row {
             text.split('|').map(|c| (c != "-").then(|| c.to_owned())).collect()
         };
-        let relations =
-            ["public|users", "public|orders", "public|names", "public|active", "public|busy", "pii|people"];
+        let relations = [
+            r#"public|users|r|["id","name","email","tax_id","a"]|none"#,
+            r#"public|orders|r|["id","user_id","amount","c"]|none"#,
+            r#"public|names|v|["name"]|none"#,
+            r#"public|active|v|["name","email"]|none"#,
+            r#"public|busy|v|["name","email"]|none"#,
+            r#"pii|people|p|["id","name","age","kind"]|none"#,
+        ];
         let views = [
             "public|names|public|users|name|shows",
             "public|active|public|users|name|shows",

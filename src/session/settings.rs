@@ -27,12 +27,17 @@ impl Scoped {
     }
 }
 
+/// The schema of a session's temporary tables and views.
+const TEMPORARY: &str = "pg_temp";
+
 /// The tracked settings of a session.
 #[derive(Clone, Debug)]
 pub struct Settings {
     role: Arc<str>,
     initial_path: Option<Arc<str>>,
     search_path: Scoped,
+    /// The session may have temporary tables and views.
+    temporary: bool,
     /// False once upstream reports that strings or encoding are not what the parser assumes.
     as_assumed: bool,
 }
@@ -46,16 +51,25 @@ impl Settings {
             role: role.into(),
             search_path: Scoped { committed: initial_path.clone(), uncommitted: None, local: None },
             initial_path,
+            temporary: false,
             as_assumed: true,
         }
     }
 
-    /// Where names are looked up now.
+    /// Where names are looked up now: for tables, first among the session's temporary ones, where it may
+    /// have some.
     #[must_use]
     pub fn search_path(&self) -> SearchPath {
-        match self.search_path.current() {
-            Some(text) => parse_search_path(text, &self.role),
-            None => SearchPath::Unknown,
+        let path = self.search_path.current().map(|text| parse_search_path(text, &self.role));
+        match path {
+            Some(SearchPath::Known(mut schemas)) => {
+                let said = schemas.iter().any(|schema| **schema == *TEMPORARY);
+                if self.temporary && !said {
+                    schemas.insert(0, TEMPORARY.into());
+                }
+                SearchPath::Known(schemas)
+            }
+            Some(SearchPath::Unknown) | None => SearchPath::Unknown,
         }
     }
 
@@ -85,6 +99,7 @@ impl Settings {
             | SessionEffect::CopyIn
             | SessionEffect::CopyOut
             | SessionEffect::CatalogueChange => false,
+            SessionEffect::TemporaryRelation => !self.temporary,
         }
     }
 
@@ -119,6 +134,8 @@ impl Settings {
                     self.search_path.uncommitted = Some(None);
                 }
             }
+            // Its table may be gone when the transaction rolls back; nothing is lost by not knowing.
+            SessionEffect::TemporaryRelation => self.temporary = true,
             SessionEffect::Set { .. }
             | SessionEffect::Prepare(_)
             | SessionEffect::Execute(_)
@@ -270,6 +287,19 @@ mod tests {
         assert_eq!(parse_search_path("\"ÄRGER\"", "app"), known(&["ÄRGER"]));
         assert_eq!(parse_search_path(&"n".repeat(64), "app"), SearchPath::Unknown);
         assert_eq!(parse_search_path(&"n".repeat(63), "app"), known(&[&"n".repeat(63)]));
+    }
+
+    #[test]
+    fn a_temporary_table_stands_in_front_of_others() {
+        let mut settings = Settings::new("app", Some("public"));
+        assert!(settings.is_touched_by(&SessionEffect::TemporaryRelation, false));
+
+        settings.apply(&SessionEffect::TemporaryRelation);
+
+        assert_eq!(settings.search_path(), known(&["pg_temp", "public"]));
+        assert!(!settings.is_touched_by(&SessionEffect::TemporaryRelation, false));
+        settings.apply(&set("app, pg_temp", false));
+        assert_eq!(settings.search_path(), known(&["app", "pg_temp"]));
     }
 
     #[test]

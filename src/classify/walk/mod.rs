@@ -76,6 +76,7 @@ pub(super) fn walk(tree: &Tree<'_>, around: &Surroundings<'_>) -> Findings {
         prepared: HashMap::new(),
         function_aliases: None,
         config_calls: Vec::new(),
+        temporary: false,
         patience: Cell::new(conditions::PATIENCE),
         limited: 0,
         part_range: 0..0,
@@ -113,6 +114,8 @@ struct Walk<'a> {
     function_aliases: Option<(HashSet<Cow<'a, str>>, bool)>,
     /// The calls of `set_config` in this raw statement.
     config_calls: Vec<u32>,
+    /// This raw statement makes a temporary table or view.
+    temporary: bool,
     /// How many nodes may still be looked at to tell what is read of sensitive tables.
     patience: Cell<u32>,
     /// How many rows of sensitive tables the LIMITs so far allow.
@@ -120,6 +123,11 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
+    /// What names of tables mean now.
+    fn names(&self) -> conditions::Names<'a> {
+        conditions::Names { catalogue: self.around.catalogue, path: self.path }
+    }
+
     fn raw_statement(&mut self, raw: Node<'a>) {
         let span = self.statement_span(raw);
         self.class = StatementClass::Session;
@@ -128,6 +136,7 @@ impl<'a> Walk<'a> {
         (self.planned_until, self.later_until) = (0, 0);
         self.scopes.clear();
         self.config_calls.clear();
+        self.temporary = false;
         let root = raw.get(Field::Stmt);
         for node in root.into_iter().flat_map(Node::within) {
             self.visit(node);
@@ -159,6 +168,7 @@ impl<'a> Walk<'a> {
                 // know that names may be looked up elsewhere from here on.
                 SessionEffect::Set { name, .. } if **name == *"search_path" => self.path = &UNKNOWN,
                 SessionEffect::ResetAll
+                | SessionEffect::TemporaryRelation
                 | SessionEffect::Commit { .. }
                 | SessionEffect::Rollback { .. }
                 | SessionEffect::RollbackToSavepoint => self.path = &UNKNOWN,

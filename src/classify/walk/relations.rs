@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Walk;
 use super::sensitive::mentions;
+use super::statements::is_temporary;
 use crate::classify::tree::{Field, Kind, Node};
 use crate::classify::{Effect, ObjectKind, StatementClass, Verb};
 
@@ -131,6 +132,7 @@ impl<'a> Walk<'a> {
             ) => Verb::Use,
             _ => Verb::Read,
         };
+        self.temporary |= verb == Verb::Create && is_temporary(node);
         if verb == Verb::Read && schema.is_none() && self.is_with_query(node, &name) {
             return;
         }

@@ -66,7 +66,7 @@ impl<'a> Walk<'a> {
         let few = tables.len() <= MOST_SOURCES;
         for table in tables {
             let Some(what) = self.sensitive(node, table) else { continue };
-            if few && picks_what_is_read(items.clone(), condition, table, &self.patience)
+            if few && picks_what_is_read(self.names(), items.clone(), condition, table, &self.patience)
                 || self.is_bounded(node)
             {
                 continue;

@@ -214,6 +214,10 @@ impl<'a> Walk<'a> {
         if self.changes_catalogue(root.kind()) {
             effects.push(SessionEffect::CatalogueChange);
         }
+        // Code may make some as well.
+        if self.temporary || self.class == StatementClass::Code {
+            effects.push(SessionEffect::TemporaryRelation);
+        }
         Step { effects }
     }
 

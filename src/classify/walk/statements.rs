@@ -50,7 +50,7 @@ impl<'a> Walk<'a> {
         };
         updates
             && !is_temporary(target)
-            && (conditions::brings_all_back(node, query) || conditions::counts(query))
+            && (conditions::brings_all_back(self.names(), node, query) || conditions::counts(query))
     }
 
     pub(super) fn update(&mut self, node: Node<'a>) {
@@ -74,7 +74,7 @@ impl<'a> Walk<'a> {
         }
         let why = match node.get(Field::WhereClause) {
             None => format!("{what} every row: there is no WHERE"),
-            Some(condition) => match conditions::picks_rows(node, condition) {
+            Some(condition) => match conditions::picks_rows(self.names(), node, condition) {
                 Verdict::Picks => return,
                 Verdict::SameForAll => format!("{what} every row: its WHERE does not depend on the row"),
                 Verdict::Unclear => {
@@ -94,7 +94,7 @@ impl<'a> Walk<'a> {
         }
         let picks = node
             .get(Field::JoinCondition)
-            .is_some_and(|condition| conditions::picks_rows(node, condition) == Verdict::Picks);
+            .is_some_and(|condition| conditions::picks_rows(self.names(), node, condition) == Verdict::Picks);
         for branch in node.list(Field::MergeWhenClauses) {
             let changes = matches!(branch.word(Field::CommandType), "CMD_UPDATE" | "CMD_DELETE");
             match branch.word(Field::MatchKind) {
@@ -141,7 +141,7 @@ impl<'a> Walk<'a> {
                     let name = table.text(Field::Relname).unwrap_or_default();
                     format!("copies rows out: all of {schema}{name}")
                 }
-                (None, Some(query)) => format!("copies rows out: {}", scope_of(query)),
+                (None, Some(query)) => format!("copies rows out: {}", scope_of(self.names(), query)),
                 (None, None) => "copies rows out".to_owned(),
             };
             self.does(StatementClass::Export, node, &what);
@@ -198,7 +198,7 @@ impl<'a> Walk<'a> {
 }
 
 /// How much a query returns, as far as its text says.
-fn scope_of(query: Node<'_>) -> &'static str {
+fn scope_of(names: conditions::Names<'_>, query: Node<'_>) -> &'static str {
     if query.kind() != Kind::SelectStmt {
         return "those that it changes";
     }
@@ -206,7 +206,7 @@ fn scope_of(query: Node<'_>) -> &'static str {
     let picked = query.get(Field::WhereClause);
     match picked {
         _ if limited => "as many as its LIMIT says",
-        Some(condition) if conditions::picks_any(query, condition) => "those that its WHERE picks",
+        Some(condition) if conditions::picks_any(names, query, condition) => "those that its WHERE picks",
         Some(_) => "perhaps all that there are: its WHERE is not one that surely picks some",
         None => "all that there are: it has no WHERE and no LIMIT",
     }

@@ -10,6 +10,7 @@
 //! all of them.
 //!
 //! - this file: what a condition is made of, and AND, OR and NOT of it
+//! - `columns`: whose a column is that is named without its table
 //! - `compare`: comparisons, lists and patterns
 //! - `sources`: subqueries, joins and WITH: whether they bring the whole table back
 //! - `reading`: the same question of what a query reads
@@ -17,6 +18,7 @@
 //! Works from the leaves to the root over a flat range of the tree: each node is summarised from its parts'
 //! summaries.
 
+mod columns;
 mod compare;
 mod reading;
 mod sources;
@@ -26,7 +28,9 @@ use std::cell::Cell;
 use std::hash::{DefaultHasher, Hasher};
 
 use crate::classify::tree::{Field, Kind, Node};
+use sources::Source;
 
+pub(super) use columns::Names;
 pub(super) use sources::counts;
 
 pub(super) use reading::{MOST_SOURCES, picks_any, picks_what_is_read};
@@ -230,9 +234,9 @@ impl Summary {
 }
 
 /// Whether `condition`, of the data-changing `statement`, is known to pick rows.
-pub(super) fn picks_rows(statement: Node<'_>, condition: Node<'_>) -> Verdict {
+pub(super) fn picks_rows(names: Names<'_>, statement: Node<'_>, condition: Node<'_>) -> Verdict {
     let patience = Cell::new(PATIENCE);
-    let analysis = Analysis::of_statement(statement, condition, &patience);
+    let analysis = Analysis::of_statement(names, statement, condition, &patience);
     match analysis.run() {
         _ if patience.get() == 0 => Verdict::Unclear,
         Picks(_) => Verdict::Picks,
@@ -242,9 +246,9 @@ pub(super) fn picks_rows(statement: Node<'_>, condition: Node<'_>) -> Verdict {
 }
 
 /// Whether `query`, whose rows the data-changing `statement` takes, may be all rows of its target.
-pub(super) fn brings_all_back(statement: Node<'_>, query: Node<'_>) -> bool {
+pub(super) fn brings_all_back(names: Names<'_>, statement: Node<'_>, query: Node<'_>) -> bool {
     let patience = Cell::new(PATIENCE);
-    let analysis = Analysis::of_statement(statement, query, &patience);
+    let analysis = Analysis::of_statement(names, statement, query, &patience);
     !analysis.restricts(query, 0) || patience.get() == 0
 }
 
@@ -270,12 +274,19 @@ const DEEPEST: u32 = 8;
 
 /// One condition, as seen from one table.
 struct Analysis<'t, 'p> {
+    names: Names<'p>,
     condition: Node<'t>,
+    /// The statement or query that the table stands in, and the reference to it; none where it is not known
+    /// which table it is.
+    home: Option<Node<'t>>,
+    target_node: Option<Node<'t>>,
+    /// The other items of the same FROM.
+    others: Vec<Source<'t>>,
     /// The table whose rows are to be picked: its own name, and the name that it goes by; none where a
     /// subquery hides it.
     table: Option<String>,
     target: Option<String>,
-    /// Whose an unqualified column is.
+    /// Whose an unqualified column is, where tables are not known.
     unqualified: Reads,
     /// Other names for the same table.
     twins: Vec<String>,
@@ -361,7 +372,7 @@ impl<'t> Analysis<'t, '_> {
             Some(_) if self.only_values => Reads::COPY,
             Some(_) => Reads::OTHER,
             None if whole_row => Reads::OWN,
-            None => self.unqualified,
+            None => self.whose(node, name).map_or(self.unqualified, |whose| self.reads_of(whose)),
         };
         // What the system writes into each row; most of them are the same everywhere.
         let system = matches!(name, "tableoid" | "xmin" | "xmax" | "cmin" | "cmax" | "oid");

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 
+use super::columns::{Names, is_a_query};
 use super::sources::{From, Source};
 use super::{Analysis, PATIENCE, Picks, Reads};
 use crate::classify::tree::{Field, Kind, Node};
@@ -15,6 +16,7 @@ pub(in crate::classify::walk) const MOST_SOURCES: usize = 64;
 /// Whether `condition`, with the inner joins of `items`, is known to pick rows of `table`, which is one of
 /// `items`, or of another table that it is joined to by equality. `patience` is for all questions about a text.
 pub(in crate::classify::walk) fn picks_what_is_read<'t>(
+    names: Names<'_>,
     items: impl Iterator<Item = Node<'t>> + Clone,
     condition: Option<Node<'t>>,
     table: Node<'t>,
@@ -32,13 +34,15 @@ pub(in crate::classify::walk) fn picks_what_is_read<'t>(
     let is_picked = |place: usize, source: &Source<'t>| {
         let is_table = place == own || source.node.kind() == Kind::RangeVar;
         let is_joined = groups.get(place) == groups.get(own);
-        is_table && is_joined && conjuncts.iter().any(|conjunct| picks(&from, source, *conjunct, patience))
+        is_table
+            && is_joined
+            && conjuncts.iter().any(|conjunct| picks(names, &from, source, *conjunct, patience))
     };
     // Where everything is joined, it does not matter whose an unqualified column is.
     let anybodys = || {
         groups.iter().all(|group| Some(group) == groups.get(own))
             && from.sources.iter().all(|source| source.node.kind() == Kind::RangeVar)
-            && conjuncts.iter().any(|conjunct| picks_somebodys(&from, *conjunct, patience))
+            && conjuncts.iter().any(|conjunct| picks_somebodys(names, &from, *conjunct, patience))
     };
     let picked =
         from.sources.iter().enumerate().any(|(place, source)| is_picked(place, source)) || anybodys();
@@ -46,14 +50,18 @@ pub(in crate::classify::walk) fn picks_what_is_read<'t>(
 }
 
 /// Whether `condition` of `query` is known to pick rows of any of its tables.
-pub(in crate::classify::walk) fn picks_any<'t>(query: Node<'t>, condition: Node<'t>) -> bool {
+pub(in crate::classify::walk) fn picks_any<'t>(
+    names: Names<'_>,
+    query: Node<'t>,
+    condition: Node<'t>,
+) -> bool {
     let from = From::of(query.list(Field::FromClause));
     let patience = Cell::new(PATIENCE);
     let conjuncts = conjuncts(std::iter::once(condition));
     from.sources.len() <= MOST_SOURCES
         && conjuncts.iter().any(|conjunct| {
-            picks_somebodys(&from, *conjunct, &patience)
-                || from.sources.iter().any(|source| picks(&from, source, *conjunct, &patience))
+            picks_somebodys(names, &from, *conjunct, &patience)
+                || from.sources.iter().any(|source| picks(names, &from, source, *conjunct, &patience))
         })
 }
 
@@ -71,16 +79,26 @@ fn conjuncts<'t>(conditions: impl Iterator<Item = Node<'t>>) -> Vec<Node<'t>> {
     found
 }
 
-fn picks<'t>(from: &From<'t>, source: &Source<'t>, condition: Node<'t>, patience: &Cell<u32>) -> bool {
+fn picks<'t>(
+    names: Names<'_>,
+    from: &From<'t>,
+    source: &Source<'t>,
+    condition: Node<'t>,
+    patience: &Cell<u32>,
+) -> bool {
     let alone = from.sources.len() == 1;
-    let others = from.sources.iter().filter(|other| other.node.index() != source.node.index());
+    let others = || from.sources.iter().filter(|other| other.node.index() != source.node.index());
     let analysis = Analysis {
+        names,
         condition,
+        home: query_of(source.node),
+        target_node: Some(source.node),
+        others: others().map(Source::again).collect(),
         table: source.node.text(Field::Relname).map(|name| name.into_owned()),
         target: source.name.clone(),
         unqualified: if alone { Reads::OWN } else { Reads::EITHER },
         twins: Vec::new(),
-        copies: others.filter_map(|other| other.name.clone()).collect(),
+        copies: others().filter_map(|other| other.name.clone()).collect(),
         only_values: true,
         summaries: Vec::new(),
         patience,
@@ -90,9 +108,13 @@ fn picks<'t>(from: &From<'t>, source: &Source<'t>, condition: Node<'t>, patience
 }
 
 /// The same for a condition of which nobody knows whose column it is about.
-fn picks_somebodys<'t>(from: &From<'t>, condition: Node<'t>, patience: &Cell<u32>) -> bool {
+fn picks_somebodys<'t>(names: Names<'_>, from: &From<'t>, condition: Node<'t>, patience: &Cell<u32>) -> bool {
     let analysis = Analysis {
+        names,
         condition,
+        home: None,
+        target_node: None,
+        others: Vec::new(),
         table: None,
         target: None,
         unqualified: Reads::OWN,
@@ -104,6 +126,18 @@ fn picks_somebodys<'t>(from: &From<'t>, condition: Node<'t>, patience: &Cell<u32
         depth: 0,
     };
     matches!(analysis.run(), Picks(_))
+}
+
+/// The query or statement whose FROM an item is in.
+fn query_of(item: Node<'_>) -> Option<Node<'_>> {
+    let mut around = item.parent();
+    while let Some(node) = around {
+        if is_a_query(node) {
+            return Some(node);
+        }
+        around = node.parent();
+    }
+    None
 }
 
 /// To each source the number of its group: those that equalities connect have the same.

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 
+use super::columns::{Names, Whose};
 use super::compare::{existence, negative, picks_by};
 use super::values::number_of;
 use super::{Always, Constant, Form, Never, OtherThanTwin, Picks, SameAsTwin, Truth, Unclear};
@@ -61,7 +62,12 @@ impl<'t> From<'t> {
 
 impl<'t, 'p> Analysis<'t, 'p> {
     /// The condition of an UPDATE, DELETE or MERGE.
-    pub(super) fn of_statement(statement: Node<'t>, condition: Node<'t>, patience: &'p Cell<u32>) -> Self {
+    pub(super) fn of_statement(
+        names: Names<'p>,
+        statement: Node<'t>,
+        condition: Node<'t>,
+        patience: &'p Cell<u32>,
+    ) -> Self {
         let target = statement.get(Field::Relation);
         let table = target.and_then(|target| target.text(Field::Relname)).map(|name| name.into_owned());
         let alias = target
@@ -72,10 +78,14 @@ impl<'t, 'p> Analysis<'t, 'p> {
         let listed = listed.flat_map(|field| statement.list(field));
         let others = From::of(listed.chain(statement.get(Field::SourceRelation)));
         let mut analysis = Self {
+            names,
             condition,
+            home: Some(statement),
+            target_node: target,
             target: alias.or_else(|| table.clone()),
             table,
             unqualified: if others.sources.is_empty() { Reads::OWN } else { Reads::EITHER },
+            others: others.sources,
             twins: Vec::new(),
             copies: Vec::new(),
             only_values: false,
@@ -83,7 +93,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
             patience,
             depth: 0,
         };
-        analysis.place(&others.sources);
+        analysis.place_others();
         analysis
     }
 
@@ -91,28 +101,47 @@ impl<'t, 'p> Analysis<'t, 'p> {
     fn inside(&self, condition: Node<'t>, sources: &[Source<'t>]) -> Self {
         let hidden = sources.iter().any(|source| source.name.is_some() && source.name == self.target);
         let mut analysis = Self {
+            names: self.names,
             condition,
+            home: self.home,
+            target_node: self.target_node,
             table: self.table.clone(),
             target: self.target.clone().filter(|_| !hidden),
             unqualified: Reads::OTHER,
-            twins: Vec::new(),
-            copies: Vec::new(),
+            others: self.others.iter().map(Source::again).collect(),
+            // Those of queries in between are what they were.
+            twins: self.twins.clone(),
+            copies: self.copies.clone(),
             only_values: false,
             summaries: Vec::new(),
             patience: self.patience,
             depth: self.depth + 1,
         };
+        let (twins, copies) = (analysis.twins.len(), analysis.copies.len());
         analysis.place(sources);
+        // A name alone may be of any of them.
+        if analysis.twins.len() > twins {
+            analysis.unqualified = analysis.unqualified.and(Reads::TWIN);
+        }
+        if analysis.copies.len() > copies {
+            analysis.unqualified = analysis.unqualified.and(Reads::COPY);
+        }
         analysis
     }
 
     /// Another table of a query, `source`, seen from a condition of that query.
-    fn of_source(&self, condition: Node<'t>, source: &Source<'t>, alone: bool) -> Self {
+    fn of_source(&self, condition: Node<'t>, source: &Source<'t>, query: Node<'t>, from: &From<'t>) -> Self {
+        let others = from.sources.iter().filter(|other| other.node.index() != source.node.index());
+        let others: Vec<Source<'t>> = others.map(Source::again).collect();
         Self {
+            names: self.names,
             condition,
+            home: Some(query),
+            target_node: Some(source.node),
             table: self.table.clone(),
             target: source.name.clone(),
-            unqualified: if alone { Reads::OWN } else { Reads::EITHER },
+            unqualified: if others.is_empty() { Reads::OWN } else { Reads::EITHER },
+            others,
             twins: Vec::new(),
             copies: Vec::new(),
             only_values: false,
@@ -120,6 +149,12 @@ impl<'t, 'p> Analysis<'t, 'p> {
             patience: self.patience,
             depth: self.depth + 1,
         }
+    }
+
+    fn place_others(&mut self) {
+        let others = std::mem::take(&mut self.others);
+        self.place(&others);
+        self.others = others;
     }
 
     /// Notes which of `sources` are the target's table, or all its rows by another way.
@@ -199,7 +234,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
         let conditions = || query.get(Field::WhereClause).into_iter().chain(from.joins.iter().copied());
         from.sources.iter().filter(|source| self.may_be_all_rows(source.node, depth)).all(|source| {
             conditions().any(|condition| {
-                let mut analysis = self.of_source(condition, source, from.sources.len() == 1);
+                let mut analysis = self.of_source(condition, source, query, &from);
                 analysis.depth = depth + 1;
                 matches!(analysis.run(), Picks(_))
             })
@@ -268,6 +303,16 @@ impl<'t, 'p> Analysis<'t, 'p> {
             let from = From::of(query.list(Field::FromClause));
             // `id IN (SELECT c.id FROM (SELECT t.id) c)`
             open.extend(from.sources.iter().filter_map(|source| source.node.get(Field::Subquery)));
+            // `id IN (WITH c AS (SELECT t.id) SELECT id FROM c)`; a recursive query names itself.
+            let named = from.sources.iter().filter_map(|source| {
+                self.with_query(source.node).filter(|query| !is_around(*query, source.node))
+            });
+            for query in named {
+                if !self.can_afford(query) {
+                    return false;
+                }
+                open.push(query);
+            }
             let hidden =
                 from.sources.iter().any(|source| source.name.is_some() && source.name == self.target);
             let mut columns = query
@@ -279,8 +324,12 @@ impl<'t, 'p> Analysis<'t, 'p> {
                 let fields: Vec<_> = column.list(Field::Fields).filter_map(Node::string).collect();
                 match fields.as_slice() {
                     [.., qualifier, _] => !hidden && Some(&**qualifier) == self.target.as_deref(),
-                    // `(SELECT code)`
-                    _ => from.sources.is_empty(),
+                    [name] => match self.whose(column, name) {
+                        Some(whose) => matches!(whose, Whose::Target | Whose::Unclear),
+                        // `(SELECT code)`
+                        None => from.sources.is_empty(),
+                    },
+                    [] => from.sources.is_empty(),
                 }
             };
             if columns.any(of_the_row) {
@@ -318,8 +367,8 @@ impl<'t, 'p> Analysis<'t, 'p> {
         }
     }
 
-    /// Whether a subquery names a column of the target's row. Only a qualified name says so for sure: in
-    /// `EXISTS (SELECT 1 FROM u WHERE id = 1)` the id is u's, if u has one.
+    /// Whether a subquery names a column of the target's row. Where tables are not known, only a qualified
+    /// name says so: in `EXISTS (SELECT 1 FROM u WHERE id = 1)` the id is u's, if u has one.
     fn speaks_of_the_row(&self, query: Node<'t>, from: &From<'t>) -> bool {
         if !self.can_afford(query) {
             return true;
@@ -330,7 +379,11 @@ impl<'t, 'p> Analysis<'t, 'p> {
                 let fields: Vec<_> = column.list(Field::Fields).filter_map(Node::string).collect();
                 match fields.as_slice() {
                     [.., qualifier, _] => Some(&**qualifier) == self.target.as_deref(),
-                    _ => from.sources.is_empty(),
+                    [name] => match self.whose(column, name) {
+                        Some(whose) => matches!(whose, Whose::Target | Whose::Unclear),
+                        None => from.sources.is_empty(),
+                    },
+                    [] => from.sources.is_empty(),
                 }
             })
     }
@@ -357,8 +410,12 @@ impl<'t, 'p> Analysis<'t, 'p> {
         Summary { reads: Reads::COPY, shape: Shape::Vague, is_scalar_query: scalar, ..NOTHING }
     }
 
-    /// The query that a name without a schema stands for, when a WITH around it says so.
     fn with_query(&self, table: Node<'t>) -> Option<Node<'t>> {
+        self.with_clause(table)?.get(Field::Ctequery)
+    }
+
+    /// The WITH query that a name without a schema stands for.
+    pub(super) fn with_clause(&self, table: Node<'t>) -> Option<Node<'t>> {
         if table.kind() != Kind::RangeVar || table.has(Field::Schemaname) {
             return None;
         }
@@ -372,8 +429,8 @@ impl<'t, 'p> Analysis<'t, 'p> {
             {
                 let found =
                     with.list(Field::Ctes).find(|cte| cte.text(Field::Ctename).as_deref() == Some(&name));
-                if let Some(found) = found {
-                    return found.get(Field::Ctequery);
+                if found.is_some() {
+                    return found;
                 }
             }
             around = node.parent();

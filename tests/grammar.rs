@@ -26,6 +26,8 @@
     clippy::wildcard_enum_match_arm,
     reason = "a test has no callers, and what is wrong should stop it"
 )]
+#[path = "support/dice.rs"]
+mod dice;
 mod support;
 #[path = "support/wire.rs"]
 mod wire;
@@ -38,37 +40,13 @@ use countersign::classify::{
 };
 use countersign::cli::cluster::Cluster;
 use countersign::statement::SqlText;
+use dice::Dice;
 use wire::Wire;
 
 const PASSWORD: &str = "superuser-secret";
 
 /// Texts that are on their way at the same time.
 const BATCH: u64 = 100;
-
-/// SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0xd134_2543_de82_ef95) ^ 0x2545_f491_4f6c_dd1d)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).unwrap()
-    }
-
-    fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-}
 
 /// What lexers and grammars may differ about.
 const ODD: &[&str] = &[

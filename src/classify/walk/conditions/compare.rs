@@ -2,8 +2,14 @@
 
 use super::values::{number_of, text_of, uncast};
 use super::{Always, Columns, Constant, Form, Never, OtherThanTwin, Picks, SameAsTwin, Truth, Unclear};
-use super::{Analysis, NOTHING, Reads, Shape, Summary};
+use super::{Analysis, NOTHING, Reads, Scale, Shape, Summary};
 use crate::classify::tree::{Field, Kind, Node};
+
+/// Numbers that nobody's are beyond.
+const BEYOND: f64 = 1e19;
+
+/// Lengths from which on `length(name) < n` is.
+const LONG: f64 = 1000.0;
 
 /// Numbers from which on `id < n` is taken for everything.
 pub(super) const VERY_LARGE: f64 = 1e9;
@@ -32,7 +38,8 @@ impl<'t> Analysis<'t, '_> {
         if kind == "AEXPR_NULLIF" {
             let kept = left.tells() && !right.reads.row() && left.reads == Reads::OWN;
             return if kept {
-                Summary { truth: Unclear, shape: Shape::Derived, is_key: false, ..left }
+                let scale = left.scale.then(Scale::Ordered);
+                Summary { truth: Unclear, shape: Shape::Derived, scale, is_key: false, ..left }
             } else {
                 whole
             };
@@ -48,13 +55,20 @@ impl<'t> Analysis<'t, '_> {
             "AEXPR_OP_ALL" => self.all_of(name, l, r),
             "AEXPR_BETWEEN" | "AEXPR_BETWEEN_SYM" => self.between(left, right_node),
             "AEXPR_NOT_BETWEEN" | "AEXPR_NOT_BETWEEN_SYM" => match self.between(left, right_node) {
-                Picks(_) => Picks(Form::Negative),
+                Picks(_) => negative(left),
                 truth @ (Always | Never | Constant | SameAsTwin | OtherThanTwin | Unclear) => truth,
             },
             _ if whole.reads.row() => Unclear,
             _ => Constant,
         };
-        Summary { is_key: left.is_key || right.is_key, ..whole }.test(truth)
+        let distinct = kind == "AEXPR_DISTINCT" && (left.is_json || right.is_json);
+        let truth = if distinct && matches!(truth, Picks(_)) { Unclear } else { truth };
+        // `(a, 5) = (b, 6)`
+        let rows = [left_node, right_node].iter().any(|side| side.kind() == Kind::RowExpr);
+        let whole = whole.test_of([left, right]);
+        // `NOT (data->>'no such key' IS NOT DISTINCT FROM 'x')`
+        let same = kind == "AEXPR_NOT_DISTINCT" && whole.missing;
+        Summary { one_way: whole.one_way || rows || same, ..whole }.test(truth)
     }
 
     fn compare(&self, name: &str, left: (Summary, Node<'t>), right: (Summary, Node<'t>)) -> Truth {
@@ -69,8 +83,8 @@ impl<'t> Analysis<'t, '_> {
             // `(id = 5) = true`
             return match (name, own.truth, other.truth) {
                 ("=", truth, Always) | ("<>", truth, Never) => truth,
-                ("=", Picks(form), Never) | ("<>", Picks(form), Always) => {
-                    if own.is_key && form == Form::Equal { Unclear } else { Picks(form.opposite()) }
+                ("=", Picks(form), Never) | ("<>", Picks(form), Always) if !own.one_way => {
+                    Picks(form.opposite())
                 }
                 _ => Unclear,
             };
@@ -126,7 +140,11 @@ impl<'t> Analysis<'t, '_> {
                 }
             }
             (left, right) if own(left) && own(right) => match name {
-                "=" => Picks(Form::Equal),
+                "=" if !matches!((left.scale, right.scale), (Scale::Few(_), Scale::Few(_))) => {
+                    Picks(Form::Equal)
+                }
+                _ if left.scale.then(right.scale) > Scale::Ordered => Unclear,
+                "<>" if left.scale.then(right.scale) > Scale::Wide => Unclear,
                 "<>" => Picks(Form::Negative),
                 "<" | "<=" => Picks(Form::Below(None)),
                 ">" | ">=" => Picks(Form::Above(None)),
@@ -147,6 +165,7 @@ impl<'t> Analysis<'t, '_> {
         let pattern = right.1.within().find_map(text_of);
         let known = right.1.kind() == Kind::ParamRef || pattern.is_some_and(|pattern| is_selective(&pattern));
         match (name.starts_with('!'), known) {
+            _ if left.0.scale >= Scale::Padded => Unclear,
             (true, _) => negative(left.0),
             (false, true) => Picks(Form::Equal),
             (false, false) => Unclear,
@@ -174,10 +193,10 @@ impl<'t> Analysis<'t, '_> {
             return Unclear;
         }
         // `active IN (true, false)`
-        let both = [Always, Never].iter().all(|truth| items.iter().any(|(item, _)| item.truth == *truth));
-        let empty = items.iter().any(|(_, item)| text_of(*item).is_some_and(|text| text.is_empty()));
+        let both = is_every_flag(items.iter().map(|(item, node)| (item.truth, *node)));
+        let empty = items.iter().any(|(_, item)| text_of(*item).is_none_or(|text| text.is_empty()));
         match name {
-            "=" if !(both || left.0.shortens && empty) => Picks(Form::Equal),
+            "=" if !(both || left.0.shortens && empty) => equal_to(left.0, items.len()),
             "<>" if left.1.kind() != Kind::RowExpr => negative(left.0),
             _ => Unclear,
         }
@@ -201,14 +220,21 @@ impl<'t> Analysis<'t, '_> {
         let elements = || right.1.list(Field::Elements);
         match name {
             "=" => {
-                let has = |truth| elements().any(|item| self.of(item).truth == truth);
+                let both = is_every_flag(elements().map(|item| (self.of(item).truth, item)));
+                let listed = right.1.kind() == Kind::AArrayExpr;
+                let values = if listed { elements().count() } else { usize::MAX };
                 let may_be_empty = left.0.shortens
                     && right.1.kind() != Kind::ParamRef
                     && !(right.1.kind() == Kind::AArrayExpr
                         && elements().all(|item| text_of(item).is_some_and(|text| !text.is_empty())));
-                if has(Always) && has(Never) || may_be_empty { Unclear } else { Picks(Form::Equal) }
+                // `active = ANY ('{t,f}')`
+                let written = text_of(right.1).is_some_and(|text| {
+                    let values = || text.trim_matches(['{', '}']).split(',');
+                    [true, false].iter().all(|flag| values().any(|value| flag_of(value) == Some(*flag)))
+                });
+                if both || written || may_be_empty { Unclear } else { equal_to(left.0, values) }
             }
-            "~~" | "~~*" => {
+            "~~" | "~~*" if left.0.scale < Scale::Padded => {
                 let written = right.1.kind() == Kind::AArrayExpr
                     && elements().all(|item| text_of(item).is_some_and(|pattern| is_selective(&pattern)));
                 if written || right.1.kind() == Kind::ParamRef { Picks(Form::Equal) } else { Unclear }
@@ -258,7 +284,8 @@ impl<'t> Analysis<'t, '_> {
             },
             _ => false,
         };
-        if constant && picks_by(left) && !endless && !left.shortens && !place && !empty {
+        let ordered = left.scale <= Scale::Ordered;
+        if constant && ordered && picks_by(left) && !endless && !left.shortens && !place && !empty {
             Picks(Form::Equal)
         } else {
             Unclear
@@ -273,7 +300,47 @@ pub(super) fn picks_by(own: Summary) -> bool {
 
 /// All but some: of a key, that is all.
 pub(super) fn negative(own: Summary) -> Truth {
-    if own.is_key || own.shortens { Unclear } else { Picks(Form::Negative) }
+    if own.is_key || own.shortens || own.scale > Scale::Wide { Unclear } else { Picks(Form::Negative) }
+}
+
+/// Equal to one of so many values.
+fn equal_to(own: Summary, values: usize) -> Truth {
+    match own.scale {
+        // `id % 2 = 0 OR id % 2 = 1`: together with others it may be everything.
+        Scale::Few(few) if values < few as usize => Picks(Form::Negative),
+        Scale::Few(_) | Scale::Place => Unclear,
+        Scale::Wide | Scale::Ordered | Scale::Length | Scale::Computed | Scale::Padded => Picks(Form::Equal),
+    }
+}
+
+/// Whether values are both of those that a flag may have: `active IN ('t', 'f')`, `flag::int IN (0, 1)`.
+fn is_every_flag<'t>(values: impl Iterator<Item = (Truth, Node<'t>)>) -> bool {
+    let (mut yes, mut no) = (false, false);
+    for (truth, node) in values {
+        let flag = flag_of_node(node);
+        yes |= truth == Always || flag == Some(true);
+        no |= truth == Never || flag == Some(false);
+    }
+    yes && no
+}
+
+/// The flag that a literal may be.
+fn flag_of_node(node: Node<'_>) -> Option<bool> {
+    if let Some(flag) = uncast(node).and_then(|node| node.get(Field::Boolval)) {
+        return Some(flag.flag(Field::Boolval));
+    }
+    let number = number_of(node).filter(|number| *number == 0.0 || *number == 1.0);
+    number.map(|number| number == 1.0).or_else(|| text_of(node).and_then(|text| flag_of(&text)))
+}
+
+/// A flag as `boolin` reads it.
+fn flag_of(text: &str) -> Option<bool> {
+    let text = text.trim().to_ascii_lowercase();
+    match text.as_str() {
+        "t" | "tr" | "tru" | "true" | "y" | "ye" | "yes" | "on" | "1" => Some(true),
+        "f" | "fa" | "fal" | "fals" | "false" | "n" | "no" | "of" | "off" | "0" => Some(false),
+        _ => None,
+    }
 }
 
 fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_>) -> Truth {
@@ -284,51 +351,122 @@ fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_
     let is_row = own_node.kind() == Kind::RowExpr;
     let text = || text_of(other);
     match name {
-        "=" if own.shortens && text().is_some_and(|text| text.is_empty()) => Unclear,
-        "=" => Picks(Form::Equal),
+        // `btrim(code) = lower('')`
+        "=" if own.shortens
+            && other.kind() != Kind::ParamRef
+            && text().is_none_or(|text| text.is_empty()) =>
+        {
+            Unclear
+        }
+        // `strpos(name, 'x') = 0` is of most.
+        "=" if own.scale == Scale::Place && number_of(other).is_some_and(|place| place >= 1.0) => {
+            Picks(Form::Equal)
+        }
+        "<>" if own.scale == Scale::Place && number_of(other) == Some(0.0) => Picks(Form::Equal),
+        // The one or the other is every flag.
+        "=" if flag_of_node(other).is_some() && !is_row => match equal_to(own, 1) {
+            Picks(_) if flag_of_node(other) == Some(true) => Picks(Form::Flag),
+            Picks(_) => Picks(Form::NoFlag),
+            truth @ (Always | Never | Constant | SameAsTwin | OtherThanTwin | Unclear) => truth,
+        },
+        "=" => equal_to(own, 1),
+        _ if own.scale >= Scale::Padded && !matches!(name, "<" | "<=" | ">" | ">=") => Unclear,
         "<>" if !is_row => negative(own),
         "<" | "<=" | ">" | ">=" if !is_row && !own.shortens => range(name, own, other),
         "~" | "~*" if text().is_some_and(|pattern| is_selective_regex(&pattern)) => Picks(Form::Equal),
         "~" | "~*" if other.kind() == Kind::ParamRef => Picks(Form::Equal),
         "!~" | "!~*" => negative(own),
-        "^@" if text().is_none_or(|prefix| !prefix.is_empty()) => Picks(Form::Equal),
+        "^@" if is_given(other) && text().is_none_or(|prefix| !prefix.is_empty()) => Picks(Form::Equal),
         // Everything contains nothing.
-        "@>" if text().is_none_or(|part| part.bytes().any(|byte| byte.is_ascii_alphanumeric()))
+        "@>" if text().is_none_or(|part| {
+            part.bytes().any(|byte| byte.is_ascii_alphanumeric())
+                && !part.trim().eq_ignore_ascii_case("empty")
+        }) && !says_nothing(other)
             && !is_empty_array(other) =>
         {
             Picks(Form::Equal)
         }
         // `(,)` holds everything.
-        "<@" | "&&"
-            if text().is_some_and(|range| !range.bytes().any(|byte| byte.is_ascii_alphanumeric())) =>
+        "<@" | "&&" if text().is_some_and(|range| is_endless_range(&range)) || says_nothing(other) => Unclear,
+        // All of no keys.
+        "?&" if is_empty_array(other)
+            || text().is_some_and(|keys| !keys.contains(|c: char| !matches!(c, '{' | '}' | ' '))) =>
         {
             Unclear
         }
         "<@" | "&&" | "?" | "?|" | "?&" => Picks(Form::Equal),
         // A path that may be true of everything, or a search for what is not there.
-        "@@" if !text().is_some_and(|query| query.contains('$') || query.trim_start().starts_with('!')) => {
-            Picks(Form::Equal)
-        }
+        "@@" if !other.within().filter_map(text_of).any(|query| may_be_all(&query)) => Picks(Form::Equal),
         _ => Unclear,
     }
 }
 
 fn range(name: &str, own: Summary, bound: Node<'_>) -> Truth {
-    if text_of(bound).is_some_and(|text| text.trim().is_empty() || is_endless(&text)) {
+    let is_end =
+        |text: &str| text.trim().is_empty() || is_endless(text) || text.trim().eq_ignore_ascii_case("empty");
+    if text_of(bound).is_some_and(|text| is_end(&text)) {
+        return Unclear;
+    }
+    // `n < 10 ^ 300`
+    let calculated = number_of(bound).is_none()
+        && bound.kind() != Kind::ParamRef
+        && bound.within().any(|node| number_of(node).is_some())
+        && !bound.within().any(|node| {
+            text_of(node).is_some_and(|text| !text.is_empty() && number_of(node).is_none())
+                || matches!(node.kind(), Kind::SQLValueFunction | Kind::ParamRef)
+                || node.names(Field::Funcname).last().is_some_and(|name| {
+                    name.starts_with("make_") || matches!(&**name, "now" | "to_timestamp")
+                })
+        });
+    if calculated {
         return Unclear;
     }
     // Rows lie at places beyond any that one writes down.
     if own.columns == Columns::of("ctid") {
         return Unclear;
     }
+    // `active >= false`
     let number = number_of(bound);
+    if uncast(bound).is_some_and(|bound| bound.has(Field::Boolval)) {
+        return Unclear;
+    }
+    match own.scale {
+        Scale::Wide | Scale::Ordered => {}
+        // `length(name) > 0`
+        Scale::Length => {
+            let known = match name {
+                ">" => number.is_some_and(|number| number >= 1.0),
+                ">=" => number.is_some_and(|number| number > 1.0),
+                _ => number.is_some_and(|number| number < LONG),
+            };
+            if !known {
+                return Unclear;
+            }
+        }
+        // A month beyond the first, and not beyond the last.
+        Scale::Few(few) => {
+            let inside = |number: f64| number >= 2.0 && number <= f64::from(few) - 2.0;
+            return if number.is_some_and(inside) { Picks(Form::Negative) } else { Unclear };
+        }
+        Scale::Place => {
+            let found = match name {
+                ">" => number.is_some_and(|number| number >= 0.0),
+                ">=" => number.is_some_and(|number| number >= 1.0),
+                _ => false,
+            };
+            return if found { Picks(Form::Equal) } else { Unclear };
+        }
+        Scale::Computed | Scale::Padded => return Unclear,
+    }
     // Most numbers are not negative: `amount >= 0` is all of them.
     let all = match (name, number) {
         (_, None) => false,
         (">", Some(number)) => number < 0.0 || own.is_key && number <= 0.0,
         (">=", Some(number)) => number <= 0.0 || own.is_key && number <= 1.0,
-        (_, Some(number)) => own.is_key && number >= VERY_LARGE,
+        (_, Some(number)) => number >= if own.is_key { VERY_LARGE } else { BEYOND },
     };
+    // Of what is calculated, it is not known where that is in the column's own order.
+    let number = number.filter(|_| own.shape == Shape::Column);
     match name {
         _ if all => Unclear,
         "<" | "<=" => Picks(Form::Below(number)),
@@ -350,6 +488,43 @@ fn same_for_all(name: &str, left: Node<'_>, right: Node<'_>) -> Truth {
         _ => return Constant,
     };
     if equal == (name == "=") { Always } else { Never }
+}
+
+/// A literal or parameter, whatever it is cast to.
+fn is_given(node: Node<'_>) -> bool {
+    uncast(node).is_some_and(|node| matches!(node.kind(), Kind::AConst | Kind::ParamRef))
+}
+
+/// `int4range(NULL, NULL)`, and whatever else a function makes of nothing.
+fn says_nothing(node: Node<'_>) -> bool {
+    let Some(call) = uncast(node).filter(|node| node.kind() == Kind::FuncCall) else { return false };
+    let bounds: Vec<_> = call.list(Field::Args).take(2).collect();
+    let open = |bound: Node<'_>| {
+        let Some(bound) = uncast(bound) else { return true };
+        let calculated = bound.kind() == Kind::AExpr && bound.word(Field::Kind) == "AEXPR_OP";
+        let written = text_of(bound).is_some_and(|text| !text.is_empty() && !is_endless(&text));
+        let given = matches!(bound.kind(), Kind::FuncCall | Kind::SQLValueFunction);
+        !(calculated || written || given || number_of(bound).is_some_and(f64::is_finite))
+    };
+    !call.list(Field::Args).any(|argument| argument.kind() == Kind::ParamRef)
+        && !bounds.is_empty()
+        && bounds.into_iter().all(open)
+}
+
+/// Whether a search in texts or a path in documents may be true of everything: `!zz`, `true`, `1 == 1`.
+fn may_be_all(query: &str) -> bool {
+    query.contains(['$', '!', '-', '=', '>', '<', '"'])
+        || !query.bytes().any(|byte| byte.is_ascii_alphabetic() || byte >= 0x80)
+        || query.trim().trim_matches(['(', ')']).trim() == "true"
+}
+
+/// `(,)`, `[-infinity,infinity]`
+fn is_endless_range(text: &str) -> bool {
+    let bounds = text.trim().trim_start_matches(['[', '(', '{']).trim_end_matches([']', ')', '}']);
+    bounds.split(',').all(|bound| {
+        let bound = bound.trim().trim_matches('"');
+        is_endless(bound) || !bound.bytes().any(|byte| byte.is_ascii_alphanumeric())
+    })
 }
 
 /// `ARRAY[]::text[]`
@@ -382,6 +557,11 @@ fn is_selective(pattern: &str) -> bool {
             if character == '{' {
                 // How often, which may be never.
                 characters.by_ref().take_while(|c| *c != '}').for_each(drop);
+                continue;
+            }
+            if character == '\\' {
+                let escaped = characters.next().is_some();
+                wants |= escaped && !matches!(characters.peek(), Some('*' | '?' | '{'));
                 continue;
             }
             let optional = matches!(characters.peek(), Some('*' | '?' | '{'));

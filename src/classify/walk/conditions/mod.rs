@@ -94,12 +94,15 @@ impl Form {
         }
     }
 
-    /// Whether one *or* the other of the same column leaves rows out.
+    /// Whether one *or* the other of the same column leaves rows out: between 10 and 11 there is no integer.
     fn leaves_rows_out_with(self, other: Self) -> bool {
         match (self, other) {
             (Self::Below(Some(below)), Self::Above(Some(above)))
-            | (Self::Above(Some(above)), Self::Below(Some(below))) => below < above,
+            | (Self::Above(Some(above)), Self::Below(Some(below))) => above - below > 1.0,
             (Self::Below(_), Self::Above(_)) | (Self::Above(_), Self::Below(_)) => false,
+            // `amount < 9 OR -amount < 9`
+            (Self::Below(None), Self::Below(_)) | (Self::Above(None), Self::Above(_)) => false,
+            (Self::Below(_), Self::Below(None)) | (Self::Above(_), Self::Above(None)) => false,
             (Self::Flag, Self::NoFlag) | (Self::NoFlag, Self::Flag) => false,
             (Self::Null, Self::NotNull) | (Self::NotNull, Self::Null) => false,
             (Self::Negative, Self::Null) | (Self::Null, Self::Negative) => true,
@@ -181,12 +184,43 @@ enum Shape {
     Vague,
 }
 
+/// Which values an expression may have, and so what a comparison says that is not an equality.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Scale {
+    /// Whatever its column may hold.
+    Wide,
+    /// Something else, but in order and without end: `price * 2`, `date_trunc('day', t)`. That it is *not*
+    /// equal to something says nothing: `upper(code) <> 'a'`.
+    Ordered,
+    /// A length: never negative, and seldom large.
+    Length,
+    /// Where something is found: beyond nothing, if at all.
+    Place,
+    /// Nobody knows: `id::text < 'a'` is true of each number.
+    Computed,
+    /// With something of the statement's own put in: `'x' || code LIKE 'x%'`.
+    Padded,
+    /// One of so many: `id % 2`, the month of a date.
+    Few(u32),
+}
+
+impl Scale {
+    /// Of a value that is made of one with this scale by what has that one.
+    fn then(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Few(one), Self::Few(other)) => Self::Few(one.min(other)),
+            _ => self.max(other),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Summary {
     truth: Truth,
     reads: Reads,
     columns: Columns,
     shape: Shape,
+    scale: Scale,
     /// A comparison or another test: as a value it is true of nearly every row, or false.
     is_test: bool,
     /// A column that holds another value in each row, by its name: all but one of its values are all rows.
@@ -195,6 +229,10 @@ struct Summary {
     shortens: bool,
     /// Never NULL, whatever the column is.
     defaulted: bool,
+    /// A test whose opposite is not known to pick anything: `NOT (upper(code) = 'a')`.
+    one_way: bool,
+    /// A test of what may not be there at all, so that its not being true says nothing.
+    missing: bool,
     /// A value out of a document.
     is_json: bool,
     /// A subquery that returns one value.
@@ -206,10 +244,13 @@ const NOTHING: Summary = Summary {
     reads: Reads(0),
     columns: Columns(0),
     shape: Shape::Constant,
+    scale: Scale::Wide,
     is_test: false,
     is_key: false,
     shortens: false,
     defaulted: false,
+    one_way: false,
+    missing: false,
     is_json: false,
     is_scalar_query: false,
 };
@@ -217,6 +258,20 @@ const NOTHING: Summary = Summary {
 impl Summary {
     fn test(self, truth: Truth) -> Self {
         Self { truth, is_test: true, ..self }
+    }
+
+    /// What is known of a test of these values, or of these tests, whatever it says.
+    fn test_of(self, parts: impl IntoIterator<Item = Self>) -> Self {
+        parts.into_iter().fold(self, |whole, part| Self {
+            is_key: whole.is_key || part.is_key,
+            one_way: whole.one_way
+                || part.one_way
+                || part.is_key
+                || part.shortens
+                || part.scale > Scale::Wide,
+            missing: whole.missing || part.missing || part.is_json,
+            ..whole
+        })
     }
 
     /// A value of these columns from which one can tell rows apart.
@@ -408,7 +463,22 @@ impl<'t> Analysis<'t, '_> {
             Shape::Column => Shape::Derived,
             shape @ (Shape::Constant | Shape::Derived | Shape::Vague) => shape,
         };
-        Summary { truth, shape, ..inner }
+        let named = node.get(Field::TypeName);
+        let to = named.and_then(|of| of.names(Field::Names).last().map(|name| name.to_string()));
+        // What comes out of a document is a text until it is cast.
+        let scale = match to.as_deref() {
+            _ if inner.is_json => inner.scale,
+            Some(to) if KEEPS_ORDER.contains(&to) => inner.scale.then(Scale::Ordered),
+            // `flag::int < 2`, `id::text > ''`
+            _ => inner.scale.then(Scale::Computed),
+        };
+        // `id::bit(1)`
+        let shape = if matches!(to.as_deref(), Some("bit" | "varbit" | "char" | "bpchar")) {
+            Shape::Vague
+        } else {
+            shape
+        };
+        Summary { truth, shape, scale, ..inner }
     }
 
     fn boolean(&self, node: Node<'t>) -> Summary {
@@ -418,9 +488,7 @@ impl<'t> Analysis<'t, '_> {
             "NOT_EXPR" => match parts.first().map_or(Constant, |part| part.truth) {
                 Always => Never,
                 Never => Always,
-                // `NOT (a = 1 AND a = 2)` is `a <> 1 OR a <> 2`.
-                Picks(_) if self.is_conjunction(node) => Unclear,
-                Picks(Form::Equal) if parts.iter().any(|part| part.is_key || part.shortens) => Unclear,
+                Picks(_) if parts.iter().any(|part| part.one_way) => Unclear,
                 Picks(form) => Picks(form.opposite()),
                 truth @ (Constant | Unclear | SameAsTwin | OtherThanTwin) => truth,
             },
@@ -428,13 +496,11 @@ impl<'t> Analysis<'t, '_> {
             _ => any_of(&parts),
         };
         // The columns that picked are what an alternative is compared with.
-        Summary { columns: picked(&parts).unwrap_or(whole.columns), ..whole }.test(truth)
-    }
-
-    /// The one argument of a NOT is an AND.
-    fn is_conjunction(&self, not: Node<'t>) -> bool {
-        not.list(Field::Args)
-            .any(|part| part.kind() == Kind::BoolExpr && part.word(Field::Boolop) == "AND_EXPR")
+        let whole = Summary { columns: picked(&parts).unwrap_or(whole.columns), ..whole };
+        let whole = whole.test_of(parts);
+        // Not `a = 1 AND a = 2` is `a <> 1 OR a <> 2`.
+        let both = node.word(Field::Boolop) == "AND_EXPR";
+        Summary { one_way: whole.one_way || both, ..whole }.test(truth)
     }
 
     fn null_test(&self, node: Node<'t>) -> Summary {
@@ -445,18 +511,23 @@ impl<'t> Analysis<'t, '_> {
         // `(id = 5) IS NOT NULL` asks whether id is there, `id IS NOT NULL` nothing at all.
         let known = inner.reads == Reads::OWN && inner.tells();
         let truth = match known {
+            // `data->>'no such key' IS NULL`
+            true if is_null && inner.is_json => Unclear,
             true if is_null => Picks(Form::Null),
             true if !inner.is_key && !inner.defaulted && !is_row => Picks(Form::NotNull),
             true | false if inner.reads.row() => Unclear,
             true | false => Constant,
         };
-        whole.test(truth)
+        let whole = whole.test_of([inner]);
+        Summary { one_way: whole.one_way || whole.missing, ..whole }.test(truth)
     }
 
     fn boolean_test(&self, node: Node<'t>) -> Summary {
         let inner = self.field(node, Field::Arg).unwrap_or(NOTHING);
         let whole = inner.blur(NOTHING);
         let truth = match (inner.truth, node.word(Field::Booltesttype)) {
+            (Picks(_), "IS_NOT_TRUE" | "IS_NOT_FALSE") if inner.missing || inner.is_json => Unclear,
+            (Picks(_), "IS_FALSE" | "IS_NOT_TRUE") if inner.one_way => Unclear,
             (Picks(form), "IS_TRUE" | "IS_NOT_FALSE") => Picks(form),
             (Picks(form), "IS_FALSE" | "IS_NOT_TRUE") => Picks(form.opposite()),
             (Picks(_), "IS_UNKNOWN") if !inner.is_test => Picks(Form::Null),
@@ -464,7 +535,9 @@ impl<'t> Analysis<'t, '_> {
             _ if inner.reads.row() => Unclear,
             _ => Constant,
         };
-        whole.test(truth)
+        // What is not there is neither true nor false.
+        let whole = whole.test_of([inner]);
+        Summary { one_way: whole.one_way || whole.missing, ..whole }.test(truth)
     }
 
     /// CASE whose branches pick rows, or are false.
@@ -486,7 +559,8 @@ impl<'t> Analysis<'t, '_> {
             && results.first().is_some_and(|result| result.truth == Always)
             && results.get(1).is_none_or(|otherwise| otherwise.truth == Never);
         let truth = if picks_each || one_condition { Picks(Form::Negative) } else { Unclear };
-        whole.test(truth)
+        // Its opposite may be anything.
+        Summary { one_way: true, missing: true, ..whole }.test(truth)
     }
 
     /// `coalesce(column, ..)`: the first decides, and what follows must not.
@@ -502,7 +576,8 @@ impl<'t> Analysis<'t, '_> {
         let rest_false = rest.iter().all(|part| part.truth == Never);
         if first.is_test {
             let truth = if rest_false { first.truth } else { Unclear };
-            return whole.test(truth);
+            let whole = whole.test_of([*first]);
+            return Summary { one_way: whole.one_way || whole.missing, ..whole }.test(truth);
         }
         if !rest_constant || !first.tells() || first.reads.has(Reads::COPY) {
             return whole;
@@ -510,7 +585,9 @@ impl<'t> Analysis<'t, '_> {
         // As a condition: `coalesce(active, false)`.
         let flag = first.shape == Shape::Column && first.truth == Picks(Form::Flag);
         let truth = if flag { first.truth } else { Unclear };
-        Summary { truth, shape: Shape::Derived, defaulted: true, is_key: false, ..*first }
+        // `coalesce(data->>'no such key', '') <> 'x'`
+        let scale = if first.is_json { first.scale.then(Scale::Computed) } else { first.scale };
+        Summary { truth, shape: Shape::Derived, scale, defaulted: true, is_key: false, ..*first }
     }
 }
 
@@ -521,6 +598,10 @@ fn name_of_a_row<'a>(fields: &'a [std::borrow::Cow<'_, str>]) -> &'a str {
         _ => "",
     }
 }
+
+/// Types to which nearly nothing is cast but what is in the same order.
+const KEEPS_ORDER: [&str; 10] =
+    ["date", "timestamp", "timestamptz", "time", "timetz", "numeric", "float8", "float4", "int8", "interval"];
 
 /// Names of columns that are another in each row, and never NULL.
 fn is_key(name: &str) -> bool {
@@ -595,6 +676,11 @@ fn any_of(parts: &[Summary]) -> Truth {
         broad.iter().filter(|(form, other)| bound(form) && other.overlap(columns)).count()
             + narrow.iter().filter(|(_, other)| other.overlap(columns)).count()
     };
+    // `a <> 1 OR b <> 2` leaves out only what is both.
+    let is = |wanted: Form| broad.iter().filter(move |(form, _)| *form == wanted).count();
+    if is(Form::Negative) > 0 && broad.len() - is(Form::Null) > 1 {
+        return Unclear;
+    }
     for (place, (form, columns)) in broad.iter().enumerate() {
         let mut others = broad.iter().skip(place + 1).chain(&narrow);
         if others.any(|(other, theirs)| columns.overlap(*theirs) && !form.leaves_rows_out_with(*other)) {

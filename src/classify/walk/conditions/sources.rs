@@ -255,7 +255,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
             ("ANY_SUBLINK" | "ROWCOMPARE_SUBLINK", Some(tested)) if operator == "=" => {
                 let member = self.member(tested, query);
                 // What `NOT IN (SELECT 1 WHERE false)` leaves out is nothing.
-                Summary { shortens: !reads_something(query), ..member }
+                Summary { one_way: member.one_way || !reads_something(query), ..member }
             }
             ("ALL_SUBLINK", Some(tested)) if operator == "<>" => {
                 let member = self.member(tested, query);
@@ -285,7 +285,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
         } else {
             Unclear
         };
-        Summary { is_key: tested.is_key, ..whole }.test(truth)
+        whole.test_of([tested]).test(truth)
     }
 
     /// Whether what a query selects does not come from the row that it is compared with.

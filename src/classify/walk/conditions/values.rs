@@ -1,65 +1,66 @@
 //! Values that are made of columns: which of them still tell rows apart.
 
+use std::borrow::Cow;
+
 use super::compare::VERY_LARGE;
-use super::{Analysis, NOTHING, Picks, Shape, Summary};
+use super::{Analysis, NOTHING, Picks, Scale, Shape, Summary};
 use super::{Form, Reads, Unclear};
 use crate::classify::tree::{Field, Kind, Node};
 
-/// Functions whose value says something about their first argument.
-const TELLING: [&str; 52] = [
+/// Functions whose value says something about their first argument, in the same order or another.
+const ORDERED: [&str; 32] = [
     "abs",
     "age",
-    "array_dims",
-    "array_length",
-    "array_lower",
-    "array_ndims",
-    "array_upper",
-    "ascii",
-    "bit_length",
-    "cardinality",
     "ceil",
     "ceiling",
-    "char_length",
-    "character_length",
     "date",
     "date_bin",
-    "extract",
-    "floor",
     "float8",
-    "host",
+    "floor",
     "initcap",
-    "int4",
     "int8",
-    "json_array_length",
     "json_extract_path",
     "json_extract_path_text",
-    "jsonb_array_length",
     "jsonb_extract_path",
     "jsonb_extract_path_text",
-    "jsonb_typeof",
-    "json_typeof",
     "justify_days",
-    "length",
     "lower",
     "make_date",
-    "mod",
-    "network",
     "numeric",
-    "octet_length",
-    "pg_column_size",
     "reverse",
     "round",
     "text",
     "timestamp",
     "timestamptz",
-    "to_char",
     "to_date",
     "to_number",
     "to_timestamp",
     "trunc",
     "upper",
     "varchar",
+    "extract",
+    "date_part",
+    "date_trunc",
 ];
+
+/// Those that say how long or how many.
+const LENGTHS: [&str; 11] = [
+    "array_length",
+    "array_ndims",
+    "array_upper",
+    "bit_length",
+    "cardinality",
+    "char_length",
+    "character_length",
+    "json_array_length",
+    "jsonb_array_length",
+    "length",
+    "octet_length",
+];
+
+/// Those that must be equal to something.
+const COMPUTED: [&str; 8] =
+    ["array_dims", "array_lower", "ascii", "host", "int4", "mod", "network", "to_char"];
 
 /// The same of their second: the first says which part.
 const TELLING_OF_SECOND: [&str; 3] = ["date_part", "date_trunc", "timezone"];
@@ -97,7 +98,8 @@ impl<'t> Analysis<'t, '_> {
         } else {
             whole.shape
         };
-        Summary { shape, ..whole }
+        let scale = parts.iter().fold(Scale::Wide, |scale, part| scale.then(part.scale));
+        Summary { shape, scale, ..whole }
     }
 
     /// `tags[1]`, `data['kind']`
@@ -127,22 +129,26 @@ impl<'t> Analysis<'t, '_> {
                 && arguments.get(place).is_some_and(|(_, part)| part.tells() && part.reads == Reads::OWN)
         };
         let literal = |place: usize| arguments.get(place).map(|(node, _)| *node).and_then(text_of);
+        let number = |place: usize| arguments.get(place).and_then(|(node, _)| number_of(*node));
         let of = |place: usize| arguments.get(place).map_or(NOTHING, |(_, part)| *part);
         let derived = |place: usize, shortens| {
             let of = of(place);
             Summary {
                 truth: Unclear,
                 shape: Shape::Derived,
+                scale: of.scale.then(scale_of(name, literal(0), literal(1), number(1))),
                 is_key: false,
                 shortens: shortens || of.shortens,
                 is_json: name.starts_with("json"),
                 ..of
             }
         };
-        let number = |place: usize| arguments.get(place).and_then(|(node, _)| number_of(*node));
         let given =
             |place: usize| arguments.get(place).is_some_and(|(node, _)| node.kind() == Kind::ParamRef);
         let says_nothing = match name {
+            // A number's text is as long as its format says.
+            _ if LENGTHS.contains(&name) && of(0).scale > Scale::Ordered => true,
+            "strpos" | "position" => of(0).scale > Scale::Ordered,
             // `left(code, 0)`
             "left" | "right" => !given(1) && number(1).is_none_or(|length| length <= 0.0),
             "substr" | "substring" if arguments.len() > 2 => {
@@ -150,23 +156,27 @@ impl<'t> Analysis<'t, '_> {
             }
             // `round(id, -9)`
             "round" | "trunc" => number(1).is_some_and(|digits| digits < 0.0),
-            "mod" => number(1).is_none_or(|number| number.abs() == 1.0),
+            "mod" => of(0).scale > Scale::Wide || number(1).is_none_or(|number| number.abs() <= 1.0),
             "date_trunc" | "date_part" | "extract" => literal(0).is_some_and(|field| is_broad(&field)),
             "to_char" => literal(1).is_some_and(|format| !has_fields(&format)),
             // As large in each row.
-            "bit_length" | "octet_length" | "pg_column_size" => of(0).is_key || of(0).shortens,
-            _ => TELLING.contains(&name) && of(0).shortens && !KEEPING.contains(&name),
+            "bit_length" | "octet_length" => of(0).is_key || of(0).shortens,
+            _ => is_telling(name) && of(0).shortens && !KEEPING.contains(&name),
         };
         match name {
             _ if says_nothing => whole,
-            "starts_with" if only(0) && literal(1).is_none_or(|prefix| !prefix.is_empty()) => {
-                whole.test(Picks(Form::Equal))
+            "starts_with" if only(0) && (given(1) || literal(1).is_some_and(|prefix| !prefix.is_empty())) => {
+                let picks = of(0).scale < Scale::Padded;
+                whole.test_of([of(0)]).test(if picks { Picks(Form::Equal) } else { Unclear })
             }
             // Where a text is empty it is found at once, everywhere.
-            "strpos" | "position" if only(0) && literal(1).is_none_or(|part| !part.is_empty()) => {
+            "strpos" | "position"
+                if only(0) && (given(1) || literal(1).is_some_and(|part| !part.is_empty())) =>
+            {
                 derived(0, false)
             }
-            _ if TELLING.contains(&name) && only(0) => derived(0, false),
+            "jsonb_typeof" | "json_typeof" if only(0) => derived(0, false),
+            _ if is_telling(name) && only(0) => derived(0, false),
             // EXTRACT's field stands first in the tree.
             _ if (TELLING_OF_SECOND.contains(&name) || name == "extract") && only(1) => derived(1, false),
             // Without a list of characters only white space goes.
@@ -187,7 +197,8 @@ impl<'t> Analysis<'t, '_> {
         let Some(left) = left else {
             return matches!(name, "+" | "-").then(|| {
                 if right.reads.row() && right.tells() {
-                    Summary { truth: Unclear, shape: Shape::Derived, is_key: false, ..right }
+                    let scale = moved(right.scale, false).then(Scale::Ordered);
+                    Summary { truth: Unclear, shape: Shape::Derived, scale, is_key: false, ..right }
                 } else {
                     right.blur(NOTHING)
                 }
@@ -214,30 +225,95 @@ impl<'t> Analysis<'t, '_> {
         if by.reads.row() && by.columns.overlap(of.columns) {
             return Some(whole);
         }
-        let derived = Summary {
+        let number = by_node.and_then(number_of);
+        let sound = match name {
+            _ if json => left.reads.row(),
+            // Nothing is left of what is multiplied with nothing.
+            "*" => number.is_some_and(|number| (1e-3..VERY_LARGE).contains(&number.abs())),
+            "&" => {
+                of.scale == Scale::Wide
+                    && number.is_some_and(|number| number != 0.0 && number.abs() < VERY_LARGE)
+            }
+            // Beyond all numbers that there are.
+            "+" | "-" => number.is_none_or(|number| number.abs() < VERY_LARGE),
+            "/" => left.reads.row() && number.is_some_and(|number| (1e-3..=1e6).contains(&number.abs())),
+            // `x % 1` is nothing, and so is `2 * x % 2`.
+            "%" => {
+                left.reads.row()
+                    && of.scale == Scale::Wide
+                    && number.is_some_and(|number| number.abs() > 1.0 && number.fract() == 0.0)
+            }
+            _ => true,
+        };
+        if !sound {
+            return Some(whole);
+        }
+        let scale = moved(of.scale.then(by.scale), json).then(match (name, number) {
+            _ if json => Scale::Wide,
+            ("||", _) => Scale::Padded,
+            ("&", Some(number)) => Scale::Few(number.abs() as u32 + 1),
+            ("%", Some(number)) => Scale::Few(number.abs() as u32),
+            _ => Scale::Ordered,
+        });
+        Some(Summary {
             truth: Unclear,
             shape: Shape::Derived,
+            scale,
             columns: whole.columns,
             is_key: false,
             is_json: json,
             ..of
-        };
-        let number = || by_node.and_then(number_of);
-        Some(match name {
-            _ if json && !left.reads.row() => whole,
-            // Nothing is left of what is multiplied with nothing; `x % 1` is nothing.
-            "*" | "&" => match number() {
-                Some(number) if number != 0.0 && (name == "*" || number.abs() < VERY_LARGE) => derived,
-                _ => whole,
-            },
-            "/" | "%" if left.reads.row() => match number() {
-                Some(number) if name == "/" && number.abs() < VERY_LARGE => derived,
-                Some(number) if name == "%" && number.abs() != 1.0 => derived,
-                _ => whole,
-            },
-            "/" | "%" => whole,
-            _ => derived,
         })
+    }
+}
+
+/// Of what is calculated with a value of some scale, it is not known where it begins and ends.
+fn moved(scale: Scale, same: bool) -> Scale {
+    match scale {
+        _ if same => scale,
+        Scale::Few(few) => Scale::Few(few.min(3)),
+        Scale::Length | Scale::Place => Scale::Computed,
+        Scale::Wide | Scale::Ordered | Scale::Computed | Scale::Padded => scale,
+    }
+}
+
+/// Functions whose value says something about their first argument.
+fn is_telling(name: &str) -> bool {
+    ORDERED.contains(&name) || LENGTHS.contains(&name) || COMPUTED.contains(&name)
+}
+
+/// What values a function with these literals as its first and second argument may have.
+fn scale_of(name: &str, first: Option<Cow<'_, str>>, second: Option<Cow<'_, str>>, by: Option<f64>) -> Scale {
+    match name {
+        "date_part" | "extract" => parts_of(&first.unwrap_or_default()),
+        "mod" => Scale::Few(by.map_or(0, |by| by.abs() as u32)),
+        "jsonb_typeof" | "json_typeof" => Scale::Few(6),
+        "strpos" | "position" => Scale::Place,
+        "array_ndims" => Scale::Few(6),
+        "to_char" if second.is_none_or(|format| format.contains(['"', '\\'])) => Scale::Padded,
+        _ if LENGTHS.contains(&name) => Scale::Length,
+        _ if ORDERED.contains(&name) || TELLING_OF_SECOND.contains(&name) => Scale::Ordered,
+        "btrim" | "ltrim" | "rtrim" | "trim" => Scale::Ordered,
+        _ => Scale::Computed,
+    }
+}
+
+/// What values a part of a time may have.
+fn parts_of(field: &str) -> Scale {
+    let field = field.trim().to_ascii_lowercase();
+    let starts = |names: &[&str]| names.iter().any(|name| field.starts_with(name));
+    match field.as_str() {
+        _ if starts(&["epoch", "year", "isoyear", "julian", "dec"]) => Scale::Ordered,
+        _ if starts(&["millis", "ms"]) => Scale::Few(60_000),
+        _ if starts(&["micros", "us"]) => Scale::Few(60_000_000),
+        _ if starts(&["month", "mon"]) => Scale::Few(12),
+        _ if starts(&["quarter", "qtr"]) => Scale::Few(4),
+        _ if starts(&["dow", "isodow"]) => Scale::Few(7),
+        "day" | "days" | "d" => Scale::Few(31),
+        "doy" => Scale::Few(366),
+        _ if starts(&["week"]) => Scale::Few(53),
+        _ if starts(&["hour", "hr"]) || field == "h" => Scale::Few(24),
+        _ => Scale::Few(60),
     }
 }
 
@@ -250,11 +326,12 @@ fn is_broad(field: &str) -> bool {
 
 /// Whether a format of `to_char` has anything in it but words of its own: `"x"`.
 fn has_fields(format: &str) -> bool {
-    format.split('"').step_by(2).any(|part| part.bytes().any(|byte| byte.is_ascii_alphanumeric()))
+    let outside = format.split('"').step_by(2).map(|part| part.to_ascii_lowercase().replace("fm", ""));
+    outside.into_iter().any(|part| part.bytes().any(|byte| byte.is_ascii_alphanumeric()))
 }
 
 /// The text of a literal, whatever it is cast to.
-pub(super) fn text_of(node: Node<'_>) -> Option<std::borrow::Cow<'_, str>> {
+pub(super) fn text_of(node: Node<'_>) -> Option<Cow<'_, str>> {
     let node = uncast(node)?;
     if node.kind() != Kind::AConst {
         return None;

@@ -111,6 +111,8 @@ impl Asked {
                 name: "pgbench_accounts".into(),
                 qualified: false,
                 through: None,
+                columns: Vec::new(),
+                row_security: None,
             }],
             reasons: vec![Reason { class, text: "reads rows of pgbench_accounts".into(), span: None }],
             steps: Arc::from([]),

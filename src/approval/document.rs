@@ -14,7 +14,7 @@ use super::difference;
 use super::parameter::{self, ShownParameter};
 use super::request::{Draft, Request};
 use super::visible::Shown;
-use crate::classify::ObjectKind;
+use crate::classify::{Effect, ObjectKind, RowSecurity};
 use crate::policy::{Approval, Escalation};
 use crate::statement::{Digest, TransactionStatus};
 
@@ -213,9 +213,39 @@ fn effects(draft: &Draft) -> Option<Body> {
             None if unqualified => " (the statement names no schema)".to_owned(),
             None => String::new(),
         };
-        say(format!("{verb} {kind} {schema}{}{note}", effect.name));
+        let columns = columns_of(effect);
+        say(format!("{verb} {kind} {schema}{}{columns}{note}", effect.name));
+        if let Some(security) = effect.row_security {
+            say(format!("  {}", in_words(security)));
+        }
     }
     Some(Body::Lines(lines))
+}
+
+/// ` (id, name)`, or that it is all of them.
+pub fn columns_of(effect: &Effect) -> String {
+    /// More are only counted.
+    const SHOWN: usize = 12;
+    if effect.columns.is_empty() {
+        return String::new();
+    }
+    if effect.columns.iter().any(|column| **column == *"*") {
+        return " (all columns)".to_owned();
+    }
+    let shown: Vec<&str> = effect.columns.iter().take(SHOWN).map(|column| &**column).collect();
+    match effect.columns.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        Some(more) => format!(" ({} and {more} more)", shown.join(", ")),
+        None => format!(" ({})", shown.join(", ")),
+    }
+}
+
+/// What row security of a table means for a session.
+#[must_use]
+pub fn in_words(security: RowSecurity) -> &'static str {
+    match security {
+        RowSecurity::Applies => "row security: its policies decide which rows the session sees",
+        RowSecurity::Bypassed => "row security: it has policies, and they do not bind this role",
+    }
 }
 
 /// The stable spelling of a fieldless enum of `classify`.

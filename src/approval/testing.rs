@@ -78,6 +78,8 @@ pub(crate) fn classification(sql: &str) -> Classification {
             name: "customers".into(),
             qualified: true,
             through: None,
+            columns: Vec::new(),
+            row_security: None,
         }],
         reasons: vec![Reason {
             class: StatementClass::Export,

@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 use super::classifier::reads_of_body;
 use super::declared::{Declared, Sensitive};
 use super::functions::{BuiltIn, BuiltIns, SystemRelation, built_ins, family};
-use super::{Effect, SearchPath, StatementClass};
+use super::{Effect, RowSecurity, SearchPath, StatementClass};
 
 /// One query to run on an upstream. All columns are text, so any protocol will do.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +108,7 @@ WHERE p.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
         // Whether row security applies is asked for the role that asks, which is the sessions' own.
         sql: "SELECT n.nspname::text, c.relname::text, c.relkind::text,
  (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)::text,
- CASE WHEN c.relrowsecurity THEN CASE WHEN pg_catalog.row_security_active(c.oid) THEN 'applies' ELSE 'passed' END ELSE 'none' END
+ CASE WHEN c.relrowsecurity THEN CASE WHEN pg_catalog.row_security_active(c.oid) THEN 'applies' ELSE 'bypassed' END ELSE 'none' END
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_'",
         columns: 5,
@@ -226,18 +226,7 @@ struct Relation {
     has_system_columns: bool,
     /// Sorted.
     columns: Box<[Arc<str>]>,
-    row_security: RowSecurity,
-}
-
-/// Whether policies decide which rows of a table a session sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RowSecurity {
-    /// The table has none.
-    None,
-    /// They do.
-    Applies,
-    /// There are some, and the session's role is not bound by them.
-    Passed,
+    row_security: Option<RowSecurity>,
 }
 
 /// Whether a relation or query has a column of a name.
@@ -518,9 +507,9 @@ impl Catalogue {
                 has_system_columns: !matches!(text(2)?, "v"),
                 columns: parts.columns(text(3).unwrap_or("[]"))?,
                 row_security: match text(4)? {
-                    "applies" => RowSecurity::Applies,
-                    "passed" => RowSecurity::Passed,
-                    _ => RowSecurity::None,
+                    "applies" => Some(RowSecurity::Applies),
+                    "bypassed" => Some(RowSecurity::Bypassed),
+                    _ => None,
                 },
             }),
             "views" => {
@@ -807,9 +796,13 @@ impl Catalogue {
     }
 
     /// Whether row security decides what a session sees of a table.
-    #[must_use]
-    pub fn row_security(&self, schema: Option<&str>, name: &str, path: &SearchPath) -> RowSecurity {
-        self.surely(schema, name, path).map_or(RowSecurity::None, |relation| relation.row_security)
+    pub(super) fn row_security(
+        &self,
+        schema: Option<&str>,
+        name: &str,
+        path: &SearchPath,
+    ) -> Option<RowSecurity> {
+        self.surely(schema, name, path)?.row_security
     }
 
     /// The relation that a name means, where that is sure.

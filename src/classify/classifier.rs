@@ -10,7 +10,7 @@ use super::cache::{Cache, Spelling, mask};
 use super::lex::{LONGEST_OPERATOR_RUN, Lexed, TokenKind, lex};
 use super::parser::{Failure, LARGE, parse};
 use super::tree::{Room, Tree};
-use super::walk::{Findings, Surroundings, relations_of_a_scheduler, walk};
+use super::walk::{Findings, Names, Surroundings, Touched, columns, relations_of_a_scheduler, walk};
 use super::{
     Catalogue, Classification, Effect, ObjectKind, Reason, SearchPath, StatementClass, StatementPart,
     SyntaxError, Verb, bulk, crosscheck, fingerprint, redact,
@@ -111,6 +111,43 @@ impl Classifier {
             self.cache.put(key, remembered, context, &classified);
             classified
         })
+    }
+
+    /// The same with the columns that `texts` name, and with what row security does: for people who are asked
+    /// about it. `texts` are the statement itself and those that it runs by name.
+    pub fn detail<'s>(
+        &self,
+        texts: impl Iterator<Item = &'s SqlText>,
+        context: &Context<'_>,
+        found: &Arc<Classification>,
+    ) -> Arc<Classification> {
+        let detailed = catch_unwind(AssertUnwindSafe(|| {
+            let mut all = Classification::clone(found);
+            for text in texts.filter(|text| text.len() <= LARGE && context.strings_standard) {
+                if let Some(touched) = self.touched(text, context) {
+                    all.add_columns(&touched);
+                }
+            }
+            for effect in all.effects.iter_mut().filter(|effect| effect.kind == ObjectKind::Relation) {
+                let schema = effect.schema.as_deref();
+                effect.row_security =
+                    context.catalogue.row_security(schema, &effect.name, context.search_path);
+            }
+            Arc::new(all)
+        }));
+        detailed.unwrap_or_else(|_| Arc::clone(found))
+    }
+
+    /// Which columns a text names; `None` where it cannot be read.
+    fn touched(&self, sql: &SqlText, context: &Context<'_>) -> Option<Touched> {
+        let text = std::str::from_utf8(sql.as_bytes()).ok()?;
+        let lexed = lex(text);
+        if lexed.comment_depth > self.limits.comment_depth || lexed.operator_run > LONGEST_OPERATOR_RUN {
+            return None;
+        }
+        let json = parse(text).ok()?;
+        let tree = Tree::read(json.as_bytes(), Room::default()).ok()?;
+        Some(columns(&tree, Names { catalogue: context.catalogue, path: context.search_path }))
     }
 
     /// A bug in here must never take the proxy down, nor let a statement pass.
@@ -380,6 +417,8 @@ fn bulk_insert(bytes: &[u8], insert: &bulk::BulkInsert, context: &Context<'_>) -
         name: Arc::clone(&insert.name),
         qualified: insert.schema.is_some(),
         through: None,
+        columns: Vec::new(),
+        row_security: None,
     });
     insertion
 }

@@ -219,6 +219,23 @@ pub struct Effect {
     /// The statement does not name it, but this view or partition, through which it is reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub through: Option<Arc<str>>,
+    /// The columns that the statement names, `*` for all of them. Told by [`Classifier::detail`] only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<Arc<str>>,
+    /// Whether policies of the table decide which of its rows the session sees; nothing where it has none.
+    /// Told by [`Classifier::detail`] only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_security: Option<RowSecurity>,
+}
+
+/// Whether row security of a table binds a session's role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowSecurity {
+    /// Its policies decide which rows are seen and changed.
+    Applies,
+    /// It has policies, and they do not bind this role: its owner, a superuser, one with `BYPASSRLS`.
+    Bypassed,
 }
 
 /// Why a statement has its class, in words a reviewer understands.
@@ -296,12 +313,36 @@ impl Classification {
                 name: Self::UNKNOWN_ROWS.into(),
                 qualified: false,
                 through: None,
+                columns: Vec::new(),
+                row_security: None,
             };
             all.effects.push(unknown);
         }
         all.effects.sort_unstable();
         all.effects.dedup();
         all
+    }
+
+    /// Notes which columns it names. To read columns of a table that it changes is an effect of its own.
+    fn add_columns(&mut self, touched: &walk::Touched) {
+        for ((verb, schema, name), columns) in touched {
+            let same = |effect: &Effect| {
+                effect.kind == ObjectKind::Relation
+                    && effect.through.is_none()
+                    && *effect.name == **name
+                    && effect.schema.as_deref() == schema.as_deref()
+            };
+            let columns: Vec<Arc<str>> = columns.iter().map(|column| column.as_str().into()).collect();
+            if let Some(effect) = self.effects.iter_mut().find(|effect| same(effect) && effect.verb == *verb)
+            {
+                effect.columns.extend(columns);
+            } else if let Some(other) =
+                self.effects.iter().find(|effect| same(effect) && effect.verb != Verb::Use)
+            {
+                self.effects.push(Effect { verb: *verb, columns, ..other.clone() });
+            }
+        }
+        self.effects.sort_unstable();
     }
 
     const UNKNOWN_ROWS: &str = "rows of a query that is not known";

@@ -634,11 +634,11 @@ fn an_export_says_how_much_it_takes() {
 mod columns {
     use super::*;
 
-    fn classify_at(path: SearchPath, sql: &str) -> Arc<Classification> {
+    fn with_context<T>(path: SearchPath, what: impl FnOnce(&Classifier, &Context<'_>) -> T) -> T {
         let row = |text: &str| -> catalogue::Row { text.split('|').map(|c| Some(c.to_owned())).collect() };
         let relations = [
             r#"public|t|r|["id","x","a","note"]|none"#,
-            r#"public|u|r|["id","y","t_id"]|none"#,
+            r#"public|u|r|["id","y","t_id"]|applies"#,
             r#"public|shown|v|["y"]|none"#,
             r#"app|u|r|["id","x"]|none"#,
         ];
@@ -652,7 +652,68 @@ mod columns {
             role: "bot",
             strings_standard: true,
         };
-        Classifier::new(Limits::default()).classify(&SqlText::from(sql), &context)
+        what(&Classifier::new(Limits::default()), &context)
+    }
+
+    fn classify_at(path: SearchPath, sql: &str) -> Arc<Classification> {
+        with_context(path, |classifier, context| classifier.classify(&SqlText::from(sql), context))
+    }
+
+    /// `read public.t (id)`, one for each relation.
+    fn touched(sql: &str) -> String {
+        let path = SearchPath::Known(vec!["public".into()]);
+        let found = with_context(path, |classifier, context| {
+            let text = SqlText::from(sql);
+            let found = classifier.classify(&text, context);
+            classifier.detail(std::iter::once(&text), context, &found)
+        });
+        let line = |effect: &Effect| {
+            let schema = effect.schema.as_deref().map(|schema| format!("{schema}.")).unwrap_or_default();
+            let columns: Vec<&str> = effect.columns.iter().map(|column| &**column).collect();
+            let security = effect.row_security.map(|security| format!(" {security:?}")).unwrap_or_default();
+            format!("{:?} {schema}{}({}){security}", effect.verb, effect.name, columns.join(","))
+        };
+        let relations = found.effects.iter().filter(|effect| effect.kind == ObjectKind::Relation);
+        relations.map(line).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn effects_say_which_columns_and_whether_row_security_applies() {
+        for (sql, expected) in [
+            ("SELECT id, x FROM t WHERE a = 1", "Read public.t(id,x,a)"),
+            ("SELECT * FROM t", "Read public.t(*)"),
+            ("SELECT t FROM t", "Read public.t(*)"),
+            ("SELECT count(*) FROM t", "Read public.t()"),
+            (
+                "SELECT y, x FROM t JOIN u ON t.id = t_id",
+                "Read public.t(x,id); Read public.u(y,t_id) Applies",
+            ),
+            ("SELECT x FROM t JOIN u USING (id)", "Read public.t(x,id); Read public.u(id) Applies"),
+            ("SELECT s.z FROM (SELECT x AS z FROM t) s", "Read public.t(x)"),
+            ("WITH t AS (SELECT y FROM u) SELECT y FROM t", "Read public.u(y) Applies"),
+            (
+                "SELECT x FROM t WHERE EXISTS (SELECT FROM u WHERE t_id = t.id AND note = 'n')",
+                "Read public.t(x,id,note); Read public.u(t_id) Applies",
+            ),
+            ("UPDATE t SET note = '' WHERE id = 1 RETURNING x", "Read public.t(id,x); Update public.t(note)"),
+            ("DELETE FROM t WHERE id = 1", "Read public.t(id); Delete public.t()"),
+            ("INSERT INTO t (id, x) VALUES (1, 2)", "Insert public.t(id,x)"),
+            ("INSERT INTO t VALUES (1, 2)", "Insert public.t(*)"),
+            (
+                "INSERT INTO t (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET x = t.x + 1",
+                "Read public.t(x); Insert public.t(id); Update public.t(x)",
+            ),
+            (
+                "MERGE INTO t USING u ON t.id = t_id WHEN MATCHED THEN UPDATE SET x = y",
+                "Read public.t(id); Read public.u(t_id,y) Applies; Update public.t(x)",
+            ),
+            ("COPY t (id, x) TO STDOUT", "Read public.t(id,x); Export public.t(id,x)"),
+            ("COPY t TO STDOUT", "Read public.t(*); Export public.t(*)"),
+            ("SELECT who, name FROM elsewhere, t", "Read elsewhere(who,name); Read public.t()"),
+            ("SELECT rolname FROM pg_roles", "Read pg_catalog.pg_roles(rolname)"),
+        ] {
+            assert_eq!(touched(sql), expected, "{sql}");
+        }
     }
 
     fn classes(schemas: &[&str], texts: &[&str], class: StatementClass) {

@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 
 use super::serve;
 use crate::actor::UpstreamName;
+use crate::approval::document::{columns_of, in_words};
 use crate::classify::{
     Catalogue, Classification, Classifier, Context, Effect, Limits, Reason, SearchPath, StatementClass,
     SyntaxError,
@@ -192,7 +193,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     let sql = SqlText::new(sql);
-    let found = classifier.classify(&sql, &context);
+    let found = detailed(&classifier, &sql, &context);
     if arguments.json {
         let report = Report { fingerprint: Some(found.fingerprint.to_string()), ..Report::of(None, &found) };
         serde_json::to_writer(&mut out, &report)?;
@@ -202,6 +203,11 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn detailed(classifier: &Classifier, sql: &SqlText, context: &Context<'_>) -> Arc<Classification> {
+    let found = classifier.classify(sql, context);
+    classifier.detail(std::iter::once(sql), context, &found)
 }
 
 /// Reads lines, writes lines; those that cannot be read get an error in their place.
@@ -225,7 +231,7 @@ fn classify_lines(
         }
         match serde_json::from_slice::<Line<'_>>(&buffer) {
             Ok(line) => {
-                let found = classifier.classify(&SqlText::new(line.sql), context);
+                let found = detailed(classifier, &SqlText::new(line.sql), context);
                 serde_json::to_writer(&mut *out, &Report::of(line.id, &found))?;
             }
             Err(error) => {
@@ -269,7 +275,11 @@ fn render(sql: &str, found: &Classification) -> String {
             let schema = effect.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
             let through =
                 effect.through.as_ref().map(|view| format!(" (through {view})")).unwrap_or_default();
-            let _ = writeln!(out, "    {verb:<8} {schema}{}{through}", effect.name);
+            let columns = columns_of(effect);
+            let _ = writeln!(out, "    {verb:<8} {schema}{}{columns}{through}", effect.name);
+            if let Some(security) = effect.row_security {
+                let _ = writeln!(out, "             {}", in_words(security));
+            }
         }
     }
     out

@@ -552,7 +552,8 @@ impl Connection {
                 Claim::None => {}
             }
         }
-        let draft = holding::draft(&self.watch, &self.session, &pending, seal);
+        let draft =
+            holding::draft(&self.watch, &self.session, &pending, seal, self.gate().detailed(&pending));
         match self.shared.desk.open(draft) {
             Err(refusal) => self.refuse(&pending, refusal),
             Ok(opened) if pending.terms.defer => {

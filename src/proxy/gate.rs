@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::Shared;
 use super::catalogue::Known;
 use super::sessions::Watch;
-use crate::classify::{Classification, Context, StatementClass, resolve_names};
+use crate::classify::{Classification, Context, SearchPath, StatementClass, resolve_names};
 use crate::ledger::{Clearance, LedgerError, SessionLog, StatementRecord};
 use crate::policy::{Decision, Subject, Terms};
 use crate::refusal::Refusal;
@@ -60,16 +60,29 @@ pub(super) struct Gate<'a> {
 }
 
 impl Gate<'_> {
-    pub(super) fn decide(&self, submission: Submission, now: Timestamp) -> Decided {
-        let search_path = self.session.search_path();
-        let context = Context {
+    /// What decides the meaning of a text in this session.
+    fn context<'c>(&'c self, search_path: &'c SearchPath) -> Context<'c> {
+        Context {
             server_version: self.known.server_version,
             catalogue: &self.known.catalogue,
-            search_path: &search_path,
+            search_path,
             database: self.watch.target.database.as_str(),
             role: self.watch.target.role.as_str(),
             strings_standard: self.session.settings().as_assumed(),
-        };
+        }
+    }
+
+    /// What a statement does, in as much detail as people can use.
+    pub(super) fn detailed(&self, pending: &Pending) -> Arc<Classification> {
+        let search_path = self.session.search_path();
+        let texts = std::iter::once(&pending.submission.statement.sql)
+            .chain(pending.refers_to.iter().map(|referred| &referred.sql));
+        self.shared.classifier.detail(texts, &self.context(&search_path), &pending.classification)
+    }
+
+    pub(super) fn decide(&self, submission: Submission, now: Timestamp) -> Decided {
+        let search_path = self.session.search_path();
+        let context = self.context(&search_path);
         let classify = |sql: &SqlText| {
             /// Beyond this, parsing may take long enough to keep other sessions of the thread waiting.
             const LONG: usize = 32 << 10;

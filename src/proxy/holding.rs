@@ -16,6 +16,7 @@ use super::sessions::Watch;
 use super::upstream::ConnectError;
 use crate::approval::request::{Insight, TransactionView};
 use crate::approval::{Draft, Grant, Request, Seal};
+use crate::classify::Classification;
 use crate::desk;
 use crate::refusal::Refusal;
 use crate::session::{Session, Submission};
@@ -90,7 +91,13 @@ fn digest_of(texts: &[SqlText]) -> Digest {
 }
 
 /// What the desk opens a request from.
-pub(super) fn draft(watch: &Watch, session: &Session, pending: &Pending, seal: Seal) -> Draft {
+pub(super) fn draft(
+    watch: &Watch,
+    session: &Session,
+    pending: &Pending,
+    seal: Seal,
+    classification: Arc<Classification>,
+) -> Draft {
     let (texts, earlier) = session.transaction();
     let mut statements: Vec<String> = texts.map(SqlText::to_display).collect();
     let dropped = statements.len().saturating_sub(TransactionView::KEPT);
@@ -101,7 +108,7 @@ pub(super) fn draft(watch: &Watch, session: &Session, pending: &Pending, seal: S
     comment::claims(pending.submission.statement.sql.as_bytes(), &mut claimed);
     Draft {
         statement: pending.submission.statement.clone(),
-        classification: Arc::clone(&pending.classification),
+        classification,
         identity: Arc::clone(&watch.identity),
         claimed,
         session: watch.id,

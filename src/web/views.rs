@@ -429,6 +429,7 @@ impl PolicyView for LoadedPolicy {
             role: target.role.as_str(),
             strings_standard: true,
         };
-        Ok(self.classifier.classify(sql, &context))
+        let found = self.classifier.classify(sql, &context);
+        Ok(self.classifier.detail(std::iter::once(sql), &context, &found))
     }
 }

@@ -341,6 +341,8 @@ fn classification(sql: &str) -> Classification {
             name: "customers".into(),
             qualified: true,
             through: None,
+            columns: Vec::new(),
+            row_security: None,
         }],
         reasons: vec![Reason {
             class: StatementClass::Export,

@@ -7,19 +7,24 @@
 //!
 //! - `statements`: what kind of statement; `definitions`: objects made, altered and dropped
 //! - `expressions`: functions, operators, types, attributes; `conditions`: is a WHERE a real one
+//! - `sources`: what stands in a FROM, and which columns that has; `detail`: which of them are named
 //! - `relations`: tables and the names that only look like tables
 //! - `sensitive`: tables that the operator calls so, read as a whole
 //! - `session`: settings, and what the session will be like afterwards
 
 mod conditions;
 mod definitions;
+mod detail;
 mod expressions;
 mod relations;
 mod sensitive;
 mod session;
+mod sources;
 mod statements;
 
+pub(super) use detail::{Touched, columns};
 pub(super) use relations::relations_of_a_scheduler;
+pub(super) use sources::Names;
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -124,8 +129,8 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// What names of tables mean now.
-    fn names(&self) -> conditions::Names<'a> {
-        conditions::Names { catalogue: self.around.catalogue, path: self.path }
+    fn names(&self) -> Names<'a> {
+        Names { catalogue: self.around.catalogue, path: self.path }
     }
 
     fn raw_statement(&mut self, raw: Node<'a>) {
@@ -630,6 +635,8 @@ impl<'a> Walk<'a> {
             name: Arc::from(name),
             qualified: schema.is_some(),
             through: None,
+            columns: Vec::new(),
+            row_security: None,
         });
     }
 

@@ -182,6 +182,8 @@ impl<'a> Walk<'a> {
             name: Arc::clone(&base.name),
             qualified: true,
             through: Some(Arc::clone(&through)),
+            columns: Vec::new(),
+            row_security: None,
         }));
     }
 

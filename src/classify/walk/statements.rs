@@ -198,7 +198,7 @@ impl<'a> Walk<'a> {
 }
 
 /// How much a query returns, as far as its text says.
-fn scope_of(names: conditions::Names<'_>, query: Node<'_>) -> &'static str {
+fn scope_of(names: super::sources::Names<'_>, query: Node<'_>) -> &'static str {
     if query.kind() != Kind::SelectStmt {
         return "those that it changes";
     }

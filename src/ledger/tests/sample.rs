@@ -101,6 +101,8 @@ pub(crate) fn classified(class: StatementClass) -> Classification {
             name: "customers".into(),
             qualified: true,
             through: None,
+            columns: Vec::new(),
+            row_security: None,
         }],
         reasons: vec![Reason { class, text: format!("a {class} statement").into(), span: None }],
         steps: Arc::from([]),

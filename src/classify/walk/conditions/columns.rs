@@ -4,18 +4,10 @@
 //! t's, and every row goes. Postgres looks from the inside to the outside (`colNameToVar`), and so does this,
 //! with the columns that the catalogue knows.
 
-use super::sources::{From, Source};
-use super::{Analysis, DEEPEST, Reads};
-use crate::classify::SearchPath;
-use crate::classify::catalogue::{Catalogue, Has};
+use super::{Analysis, Reads};
+use crate::classify::catalogue::Has;
 use crate::classify::tree::{Field, Kind, Node};
-
-/// What names of tables mean.
-#[derive(Clone, Copy)]
-pub(in crate::classify::walk) struct Names<'p> {
-    pub(in crate::classify::walk) catalogue: &'p Catalogue,
-    pub(in crate::classify::walk) path: &'p SearchPath,
-}
+use crate::classify::walk::sources::{From, is_a_query};
 
 /// Whose a column is, seen from the table whose rows are to be picked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +25,7 @@ pub(super) enum Whose {
 impl<'t> Analysis<'t, '_> {
     /// Whose the column `name` is that stands at `column`; `None` where tables are not known at all.
     pub(super) fn whose(&self, column: Node<'t>, name: &str) -> Option<Whose> {
-        let home = self.home.filter(|_| self.names.catalogue.is_loaded())?;
+        let home = self.home.filter(|_| self.tables.catalogue.is_loaded())?;
         let target = self.target_has(name);
         let mut unclear = false;
         let mut below = column;
@@ -41,7 +33,7 @@ impl<'t> Analysis<'t, '_> {
         let mut hidden = false;
         let mut beside = false;
         while let Some(node) = below.parent() {
-            if !self.can_step() {
+            if !self.tables.can_step() {
                 return Some(Whose::Unclear);
             }
             match (node.kind(), below.field()) {
@@ -84,7 +76,7 @@ impl<'t> Analysis<'t, '_> {
         let mut found = None;
         let mut unknown = false;
         for other in &self.others {
-            match self.has_column(other.node, name, self.depth) {
+            match self.tables.has_column(other.node, name, self.depth) {
                 Has::Yes => found = Some(other),
                 Has::Unknown => unknown = true,
                 Has::No => {}
@@ -105,7 +97,7 @@ impl<'t> Analysis<'t, '_> {
     }
 
     fn target_has(&self, name: &str) -> Has {
-        self.target_node.map_or(Has::Unknown, |target| self.has_column(target, name, self.depth))
+        self.target_node.map_or(Has::Unknown, |target| self.tables.has_column(target, name, self.depth))
     }
 
     /// Whether a FROM of `query`, or the table that it changes, has a column, and the item's name.
@@ -115,118 +107,13 @@ impl<'t> Analysis<'t, '_> {
             [Field::Relation, Field::SourceRelation].into_iter().filter_map(|field| query.get(field));
         let mut found = (Has::No, None);
         for source in From::of(items.chain(tables)).sources {
-            match self.has_column(source.node, name, self.depth) {
+            match self.tables.has_column(source.node, name, self.depth) {
                 Has::Yes => return (Has::Yes, source.name),
                 Has::Unknown => found.0 = Has::Unknown,
                 Has::No => {}
             }
         }
         found
-    }
-
-    /// Whether an item of a FROM has a column.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "what has no rule of its own is not known")]
-    fn has_column(&self, source: Node<'t>, name: &str, depth: u32) -> Has {
-        if depth > DEEPEST || !self.can_step() {
-            return Has::Unknown;
-        }
-        let own = match source.kind() {
-            Kind::RangeVar => {
-                let table = source.text(Field::Relname).unwrap_or_default();
-                match self.with_clause(source) {
-                    Some(with) => self.with_has(with, source, name, depth),
-                    None => {
-                        let schema = source.text(Field::Schemaname);
-                        self.names.catalogue.has_column(schema.as_deref(), &table, name, self.names.path)
-                    }
-                }
-            }
-            Kind::RangeSubselect => {
-                source.get(Field::Subquery).map_or(Has::Unknown, |query| self.returns(query, name, depth + 1))
-            }
-            Kind::RangeTableSample => source
-                .get(Field::Relation)
-                .map_or(Has::Unknown, |table| self.has_column(table, name, depth + 1)),
-            // Under an alias of its own.
-            Kind::JoinExpr => {
-                let sides = [Field::Larg, Field::Rarg].into_iter().filter_map(|side| source.get(side));
-                any(sides.map(|side| self.has_column(side, name, depth + 1)))
-            }
-            _ if source
-                .list(Field::Coldeflist)
-                .any(|column| column.text(Field::Colname).as_deref() == Some(name)) =>
-            {
-                Has::Yes
-            }
-            _ => Has::Unknown,
-        };
-        match source.get(Field::Alias) {
-            Some(alias) => renamed(alias, Field::Colnames, name, own),
-            None => own,
-        }
-    }
-
-    /// Whether a WITH query has a column, as `table` sees it.
-    fn with_has(&self, with: Node<'t>, table: Node<'t>, name: &str, depth: u32) -> Has {
-        let query = with.get(Field::Ctequery);
-        // A recursive query that names itself, has the columns of its first half.
-        let inside = (with.index()..with.end()).contains(&table.index());
-        let query = query.and_then(|query| if inside { query.get(Field::Larg) } else { Some(query) });
-        let own = query.map_or(Has::Unknown, |query| self.returns(query, name, depth + 1));
-        let searched = with.has(Field::SearchClause) || with.has(Field::CycleClause);
-        let has = renamed(with, Field::Aliascolnames, name, own);
-        // SEARCH and CYCLE add some.
-        if has == Has::No && searched { Has::Unknown } else { has }
-    }
-
-    /// Whether what a query returns has a column of that name.
-    fn returns(&self, query: Node<'t>, name: &str, depth: u32) -> Has {
-        if depth > DEEPEST || !self.can_step() {
-            return Has::Unknown;
-        }
-        if !matches!(query.word(Field::Op), "" | "SETOP_NONE") {
-            return query.get(Field::Larg).map_or(Has::Unknown, |first| self.returns(first, name, depth + 1));
-        }
-        if let Some(row) = query.list(Field::ValuesLists).next() {
-            let place = name.strip_prefix("column").and_then(|place| place.parse::<usize>().ok());
-            let there = place.is_some_and(|place| (1..=row.children().count()).contains(&place));
-            return if there { Has::Yes } else { Has::No };
-        }
-        if query.kind() != Kind::SelectStmt {
-            return Has::Unknown;
-        }
-        let from = From::of(query.list(Field::FromClause));
-        any(query.list(Field::TargetList).map(|item| self.is_called(item, name, &from, depth)))
-    }
-
-    /// Whether an item of a SELECT list is, or expands to, a column of that name (`FigureColname`).
-    #[expect(clippy::wildcard_enum_match_arm, reason = "what has no rule of its own is not known")]
-    fn is_called(&self, item: Node<'t>, name: &str, from: &From<'t>, depth: u32) -> Has {
-        let is = |known: &str| if known == name { Has::Yes } else { Has::No };
-        if let Some(label) = item.text(Field::Name) {
-            return is(&label);
-        }
-        let Some(value) = item.get(Field::Val) else { return Has::Unknown };
-        match value.kind() {
-            Kind::ColumnRef if value.list(Field::Fields).any(|field| field.kind() == Kind::AStar) => {
-                let qualifier = value.names(Field::Fields).last().map(|name| name.to_string());
-                let meant =
-                    from.sources.iter().filter(|source| qualifier.is_none() || source.name == qualifier);
-                let mut known = meant.map(|source| self.has_column(source.node, name, depth + 1)).peekable();
-                // Of a table further out.
-                if known.peek().is_none() { Has::Unknown } else { any(known) }
-            }
-            Kind::ColumnRef => value.names(Field::Fields).last().map_or(Has::Unknown, |last| is(last)),
-            Kind::FuncCall => value.names(Field::Funcname).last().map_or(Has::Unknown, |last| is(last)),
-            Kind::AConst | Kind::ParamRef | Kind::AExpr | Kind::BoolExpr => is("?column?"),
-            _ => Has::Unknown,
-        }
-    }
-
-    fn can_step(&self) -> bool {
-        let left = self.patience.get().checked_sub(1);
-        self.patience.set(left.unwrap_or(0));
-        left.is_some()
     }
 
     /// What reads a column of a source, or of the target, as [`Reads`].
@@ -244,13 +131,6 @@ impl<'t> Analysis<'t, '_> {
     }
 }
 
-pub(super) fn is_a_query(node: Node<'_>) -> bool {
-    matches!(
-        node.kind(),
-        Kind::SelectStmt | Kind::InsertStmt | Kind::UpdateStmt | Kind::DeleteStmt | Kind::MergeStmt
-    )
-}
-
 fn is_within_a_query(query: Node<'_>) -> bool {
     let mut around = query.parent();
     while let Some(node) = around {
@@ -262,33 +142,4 @@ fn is_within_a_query(query: Node<'_>) -> bool {
         around = node.parent();
     }
     false
-}
-
-/// Whether any of some has it.
-fn any(all: impl Iterator<Item = Has>) -> Has {
-    all.fold(Has::No, |so_far, next| match (so_far, next) {
-        (Has::Yes, _) | (_, Has::Yes) => Has::Yes,
-        (Has::Unknown, _) | (_, Has::Unknown) => Has::Unknown,
-        (Has::No, Has::No) => Has::No,
-    })
-}
-
-/// The same behind a list of other names for the first columns.
-fn renamed(alias: Node<'_>, list: Field, name: &str, own: Has) -> Has {
-    let mut listed = alias.list(list).filter_map(Node::string).peekable();
-    if listed.peek().is_none() {
-        return own;
-    }
-    match (listed.any(|listed| listed == name), own) {
-        (true, _) => Has::Yes,
-        (false, Has::No) => Has::No,
-        (false, Has::Yes | Has::Unknown) => Has::Unknown,
-    }
-}
-
-impl<'t> Source<'t> {
-    /// Another item of the same FROM.
-    pub(super) fn again(&self) -> Self {
-        Self { node: self.node, name: self.name.clone() }
-    }
 }

@@ -140,7 +140,8 @@ impl<'t> Analysis<'t, '_> {
                 }
             }
             (left, right) if own(left) && own(right) => match name {
-                "=" if !matches!((left.scale, right.scale), (Scale::Few(_), Scale::Few(_))) => {
+                // `left(a, 1) = left(b, 1)`, where both may be nothing.
+                "=" if left.scale.max(right.scale) < Scale::Few(0) && !(left.shortens && right.shortens) => {
                     Picks(Form::Equal)
                 }
                 _ if left.scale.then(right.scale) > Scale::Ordered => Unclear,
@@ -165,7 +166,7 @@ impl<'t> Analysis<'t, '_> {
         let pattern = right.1.within().find_map(text_of);
         let known = right.1.kind() == Kind::ParamRef || pattern.is_some_and(|pattern| is_selective(&pattern));
         match (name.starts_with('!'), known) {
-            _ if left.0.scale >= Scale::Padded => Unclear,
+            _ if left.0.scale > Scale::Ordered => Unclear,
             (true, _) => negative(left.0),
             (false, true) => Picks(Form::Equal),
             (false, false) => Unclear,
@@ -234,7 +235,7 @@ impl<'t> Analysis<'t, '_> {
                 });
                 if both || written || may_be_empty { Unclear } else { equal_to(left.0, values) }
             }
-            "~~" | "~~*" if left.0.scale < Scale::Padded => {
+            "~~" | "~~*" if left.0.scale <= Scale::Ordered => {
                 let written = right.1.kind() == Kind::AArrayExpr
                     && elements().all(|item| text_of(item).is_some_and(|pattern| is_selective(&pattern)));
                 if written || right.1.kind() == Kind::ParamRef { Picks(Form::Equal) } else { Unclear }
@@ -308,7 +309,7 @@ fn equal_to(own: Summary, values: usize) -> Truth {
     match own.scale {
         // `id % 2 = 0 OR id % 2 = 1`: together with others it may be everything.
         Scale::Few(few) if values < few as usize => Picks(Form::Negative),
-        Scale::Few(_) | Scale::Place => Unclear,
+        Scale::Few(_) | Scale::Clock(_) | Scale::Place => Unclear,
         Scale::Wide | Scale::Ordered | Scale::Length | Scale::Computed | Scale::Padded => Picks(Form::Equal),
     }
 }
@@ -364,13 +365,18 @@ fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_
         }
         "<>" if own.scale == Scale::Place && number_of(other) == Some(0.0) => Picks(Form::Equal),
         // The one or the other is every flag.
+        "=" if matches!(own.scale, Scale::Clock(_))
+            && number_of(other).is_some_and(|number| number >= 1.0) =>
+        {
+            Picks(Form::Equal)
+        }
         "=" if flag_of_node(other).is_some() && !is_row => match equal_to(own, 1) {
             Picks(_) if flag_of_node(other) == Some(true) => Picks(Form::Flag),
             Picks(_) => Picks(Form::NoFlag),
             truth @ (Always | Never | Constant | SameAsTwin | OtherThanTwin | Unclear) => truth,
         },
         "=" => equal_to(own, 1),
-        _ if own.scale >= Scale::Padded && !matches!(name, "<" | "<=" | ">" | ">=") => Unclear,
+        _ if own.scale > Scale::Ordered && !matches!(name, "<" | "<=" | ">" | ">=") => Unclear,
         "<>" if !is_row => negative(own),
         "<" | "<=" | ">" | ">=" if !is_row && !own.shortens => range(name, own, other),
         "~" | "~*" if text().is_some_and(|pattern| is_selective_regex(&pattern)) => Picks(Form::Equal),
@@ -447,6 +453,13 @@ fn range(name: &str, own: Summary, bound: Node<'_>) -> Truth {
         Scale::Few(few) => {
             let inside = |number: f64| number >= 2.0 && number <= f64::from(few) - 2.0;
             return if number.is_some_and(inside) { Picks(Form::Negative) } else { Unclear };
+        }
+        Scale::Clock(few) => {
+            let late = |number: f64| number >= 1.0 && number < f64::from(few);
+            return match name {
+                ">" | ">=" if number.is_some_and(late) => Picks(Form::Negative),
+                _ => Unclear,
+            };
         }
         Scale::Place => {
             let found = match name {

@@ -27,10 +27,9 @@ mod values;
 use std::cell::Cell;
 use std::hash::{DefaultHasher, Hasher};
 
+use super::sources::{Names, Source, Tables};
 use crate::classify::tree::{Field, Kind, Node};
-use sources::Source;
 
-pub(super) use columns::Names;
 pub(super) use sources::counts;
 
 pub(super) use reading::{MOST_SOURCES, picks_any, picks_what_is_read};
@@ -202,13 +201,17 @@ enum Scale {
     Padded,
     /// One of so many: `id % 2`, the month of a date.
     Few(u32),
+    /// One of so many on a clock, of which a date has only the first.
+    Clock(u32),
 }
 
 impl Scale {
     /// Of a value that is made of one with this scale by what has that one.
     fn then(self, other: Self) -> Self {
         match (self, other) {
-            (Self::Few(one), Self::Few(other)) => Self::Few(one.min(other)),
+            (Self::Few(one) | Self::Clock(one), Self::Few(other)) | (Self::Few(one), Self::Clock(other)) => {
+                Self::Few(one.min(other))
+            }
             _ => self.max(other),
         }
     }
@@ -291,7 +294,7 @@ impl Summary {
 /// Whether `condition`, of the data-changing `statement`, is known to pick rows.
 pub(super) fn picks_rows(names: Names<'_>, statement: Node<'_>, condition: Node<'_>) -> Verdict {
     let patience = Cell::new(PATIENCE);
-    let analysis = Analysis::of_statement(names, statement, condition, &patience);
+    let analysis = Analysis::of_statement(names.with(&patience), statement, condition);
     match analysis.run() {
         _ if patience.get() == 0 => Verdict::Unclear,
         Picks(_) => Verdict::Picks,
@@ -303,7 +306,7 @@ pub(super) fn picks_rows(names: Names<'_>, statement: Node<'_>, condition: Node<
 /// Whether `query`, whose rows the data-changing `statement` takes, may be all rows of its target.
 pub(super) fn brings_all_back(names: Names<'_>, statement: Node<'_>, query: Node<'_>) -> bool {
     let patience = Cell::new(PATIENCE);
-    let analysis = Analysis::of_statement(names, statement, query, &patience);
+    let analysis = Analysis::of_statement(names.with(&patience), statement, query);
     !analysis.restricts(query, 0) || patience.get() == 0
 }
 
@@ -324,12 +327,9 @@ pub(super) const PATIENCE: u32 = 2_000_000;
 /// More alternatives that are broad are not compared with each other.
 const MOST_BROAD: usize = 64;
 
-/// Deeper subqueries are not looked into.
-const DEEPEST: u32 = 8;
-
 /// One condition, as seen from one table.
 struct Analysis<'t, 'p> {
-    names: Names<'p>,
+    tables: Tables<'p>,
     condition: Node<'t>,
     /// The statement or query that the table stands in, and the reference to it; none where it is not known
     /// which table it is.
@@ -350,15 +350,14 @@ struct Analysis<'t, 'p> {
     /// Only what is compared with values that are of no row picks rows.
     only_values: bool,
     summaries: Vec<Summary>,
-    patience: &'p Cell<u32>,
     depth: u32,
 }
 
 impl<'t> Analysis<'t, '_> {
     fn run(mut self) -> Truth {
         let size = self.condition.end() - self.condition.index();
-        let Some(left) = self.patience.get().checked_sub(size) else { return Unclear };
-        self.patience.set(left);
+        let Some(left) = self.tables.patience.get().checked_sub(size) else { return Unclear };
+        self.tables.patience.set(left);
         self.summaries = vec![NOTHING; size as usize];
         // Descendants stand behind their parents, so backwards is children first.
         for node in self.condition.within().rev() {

@@ -5,10 +5,9 @@
 
 use std::cell::Cell;
 
-use super::columns::{Names, is_a_query};
-use super::sources::{From, Source};
 use super::{Analysis, PATIENCE, Picks, Reads};
 use crate::classify::tree::{Field, Kind, Node};
+use crate::classify::walk::sources::{From, Names, Source, is_a_query};
 
 /// More items of a FROM are not told apart.
 pub(in crate::classify::walk) const MOST_SOURCES: usize = 64;
@@ -89,7 +88,7 @@ fn picks<'t>(
     let alone = from.sources.len() == 1;
     let others = || from.sources.iter().filter(|other| other.node.index() != source.node.index());
     let analysis = Analysis {
-        names,
+        tables: names.with(patience),
         condition,
         home: query_of(source.node),
         target_node: Some(source.node),
@@ -101,7 +100,6 @@ fn picks<'t>(
         copies: others().filter_map(|other| other.name.clone()).collect(),
         only_values: true,
         summaries: Vec::new(),
-        patience,
         depth: 0,
     };
     matches!(analysis.run(), Picks(_))
@@ -110,7 +108,7 @@ fn picks<'t>(
 /// The same for a condition of which nobody knows whose column it is about.
 fn picks_somebodys<'t>(names: Names<'_>, from: &From<'t>, condition: Node<'t>, patience: &Cell<u32>) -> bool {
     let analysis = Analysis {
-        names,
+        tables: names.with(patience),
         condition,
         home: None,
         target_node: None,
@@ -122,7 +120,6 @@ fn picks_somebodys<'t>(names: Names<'_>, from: &From<'t>, condition: Node<'t>, p
         copies: from.sources.iter().filter_map(|source| source.name.clone()).collect(),
         only_values: true,
         summaries: Vec::new(),
-        patience,
         depth: 0,
     };
     matches!(analysis.run(), Picks(_))

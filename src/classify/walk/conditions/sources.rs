@@ -1,14 +1,13 @@
 //! Subqueries, joined tables and WITH: what they say about the target's rows, and whether they bring all of
 //! them back.
 
-use std::cell::Cell;
-
-use super::columns::{Names, Whose};
+use super::columns::Whose;
 use super::compare::{existence, negative, picks_by};
 use super::values::number_of;
 use super::{Always, Constant, Form, Never, OtherThanTwin, Picks, SameAsTwin, Truth, Unclear};
-use super::{Analysis, DEEPEST, NOTHING, Reads, Shape, Summary};
+use super::{Analysis, NOTHING, Reads, Shape, Summary};
 use crate::classify::tree::{Field, Kind, Node};
+use crate::classify::walk::sources::{DEEPEST, From, Source, Tables};
 
 /// Whether a query makes numbers up: all keys of a table may be among them.
 pub(in crate::classify::walk) fn counts(query: Node<'_>) -> bool {
@@ -21,53 +20,9 @@ pub(in crate::classify::walk) fn counts(query: Node<'_>) -> bool {
 /// A batch may be so large.
 const LARGEST_BATCH: i64 = 100_000;
 
-/// One table, subquery or function of a FROM.
-pub(super) struct Source<'t> {
-    pub(super) node: Node<'t>,
-    pub(super) name: Option<String>,
-}
-
-/// What a FROM is made of.
-#[derive(Default)]
-pub(super) struct From<'t> {
-    pub(super) sources: Vec<Source<'t>>,
-    /// The conditions of its inner joins.
-    pub(super) joins: Vec<Node<'t>>,
-}
-
-impl<'t> From<'t> {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "all else is one item of a FROM")]
-    pub(super) fn of(items: impl Iterator<Item = Node<'t>>) -> Self {
-        let mut from = Self::default();
-        let mut open: Vec<Node<'t>> = items.collect();
-        while let Some(node) = open.pop() {
-            match node.kind() {
-                // Under an alias, a join's tables are out of reach, and what it brings may be all of them.
-                Kind::JoinExpr if !node.has(Field::Alias) => {
-                    open.extend([Field::Larg, Field::Rarg].into_iter().filter_map(|side| node.get(side)));
-                    let inner = matches!(node.word(Field::Jointype), "" | "JOIN_INNER");
-                    from.joins.extend(node.get(Field::Quals).filter(|_| inner));
-                }
-                Kind::RangeTableSample => open.extend(node.get(Field::Relation)),
-                _ => {
-                    let alias = node.get(Field::Alias).and_then(|alias| alias.text(Field::Aliasname));
-                    let name = alias.or_else(|| node.text(Field::Relname)).map(|name| name.into_owned());
-                    from.sources.push(Source { node, name });
-                }
-            }
-        }
-        from
-    }
-}
-
 impl<'t, 'p> Analysis<'t, 'p> {
     /// The condition of an UPDATE, DELETE or MERGE.
-    pub(super) fn of_statement(
-        names: Names<'p>,
-        statement: Node<'t>,
-        condition: Node<'t>,
-        patience: &'p Cell<u32>,
-    ) -> Self {
+    pub(super) fn of_statement(tables: Tables<'p>, statement: Node<'t>, condition: Node<'t>) -> Self {
         let target = statement.get(Field::Relation);
         let table = target.and_then(|target| target.text(Field::Relname)).map(|name| name.into_owned());
         let alias = target
@@ -78,7 +33,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
         let listed = listed.flat_map(|field| statement.list(field));
         let others = From::of(listed.chain(statement.get(Field::SourceRelation)));
         let mut analysis = Self {
-            names,
+            tables,
             condition,
             home: Some(statement),
             target_node: target,
@@ -90,7 +45,6 @@ impl<'t, 'p> Analysis<'t, 'p> {
             copies: Vec::new(),
             only_values: false,
             summaries: Vec::new(),
-            patience,
             depth: 0,
         };
         analysis.place_others();
@@ -101,7 +55,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
     fn inside(&self, condition: Node<'t>, sources: &[Source<'t>]) -> Self {
         let hidden = sources.iter().any(|source| source.name.is_some() && source.name == self.target);
         let mut analysis = Self {
-            names: self.names,
+            tables: self.tables,
             condition,
             home: self.home,
             target_node: self.target_node,
@@ -114,7 +68,6 @@ impl<'t, 'p> Analysis<'t, 'p> {
             copies: self.copies.clone(),
             only_values: false,
             summaries: Vec::new(),
-            patience: self.patience,
             depth: self.depth + 1,
         };
         let (twins, copies) = (analysis.twins.len(), analysis.copies.len());
@@ -134,7 +87,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
         let others = from.sources.iter().filter(|other| other.node.index() != source.node.index());
         let others: Vec<Source<'t>> = others.map(Source::again).collect();
         Self {
-            names: self.names,
+            tables: self.tables,
             condition,
             home: Some(query),
             target_node: Some(source.node),
@@ -146,7 +99,6 @@ impl<'t, 'p> Analysis<'t, 'p> {
             copies: Vec::new(),
             only_values: false,
             summaries: Vec::new(),
-            patience: self.patience,
             depth: self.depth + 1,
         }
     }
@@ -205,8 +157,8 @@ impl<'t, 'p> Analysis<'t, 'p> {
     }
 
     fn can_afford(&self, node: Node<'t>) -> bool {
-        let left = self.patience.get().checked_sub(node.end() - node.index());
-        self.patience.set(left.unwrap_or(0));
+        let left = self.tables.patience.get().checked_sub(node.end() - node.index());
+        self.tables.patience.set(left.unwrap_or(0));
         left.is_some()
     }
 
@@ -411,31 +363,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
     }
 
     fn with_query(&self, table: Node<'t>) -> Option<Node<'t>> {
-        self.with_clause(table)?.get(Field::Ctequery)
-    }
-
-    /// The WITH query that a name without a schema stands for.
-    pub(super) fn with_clause(&self, table: Node<'t>) -> Option<Node<'t>> {
-        if table.kind() != Kind::RangeVar || table.has(Field::Schemaname) {
-            return None;
-        }
-        let name = table.text(Field::Relname)?;
-        let mut around = table.parent();
-        while let Some(node) = around {
-            self.patience.set(self.patience.get().saturating_sub(1));
-            // Lists are long, and have no fields.
-            if node.kind() != Kind::Items
-                && let Some(with) = node.get(Field::WithClause)
-            {
-                let found =
-                    with.list(Field::Ctes).find(|cte| cte.text(Field::Ctename).as_deref() == Some(&name));
-                if found.is_some() {
-                    return found;
-                }
-            }
-            around = node.parent();
-        }
-        None
+        self.tables.with_clause(table)?.get(Field::Ctequery)
     }
 }
 

@@ -181,6 +181,7 @@ impl<'t> Analysis<'t, '_> {
             _ if (TELLING_OF_SECOND.contains(&name) || name == "extract") && only(1) => derived(1, false),
             // Without a list of characters only white space goes.
             "btrim" | "ltrim" | "rtrim" if arguments.len() == 1 && only(0) => derived(0, false),
+            _ if CUTTING.contains(&name) && of(0).scale > Scale::Ordered => whole,
             _ if (CUTTING.contains(&name) || DIGESTS.contains(&name)) && only(0) => derived(0, true),
             _ => whole,
         }
@@ -236,7 +237,11 @@ impl<'t> Analysis<'t, '_> {
             }
             // Beyond all numbers that there are.
             "+" | "-" => number.is_none_or(|number| number.abs() < VERY_LARGE),
-            "/" => left.reads.row() && number.is_some_and(|number| (1e-3..=1e6).contains(&number.abs())),
+            "/" => {
+                left.reads.row()
+                    && of.scale <= Scale::Ordered
+                    && number.is_some_and(|number| (1e-3..=1e6).contains(&number.abs()))
+            }
             // `x % 1` is nothing, and so is `2 * x % 2`.
             "%" => {
                 left.reads.row()
@@ -271,9 +276,10 @@ impl<'t> Analysis<'t, '_> {
 fn moved(scale: Scale, same: bool) -> Scale {
     match scale {
         _ if same => scale,
-        Scale::Few(few) => Scale::Few(few.min(3)),
-        Scale::Length | Scale::Place => Scale::Computed,
-        Scale::Wide | Scale::Ordered | Scale::Computed | Scale::Padded => scale,
+        Scale::Few(few) | Scale::Clock(few) => Scale::Few(few.min(3)),
+        // `active::int + 1 IN (1, 2)`
+        Scale::Length | Scale::Place | Scale::Computed => Scale::Few(2),
+        Scale::Wide | Scale::Ordered | Scale::Padded => scale,
     }
 }
 
@@ -304,16 +310,16 @@ fn parts_of(field: &str) -> Scale {
     let starts = |names: &[&str]| names.iter().any(|name| field.starts_with(name));
     match field.as_str() {
         _ if starts(&["epoch", "year", "isoyear", "julian", "dec"]) => Scale::Ordered,
-        _ if starts(&["millis", "ms"]) => Scale::Few(60_000),
-        _ if starts(&["micros", "us"]) => Scale::Few(60_000_000),
+        _ if starts(&["millis", "ms"]) => Scale::Clock(60_000),
+        _ if starts(&["micros", "us"]) => Scale::Clock(60_000_000),
         _ if starts(&["month", "mon"]) => Scale::Few(12),
         _ if starts(&["quarter", "qtr"]) => Scale::Few(4),
         _ if starts(&["dow", "isodow"]) => Scale::Few(7),
         "day" | "days" | "d" => Scale::Few(31),
         "doy" => Scale::Few(366),
         _ if starts(&["week"]) => Scale::Few(53),
-        _ if starts(&["hour", "hr"]) || field == "h" => Scale::Few(24),
-        _ => Scale::Few(60),
+        _ if starts(&["hour", "hr"]) || field == "h" => Scale::Clock(24),
+        _ => Scale::Clock(60),
     }
 }
 
@@ -327,7 +333,12 @@ fn is_broad(field: &str) -> bool {
 /// Whether a format of `to_char` has anything in it but words of its own: `"x"`.
 fn has_fields(format: &str) -> bool {
     let outside = format.split('"').step_by(2).map(|part| part.to_ascii_lowercase().replace("fm", ""));
-    outside.into_iter().any(|part| part.bytes().any(|byte| byte.is_ascii_alphanumeric()))
+    // A date is always at midnight.
+    let clock = ["ms", "am", "pm", "a.m", "p.m", "hh24", "hh12", "hh", "ss", "us", "tz", "of", "ff"];
+    outside.into_iter().any(|part| {
+        let part = clock.iter().fold(part.replace("mi", ""), |part, field| part.replace(field, ""));
+        part.bytes().any(|byte| byte.is_ascii_alphanumeric())
+    })
 }
 
 /// The text of a literal, whatever it is cast to.

@@ -360,10 +360,14 @@ fn is_known(version: u32, text: &str, message: &str) -> bool {
         "old",
         "new",
     ];
-    version < 18
-        && (message.starts_with("trailing junk after parameter")
-            || message.starts_with("parameter number too large")
-            || NEW_WORDS.iter().any(|word| text.to_ascii_lowercase().contains(word)))
+    // `1AS x` and `0x` are two words to 14.
+    (version < 15
+        && (message.starts_with("trailing junk after numeric literal")
+            || message.contains(" integer at or near")))
+        || version < 18
+            && (message.starts_with("trailing junk after parameter")
+                || message.starts_with("parameter number too large")
+                || NEW_WORDS.iter().any(|word| text.to_ascii_lowercase().contains(word)))
 }
 
 /// Whether there is a `$1`. libpg_query takes one where the grammar has a literal (`date $1`), and does not
@@ -507,8 +511,23 @@ fn corpus() -> Vec<Vec<String>> {
 }
 
 #[test]
+fn texts_are_read_as_postgres_14_reads_them() {
+    compare(14, 4_000, 300_000);
+}
+
+#[test]
 fn texts_are_read_as_postgres_15_reads_them() {
     compare(15, 8_000, 300_000);
+}
+
+#[test]
+fn texts_are_read_as_postgres_16_reads_them() {
+    compare(16, 4_000, 300_000);
+}
+
+#[test]
+fn texts_are_read_as_postgres_17_reads_them() {
+    compare(17, 4_000, 300_000);
 }
 
 #[test]

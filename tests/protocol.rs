@@ -194,6 +194,53 @@ const UNPARSED: [&str; 9] = [
     "select 1_2_3, 0x",
 ];
 
+/// Its catalogue is read, what it knows is told apart, and a held statement runs once it is approved.
+#[test]
+fn every_version_that_is_supported_is_served() {
+    for version in [14, 15, 16, 17, 18] {
+        let sql = "CREATE TABLE kept (x int, y int); INSERT INTO kept VALUES (1, 1), (2, 2);
+                   CREATE TABLE listed (y int); INSERT INTO listed VALUES (1);
+                   CREATE FUNCTION twice(int) RETURNS int LANGUAGE sql STABLE AS 'SELECT 2 * $1';
+                   CREATE FUNCTION volatile_one() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';
+                   CREATE TYPE span AS RANGE (subtype = int);
+                   GRANT SELECT, DELETE, INSERT, UPDATE ON kept, listed TO app; GRANT ALL ON SCHEMA public TO app;";
+        let stack = Stack::with(&Setup { version, sql: sql.into(), ..Setup::default() });
+        let mut agent = Wire::agent(stack.port);
+        let mut ask = |sql: &str| {
+            let answer = agent.ask(&wire::query(sql));
+            if answer.starts_with('E') { agent.errors.pop().unwrap_or_default() } else { answer }
+        };
+
+        assert_eq!(ask("SELECT twice(1), '[1,2]'::span"), "TDC[SELECT 1]ZI", "{version}");
+        assert_eq!(ask("DELETE FROM kept WHERE y IN (SELECT y FROM listed)"), "C[DELETE 1]ZI", "{version}");
+        let merge = "MERGE INTO kept USING listed ON kept.y = listed.y WHEN MATCHED THEN DELETE";
+        let merged = ask(merge);
+        assert_eq!(merged == "C[MERGE 0]ZI", version >= 15, "{version}: {merged}");
+        // Before, it is a call of a function that nobody knows.
+        if version >= 16 {
+            assert_eq!(ask("SELECT JSON_ARRAY(1)"), "TDC[SELECT 1]ZI", "{version}");
+        }
+        let returning = ask(
+            "MERGE INTO kept USING listed ON kept.y = listed.y WHEN MATCHED THEN DELETE RETURNING kept.y",
+        );
+        assert_eq!(returning == "TC[MERGE 0]ZI", version >= 17, "{version}: {returning}");
+        let old = ask("DELETE FROM kept WHERE y = 7 RETURNING WITH (OLD AS o) o.y");
+        assert_eq!(old == "TC[DELETE 0]ZI", version >= 18, "{version}: {old}");
+
+        for held in [
+            "DELETE FROM kept WHERE x IN (SELECT x FROM listed)",
+            "SELECT volatile_one()",
+            "CREATE TABLE made ()",
+        ] {
+            agent.send(&wire::query(held));
+            stack.approve(BOB, &stack.request());
+            let answer = agent.until_ready();
+            assert!(answer.ends_with("ZI") && answer.contains("C["), "{version}: {answer}");
+        }
+        assert_eq!(stack.superuser("select count(*) from kept"), "0", "{version}");
+    }
+}
+
 #[test]
 fn what_does_not_parse_is_told_in_upstreams_own_words() {
     for version in [15, 18] {

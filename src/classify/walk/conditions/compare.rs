@@ -164,9 +164,12 @@ impl<'t> Analysis<'t, '_> {
         }
         // The pattern, or the call that takes its ESCAPE clause.
         let pattern = right.1.within().find_map(text_of);
-        let known = right.1.kind() == Kind::ParamRef || pattern.is_some_and(|pattern| is_selective(&pattern));
+        // `LIKE $1 || '%'`: nobody can tell what is bound.
+        let given = right.1.within().any(|node| node.kind() == Kind::ParamRef);
+        let known = given || pattern.is_some_and(|pattern| is_selective(&pattern));
         match (name.starts_with('!'), known) {
-            _ if left.0.scale > Scale::Ordered => Unclear,
+            // `active::text LIKE '%e'`
+            _ if left.0.scale > Scale::Ordered && !(given && left.0.scale == Scale::Computed) => Unclear,
             (true, _) => negative(left.0),
             (false, true) => Picks(Form::Equal),
             (false, false) => Unclear,

@@ -875,6 +875,45 @@ mod sensitive_tables {
     }
 
     #[test]
+    fn what_is_returned_of_a_sensitive_table_is_read() {
+        classes(
+            &[
+                "UPDATE pii.people SET age = age FROM orders WHERE people.id = orders.user_id RETURNING name",
+                "UPDATE pii.people p SET age = age FROM orders o WHERE p.id = o.user_id RETURNING *",
+                "DELETE FROM pii.people USING orders WHERE people.id = user_id RETURNING name",
+                "WITH w AS (UPDATE users SET name = name FROM orders WHERE users.id = user_id RETURNING email) SELECT * FROM w",
+                "INSERT INTO pii.people (id) SELECT user_id FROM orders ON CONFLICT (id) DO UPDATE SET age = people.age RETURNING name",
+            ],
+            StatementClass::Export,
+        );
+        classes(
+            &[
+                "UPDATE pii.people SET age = 7 WHERE id = 5 RETURNING name",
+                "UPDATE pii.people SET age = 7 FROM orders WHERE people.id = orders.user_id AND amount = 5 RETURNING name",
+                "UPDATE pii.people SET age = 7 FROM orders WHERE people.id = orders.user_id AND amount = 5",
+                "UPDATE users SET name = name FROM orders WHERE users.id = user_id RETURNING users.id",
+                "INSERT INTO pii.people (id, name) VALUES (1, 'a') RETURNING id",
+                "INSERT INTO pii.people (id, name) VALUES (1, 'a') ON CONFLICT (id) DO UPDATE SET name = 'b' RETURNING id",
+                "INSERT INTO pii.people (id) SELECT user_id FROM orders WHERE amount = 5 RETURNING id",
+                "DELETE FROM users WHERE email = 'a@example.com' RETURNING email",
+            ],
+            StatementClass::Write,
+        );
+    }
+
+    /// As Postgres 17 has it.
+    #[test]
+    fn what_a_merge_returns_of_a_sensitive_table_is_an_export() {
+        let sql = "MERGE INTO pii.people p USING orders o ON p.id = o.user_id WHEN MATCHED THEN UPDATE SET age = 7 RETURNING p.name";
+        let found = classify_with(&catalogue(), sql);
+        assert!(
+            found.reasons.iter().any(|reason| reason.class == StatementClass::Export),
+            "{:?}",
+            found.reasons
+        );
+    }
+
+    #[test]
     fn all_of_a_sensitive_table_is_an_export() {
         classes(
             &[

@@ -79,6 +79,41 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// What a statement returns of a sensitive table that it changes (`UPDATE users SET id = id FROM .. RETURNING
+    /// email`) is read as well.
+    pub(super) fn returns_sensitive(&mut self, node: Node<'a>, from: Field) {
+        let returns = node.has(Field::ReturningList) || node.has(Field::ReturningClause);
+        let Some(table) = node.get(Field::Relation).filter(|_| returns) else { return };
+        if !self.around.catalogue.knows_sensitive() || self.is_planned(node) {
+            return;
+        }
+        let Some(what) = self.sensitive(node, table) else { return };
+        let items = node.list(from).chain([table]);
+        let condition = node.get(Field::WhereClause);
+        let picked = match node.kind() {
+            // As many rows as it is given: a list in the text is short, and without a conflict they are its own.
+            Kind::InsertStmt => {
+                let updates = node
+                    .get(Field::OnConflictClause)
+                    .is_some_and(|conflict| conflict.word(Field::Action) == "ONCONFLICT_UPDATE");
+                let listed = node.get(Field::SelectStmt).is_none_or(|query| query.has(Field::ValuesLists));
+                !updates || listed
+            }
+            Kind::MergeStmt => false,
+            _ => {
+                items.clone().count() <= MOST_SOURCES
+                    && picks_what_is_read(self.names(), items, condition, table, &self.patience)
+            }
+        };
+        if !picked {
+            let text = format!(
+                "returns {what}, which the policy calls sensitive, without a WHERE that picks rows by a value"
+            );
+            let span = self.span_of(table);
+            self.finds(StatementClass::Export, text, span);
+        }
+    }
+
     /// What a MERGE takes from a sensitive table goes somewhere else.
     pub(super) fn merges_sensitive(&mut self, node: Node<'a>) {
         if !self.around.catalogue.knows_sensitive() || self.is_planned(node) {

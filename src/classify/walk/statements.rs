@@ -31,6 +31,7 @@ impl<'a> Walk<'a> {
     pub(super) fn insert(&mut self, node: Node<'a>) {
         self.enter_scope(node);
         self.does(StatementClass::Write, node, "inserts rows");
+        self.returns_sensitive(node, Field::FromClause);
         if self.overwrites_itself(node) {
             self.does(
                 StatementClass::MassWrite,
@@ -57,6 +58,7 @@ impl<'a> Walk<'a> {
         self.enter_scope(node);
         self.does(StatementClass::Write, node, "updates rows");
         self.reads_sensitive(node, Field::FromClause);
+        self.returns_sensitive(node, Field::FromClause);
         self.needs_condition(node, "updates");
     }
 
@@ -64,6 +66,7 @@ impl<'a> Walk<'a> {
         self.enter_scope(node);
         self.does(StatementClass::Write, node, "deletes rows");
         self.reads_sensitive(node, Field::UsingClause);
+        self.returns_sensitive(node, Field::UsingClause);
         self.needs_condition(node, "deletes");
     }
 
@@ -89,6 +92,7 @@ impl<'a> Walk<'a> {
         self.enter_scope(node);
         self.does(StatementClass::Write, node, "merges rows");
         self.merges_sensitive(node);
+        self.returns_sensitive(node, Field::SourceRelation);
         if node.get(Field::Relation).is_some_and(is_temporary) {
             return;
         }

@@ -90,20 +90,16 @@ impl<'a> Walk<'a> {
         let Some(what) = self.sensitive(node, table) else { return };
         let items = node.list(from).chain([table]);
         let condition = node.get(Field::WhereClause);
-        let picked = match node.kind() {
+        let picked = if node.kind() == Kind::InsertStmt {
             // As many rows as it is given: a list in the text is short, and without a conflict they are its own.
-            Kind::InsertStmt => {
-                let updates = node
-                    .get(Field::OnConflictClause)
-                    .is_some_and(|conflict| conflict.word(Field::Action) == "ONCONFLICT_UPDATE");
-                let listed = node.get(Field::SelectStmt).is_none_or(|query| query.has(Field::ValuesLists));
-                !updates || listed
-            }
-            Kind::MergeStmt => false,
-            _ => {
-                items.clone().count() <= MOST_SOURCES
-                    && picks_what_is_read(self.names(), items, condition, table, &self.patience)
-            }
+            let updates = node
+                .get(Field::OnConflictClause)
+                .is_some_and(|conflict| conflict.word(Field::Action) == "ONCONFLICT_UPDATE");
+            !updates || node.get(Field::SelectStmt).is_none_or(|query| query.has(Field::ValuesLists))
+        } else {
+            node.kind() != Kind::MergeStmt
+                && items.clone().count() <= MOST_SOURCES
+                && picks_what_is_read(self.names(), items, condition, table, &self.patience)
         };
         if !picked {
             let text = format!(

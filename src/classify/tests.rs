@@ -641,8 +641,32 @@ mod columns {
             r#"public|u|r|["id","y","t_id"]|applies"#,
             r#"public|shown|v|["y"]|none"#,
             r#"app|u|r|["id","x"]|none"#,
+            r#"public|all_t|v|["id","x"]|none"#,
+            r#"public|more_t|v|["cid"]|none"#,
+            r#"public|t_1|r|["id","x","a","note"]|none"#,
         ];
-        let answers = [vec![], vec![], vec![], vec![], relations.map(row).to_vec(), vec![]];
+        let views = [
+            "public|all_t|public|t|id|shows",
+            "public|more_t|public|all_t|id|shows",
+            "public|t_1|public|t|-|is part of",
+        ];
+        let view = |text: &str| -> catalogue::Row {
+            text.split('|').map(|c| (c != "-").then(|| c.to_owned())).collect()
+        };
+        let function = |name: &str, returns: &str, body: &str| -> catalogue::Row {
+            let row = format!("public|{name}|0|0|scalar|false|sql|s|false|owner|f|{body}|{returns}");
+            row.split('|').map(|c| Some(c.to_owned())).collect()
+        };
+        let functions =
+            [function("ids", "20", "SELECT id FROM t"), function("others", "20", "SELECT y FROM u")];
+        let answers = [
+            functions.to_vec(),
+            vec![],
+            vec![],
+            vec![],
+            relations.map(row).to_vec(),
+            views.map(view).to_vec(),
+        ];
         let catalogue = catalogue::from_rows(15, &answers, &Arc::default()).unwrap();
         let context = Context {
             server_version: 15,
@@ -757,6 +781,18 @@ mod columns {
                 "UPDATE t SET note = '' FROM u WHERE u.y = 1",
                 "UPDATE t SET note = '' FROM u WHERE y = 1",
                 "DELETE FROM public.t WHERE x IN (SELECT x FROM public.u)",
+                "DELETE FROM t WHERE id IN (SELECT id FROM all_t)",
+                "DELETE FROM t WHERE id IN (SELECT cid FROM more_t)",
+                "DELETE FROM t WHERE EXISTS (SELECT 1 FROM more_t m WHERE m.cid = t.id)",
+                "DELETE FROM t USING more_t WHERE t.id = more_t.cid",
+                "DELETE FROM all_t WHERE id IN (SELECT id FROM t)",
+                "DELETE FROM all_t WHERE id IN (SELECT cid FROM more_t)",
+                "DELETE FROM t_1 WHERE id IN (SELECT id FROM t)",
+                "DELETE FROM t WHERE id IN (SELECT * FROM ids())",
+                "DELETE FROM t WHERE id IN (SELECT ids())",
+                "DELETE FROM t WHERE id IN (SELECT unnest(ARRAY(SELECT id FROM t)))",
+                "DELETE FROM t WHERE id IN (SELECT unnest(ARRAY(SELECT id FROM t)) FROM u)",
+                "DELETE FROM t WHERE id = ANY (ARRAY(SELECT ids()))",
                 // Nobody knows these tables.
                 "DELETE FROM t WHERE x IN (SELECT x FROM elsewhere)",
                 "DELETE FROM t WHERE x IN (SELECT x FROM jsonb_to_record('{}'))",
@@ -772,6 +808,8 @@ mod columns {
             &[
                 "DELETE FROM t WHERE id IN (SELECT id FROM u)",
                 "DELETE FROM t WHERE id IN (SELECT t_id FROM u)",
+                "DELETE FROM t WHERE x IN (SELECT * FROM others())",
+                "DELETE FROM t WHERE id IN (SELECT id FROM all_t WHERE x = 5)",
                 "DELETE FROM t WHERE x IN (SELECT y FROM shown)",
                 "DELETE FROM t WHERE x IN (SELECT x FROM (SELECT y AS x FROM u) s)",
                 "DELETE FROM t WHERE x IN (SELECT x FROM u AS u (x))",

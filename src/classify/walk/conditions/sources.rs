@@ -128,13 +128,46 @@ impl<'t, 'p> Analysis<'t, 'p> {
             && self.with_query(source).is_none()
     }
 
+    /// The target's table, or a view or partition with rows of it, or what it is a view or partition of.
+    fn shows_the_table(&self, source: Node<'t>) -> bool {
+        if source.kind() != Kind::RangeVar || self.with_query(source).is_some() {
+            return false;
+        }
+        let Some(table) = self.table.as_deref() else { return false };
+        let name = source.text(Field::Relname).unwrap_or_default();
+        if *name == *table {
+            return true;
+        }
+        let catalogue = self.tables.catalogue;
+        let target_schema = self.target_node.and_then(|target| target.text(Field::Schemaname));
+        let schema = source.text(Field::Schemaname);
+        let mut behind = catalogue.bases(schema.as_deref(), &name);
+        let own = || catalogue.bases(target_schema.as_deref(), table);
+        own().any(|base| *base.name == *name)
+            || behind.any(|base| *base.name == *table || own().any(|own| own.name == base.name))
+    }
+
+    /// Whether a call reads the target's table by itself.
+    pub(super) fn calls_for_the_table(&self, call: Node<'t>) -> bool {
+        let names = call.names(Field::Funcname);
+        let (schema, name) = match names.as_slice() {
+            [.., schema, name] => (Some(&**schema), &**name),
+            [name] => (None, &**name),
+            [] => return false,
+        };
+        let (catalogue, path) = (self.tables.catalogue, self.tables.path);
+        let arguments = call.list(Field::Args).count();
+        let reads = catalogue.function(schema, name, arguments, path).reads;
+        reads.iter().any(|read| self.table.as_deref() == Some(&*read.name))
+    }
+
     /// Whether one item of a FROM may bring all of the target's rows.
     #[expect(clippy::wildcard_enum_match_arm, reason = "functions and their like")]
     fn may_be_all_rows(&self, source: Node<'t>, depth: u32) -> bool {
         match source.kind() {
             Kind::RangeVar => match self.with_query(source) {
                 Some(query) => !self.restricts(query, depth + 1),
-                None => self.is_the_table(source),
+                None => self.shows_the_table(source),
             },
             Kind::RangeSubselect => {
                 source.get(Field::Subquery).is_none_or(|query| !self.restricts(query, depth + 1))
@@ -148,11 +181,15 @@ impl<'t, 'p> Analysis<'t, 'p> {
         if depth > DEEPEST || !self.can_afford(node) {
             return true;
         }
-        node.within().filter(|part| part.kind() == Kind::RangeVar).any(|part| match self.with_query(part) {
-            // A recursive query names itself.
-            Some(query) if is_around(query, part) => false,
-            Some(query) => self.reads_the_table(query, depth + 1),
-            None => self.is_the_table(part),
+        node.within().any(|part| match part.kind() == Kind::RangeVar {
+            true => match self.with_query(part) {
+                // A recursive query names itself.
+                Some(query) if is_around(query, part) => false,
+                Some(query) => self.reads_the_table(query, depth + 1),
+                None => self.shows_the_table(part),
+            },
+            // `id IN (SELECT id FROM function_that_reads_t())`
+            false => part.kind() == Kind::FuncCall && self.calls_for_the_table(part),
         })
     }
 
@@ -181,6 +218,14 @@ impl<'t, 'p> Analysis<'t, 'p> {
         if !matches!(query.word(Field::Op), "" | "SETOP_NONE") {
             let legs = [query.get(Field::Larg), query.get(Field::Rarg)];
             return legs.into_iter().flatten().all(|leg| self.restricts(leg, depth + 1));
+        }
+        // `SELECT unnest(ARRAY(SELECT id FROM t))`
+        let brings = |part: Node<'t>| match part.kind() == Kind::SubLink {
+            true => part.get(Field::Subselect).is_some_and(|query| !self.restricts(query, depth + 1)),
+            false => part.kind() == Kind::FuncCall && self.calls_for_the_table(part),
+        };
+        if query.list(Field::TargetList).flat_map(Node::within).any(brings) {
+            return false;
         }
         let from = From::of(query.list(Field::FromClause));
         let conditions = || query.get(Field::WhereClause).into_iter().chain(from.joins.iter().copied());

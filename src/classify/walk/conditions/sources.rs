@@ -252,12 +252,12 @@ impl<'t, 'p> Analysis<'t, 'p> {
             ("ANY_SUBLINK" | "ROWCOMPARE_SUBLINK", Some(tested)) if operator == "=" => {
                 let member = self.member(tested, query);
                 // What `NOT IN (SELECT 1 WHERE false)` leaves out is nothing.
-                Summary { one_way: member.one_way || !reads_something(query), ..member }
+                Summary { one_way: member.one_way || !self.brings_something(query), ..member }
             }
             ("ALL_SUBLINK", Some(tested)) if operator == "<>" => {
                 let member = self.member(tested, query);
                 let picks = matches!(member.truth, Picks(_));
-                let truth = match reads_something(query) {
+                let truth = match self.brings_something(query) {
                     true if picks => negative(tested),
                     false if picks => Unclear,
                     true | false => member.truth,
@@ -268,6 +268,24 @@ impl<'t, 'p> Analysis<'t, 'p> {
             (_, Some(tested)) => tested.blur(self.value_of(node, query)),
             (_, None) => self.parts(node),
         }
+    }
+
+    /// Whether a query is not empty by what it says: `SELECT 1 WHERE false`, `SELECT id FROM u LIMIT 0`.
+    fn brings_something(&self, query: Node<'t>) -> bool {
+        let limited = query.has(Field::LimitCount) || query.has(Field::LimitOffset);
+        let nothing_asked = |condition: Node<'t>| {
+            !condition.within().any(|node| matches!(node.kind(), Kind::ColumnRef | Kind::FuncCall))
+        };
+        let reads = query.has(Field::FromClause) || query.has(Field::ValuesLists);
+        if limited || !reads || query.get(Field::HavingClause).is_some_and(nothing_asked) {
+            return false;
+        }
+        let Some(condition) = query.get(Field::WhereClause) else { return true };
+        let from = From::of(query.list(Field::FromClause));
+        let constant = self.depth >= DEEPEST
+            || matches!(self.inside(condition, &from.sources).run(), Always | Never)
+            || nothing_asked(condition);
+        !constant
     }
 
     /// `id IN (SELECT ..)`
@@ -410,11 +428,6 @@ impl<'t, 'p> Analysis<'t, 'p> {
     fn with_query(&self, table: Node<'t>) -> Option<Node<'t>> {
         self.tables.with_clause(table)?.get(Field::Ctequery)
     }
-}
-
-/// Whether rows of a query come from anywhere: those of `SELECT 1 WHERE false` do not.
-fn reads_something(query: Node<'_>) -> bool {
-    query.has(Field::FromClause) || query.has(Field::ValuesLists)
 }
 
 fn is_around(outer: Node<'_>, inner: Node<'_>) -> bool {

@@ -29,18 +29,19 @@
 #[path = "support/dice.rs"]
 mod dice;
 mod support;
+#[path = "support/verdicts.rs"]
+mod verdicts;
 #[path = "support/wire.rs"]
 mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use countersign::classify::{
-    Catalogue, Classification, Classifier, Context, Limits, SearchPath, StatementClass,
-};
+use countersign::classify::{Catalogue, Classification, Classifier, Context, Limits, SearchPath};
 use countersign::cli::cluster::Cluster;
 use countersign::statement::SqlText;
 use dice::Dice;
+use verdicts::{Verdict, ask, judge, our_verdict};
 use wire::Wire;
 
 const PASSWORD: &str = "superuser-secret";
@@ -269,114 +270,6 @@ fn mutant(corpus: &[Vec<String>], dice: &mut Dice) -> Vec<u8> {
     bytes
 }
 
-/// How many statements a text has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Count {
-    /// None, or one that ends the transaction.
-    NoneOrExit,
-    One,
-    Several,
-}
-
-/// What somebody says to a text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Verdict {
-    Reads(Count),
-    Rejects(String),
-    /// We do not say: held, whatever it is.
-    Held,
-}
-
-fn our_verdict(found: &Classification) -> Verdict {
-    if let Some(error) = &found.syntax_error {
-        return Verdict::Rejects(error.message.to_string());
-    }
-    match found.parts.as_slice() {
-        _ if found.class == StatementClass::Invalid => Verdict::Rejects("is no text".into()),
-        // An empty text is `session`; without parts, others were not read.
-        [] if found.class.is_privileged() => Verdict::Held,
-        [] => Verdict::Reads(Count::NoneOrExit),
-        [_] => Verdict::Reads(Count::One),
-        _ => Verdict::Reads(Count::Several),
-    }
-}
-
-fn server_verdict(answer: &[wire::Reply]) -> Verdict {
-    for (kind, body) in answer {
-        match kind {
-            '1' => return Verdict::Reads(Count::NoneOrExit),
-            'E' => {
-                let fields = String::from_utf8_lossy(body);
-                let message = fields.split('\0').find_map(|field| field.strip_prefix('M')).unwrap_or("");
-                return match wire::code(body).as_str() {
-                    "25P02" => Verdict::Reads(Count::One),
-                    "42601" if message.starts_with("cannot insert multiple commands") => {
-                        Verdict::Reads(Count::Several)
-                    }
-                    _ => Verdict::Rejects(message.to_owned()),
-                };
-            }
-            _ => {}
-        }
-    }
-    panic!("no answer: {answer:?}")
-}
-
-/// Sends each text as a `Parse` of its own.
-fn ask(server: &mut Wire, texts: &[Vec<u8>]) -> Vec<Verdict> {
-    let mut bytes = Vec::new();
-    for text in texts {
-        bytes.extend(wire::frame('P', &[b"\0", text.as_slice(), b"\0\0\0"].concat()));
-        bytes.extend(wire::sync());
-    }
-    server.send(&bytes);
-    let answers = texts.iter().map(|_| {
-        let mut answer = Vec::new();
-        loop {
-            let (kind, body) = server.read().expect("the server is there");
-            if kind == 'Z' {
-                assert_eq!(body, b"E", "nothing ends the failed transaction");
-                return server_verdict(&answer);
-            }
-            answer.push((kind, body));
-        }
-    });
-    answers.collect()
-}
-
-/// Why an older server may read what the newest grammar rejects. The proxy asks upstream about what we
-/// reject, and holds what it reads nevertheless (`Classification::of_unreadable`).
-fn is_known(version: u32, text: &str, message: &str) -> bool {
-    /// Reserved, or no longer names of functions or types, in 16 to 18.
-    const NEW_WORDS: &[&str] = &[
-        "system_user",
-        "json_",
-        "json",
-        "merge_action",
-        "xmltable",
-        "absent",
-        "keys",
-        "scalar",
-        "old",
-        "new",
-    ];
-    // `1AS x` and `0x` are two words to 14.
-    (version < 15
-        && (message.starts_with("trailing junk after numeric literal")
-            || message.contains(" integer at or near")))
-        || version < 18
-            && (message.starts_with("trailing junk after parameter")
-                || message.starts_with("parameter number too large")
-                || NEW_WORDS.iter().any(|word| text.to_ascii_lowercase().contains(word)))
-}
-
-/// Whether there is a `$1`. libpg_query takes one where the grammar has a literal (`date $1`), and does not
-/// mind letters behind it (`$1a`, as servers up to 15): it is made for statements whose literals were
-/// replaced. Otherwise its grammar is Postgres 18's.
-fn has_parameter(text: &str) -> bool {
-    text.as_bytes().windows(2).any(|pair| pair[0] == b'$' && pair[1].is_ascii_digit())
-}
-
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
 }
@@ -424,39 +317,16 @@ fn compare(version: u32, few: u64, many: u64) {
                     found.class
                 )
             };
-            let kind = match (&theirs, &ours) {
-                (_, Verdict::Held) => "held unread",
-                (Verdict::Reads(a), Verdict::Reads(b)) => {
-                    let exit = found.parts.len() == 1 && &*found.parts[0].kind == "TransactionStmt";
-                    if a != b && !(*a == Count::NoneOrExit && exit) {
-                        bugs.push(told());
-                    }
-                    match b {
-                        Count::Several => "read by both, several statements",
-                        _ => "read by both",
-                    }
-                }
-                (Verdict::Rejects(a), Verdict::Rejects(b)) if a == b => {
-                    "rejected by both, with the same message"
-                }
-                (Verdict::Rejects(_), Verdict::Rejects(_)) => "rejected by both, with another message",
-                (Verdict::Rejects(message), Verdict::Reads(_)) => {
-                    let start: String = message.split(" at or near").next().unwrap_or("").into();
-                    *only_the_server_rejects.entry(start).or_default() += 1;
-                    if version == 18 && !has_parameter(&shown) {
-                        bugs.push(told());
-                    }
-                    "rejected by the server only"
-                }
-                (Verdict::Reads(_), Verdict::Rejects(message)) => {
-                    assert_eq!(found.of_unreadable().class, StatementClass::Admin);
-                    if !is_known(version, &shown, message) {
-                        bugs.push(told());
-                    }
-                    "rejected by us only"
-                }
-                (Verdict::Held, _) => unreachable!("a server says what it thinks"),
-            };
+            let (kind, is_bug) = judge(version, &shown, &found, &theirs);
+            if let Verdict::Rejects(message) = &theirs
+                && kind == "rejected by the server only"
+            {
+                let start: String = message.split(" at or near").next().unwrap_or("").into();
+                *only_the_server_rejects.entry(start).or_default() += 1;
+            }
+            if is_bug {
+                bugs.push(told());
+            }
             if show && (kind.contains("another") || kind.contains("only")) {
                 println!("{kind}: {}", told());
             }

@@ -6,6 +6,12 @@
 #![no_main]
 #![allow(dead_code, reason = "shared with tests that use more of it")]
 
+/// What the shared code wants of the tests around it.
+mod support {
+    pub const AGENT: &str = "reporting-bot";
+    pub const TOKEN: &str = "";
+    pub const SOON: std::time::Duration = std::time::Duration::from_secs(20);
+}
 #[path = "../../tests/support/verdicts.rs"]
 mod verdicts;
 #[path = "../../tests/support/wire.rs"]

@@ -5,6 +5,9 @@ use super::{Always, Columns, Constant, Form, Never, OtherThanTwin, Picks, SameAs
 use super::{Analysis, NOTHING, Reads, Scale, Shape, Summary};
 use crate::classify::tree::{Field, Kind, Node};
 
+/// So many alternatives may be single letters.
+const FEW_ALTERNATIVES: usize = 4;
+
 /// Numbers that nobody's are beyond.
 const BEYOND: f64 = 1e19;
 
@@ -61,14 +64,20 @@ impl<'t> Analysis<'t, '_> {
             _ if whole.reads.row() => Unclear,
             _ => Constant,
         };
-        let distinct = kind == "AEXPR_DISTINCT" && (left.is_json || right.is_json);
+        let null = |side: Node<'t>| uncast(side).is_some_and(|side| side.flag(Field::Isnull));
+        let distinct = matches!(kind, "AEXPR_DISTINCT" | "AEXPR_NOT_DISTINCT")
+            && (null(left_node) || null(right_node))
+            || kind == "AEXPR_DISTINCT" && (left.is_json || right.is_json);
         let truth = if distinct && matches!(truth, Picks(_)) { Unclear } else { truth };
         // `(a, 5) = (b, 6)`
         let rows = [left_node, right_node].iter().any(|side| side.kind() == Kind::RowExpr);
         let whole = whole.test_of([left, right]);
         // `NOT (data->>'no such key' IS NOT DISTINCT FROM 'x')`
         let same = kind == "AEXPR_NOT_DISTINCT" && whole.missing;
-        Summary { one_way: whole.one_way || rows || same, ..whole }.test(truth)
+        // `NOT (code ~ '\y\Y')`
+        let regex = matches!(name, "~" | "~*") || kind == "AEXPR_SIMILAR";
+        let odd = regex && !right_node.within().find_map(text_of).is_some_and(|pattern| can_match(&pattern));
+        Summary { one_way: whole.one_way || rows || same || odd, ..whole }.test(truth)
     }
 
     fn compare(&self, name: &str, left: (Summary, Node<'t>), right: (Summary, Node<'t>)) -> Truth {
@@ -83,9 +92,7 @@ impl<'t> Analysis<'t, '_> {
             // `(id = 5) = true`
             return match (name, own.truth, other.truth) {
                 ("=", truth, Always) | ("<>", truth, Never) => truth,
-                ("=", Picks(form), Never) | ("<>", Picks(form), Always) if !own.one_way => {
-                    Picks(form.opposite())
-                }
+                ("=", Picks(form), Never) | ("<>", Picks(form), Always) if !own.one_way => form.negated(),
                 _ => Unclear,
             };
         }
@@ -236,7 +243,8 @@ impl<'t> Analysis<'t, '_> {
                     let values = || text.trim_matches(['{', '}']).split(',');
                     [true, false].iter().all(|flag| values().any(|value| flag_of(value) == Some(*flag)))
                 });
-                if both || written || may_be_empty { Unclear } else { equal_to(left.0, values) }
+                let none = text_of(right.1).is_some_and(|text| is_nothing(&text)) || is_empty_array(right.1);
+                if both || written || may_be_empty || none { Unclear } else { equal_to(left.0, values) }
             }
             "~~" | "~~*" if left.0.scale <= Scale::Ordered => {
                 let written = right.1.kind() == Kind::AArrayExpr
@@ -288,6 +296,12 @@ impl<'t> Analysis<'t, '_> {
             },
             _ => false,
         };
+        // `BETWEEN 0 AND 2147483647`
+        let wide = match items.as_slice() {
+            [(_, low), (_, high)] => is_wide(number_of(*low), number_of(*high)),
+            _ => false,
+        };
+        let endless = endless || wide;
         let ordered = left.scale <= Scale::Ordered;
         if constant && ordered && picks_by(left) && !endless && !left.shortens && !place && !empty {
             Picks(Form::Equal)
@@ -318,7 +332,7 @@ fn equal_to(own: Summary, values: usize) -> Truth {
 }
 
 /// Whether values are both of those that a flag may have: `active IN ('t', 'f')`, `flag::int IN (0, 1)`.
-fn is_every_flag<'t>(values: impl Iterator<Item = (Truth, Node<'t>)>) -> bool {
+pub(super) fn is_every_flag<'t>(values: impl Iterator<Item = (Truth, Node<'t>)>) -> bool {
     let (mut yes, mut no) = (false, false);
     for (truth, node) in values {
         let flag = flag_of_node(node);
@@ -391,7 +405,7 @@ fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_
         "<" | "<=" | ">" | ">=" if !is_row && !own.shortens => range(name, own, other),
         "~" | "~*" if text().is_some_and(|pattern| is_selective_regex(&pattern)) => Picks(Form::Equal),
         "~" | "~*" if other.kind() == Kind::ParamRef => Picks(Form::Equal),
-        "!~" | "!~*" => negative(own),
+        "!~" | "!~*" if text().is_some_and(|pattern| can_match(&pattern)) => negative(own),
         "^@" if is_given(other) && text().is_none_or(|prefix| !prefix.is_empty()) => Picks(Form::Equal),
         // Everything contains nothing.
         "@>" if text().is_none_or(|part| {
@@ -404,6 +418,8 @@ fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_
         }
         // `(,)` holds everything.
         "<@" | "&&" if text().is_some_and(|range| is_endless_range(&range)) || says_nothing(other) => Unclear,
+        // Nothing has anything in common with nothing, and so everything has not.
+        "&&" | "?|" if is_empty_array(other) || text().is_some_and(|text| is_nothing(&text)) => Unclear,
         // All of no keys.
         "?&" if is_empty_array(other)
             || text().is_some_and(|keys| !keys.contains(|c: char| !matches!(c, '{' | '}' | ' '))) =>
@@ -418,8 +434,13 @@ fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_
 }
 
 fn range(name: &str, own: Summary, bound: Node<'_>) -> Truth {
-    let is_end =
-        |text: &str| text.trim().is_empty() || is_endless(text) || text.trim().eq_ignore_ascii_case("empty");
+    let above = matches!(name, ">" | ">=");
+    let is_end = |text: &str| {
+        text.trim().is_empty()
+            || is_endless(text)
+            || text.trim().eq_ignore_ascii_case("empty")
+            || is_first_or_last(text.trim(), above)
+    };
     if text_of(bound).is_some_and(|text| is_end(&text)) {
         return Unclear;
     }
@@ -484,6 +505,7 @@ fn range(name: &str, own: Summary, bound: Node<'_>) -> Truth {
     // Most numbers are not negative: `amount >= 0` is all of them.
     let all = match (name, number) {
         (_, None) => false,
+        (_, Some(number)) if is_limit(number) => true,
         (">", Some(number)) => number < 0.0 || own.is_key && number <= 0.0,
         (">=", Some(number)) => number <= 0.0 || own.is_key && number <= 1.0,
         (_, Some(number)) => number >= if own.is_key { VERY_LARGE } else { BEYOND },
@@ -494,6 +516,33 @@ fn range(name: &str, own: Summary, bound: Node<'_>) -> Truth {
         _ if all => Unclear,
         "<" | "<=" => Picks(Form::Below(number)),
         _ => Picks(Form::Above(number)),
+    }
+}
+
+/// The ends of integer types.
+fn is_limit(number: f64) -> bool {
+    [32_767.0, 32_768.0, 2_147_483_647.0, 2_147_483_648.0].contains(&number.abs()) || number.abs() >= 9.2e18
+}
+
+/// Whether nearly all numbers lie between these.
+fn is_wide(low: Option<f64>, high: Option<f64>) -> bool {
+    let (Some(low), Some(high)) = (low, high) else { return false };
+    let (low, high) = (low.min(high), low.max(high));
+    low <= 0.0 && high >= VERY_LARGE || (is_limit(low) && is_limit(high)) || low <= -VERY_LARGE
+}
+
+/// Whether a text or date stands before, or behind, all that anybody stores.
+fn is_first_or_last(text: &str, first: bool) -> bool {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let year = text.get(..digits).filter(|_| digits == 4 && text.get(4..5) == Some("-"));
+    if let Some(year) = year.and_then(|year| year.parse::<u32>().ok()) {
+        return if first { year <= 1900 } else { year >= 2200 };
+    }
+    let starts = text.chars().next();
+    if first {
+        starts.is_some_and(|start| start < '0') && text.parse::<f64>().is_err()
+    } else {
+        starts.is_some_and(|start| start > 'z')
     }
 }
 
@@ -529,6 +578,11 @@ fn says_nothing(node: Node<'_>) -> bool {
         let given = matches!(bound.kind(), Kind::FuncCall | Kind::SQLValueFunction);
         !(calculated || written || given || number_of(bound).is_some_and(f64::is_finite))
     };
+    if let [low, high] = bounds.as_slice()
+        && is_wide(number_of(*low), number_of(*high))
+    {
+        return true;
+    }
     !call.list(Field::Args).any(|argument| argument.kind() == Kind::ParamRef)
         && !bounds.is_empty()
         && bounds.into_iter().all(open)
@@ -538,11 +592,30 @@ fn says_nothing(node: Node<'_>) -> bool {
 fn may_be_all(query: &str) -> bool {
     query.contains(['$', '!', '-', '=', '>', '<', '"'])
         || !query.bytes().any(|byte| byte.is_ascii_alphabetic() || byte >= 0x80)
-        || query.trim().trim_matches(['(', ')']).trim() == "true"
+        || matches!(query.trim().trim_matches(['(', ')']).trim(), "true" | "false" | "null")
+}
+
+/// `{}`, `empty`
+fn is_nothing(text: &str) -> bool {
+    text.trim().eq_ignore_ascii_case("empty")
+        || !text.contains(|c: char| !matches!(c, '{' | '}' | '[' | ']' | ' '))
+}
+
+/// A regular expression of which it is plain that something matches it.
+fn can_match(pattern: &str) -> bool {
+    let inside = pattern.strip_prefix('^').unwrap_or(pattern);
+    let inside = inside.strip_suffix('$').unwrap_or(inside);
+    !inside.is_empty() && inside.chars().all(|c| c.is_alphanumeric() || " _-@/:,%.*".contains(c))
 }
 
 /// `(,)`, `[-infinity,infinity]`
 fn is_endless_range(text: &str) -> bool {
+    let numbers = text.trim().trim_start_matches(['[', '(']).trim_end_matches([']', ')']);
+    if let Some((low, high)) = numbers.split_once(',')
+        && is_wide(low.trim().parse().ok(), high.trim().parse().ok())
+    {
+        return true;
+    }
     let bounds = text.trim().trim_start_matches(['[', '(', '{']).trim_end_matches([']', ')', '}']);
     bounds.split(',').all(|bound| {
         let bound = bound.trim().trim_matches('"');
@@ -602,6 +675,11 @@ fn is_selective_regex(pattern: &str) -> bool {
     // What is in a group may be optional as a whole, and a class may hold everything.
     let unread = [")?", ")*", "){", "(?", "(|", "|)", "||", "["];
     if pattern.starts_with("***") || unread.iter().any(|part| pattern.contains(part)) {
+        return false;
+    }
+    // Each letter of the alphabet is in some text or other.
+    let alternatives = pattern.split('|').count();
+    if alternatives > FEW_ALTERNATIVES && pattern.len() < 4 * alternatives {
         return false;
     }
     pattern.split('|').all(|part| {

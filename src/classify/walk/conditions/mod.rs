@@ -27,6 +27,7 @@ mod values;
 use std::cell::Cell;
 use std::hash::{DefaultHasher, Hasher};
 
+use self::compare::VERY_LARGE;
 use super::sources::{Names, Source, Tables};
 use crate::classify::tree::{Field, Kind, Node};
 
@@ -92,6 +93,23 @@ impl Form {
             Self::Above(bound) => Self::Below(bound),
             Self::Flag => Self::NoFlag,
             Self::NoFlag => Self::Flag,
+        }
+    }
+
+    /// What is known where it is not so: `NOT n < -5` is true of most.
+    fn negated(self) -> Truth {
+        match self {
+            Self::Below(Some(bound)) if bound <= 0.0 => Unclear,
+            Self::Above(Some(bound)) if bound >= VERY_LARGE => Unclear,
+            Self::Equal
+            | Self::Negative
+            | Self::Null
+            | Self::NotNull
+            | Self::Below(_)
+            | Self::Above(_)
+            | Self::Flag
+            | Self::NoFlag
+            | Self::Said(_) => Picks(self.opposite()),
         }
     }
 
@@ -495,7 +513,7 @@ impl<'t> Analysis<'t, '_> {
                 Always => Never,
                 Never => Always,
                 Picks(_) if parts.iter().any(|part| part.one_way) => Unclear,
-                Picks(form) => Picks(form.opposite()),
+                Picks(form) => form.negated(),
                 truth @ (Constant | Unclear | SameAsTwin | OtherThanTwin) => truth,
             },
             "AND_EXPR" => all_of(&parts),
@@ -515,8 +533,16 @@ impl<'t> Analysis<'t, '_> {
         let is_null = node.word(Field::Nulltesttype) == "IS_NULL";
         let is_row = node.get(Field::Arg).is_some_and(|arg| arg.kind() == Kind::RowExpr);
         // `(id = 5) IS NOT NULL` asks whether id is there, `id IS NOT NULL` nothing at all.
-        let known = inner.reads == Reads::OWN && inner.tells();
+        let known = inner.reads == Reads::OWN && inner.tells() && inner.scale <= Scale::Ordered;
         let truth = match known {
+            // `nullif(code, '') IS NULL` is `code = ''` as well.
+            true if inner.scale != Scale::Wide => {
+                if is_null {
+                    Picks(Form::Equal)
+                } else {
+                    Unclear
+                }
+            }
             // `data->>'no such key' IS NULL`
             true if is_null && inner.is_json => Unclear,
             true if is_null => Picks(Form::Null),
@@ -535,7 +561,7 @@ impl<'t> Analysis<'t, '_> {
             (Picks(_), "IS_NOT_TRUE" | "IS_NOT_FALSE") if inner.missing || inner.is_json => Unclear,
             (Picks(_), "IS_FALSE" | "IS_NOT_TRUE") if inner.one_way => Unclear,
             (Picks(form), "IS_TRUE" | "IS_NOT_FALSE") => Picks(form),
-            (Picks(form), "IS_FALSE" | "IS_NOT_TRUE") => Picks(form.opposite()),
+            (Picks(form), "IS_FALSE" | "IS_NOT_TRUE") => form.negated(),
             (Picks(_), "IS_UNKNOWN") if !inner.is_test => Picks(Form::Null),
             (Picks(_), "IS_NOT_UNKNOWN") if !inner.is_test => Picks(Form::NotNull),
             _ if inner.reads.row() => Unclear,
@@ -557,7 +583,8 @@ impl<'t> Analysis<'t, '_> {
         results.extend(self.field(node, Field::Defresult));
         let mut conditions = node.list(Field::Args).filter_map(|branch| self.field(branch, Field::Expr));
         let yes_or_no = |part: &Summary| matches!(part.truth, Picks(_) | Never);
-        let picks_each = results.iter().all(yes_or_no) && results.iter().any(|part| part.truth != Never);
+        // Branches are alternatives.
+        let picks_each = results.iter().all(yes_or_no) && matches!(any_of(&results), Picks(_));
         // `CASE WHEN a = 1 THEN true ELSE false END`
         let one_condition = !node.has(Field::Arg)
             && conditions.clone().count() == 1

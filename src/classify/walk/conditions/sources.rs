@@ -2,7 +2,7 @@
 //! them back.
 
 use super::columns::Whose;
-use super::compare::{existence, negative, picks_by};
+use super::compare::{existence, is_every_flag, negative, picks_by};
 use super::values::number_of;
 use super::{Always, Constant, Form, Never, OtherThanTwin, Picks, SameAsTwin, Truth, Unclear};
 use super::{Analysis, NOTHING, Reads, Shape, Summary};
@@ -12,9 +12,27 @@ use crate::classify::walk::sources::{DEEPEST, From, Source, Tables};
 /// Whether a query makes numbers up: all keys of a table may be among them.
 pub(in crate::classify::walk) fn counts(query: Node<'_>) -> bool {
     query.within().any(|node| {
-        node.kind() == Kind::FuncCall
-            && node.names(Field::Funcname).last().is_some_and(|name| *name == "generate_series")
+        node.flag(Field::Ordinality)
+            || node.kind() == Kind::FuncCall
+                && node.names(Field::Funcname).last().is_some_and(|name| *name == "generate_series")
     })
+}
+
+/// The same of what it returns: `SELECT row_number() OVER () FROM u`.
+fn numbers(query: Node<'_>) -> bool {
+    query.list(Field::TargetList).flat_map(Node::within).any(|node| {
+        node.kind() == Kind::FuncCall
+            && node
+                .names(Field::Funcname)
+                .last()
+                .is_some_and(|name| matches!(&**name, "row_number" | "rank" | "dense_rank"))
+    })
+}
+
+/// Whether a list of constants has both values that a flag may have: `VALUES (true), (false)`.
+fn has_every_flag(query: Node<'_>) -> bool {
+    let constants = query.within().filter(|node| node.kind() == Kind::AConst);
+    is_every_flag(constants.map(|node| (Unclear, node)))
 }
 
 /// A batch may be so large.
@@ -115,10 +133,37 @@ impl<'t, 'p> Analysis<'t, 'p> {
             let Some(name) = source.name.clone() else { continue };
             if self.is_the_table(source.node) {
                 self.twins.push(name);
-            } else if self.may_be_all_rows(source.node, self.depth) {
+            } else if self.may_be_all_rows(source.node, self.depth) || self.says_it_all(source.node) {
                 self.copies.push(name);
             }
         }
+    }
+
+    /// Whether a subquery or function of a FROM makes its rows out of the target's row, or up: `(SELECT code) s`,
+    /// `unnest(ARRAY[code])`, `generate_series(1, 1000000)`, `(VALUES (true), (false)) v`.
+    fn says_it_all(&self, source: Node<'t>) -> bool {
+        source.kind() != Kind::RangeVar
+            && (!self.can_afford(source)
+                || counts(source)
+                || has_every_flag(source)
+                || self.is_made_of_the_row(source))
+    }
+
+    /// Whether an item of a FROM that is no table takes columns of the target's row.
+    fn is_made_of_the_row(&self, source: Node<'t>) -> bool {
+        let tables = source.within().any(|part| part.kind() == Kind::RangeVar);
+        source.within().filter(|part| part.kind() == Kind::ColumnRef).any(|column| {
+            let fields: Vec<_> = column.list(Field::Fields).filter_map(Node::string).collect();
+            match fields.as_slice() {
+                [.., qualifier, _] => Some(&**qualifier) == self.target.as_deref(),
+                [name] => match self.whose(column, name) {
+                    Some(whose) => matches!(whose, Whose::Target | Whose::Unclear),
+                    // Where nothing else is there that could have it.
+                    None => !tables && source.kind() == Kind::RangeSubselect && !source.has(Field::Lateral),
+                },
+                [] => false,
+            }
+        })
     }
 
     /// A reference to the target's table by its name, in whatever schema.
@@ -309,7 +354,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
             return false;
         }
         // `id IN (SELECT generate_series(1, 1000000))`
-        if counts(query) {
+        if counts(query) || numbers(query) || has_every_flag(query) {
             return false;
         }
         let mut open = vec![query];
@@ -327,6 +372,13 @@ impl<'t, 'p> Analysis<'t, 'p> {
                     return false;
                 }
                 open.push(query);
+            }
+            let tables = |source: &Source<'t>| {
+                matches!(source.node.kind(), Kind::RangeVar | Kind::RangeSubselect | Kind::RangeTableSample)
+            };
+            // `FROM customers, unnest(ARRAY[code]) u`
+            if from.sources.iter().any(|source| !tables(source) && self.is_made_of_the_row(source.node)) {
+                return false;
             }
             let hidden =
                 from.sources.iter().any(|source| source.name.is_some() && source.name == self.target);

@@ -105,13 +105,17 @@ WHERE p.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
     },
     Query {
         name: "relations",
-        // Whether row security applies is asked for the role that asks, which is the sessions' own.
+        // Whether row security applies is asked for the role that asks, which is the sessions' own. The sixth
+        // column lists what is never NULL, the seventh what is another value in each row besides.
         sql: "SELECT n.nspname::text, c.relname::text, c.relkind::text,
  (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)::text,
- CASE WHEN c.relrowsecurity THEN CASE WHEN pg_catalog.row_security_active(c.oid) THEN 'applies' ELSE 'bypassed' END ELSE 'none' END
+ CASE WHEN c.relrowsecurity THEN CASE WHEN pg_catalog.row_security_active(c.oid) THEN 'applies' ELSE 'bypassed' END ELSE 'none' END,
+ (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attnotnull AND NOT a.attisdropped)::text,
+ (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+  WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1 AND i.indpred IS NULL AND a.attnum > 0 AND a.attnotnull)::text
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_'",
-        columns: 5,
+        columns: 7,
     },
     Query {
         name: "views",
@@ -227,6 +231,18 @@ struct Relation {
     /// Sorted.
     columns: Box<[Arc<str>]>,
     row_security: Option<RowSecurity>,
+    /// Those that are never NULL; sorted.
+    never_null: Box<[Arc<str>]>,
+    /// Those that hold another value in each row, and never NULL; sorted.
+    keys: Box<[Arc<str>]>,
+}
+
+/// What is known of the values of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Constraint {
+    pub(super) never_null: bool,
+    /// Another in each row, and never NULL.
+    pub(super) is_key: bool,
 }
 
 /// Whether a relation or query has a column of a name.
@@ -511,6 +527,8 @@ impl Catalogue {
                     "bypassed" => Some(RowSecurity::Bypassed),
                     _ => None,
                 },
+                never_null: parts.columns(text(5).unwrap_or("[]"))?,
+                keys: parts.columns(text(6).unwrap_or("[]"))?,
             }),
             "views" => {
                 let tie = match text(5)? {
@@ -793,6 +811,19 @@ impl Catalogue {
         } else {
             Has::No
         }
+    }
+
+    /// What a table's constraints say of a column; nothing where the table is not known.
+    pub(super) fn constraint(
+        &self,
+        schema: Option<&str>,
+        name: &str,
+        column: &str,
+        path: &SearchPath,
+    ) -> Option<Constraint> {
+        let relation = self.surely(schema, name, path)?;
+        let lists = |columns: &[Arc<str>]| columns.binary_search_by(|known| (**known).cmp(column)).is_ok();
+        Some(Constraint { never_null: lists(&relation.never_null), is_key: lists(&relation.keys) })
     }
 
     /// Whether row security decides what a session sees of a table.

@@ -637,13 +637,13 @@ mod columns {
     fn with_context<T>(path: SearchPath, what: impl FnOnce(&Classifier, &Context<'_>) -> T) -> T {
         let row = |text: &str| -> catalogue::Row { text.split('|').map(|c| Some(c.to_owned())).collect() };
         let relations = [
-            r#"public|t|r|["id","x","a","note"]|none"#,
-            r#"public|u|r|["id","y","t_id"]|applies"#,
-            r#"public|shown|v|["y"]|none"#,
-            r#"app|u|r|["id","x"]|none"#,
-            r#"public|all_t|v|["id","x"]|none"#,
-            r#"public|more_t|v|["cid"]|none"#,
-            r#"public|t_1|r|["id","x","a","note"]|none"#,
+            r#"public|t|r|["id","x","a","note"]|none|["id","x","a"]|["x"]"#,
+            r#"public|u|r|["id","y","t_id"]|applies|[]|[]"#,
+            r#"public|shown|v|["y"]|none|[]|[]"#,
+            r#"app|u|r|["id","x"]|none|[]|[]"#,
+            r#"public|all_t|v|["id","x"]|none|[]|[]"#,
+            r#"public|more_t|v|["cid"]|none|[]|[]"#,
+            r#"public|t_1|r|["id","x","a","note"]|none|[]|[]"#,
         ];
         let views = [
             "public|all_t|public|t|id|shows",
@@ -833,6 +833,36 @@ mod columns {
         );
     }
 
+    #[test]
+    fn constraints_say_what_is_in_each_row() {
+        classes(
+            &["public"],
+            &[
+                "DELETE FROM t WHERE a IS NOT NULL",
+                "DELETE FROM t WHERE NOT (a IS NULL)",
+                "DELETE FROM t WHERE a IS NOT UNKNOWN",
+                "DELETE FROM t AS k WHERE k.a IS NOT NULL",
+                "DELETE FROM t WHERE x <> 5",
+                "DELETE FROM t WHERE x NOT IN (5, 6)",
+                "DELETE FROM t WHERE x > 0",
+                "DELETE FROM t WHERE NOT x = 5",
+            ],
+            StatementClass::MassWrite,
+        );
+        classes(
+            &["public"],
+            &[
+                "DELETE FROM t WHERE note IS NOT NULL",
+                "DELETE FROM t WHERE NOT (note IS NULL)",
+                "DELETE FROM t WHERE note IS NULL",
+                "DELETE FROM t WHERE a <> 5",
+                "DELETE FROM t WHERE x > 5",
+                "DELETE FROM t WHERE x = 5",
+            ],
+            StatementClass::Write,
+        );
+    }
+
     /// The path says which table is meant, and a temporary one may be in front of it.
     #[test]
     fn a_name_means_what_the_path_says() {
@@ -868,12 +898,12 @@ mod sensitive_tables {
             text.split('|').map(|c| (c != "-").then(|| c.to_owned())).collect()
         };
         let relations = [
-            r#"public|users|r|["id","name","email","tax_id","a"]|none"#,
-            r#"public|orders|r|["id","user_id","amount","c"]|none"#,
-            r#"public|names|v|["name"]|none"#,
-            r#"public|active|v|["name","email"]|none"#,
-            r#"public|busy|v|["name","email"]|none"#,
-            r#"pii|people|p|["id","name","age","kind"]|none"#,
+            r#"public|users|r|["id","name","email","tax_id","a"]|none|[]|[]"#,
+            r#"public|orders|r|["id","user_id","amount","c"]|none|[]|[]"#,
+            r#"public|names|v|["name"]|none|[]|[]"#,
+            r#"public|active|v|["name","email"]|none|[]|[]"#,
+            r#"public|busy|v|["name","email"]|none|[]|[]"#,
+            r#"pii|people|p|["id","name","age","kind"]|none|[]|[]"#,
         ];
         let views = [
             "public|names|public|users|name|shows",

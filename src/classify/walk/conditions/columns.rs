@@ -5,7 +5,7 @@
 //! with the columns that the catalogue knows.
 
 use super::{Analysis, Reads};
-use crate::classify::catalogue::Has;
+use crate::classify::catalogue::{Constraint, Has};
 use crate::classify::tree::{Field, Kind, Node};
 use crate::classify::walk::sources::{From, is_a_query};
 
@@ -94,6 +94,17 @@ impl<'t> Analysis<'t, '_> {
             (Has::Unknown, None) if !unknown && outermost => Whose::Target,
             _ => Whose::Unclear,
         }
+    }
+
+    /// What the table says of its column.
+    pub(super) fn constraint(&self, name: &str) -> Option<Constraint> {
+        let target = self.target_node.filter(|target| target.kind() == Kind::RangeVar)?;
+        let table = target.text(Field::Relname)?;
+        if self.tables.with_clause(target).is_some() {
+            return None;
+        }
+        let schema = target.text(Field::Schemaname);
+        self.tables.catalogue.constraint(schema.as_deref(), &table, name, self.tables.path)
     }
 
     fn target_has(&self, name: &str) -> Has {

@@ -462,7 +462,10 @@ impl<'t> Analysis<'t, '_> {
         } else {
             Constant
         };
-        Summary { truth, reads, columns: Columns::of(name), shape, is_key: is_key(name), ..NOTHING }
+        let constraint = if reads == Reads::OWN { self.constraint(name) } else { None };
+        let is_key = is_key(name) || constraint.is_some_and(|constraint| constraint.is_key);
+        let defaulted = constraint.is_some_and(|constraint| constraint.never_null);
+        Summary { truth, reads, columns: Columns::of(name), shape, is_key, defaulted, ..NOTHING }
     }
 
     fn cast(&self, node: Node<'t>) -> Summary {
@@ -551,7 +554,7 @@ impl<'t> Analysis<'t, '_> {
             true | false => Constant,
         };
         let whole = whole.test_of([inner]);
-        Summary { one_way: whole.one_way || whole.missing, ..whole }.test(truth)
+        Summary { one_way: whole.one_way || whole.missing || inner.defaulted, ..whole }.test(truth)
     }
 
     fn boolean_test(&self, node: Node<'t>) -> Summary {
@@ -563,7 +566,8 @@ impl<'t> Analysis<'t, '_> {
             (Picks(form), "IS_TRUE" | "IS_NOT_FALSE") => Picks(form),
             (Picks(form), "IS_FALSE" | "IS_NOT_TRUE") => form.negated(),
             (Picks(_), "IS_UNKNOWN") if !inner.is_test => Picks(Form::Null),
-            (Picks(_), "IS_NOT_UNKNOWN") if !inner.is_test => Picks(Form::NotNull),
+            (Picks(_), "IS_NOT_UNKNOWN") if !inner.is_test && !inner.defaulted => Picks(Form::NotNull),
+            (Picks(_), "IS_NOT_UNKNOWN") => Unclear,
             _ if inner.reads.row() => Unclear,
             _ => Constant,
         };

@@ -78,6 +78,8 @@ impl<'t> Analysis<'t, '_> {
         for other in &self.others {
             match self.tables.has_column(other.node, name, self.depth) {
                 Has::Yes => found = Some(other),
+                // `unnest(..) AS name`
+                Has::Unknown if other.name.as_deref() == Some(name) => found = Some(other),
                 Has::Unknown => unknown = true,
                 Has::No => {}
             }
@@ -120,6 +122,7 @@ impl<'t> Analysis<'t, '_> {
         for source in From::of(items.chain(tables)).sources {
             match self.tables.has_column(source.node, name, self.depth) {
                 Has::Yes => return (Has::Yes, source.name),
+                Has::Unknown if source.name.as_deref() == Some(name) => return (Has::Yes, source.name),
                 Has::Unknown => found.0 = Has::Unknown,
                 Has::No => {}
             }
@@ -136,6 +139,10 @@ impl<'t> Analysis<'t, '_> {
             Whose::Source(name) if named(&self.twins, &name) => Reads::TWIN,
             Whose::Source(name) if named(&self.copies, &name) => Reads::COPY,
             Whose::Source(_) | Whose::Other if self.only_values => Reads::COPY,
+            // One of them, perhaps.
+            Whose::Other if !self.twins.is_empty() || !self.copies.is_empty() => {
+                Reads::COPY.and(Reads::OTHER)
+            }
             Whose::Source(_) | Whose::Other => Reads::OTHER,
             Whose::Unclear => Reads::EITHER,
         }

@@ -169,7 +169,7 @@ impl<'t> Analysis<'t, '_> {
         match name {
             _ if says_nothing => whole,
             "starts_with" if only(0) && (given(1) || literal(1).is_some_and(|prefix| !prefix.is_empty())) => {
-                let picks = of(0).scale < Scale::Padded;
+                let picks = of(0).scale <= Scale::Ordered;
                 whole.test_of([of(0)]).test(if picks { Picks(Form::Equal) } else { Unclear })
             }
             // Where a text is empty it is found at once, everywhere.
@@ -300,6 +300,8 @@ fn scale_of(name: &str, first: Option<Cow<'_, str>>, second: Option<Cow<'_, str>
         "strpos" | "position" => Scale::Place,
         "array_ndims" => Scale::Few(6),
         "to_char" if second.is_none_or(|format| format.contains(['"', '\\'])) => Scale::Padded,
+        // Neither of them is negative.
+        "abs" => Scale::Length,
         _ if LENGTHS.contains(&name) => Scale::Length,
         _ if ORDERED.contains(&name) || TELLING_OF_SECOND.contains(&name) => Scale::Ordered,
         "btrim" | "ltrim" | "rtrim" | "trim" => Scale::Ordered,

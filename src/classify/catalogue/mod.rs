@@ -8,138 +8,21 @@
 //! beats an inexact one in `pg_catalog`: `public.lower(varchar)` takes `lower(name)` away from the
 //! built-in. We know no types, so a user's function counts wherever it *could* be meant.
 
-use std::borrow::Cow;
+mod parts;
+mod queries;
+
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+pub(super) use self::parts::Base;
+use self::parts::{MadeOf, Parts, Tie};
+pub use self::queries::{QUERIES, Query, Row};
 use super::classifier::reads_of_body;
 use super::declared::{Declared, Sensitive};
 use super::functions::{BuiltIn, BuiltIns, SystemRelation, built_ins, family};
 use super::{Effect, RowSecurity, SearchPath, StatementClass};
-
-/// One query to run on an upstream. All columns are text, so any protocol will do.
-#[derive(Clone, Copy, Debug)]
-pub struct Query {
-    /// What it asks for.
-    pub name: &'static str,
-    /// The text.
-    pub sql: &'static str,
-    /// How many columns it returns.
-    pub columns: usize,
-}
-
-/// A row of an answer.
-pub type Row = Vec<Option<String>>;
-
-/// The queries to run after connecting, in this order. Everything below OID 16384 came with initdb.
-pub const QUERIES: [Query; 6] = [
-    Query {
-        name: "functions",
-        // The fifth column says what the first argument can be, for attribute notation: a base type,
-        // enum or range is no table's row. The body comes for functions that might only read: in SQL, not
-        // volatile (such a one may not write), run as whoever calls it, with no defaults and settings that
-        // would run or change something; and what types it takes and returns.
-        sql: "SELECT n.nspname::text, p.proname::text, (p.pronargs - p.pronargdefaults - (p.provariadic <> 0)::int)::text,
- CASE WHEN p.provariadic <> 0 THEN '1000' ELSE p.pronargs::text END,
- (SELECT CASE WHEN t.typtype IN ('b', 'e', 'r', 'm') THEN 'scalar' ELSE 'any' END FROM pg_catalog.pg_type t WHERE t.oid = p.proargtypes[0]),
- EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')::text,
- l.lanname::text, p.provolatile::text, p.prosecdef::text, pg_catalog.pg_get_userbyid(p.proowner)::text, p.prokind::text,
- CASE WHEN l.lanname = 'sql' AND p.provolatile IN ('i', 's') AND NOT p.prosecdef AND p.prokind = 'f' AND p.pronargdefaults = 0
-  AND NOT EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) c WHERE c NOT LIKE 'search_path=%')
-  AND pg_catalog.length(p.prosrc) BETWEEN 1 AND 10000 THEN p.prosrc END,
- pg_catalog.concat_ws(' ', p.proargtypes, p.prorettype, p.proallargtypes)
-FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-WHERE p.oid >= 16384",
-        columns: 13,
-    },
-    Query {
-        name: "operators",
-        sql: "SELECT n.nspname::text, o.oprname::text,
- fn.nspname::text, f.proname::text,
- EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_operator'::regclass AND d.objid = o.oid AND d.deptype = 'e')::text
-FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
-JOIN pg_catalog.pg_proc f ON f.oid = o.oprcode JOIN pg_catalog.pg_namespace fn ON fn.oid = f.pronamespace WHERE o.oid >= 16384",
-        columns: 5,
-    },
-    Query {
-        name: "types",
-        // The fourth column: a value of the type runs somebody's function, by itself or by a type inside
-        // it. Checks of built-in functions leave no dependency; an extension's own types are what the
-        // extension is for. What is inside what is one list, so that a level of nesting costs one join:
-        // looking each type up in all the others took 150 ms in a database of 2,000 types. Servers before
-        // 14 have no multiranges and not their column. Arrays are known by their elements, but a domain
-        // over an array is of their category, too, and is a type of its own.
-        sql: "WITH RECURSIVE inside(whole, part) AS MATERIALIZED (
- SELECT t.oid, t.typbasetype FROM pg_catalog.pg_type t WHERE t.typbasetype >= 16384
- UNION ALL SELECT t.oid, t.typelem FROM pg_catalog.pg_type t WHERE t.typelem >= 16384
- UNION ALL SELECT t.oid, a.atttypid FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.typrelid = a.attrelid
-  WHERE a.atttypid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped
- UNION ALL SELECT r.rngtypid, r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngsubtype >= 16384
- UNION ALL SELECT (pg_catalog.to_jsonb(r) OPERATOR(pg_catalog.->>) 'rngmultitypid')::oid, r.rngtypid FROM pg_catalog.pg_range r WHERE r.rngtypid >= 16384
-), code(oid) AS (
- SELECT t.oid FROM pg_catalog.pg_type t WHERE t.oid >= 16384 AND CASE t.typtype
-   WHEN 'd' THEN EXISTS (SELECT FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_depend d
-     ON d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = c.oid
-     WHERE c.contypid = t.oid AND d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass) AND d.refobjid >= 16384)
-   WHEN 'r' THEN EXISTS (SELECT FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid AND (r.rngcanonical::oid >= 16384 OR r.rngsubopc >= 16384))
-   WHEN 'b' THEN t.typinput::oid >= 16384
-   ELSE false END
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e')
- UNION SELECT i.whole FROM code c JOIN inside i ON i.part = c.oid)
-SELECT n.nspname::text, t.typname::text, t.typtype::text, (t.oid IN (SELECT oid FROM code))::text, t.oid::text, t.typarray::text
-FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-WHERE t.oid >= 16384 AND (t.typcategory <> 'A' OR t.typtype = 'd') AND (t.typtype <> 'c' OR t.oid IN (SELECT oid FROM code)
- OR EXISTS (SELECT FROM pg_catalog.pg_class k WHERE k.oid = t.typrelid AND k.relkind = 'c'))",
-        columns: 6,
-    },
-    Query {
-        name: "casts",
-        sql: "SELECT tn.nspname::text, t.typname::text, n.nspname::text, p.proname::text
-FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_type t ON t.oid = c.casttarget OR (t.oid = c.castsource AND c.castcontext <> 'e' AND t.oid >= 16384) JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
-JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-WHERE p.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
- WHERE d.classid = 'pg_catalog.pg_cast'::regclass AND d.objid = c.oid AND d.deptype = 'e')",
-        columns: 4,
-    },
-    Query {
-        name: "relations",
-        // Whether row security applies is asked for the role that asks, which is the sessions' own. The sixth
-        // column lists what is never NULL, the seventh what is another value in each row besides.
-        sql: "SELECT n.nspname::text, c.relname::text, c.relkind::text,
- (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)::text,
- CASE WHEN c.relrowsecurity THEN CASE WHEN pg_catalog.row_security_active(c.oid) THEN 'applies' ELSE 'bypassed' END ELSE 'none' END,
- (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attnotnull AND NOT a.attisdropped)::text,
- (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-  WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1 AND i.indpred IS NULL AND a.attnum > 0 AND a.attnotnull)::text
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_'",
-        columns: 7,
-    },
-    Query {
-        name: "views",
-        // What a view selects from, column by column where it names them; what a partition is one of; and
-        // partitions of other schemas, which patterns like `pii.*` may name. What belongs to Postgres itself
-        // leaves no dependency.
-        sql: "SELECT DISTINCT vn.nspname::text, v.relname::text, bn.nspname::text, b.relname::text, a.attname::text, 'shows'
-FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class v ON v.oid = r.ev_class JOIN pg_catalog.pg_namespace vn ON vn.oid = v.relnamespace
-JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
- AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> v.oid
-JOIN pg_catalog.pg_class b ON b.oid = d.refobjid JOIN pg_catalog.pg_namespace bn ON bn.oid = b.relnamespace
-LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = b.oid AND a.attnum = d.refobjsubid AND d.refobjsubid > 0
-WHERE v.oid >= 16384 AND v.relkind IN ('v', 'm')
-UNION SELECT cn.nspname::text, c.relname::text, pn.nspname::text, p.relname::text, NULL, 'is part of'
-FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace
-JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
-WHERE c.relkind IN ('r', 'p', 'f')
-UNION SELECT pn.nspname::text, p.relname::text, cn.nspname::text, c.relname::text, NULL, 'has'
-FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace
-JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
-WHERE c.relkind IN ('r', 'p', 'f') AND pn.oid <> cn.oid",
-        columns: 6,
-    },
-];
 
 /// Why answers could not be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -193,35 +76,6 @@ struct UserOperator {
     from_extension: bool,
 }
 
-/// What the rows of a view or partition are made of.
-#[derive(Debug)]
-struct MadeOf {
-    schema: Arc<str>,
-    bases: Vec<Base>,
-}
-
-/// The columns of a table that a view shows or asks for; `None` for all of them.
-pub(super) type Shown = Option<BTreeSet<Arc<str>>>;
-
-/// A table or view that another one shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Base {
-    pub(super) schema: Arc<str>,
-    pub(super) name: Arc<str>,
-    pub(super) columns: Shown,
-}
-
-/// How a relation's rows come from another's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Tie {
-    /// A view shows them.
-    Shows,
-    /// They are some of its own.
-    IsPartOf,
-    /// It has them among its own.
-    Has,
-}
-
 /// A table, view or other relation.
 #[derive(Debug)]
 struct Relation {
@@ -255,85 +109,6 @@ pub(super) enum Has {
 
 /// Columns that tables have beside their own.
 const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
-
-/// What is collected while answers are read.
-#[derive(Default)]
-struct Parts {
-    /// Views and partitions with what they are made of directly.
-    ties: BTreeMap<QualifiedName, BTreeMap<(Tie, QualifiedName), Shown>>,
-    /// Tables share names of columns.
-    names: HashSet<Arc<str>>,
-}
-
-/// More tables behind one view are not followed: nobody's view is like that.
-const MOST_BASES: usize = 1_000;
-
-impl Parts {
-    fn add(&mut self, whole: QualifiedName, tie: Tie, part: QualifiedName, column: Option<Arc<str>>) {
-        let parts = self.ties.entry(whole).or_default();
-        let columns = parts.entry((tie, part)).or_insert_with(|| Some(BTreeSet::new()));
-        match column {
-            Some(column) => _ = columns.as_mut().map(|columns| columns.insert(column)),
-            None => *columns = None,
-        }
-    }
-
-    /// A list of columns, which comes as JSON.
-    fn columns(&mut self, json: &str) -> Option<Box<[Arc<str>]>> {
-        let names: Vec<Cow<'_, str>> = serde_json::from_str(json).ok()?;
-        let mut columns: Vec<Arc<str>> = Vec::with_capacity(names.len());
-        for name in names {
-            let shared = self.names.get(&*name).cloned().unwrap_or_else(|| {
-                let name: Arc<str> = name.into();
-                self.names.insert(Arc::clone(&name));
-                name
-            });
-            columns.push(shared);
-        }
-        columns.sort_unstable();
-        Some(columns.into())
-    }
-
-    /// With what is behind views of views.
-    fn resolve(&self) -> HashMap<Box<str>, Vec<MadeOf>> {
-        let mut all: HashMap<Box<str>, Vec<MadeOf>> = HashMap::new();
-        for (schema, name) in self.ties.keys() {
-            let bases = self.behind(&(Arc::clone(schema), Arc::clone(name)));
-            all.entry((**name).into()).or_default().push(MadeOf { schema: Arc::clone(schema), bases });
-        }
-        all
-    }
-
-    fn behind(&self, whole: &QualifiedName) -> Vec<Base> {
-        let mut found: BTreeMap<&QualifiedName, Shown> = BTreeMap::new();
-        // A partition's table is looked at for its name and not for its other partitions.
-        let mut seen = BTreeSet::from([(whole, true)]);
-        let mut open = vec![(whole, true)];
-        while let Some((next, all)) = open.pop() {
-            for ((tie, part), columns) in self.ties.get(next).into_iter().flatten() {
-                // A recursive view reads itself.
-                if part == whole || (*tie == Tie::Has && !all) || found.len() >= MOST_BASES {
-                    continue;
-                }
-                let known = found.entry(part).or_insert_with(|| Some(BTreeSet::new()));
-                match (known.as_mut(), columns) {
-                    (Some(known), Some(columns)) => known.extend(columns.iter().cloned()),
-                    _ => *known = None,
-                }
-                let further = (part, all && *tie != Tie::IsPartOf);
-                if seen.insert(further) {
-                    open.push(further);
-                }
-            }
-        }
-        let base = |((schema, name), columns): (&QualifiedName, Shown)| Base {
-            schema: Arc::clone(schema),
-            name: Arc::clone(name),
-            columns,
-        };
-        found.into_iter().map(base).collect()
-    }
-}
 
 #[derive(Debug)]
 struct UserType {
@@ -979,7 +754,7 @@ mod tests {
     /// The answers of a real Postgres 15 with citext, pg_trgm and hstore, and with objects made to
     /// mislead: see `fixtures/catalogue/README.md`.
     fn real() -> Catalogue {
-        let text = include_str!("../../fixtures/catalogue/postgres-15.json");
+        let text = include_str!("../../../fixtures/catalogue/postgres-15.json");
         let answers: HashMap<String, Vec<Row>> = serde_json::from_str(text).unwrap();
         let answers: Vec<Vec<Row>> = QUERIES.iter().map(|query| answers[query.name].clone()).collect();
         from_rows(15, &answers, &Arc::default()).unwrap()

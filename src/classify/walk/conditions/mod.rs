@@ -317,7 +317,7 @@ impl Summary {
 /// Whether `condition`, of the data-changing `statement`, is known to pick rows.
 pub(super) fn picks_rows(names: Names<'_>, statement: Node<'_>, condition: Node<'_>) -> Verdict {
     let patience = Cell::new(PATIENCE);
-    let analysis = Analysis::of_statement(names.with(&patience), statement, condition);
+    let mut analysis = Analysis::of_statement(names.with(&patience), statement, condition);
     match analysis.run() {
         _ if patience.get() == 0 => Verdict::Unclear,
         Picks(_) => Verdict::Picks,
@@ -377,7 +377,7 @@ struct Analysis<'t, 'p> {
 }
 
 impl<'t> Analysis<'t, '_> {
-    fn run(mut self) -> Truth {
+    fn run(&mut self) -> Truth {
         let size = self.condition.end() - self.condition.index();
         let Some(left) = self.tables.patience.get().checked_sub(size) else { return Unclear };
         self.tables.patience.set(left);

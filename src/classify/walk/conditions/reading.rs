@@ -33,15 +33,13 @@ pub(in crate::classify::walk) fn picks_what_is_read<'t>(
     let is_picked = |place: usize, source: &Source<'t>| {
         let is_table = place == own || source.node.kind() == Kind::RangeVar;
         let is_joined = groups.get(place) == groups.get(own);
-        is_table
-            && is_joined
-            && conjuncts.iter().any(|conjunct| picks(names, &from, source, *conjunct, patience))
+        is_table && is_joined && picks(names, &from, source, &conjuncts, patience)
     };
     // Where everything is joined, it does not matter whose an unqualified column is.
     let anybodys = || {
         groups.iter().all(|group| Some(group) == groups.get(own))
             && from.sources.iter().all(|source| source.node.kind() == Kind::RangeVar)
-            && conjuncts.iter().any(|conjunct| picks_somebodys(names, &from, *conjunct, patience))
+            && picks_somebodys(names, &from, &conjuncts, patience)
     };
     let picked =
         from.sources.iter().enumerate().any(|(place, source)| is_picked(place, source)) || anybodys();
@@ -58,10 +56,8 @@ pub(in crate::classify::walk) fn picks_any<'t>(
     let patience = Cell::new(PATIENCE);
     let conjuncts = conjuncts(std::iter::once(condition));
     from.sources.len() <= MOST_SOURCES
-        && conjuncts.iter().any(|conjunct| {
-            picks_somebodys(names, &from, *conjunct, &patience)
-                || from.sources.iter().any(|source| picks(names, &from, source, *conjunct, &patience))
-        })
+        && (picks_somebodys(names, &from, &conjuncts, &patience)
+            || from.sources.iter().any(|source| picks(names, &from, source, &conjuncts, &patience)))
 }
 
 /// The parts of conditions that all have to hold.
@@ -78,18 +74,20 @@ fn conjuncts<'t>(conditions: impl Iterator<Item = Node<'t>>) -> Vec<Node<'t>> {
     found
 }
 
+/// Whether one of some conditions picks rows of `source`.
 fn picks<'t>(
     names: Names<'_>,
     from: &From<'t>,
     source: &Source<'t>,
-    condition: Node<'t>,
+    conditions: &[Node<'t>],
     patience: &Cell<u32>,
 ) -> bool {
     let alone = from.sources.len() == 1;
     let others = || from.sources.iter().filter(|other| other.node.index() != source.node.index());
-    let analysis = Analysis {
+    let Some(first) = conditions.first() else { return false };
+    let mut analysis = Analysis {
         tables: names.with(patience),
-        condition,
+        condition: *first,
         home: query_of(source.node),
         target_node: Some(source.node),
         others: others().map(Source::again).collect(),
@@ -102,14 +100,23 @@ fn picks<'t>(
         summaries: Vec::new(),
         depth: 0,
     };
-    matches!(analysis.run(), Picks(_))
+    conditions.iter().any(|condition| {
+        analysis.condition = *condition;
+        matches!(analysis.run(), Picks(_))
+    })
 }
 
-/// The same for a condition of which nobody knows whose column it is about.
-fn picks_somebodys<'t>(names: Names<'_>, from: &From<'t>, condition: Node<'t>, patience: &Cell<u32>) -> bool {
-    let analysis = Analysis {
+/// The same for conditions of which nobody knows whose columns they are about.
+fn picks_somebodys<'t>(
+    names: Names<'_>,
+    from: &From<'t>,
+    conditions: &[Node<'t>],
+    patience: &Cell<u32>,
+) -> bool {
+    let Some(first) = conditions.first() else { return false };
+    let mut analysis = Analysis {
         tables: names.with(patience),
-        condition,
+        condition: *first,
         home: None,
         target_node: None,
         others: Vec::new(),
@@ -122,7 +129,10 @@ fn picks_somebodys<'t>(names: Names<'_>, from: &From<'t>, condition: Node<'t>, p
         summaries: Vec::new(),
         depth: 0,
     };
-    matches!(analysis.run(), Picks(_))
+    conditions.iter().any(|condition| {
+        analysis.condition = *condition;
+        matches!(analysis.run(), Picks(_))
+    })
 }
 
 /// The query or statement whose FROM an item is in.

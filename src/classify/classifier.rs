@@ -193,7 +193,7 @@ impl Classifier {
             return hold("nests comments too deeply to be read");
         }
         if lexed.operator_run > LONGEST_OPERATOR_RUN {
-            return hold("has an operator too long to be read");
+            return hold("has a run of operator characters too long to be read");
         }
         match parse(text) {
             Ok(json) => self.read(text, &lexed, json.as_bytes(), context, holds_for_other_numbers),

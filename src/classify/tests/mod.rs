@@ -111,16 +111,40 @@ fn deep_but_ordinary_sql_is_read() {
     }
 }
 
+/// WITH queries that name each other ten times each took two minutes in a text of 1 MiB.
+#[test]
+fn what_conditions_cost_is_bounded_for_a_whole_text() {
+    let names = |level: usize| vec![format!("w{level}"); 10].join(", ");
+    let levels: String = (1..6).map(|level| format!(", w{level} AS (TABLE {})", names(level - 1))).collect();
+    let levels = levels.replace("TABLE", "SELECT * FROM");
+    let one = format!(
+        "WITH w0 AS (SELECT * FROM customers){levels} DELETE FROM coupons WHERE EXISTS (SELECT 1 FROM w5 w WHERE w.name = coupons.code)"
+    );
+    assert_eq!(classify(&one.replace("w5 w", "w1 w")).class, StatementClass::Write);
+
+    let joined = one.replace(
+        "WHERE EXISTS (SELECT 1 FROM w5 w WHERE w.name = coupons.code)",
+        "USING w5 WHERE code = 'x'",
+    );
+    assert_eq!(classify(&vec![joined; 200].join(";")).class, StatementClass::MassWrite);
+    let found = classify(&vec![one; 200].join(";"));
+
+    assert_eq!(found.class, StatementClass::MassWrite);
+    // Many that are simple are not held for being many.
+    let plain = "DELETE FROM coupons WHERE code IN (SELECT name FROM customers WHERE id = 5)";
+    assert_eq!(classify(&vec![plain; 5_000].join(";")).class, StatementClass::Write);
+}
+
 #[test]
 fn what_is_too_large_or_too_deep_is_held_with_a_reason() {
     let cases = [
         (format!("SELECT {}1", "1+".repeat(34_000)), "beyond the parser's limits: stack depth"),
         (format!("SELECT {}1{}", "/*".repeat(65), "*/".repeat(65)), "nests comments"),
-        (format!("SELECT 1 {} 1", "+".repeat(2_000)), "operator too long"),
+        (format!("SELECT 1 {} 1", "+".repeat(2_000)), "operator characters too long"),
         // Found by trying: 1 MiB of it took more than five minutes.
         (
             format!("SELECT 1 {}", ["/*".repeat(60), "*/".repeat(60)].concat().repeat(4_000)),
-            "operator too long",
+            "operator characters too long",
         ),
         (format!("SELECT '{}'", "x".repeat(1 << 20)), "longer than 1 MiB"),
         (format!("SELECT 1 {}", " ".repeat(33 << 20)), "too long"),

@@ -82,7 +82,7 @@ pub(super) fn walk(tree: &Tree<'_>, around: &Surroundings<'_>) -> Findings {
         function_aliases: None,
         config_calls: Vec::new(),
         temporary: false,
-        patience: Cell::new(conditions::PATIENCE),
+        patience: Cell::new(conditions::patience_for(tree.len())),
         limited: 0,
         part_range: 0..0,
         tree,
@@ -121,7 +121,7 @@ struct Walk<'a> {
     config_calls: Vec<u32>,
     /// This raw statement makes a temporary table or view.
     temporary: bool,
-    /// How many nodes may still be looked at to tell what is read of sensitive tables.
+    /// How many nodes may still be looked at to judge conditions, and what is read of sensitive tables.
     patience: Cell<u32>,
     /// How many rows of sensitive tables the LIMITs so far allow.
     limited: i64,

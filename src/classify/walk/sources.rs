@@ -86,13 +86,17 @@ impl Tables<'_> {
         let name = table.text(Field::Relname)?;
         let mut around = table.parent();
         while let Some(node) = around {
-            self.patience.set(self.patience.get().saturating_sub(1));
+            if !self.can_step() {
+                return None;
+            }
             // Lists are long, and have no fields.
             if node.kind() != Kind::Items
                 && let Some(with) = node.get(Field::WithClause)
             {
-                let found =
-                    with.list(Field::Ctes).find(|cte| cte.text(Field::Ctename).as_deref() == Some(&name));
+                let found = with
+                    .list(Field::Ctes)
+                    .inspect(|_| _ = self.can_step())
+                    .find(|cte| cte.text(Field::Ctename).as_deref() == Some(&name));
                 if found.is_some() {
                     return found;
                 }
@@ -181,6 +185,9 @@ impl Tables<'_> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "what has no rule of its own is not known")]
     fn is_called<'t>(&self, item: Node<'t>, name: &str, from: &From<'t>, depth: u32) -> Has {
         let is = |known: &str| if known == name { Has::Yes } else { Has::No };
+        if !self.can_step() {
+            return Has::Unknown;
+        }
         if let Some(label) = item.text(Field::Name) {
             return is(&label);
         }

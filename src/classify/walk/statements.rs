@@ -1,9 +1,11 @@
 //! Statements that read, write and wrap rows.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::Walk;
 use super::conditions::{self, Verdict};
+use super::sources::Names;
 use crate::classify::tree::{Field, Kind, Node};
 use crate::classify::{NameUse, ObjectKind, StatementClass, Verb, names};
 
@@ -51,7 +53,8 @@ impl<'a> Walk<'a> {
         };
         updates
             && !is_temporary(target)
-            && (conditions::brings_all_back(self.names(), node, query) || conditions::counts(query))
+            && (conditions::brings_all_back(self.names(), node, query, &self.patience)
+                || conditions::counts(query))
     }
 
     pub(super) fn update(&mut self, node: Node<'a>) {
@@ -77,7 +80,7 @@ impl<'a> Walk<'a> {
         }
         let why = match node.get(Field::WhereClause) {
             None => format!("{what} every row: there is no WHERE"),
-            Some(condition) => match conditions::picks_rows(self.names(), node, condition) {
+            Some(condition) => match conditions::picks_rows(self.names(), node, condition, &self.patience) {
                 Verdict::Picks => return,
                 Verdict::SameForAll => format!("{what} every row: its WHERE does not depend on the row"),
                 Verdict::Unclear => {
@@ -96,9 +99,9 @@ impl<'a> Walk<'a> {
         if node.get(Field::Relation).is_some_and(is_temporary) {
             return;
         }
-        let picks = node
-            .get(Field::JoinCondition)
-            .is_some_and(|condition| conditions::picks_rows(self.names(), node, condition) == Verdict::Picks);
+        let picks = node.get(Field::JoinCondition).is_some_and(|condition| {
+            conditions::picks_rows(self.names(), node, condition, &self.patience) == Verdict::Picks
+        });
         for branch in node.list(Field::MergeWhenClauses) {
             let changes = matches!(branch.word(Field::CommandType), "CMD_UPDATE" | "CMD_DELETE");
             match branch.word(Field::MatchKind) {
@@ -145,7 +148,9 @@ impl<'a> Walk<'a> {
                     let name = table.text(Field::Relname).unwrap_or_default();
                     format!("copies rows out: all of {schema}{name}")
                 }
-                (None, Some(query)) => format!("copies rows out: {}", scope_of(self.names(), query)),
+                (None, Some(query)) => {
+                    format!("copies rows out: {}", scope_of(self.names(), query, &self.patience))
+                }
                 (None, None) => "copies rows out".to_owned(),
             };
             self.does(StatementClass::Export, node, &what);
@@ -202,7 +207,7 @@ impl<'a> Walk<'a> {
 }
 
 /// How much a query returns, as far as its text says.
-fn scope_of(names: super::sources::Names<'_>, query: Node<'_>) -> &'static str {
+fn scope_of(names: Names<'_>, query: Node<'_>, patience: &Cell<u32>) -> &'static str {
     if query.kind() != Kind::SelectStmt {
         return "those that it changes";
     }
@@ -210,7 +215,9 @@ fn scope_of(names: super::sources::Names<'_>, query: Node<'_>) -> &'static str {
     let picked = query.get(Field::WhereClause);
     match picked {
         _ if limited => "as many as its LIMIT says",
-        Some(condition) if conditions::picks_any(names, query, condition) => "those that its WHERE picks",
+        Some(condition) if conditions::picks_any(names, query, condition, patience) => {
+            "those that its WHERE picks"
+        }
         Some(_) => "perhaps all that there are: its WHERE is not one that surely picks some",
         None => "all that there are: it has no WHERE and no LIMIT",
     }

@@ -1,6 +1,6 @@
 //! Comparisons, lists and patterns.
 
-use super::values::{number_of, text_of, uncast};
+use super::values::{is_an_age, is_calculated, number_of, text_of, uncast};
 use super::{Always, Columns, Constant, Form, Never, OtherThanTwin, Picks, SameAsTwin, Truth, Unclear};
 use super::{Analysis, NOTHING, Reads, Scale, Shape, Summary};
 use crate::classify::tree::{Field, Kind, Node};
@@ -302,9 +302,13 @@ impl<'t> Analysis<'t, '_> {
             _ => false,
         };
         let endless = endless || wide;
-        let ordered = left.scale <= Scale::Ordered;
-        if constant && ordered && picks_by(left) && !endless && !left.shortens && !place && !empty {
-            Picks(Form::Equal)
+        let ordered = left.scale <= Scale::Ordered || matches!(left.scale, Scale::Years);
+        let inside = match items.as_slice() {
+            [(_, low), (_, high)] => [*low, *high].iter().all(|end| left.scale.reaches(number_of(*end))),
+            _ => false,
+        };
+        if constant && ordered && inside && picks_by(left) && !endless && !left.shortens && !place && !empty {
+            Picks(Form::Inside)
         } else {
             Unclear
         }
@@ -327,7 +331,9 @@ fn equal_to(own: Summary, values: usize) -> Truth {
         // `id % 2 = 0 OR id % 2 = 1`: together with others it may be everything.
         Scale::Few(few) if values < few as usize => Picks(Form::Negative),
         Scale::Few(_) | Scale::Clock(_) | Scale::Place => Unclear,
-        Scale::Wide | Scale::Ordered | Scale::Length | Scale::Computed | Scale::Padded => Picks(Form::Equal),
+        Scale::Wide | Scale::Ordered | Scale::Length | Scale::Years | Scale::Computed | Scale::Padded => {
+            Picks(Form::Equal)
+        }
     }
 }
 
@@ -426,7 +432,10 @@ fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_
         {
             Unclear
         }
-        "<@" | "&&" | "?" | "?|" | "?&" => Picks(Form::Equal),
+        // `(5,)`: from there on.
+        "<@" | "&&" if is_half_open(other) => Picks(Form::Negative),
+        "<@" => Picks(Form::Inside),
+        "&&" | "?" | "?|" | "?&" => Picks(Form::Equal),
         // A path that may be true of everything, or a search for what is not there.
         "@@" if !other.within().filter_map(text_of).any(|query| may_be_all(&query)) => Picks(Form::Equal),
         _ => Unclear,
@@ -445,17 +454,7 @@ fn range(name: &str, own: Summary, bound: Node<'_>) -> Truth {
         return Unclear;
     }
     // `n < 10 ^ 300`
-    let calculated = number_of(bound).is_none()
-        && bound.kind() != Kind::ParamRef
-        && bound.within().any(|node| number_of(node).is_some())
-        && !bound.within().any(|node| {
-            text_of(node).is_some_and(|text| !text.is_empty() && number_of(node).is_none())
-                || matches!(node.kind(), Kind::SQLValueFunction | Kind::ParamRef)
-                || node.names(Field::Funcname).last().is_some_and(|name| {
-                    name.starts_with("make_") || matches!(&**name, "now" | "to_timestamp")
-                })
-        });
-    if calculated {
+    if is_calculated(bound) || is_an_age(bound) {
         return Unclear;
     }
     // Rows lie at places beyond any that one writes down.
@@ -469,6 +468,8 @@ fn range(name: &str, own: Summary, bound: Node<'_>) -> Truth {
     }
     match own.scale {
         Scale::Wide | Scale::Ordered => {}
+        Scale::Years if own.scale.reaches(number) => {}
+        Scale::Years => return Unclear,
         // `length(name) > 0`
         Scale::Length => {
             let known = match name {
@@ -586,6 +587,24 @@ fn says_nothing(node: Node<'_>) -> bool {
     !call.list(Field::Args).any(|argument| argument.kind() == Kind::ParamRef)
         && !bounds.is_empty()
         && bounds.into_iter().all(open)
+}
+
+/// A range without an end, or one of which nobody can tell.
+fn is_half_open(range: Node<'_>) -> bool {
+    let Some(range) = uncast(range) else { return true };
+    if let Some(text) = text_of(range) {
+        let inside = text.trim().trim_start_matches(['[', '(', '{']).trim_end_matches([']', ')', '}']);
+        let open = |end: &str| end.trim().is_empty() || is_endless(end.trim().trim_matches('"'));
+        // A list, `{1,2}`, has no end either way.
+        return !text.trim_start().starts_with('{') && inside.split(',').any(open);
+    }
+    range.kind() == Kind::FuncCall
+        && range.list(Field::Args).take(2).any(|end| {
+            uncast(end).is_none_or(|end| {
+                end.flag(Field::Isnull)
+                    || text_of(end).is_some_and(|text| text.is_empty() || is_endless(&text))
+            })
+        })
 }
 
 /// Whether a search in texts or a path in documents may be true of everything: `!zz`, `true`, `1 == 1`.

@@ -62,6 +62,8 @@ use Truth::{Always, Constant, Never, OtherThanTwin, Picks, SameAsTwin, Unclear};
 enum Form {
     /// Equal to something, one of a list, like a pattern.
     Equal,
+    /// Between two ends.
+    Inside,
     /// Not equal to something.
     Negative,
     /// NULL.
@@ -85,7 +87,7 @@ impl Eq for Form {}
 impl Form {
     fn opposite(self) -> Self {
         match self {
-            Self::Equal | Self::Said(_) => Self::Negative,
+            Self::Equal | Self::Inside | Self::Said(_) => Self::Negative,
             Self::Negative => Self::Equal,
             Self::Null => Self::NotNull,
             Self::NotNull => Self::Null,
@@ -102,6 +104,7 @@ impl Form {
             Self::Below(Some(bound)) if bound <= 0.0 => Unclear,
             Self::Above(Some(bound)) if bound >= VERY_LARGE => Unclear,
             Self::Equal
+            | Self::Inside
             | Self::Negative
             | Self::Null
             | Self::NotNull
@@ -122,6 +125,9 @@ impl Form {
             // `amount < 9 OR -amount < 9`
             (Self::Below(None), Self::Below(_)) | (Self::Above(None), Self::Above(_)) => false,
             (Self::Below(_), Self::Below(None)) | (Self::Above(_), Self::Above(None)) => false,
+            // `amount BETWEEN 0 AND 10 OR amount > 9`
+            (Self::Below(_) | Self::Above(_), Self::Inside)
+            | (Self::Inside, Self::Below(_) | Self::Above(_)) => false,
             (Self::Flag, Self::NoFlag | Self::Said(false))
             | (Self::NoFlag | Self::Said(false), Self::Flag) => false,
             (Self::NoFlag, Self::Said(true)) | (Self::Said(true), Self::NoFlag) => false,
@@ -216,6 +222,8 @@ enum Scale {
     Ordered,
     /// A length: never negative, and seldom large.
     Length,
+    /// The year of a date: all that anybody stores are in a few hundred of them.
+    Years,
     /// Where something is found: beyond nothing, if at all.
     Place,
     /// Nobody knows: `id::text < 'a'` is true of each number.
@@ -229,6 +237,11 @@ enum Scale {
 }
 
 impl Scale {
+    /// Whether a bound is among the values that there may be on both sides of it.
+    fn reaches(self, bound: Option<f64>) -> bool {
+        self != Self::Years || bound.is_none_or(|year| (1901.0..2200.0).contains(&year))
+    }
+
     /// Of a value that is made of one with this scale by what has that one.
     fn then(self, other: Self) -> Self {
         match (self, other) {
@@ -314,10 +327,15 @@ impl Summary {
     }
 }
 
-/// Whether `condition`, of the data-changing `statement`, is known to pick rows.
-pub(super) fn picks_rows(names: Names<'_>, statement: Node<'_>, condition: Node<'_>) -> Verdict {
-    let patience = Cell::new(PATIENCE);
-    let mut analysis = Analysis::of_statement(names.with(&patience), statement, condition);
+/// Whether `condition`, of the data-changing `statement`, is known to pick rows. `patience` is for all
+/// questions about a text.
+pub(super) fn picks_rows(
+    names: Names<'_>,
+    statement: Node<'_>,
+    condition: Node<'_>,
+    patience: &Cell<u32>,
+) -> Verdict {
+    let mut analysis = Analysis::of_statement(names.with(patience), statement, condition);
     match analysis.run() {
         _ if patience.get() == 0 => Verdict::Unclear,
         Picks(_) => Verdict::Picks,
@@ -327,9 +345,13 @@ pub(super) fn picks_rows(names: Names<'_>, statement: Node<'_>, condition: Node<
 }
 
 /// Whether `query`, whose rows the data-changing `statement` takes, may be all rows of its target.
-pub(super) fn brings_all_back(names: Names<'_>, statement: Node<'_>, query: Node<'_>) -> bool {
-    let patience = Cell::new(PATIENCE);
-    let analysis = Analysis::of_statement(names.with(&patience), statement, query);
+pub(super) fn brings_all_back(
+    names: Names<'_>,
+    statement: Node<'_>,
+    query: Node<'_>,
+    patience: &Cell<u32>,
+) -> bool {
+    let analysis = Analysis::of_statement(names.with(patience), statement, query);
     !analysis.restricts(query, 0) || patience.get() == 0
 }
 
@@ -344,8 +366,12 @@ pub(super) enum Verdict {
     Unclear,
 }
 
-/// How many nodes are looked at to judge subqueries: nested ones would cost their depth times their size.
-pub(super) const PATIENCE: u32 = 2_000_000;
+/// How many nodes are looked at to judge the conditions of a text of `nodes`: nested subqueries would cost
+/// their depth times their size, and WITH queries that name each other several times more than that. Most
+/// texts need fewer than there are in them.
+pub(super) fn patience_for(nodes: usize) -> u32 {
+    u32::try_from(nodes).map_or(u32::MAX, |nodes| nodes.saturating_mul(8).saturating_add(200_000))
+}
 
 /// More alternatives that are broad are not compared with each other.
 const MOST_BROAD: usize = 64;
@@ -669,7 +695,7 @@ fn all_of(parts: &[Summary]) -> Truth {
         return Never;
     }
     // The narrowest tells what the whole is like.
-    let narrow = |form: &Form| matches!(form, Form::Equal | Form::Null);
+    let narrow = |form: &Form| matches!(form, Form::Equal | Form::Inside | Form::Null);
     if let Some(form) = forms().find(narrow).or_else(|| forms().next()) {
         return Picks(form);
     }
@@ -694,19 +720,20 @@ fn any_of(parts: &[Summary]) -> Truth {
     if any(Constant) {
         return Constant;
     }
-    let mut picked: Vec<(Form, Columns)> = Vec::new();
+    // A long list of alternatives is compared by what is broad in it; narrow ones cannot be all rows.
+    let mut narrow: Vec<(Form, Columns)> = Vec::new();
+    let mut broad: Vec<(Form, Columns)> = Vec::new();
     for part in parts {
         match part.truth {
-            Picks(form) => picked.push((form, part.columns)),
+            Picks(form @ (Form::Equal | Form::Inside)) => narrow.push((form, part.columns)),
+            // `a = 1` once more leaves out no less.
+            Picks(form @ (Form::Said(_) | Form::Flag | Form::NoFlag | Form::Null))
+                if broad.contains(&(form, part.columns)) => {}
+            Picks(_) if broad.len() == MOST_BROAD => return Unclear,
+            Picks(form) => broad.push((form, part.columns)),
             Never => {}
             Always | Constant | SameAsTwin | OtherThanTwin | Unclear => return Unclear,
         }
-    }
-    // A long list of alternatives is compared by what is broad in it; narrow ones cannot be all rows.
-    let narrow = |form: &Form| matches!(form, Form::Equal);
-    let (narrow, broad): (Vec<_>, Vec<_>) = picked.into_iter().partition(|(form, _)| narrow(form));
-    if broad.len() > MOST_BROAD {
-        return Unclear;
     }
     let bounds = |columns: Columns| {
         let bound = |form: &Form| matches!(form, Form::Below(_) | Form::Above(_));

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 
-use super::{Analysis, PATIENCE, Picks, Reads};
+use super::{Analysis, Picks, Reads};
 use crate::classify::tree::{Field, Kind, Node};
 use crate::classify::walk::sources::{From, Names, Source, is_a_query};
 
@@ -51,13 +51,13 @@ pub(in crate::classify::walk) fn picks_any<'t>(
     names: Names<'_>,
     query: Node<'t>,
     condition: Node<'t>,
+    patience: &Cell<u32>,
 ) -> bool {
     let from = From::of(query.list(Field::FromClause));
-    let patience = Cell::new(PATIENCE);
     let conjuncts = conjuncts(std::iter::once(condition));
     from.sources.len() <= MOST_SOURCES
-        && (picks_somebodys(names, &from, &conjuncts, &patience)
-            || from.sources.iter().any(|source| picks(names, &from, source, &conjuncts, &patience)))
+        && (picks_somebodys(names, &from, &conjuncts, patience)
+            || from.sources.iter().any(|source| picks(names, &from, source, &conjuncts, patience)))
 }
 
 /// The parts of conditions that all have to hold.

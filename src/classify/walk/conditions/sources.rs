@@ -247,7 +247,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
     /// Whether what `query` returns is surely not all rows of the target's table: it reads other tables, or
     /// it picks rows itself, or says how many.
     pub(super) fn restricts(&self, query: Node<'t>, depth: u32) -> bool {
-        if depth > DEEPEST {
+        if depth > DEEPEST || !self.tables.can_step() {
             return false;
         }
         if !self.reads_the_table(query, depth) {

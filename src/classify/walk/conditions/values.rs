@@ -63,7 +63,7 @@ const COMPUTED: [&str; 8] =
     ["array_dims", "array_lower", "ascii", "host", "int4", "mod", "network", "to_char"];
 
 /// The same of their second: the first says which part.
-const TELLING_OF_SECOND: [&str; 3] = ["date_part", "date_trunc", "timezone"];
+const TELLING_OF_SECOND: [&str; 4] = ["age", "date_part", "date_trunc", "timezone"];
 
 /// Those of them that leave nothing where there is nothing, and something where there is something.
 const KEEPING: [&str; 6] = ["initcap", "lower", "reverse", "text", "upper", "varchar"];
@@ -181,7 +181,12 @@ impl<'t> Analysis<'t, '_> {
             "jsonb_typeof" | "json_typeof" if only(0) => derived(0, false),
             _ if is_telling(name) && only(0) => derived(0, false),
             // EXTRACT's field stands first in the tree.
-            _ if (TELLING_OF_SECOND.contains(&name) || name == "extract") && only(1) => derived(1, false),
+            _ if (TELLING_OF_SECOND.contains(&name) || name == "extract") && only(1) => {
+                let part = derived(1, false);
+                // The year of an age, `extract(year FROM now() - born)`, is not one of a calendar.
+                let calendar = part.scale != Scale::Years || of(1).shape == Shape::Column;
+                Summary { scale: if calendar { part.scale } else { Scale::Ordered }, ..part }
+            }
             // Without a list of characters only white space goes.
             "btrim" | "ltrim" | "rtrim" if arguments.len() == 1 && only(0) => derived(0, false),
             _ if CUTTING.contains(&name) && of(0).scale > Scale::Ordered => whole,
@@ -239,7 +244,10 @@ impl<'t> Analysis<'t, '_> {
                     && number.is_some_and(|number| number != 0.0 && number.abs() < VERY_LARGE)
             }
             // Beyond all numbers that there are.
-            "+" | "-" => number.is_none_or(|number| number.abs() < VERY_LARGE),
+            "+" | "-" => match number {
+                Some(number) => number.abs() < VERY_LARGE,
+                None => !by_node.is_some_and(|by| is_calculated(by) || is_an_age(by)),
+            },
             "/" => {
                 left.reads.row()
                     && of.scale <= Scale::Ordered
@@ -275,13 +283,63 @@ impl<'t> Analysis<'t, '_> {
     }
 }
 
+/// A number that is not written down but worked out of others: `1 / 1e-30`.
+pub(super) fn is_calculated(node: Node<'_>) -> bool {
+    let known = |part: Node<'_>| {
+        matches!(part.kind(), Kind::ParamRef | Kind::SQLValueFunction | Kind::ColumnRef)
+            // `interval '1 day' * 3`
+            || text_of(part).is_some_and(|text| !text.is_empty() && number_of(part).is_none())
+            || part.names(Field::Funcname).last().is_some_and(|name| {
+                name.starts_with("make_") || matches!(&**name, "now" | "to_timestamp")
+            })
+    };
+    number_of(node).is_none()
+        && node.within().any(|part| number_of(part).is_some())
+        && !node.within().any(known)
+}
+
+/// Whether an interval in it is longer than anything that people keep: `now() - interval '1000 years'`.
+pub(super) fn is_an_age(node: Node<'_>) -> bool {
+    node.within().filter_map(text_of).any(|text| years(&text) >= 100.0)
+}
+
+/// The years of an interval in words; nothing where it is none.
+fn years(text: &str) -> f64 {
+    let mut words = text.split_ascii_whitespace().peekable();
+    let mut years = 0.0;
+    while let Some(word) = words.next() {
+        let end = word.trim_start_matches(|c: char| c.is_ascii_digit() || "+-.".contains(c));
+        let number = word.strip_suffix(end).and_then(|number| number.parse::<f64>().ok());
+        let Some(number) = number else { continue };
+        let unit = if end.is_empty() { words.peek().copied().unwrap_or_default() } else { end };
+        years += number.abs() * years_of(&unit.to_ascii_lowercase());
+    }
+    years
+}
+
+/// A unit of intervals in years (`deltatktbl` of Postgres's `datetime.c`).
+fn years_of(unit: &str) -> f64 {
+    let starts = |start: &str| unit.starts_with(start);
+    match unit {
+        _ if starts("mil") && !starts("milli") || starts("millenn") => 1000.0,
+        _ if starts("cent") || unit == "c" => 100.0,
+        _ if starts("dec") => 10.0,
+        _ if starts("y") => 1.0,
+        _ if starts("mon") => 1.0 / 12.0,
+        _ if starts("w") => 7.0 / 365.0,
+        _ if starts("d") => 1.0 / 365.0,
+        _ if starts("h") => 1.0 / 8_766.0,
+        _ => 0.0,
+    }
+}
+
 /// Of what is calculated with a value of some scale, it is not known where it begins and ends.
 fn moved(scale: Scale, same: bool) -> Scale {
     match scale {
         _ if same => scale,
         Scale::Few(few) | Scale::Clock(few) => Scale::Few(few.min(3)),
         // `active::int + 1 IN (1, 2)`
-        Scale::Length | Scale::Place | Scale::Computed => Scale::Few(2),
+        Scale::Length | Scale::Years | Scale::Place | Scale::Computed => Scale::Few(2),
         Scale::Wide | Scale::Ordered | Scale::Padded => scale,
     }
 }
@@ -314,7 +372,8 @@ fn parts_of(field: &str) -> Scale {
     let field = field.trim().to_ascii_lowercase();
     let starts = |names: &[&str]| names.iter().any(|name| field.starts_with(name));
     match field.as_str() {
-        _ if starts(&["epoch", "year", "isoyear", "julian", "dec"]) => Scale::Ordered,
+        _ if starts(&["year", "isoyear"]) => Scale::Years,
+        _ if starts(&["epoch", "julian", "dec"]) => Scale::Ordered,
         _ if starts(&["millis", "ms"]) => Scale::Clock(60_000),
         _ if starts(&["micros", "us"]) => Scale::Clock(60_000_000),
         _ if starts(&["month", "mon"]) => Scale::Few(12),

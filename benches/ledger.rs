@@ -105,14 +105,13 @@ impl Asked {
             class,
             parts: Vec::new(),
             effects: vec![Effect {
-                verb: Verb::Read,
-                kind: ObjectKind::Relation,
-                schema: Some("public".into()),
-                name: "pgbench_accounts".into(),
                 qualified: false,
-                through: None,
-                columns: Vec::new(),
-                row_security: None,
+                ..Effect::of(
+                    Verb::Read,
+                    ObjectKind::Relation,
+                    Some("public".into()),
+                    "pgbench_accounts".into(),
+                )
             }],
             reasons: vec![Reason { class, text: "reads rows of pgbench_accounts".into(), span: None }],
             steps: Arc::from([]),

@@ -625,3 +625,45 @@ fn what_the_policy_declares_of_the_database_counts_and_so_does_a_change_of_it() 
     assert_eq!(says("SELECT a FROM late WHERE a = 'c5@example.com'"), "runs");
     assert_eq!(says("SELECT * FROM customers LIMIT 5"), "runs");
 }
+
+#[test]
+fn a_rule_by_table_sees_what_foreign_keys_do_to_it() {
+    let policy = "[[rule]]
+name = \"no-lines-go\"
+when = { class = [\"write\", \"mass_write\"], table = [\"public.lines\"] }
+then = \"deny\"
+
+[[rule]]
+name = \"drafts-may\"
+when = { class = [\"mass_write\"], table = [\"public.drafts\"] }
+then = \"allow\"
+";
+    let stack = Stack::with(&Setup {
+        policy: Some(policy.to_owned()),
+        sql: "CREATE TABLE bills (id int PRIMARY KEY); INSERT INTO bills SELECT generate_series(1, 5);
+              CREATE TABLE lines (bill int REFERENCES bills ON DELETE CASCADE);
+              CREATE TABLE drafts (id int PRIMARY KEY); INSERT INTO drafts VALUES (1);
+              CREATE TABLE notes (draft int REFERENCES drafts ON DELETE CASCADE);
+              GRANT ALL ON bills, lines, drafts, notes TO app;"
+            .into(),
+        ..Setup::default()
+    });
+    let says = |sql: &str| text(&stack.psql(&[sql]));
+
+    assert!(says("DELETE FROM bills WHERE id = 5").contains("denied by rule \"no-lines-go\""));
+    assert_eq!(says("UPDATE bills SET id = 7 WHERE id = 5"), "", "the key would not let go of anything");
+    assert_eq!(stack.superuser("SELECT max(id) FROM bills"), "7");
+    assert_eq!(says("DELETE FROM drafts WHERE id = 5"), "");
+
+    // To allow emptying the one is not to allow emptying the other.
+    let psql = stack.psql_start(&["DELETE FROM public.drafts", "SELECT 'done'"]);
+    let request = stack.request();
+    let (_, whole) = stack.api(BOB, "GET", &format!("/requests/{}", request["id"].as_str().unwrap()), None);
+    let document = whole.to_string();
+    assert!(
+        document.contains("delete relation public.notes (by foreign key notes_draft_fkey)"),
+        "{document}"
+    );
+    stack.approve(BOB, &request);
+    assert!(ended(psql).contains("done"));
+}

@@ -208,10 +208,9 @@ fn effects(draft: &Draft) -> Option<Body> {
         let schema = effect.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
         // The same name may mean a temporary table that the agent made a moment ago.
         let unqualified = effect.kind == ObjectKind::Relation && !effect.qualified;
-        let note = match &effect.through {
-            Some(through) => format!(" (through {through})"),
-            None if unqualified => " (the statement names no schema)".to_owned(),
-            None => String::new(),
+        let note = match way_of(effect) {
+            way if way.is_empty() && unqualified => " (the statement names no schema)".to_owned(),
+            way => way,
         };
         let columns = columns_of(effect);
         say(format!("{verb} {kind} {schema}{}{columns}{note}", effect.name));
@@ -220,6 +219,15 @@ fn effects(draft: &Draft) -> Option<Body> {
         }
     }
     Some(Body::Lines(lines))
+}
+
+/// ` (through public.view)`: what leads to it, where the statement does not name it itself.
+pub fn way_of(effect: &Effect) -> String {
+    match &effect.through {
+        Some(key) if effect.cascades => format!(" (by foreign key {key})"),
+        Some(view) => format!(" (through {view})"),
+        None => String::new(),
+    }
 }
 
 /// ` (id, name)`, or that it is all of them.

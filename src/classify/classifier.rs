@@ -128,7 +128,9 @@ impl Classifier {
                     all.add_columns(&touched);
                 }
             }
-            for effect in all.effects.iter_mut().filter(|effect| effect.kind == ObjectKind::Relation) {
+            // Row security does not stand in the way of foreign keys.
+            let relations = |effect: &&mut Effect| effect.kind == ObjectKind::Relation && !effect.cascades;
+            for effect in all.effects.iter_mut().filter(relations) {
                 let schema = effect.schema.as_deref();
                 effect.row_security =
                     context.catalogue.row_security(schema, &effect.name, context.search_path);
@@ -410,15 +412,7 @@ fn bulk_insert(bytes: &[u8], insert: &bulk::BulkInsert, context: &Context<'_>) -
     let mut insertion = held(bytes, class, &why);
     insertion.parts.push(StatementPart { kind: "InsertStmt".into(), class, span: 0..insert.end });
     insertion.steps = Arc::from([Step::default()]);
-    insertion.effects.push(Effect {
-        verb: Verb::Insert,
-        kind: ObjectKind::Relation,
-        schema: insert.schema.clone(),
-        name: Arc::clone(&insert.name),
-        qualified: insert.schema.is_some(),
-        through: None,
-        columns: Vec::new(),
-        row_security: None,
-    });
+    let (schema, name) = (insert.schema.clone(), Arc::clone(&insert.name));
+    insertion.effects.push(Effect::of(Verb::Insert, ObjectKind::Relation, schema, name));
     insertion
 }

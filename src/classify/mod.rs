@@ -216,9 +216,13 @@ pub struct Effect {
     /// the agent put in front of the one that the catalogue knows.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub qualified: bool,
-    /// The statement does not name it, but this view or partition, through which it is reached.
+    /// The statement does not name it, but this view or partition, through which it is reached; or this is
+    /// the foreign key that does it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub through: Option<Arc<str>>,
+    /// A foreign key does it, because of what the statement does to the table that it refers to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cascades: bool,
     /// The columns that the statement names, `*` for all of them. Told by [`Classifier::detail`] only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<Arc<str>>,
@@ -226,6 +230,24 @@ pub struct Effect {
     /// Told by [`Classifier::detail`] only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row_security: Option<RowSecurity>,
+}
+
+impl Effect {
+    /// What a statement does to something that it names.
+    #[must_use]
+    pub fn of(verb: Verb, kind: ObjectKind, schema: Option<Arc<str>>, name: Arc<str>) -> Self {
+        Self {
+            verb,
+            kind,
+            qualified: schema.is_some(),
+            schema,
+            name,
+            through: None,
+            cascades: false,
+            columns: Vec::new(),
+            row_security: None,
+        }
+    }
 }
 
 /// Whether row security of a table binds a session's role.
@@ -306,17 +328,7 @@ impl Classification {
         let mut all = self.clone();
         all.effects.extend(queries.iter().flat_map(|query| query.effects.iter().cloned()));
         if and_others {
-            let unknown = Effect {
-                verb: Verb::Read,
-                kind: ObjectKind::Other,
-                schema: None,
-                name: Self::UNKNOWN_ROWS.into(),
-                qualified: false,
-                through: None,
-                columns: Vec::new(),
-                row_security: None,
-            };
-            all.effects.push(unknown);
+            all.effects.push(Effect::of(Verb::Read, ObjectKind::Other, None, Self::UNKNOWN_ROWS.into()));
         }
         all.effects.sort_unstable();
         all.effects.dedup();

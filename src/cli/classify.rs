@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use super::serve;
 use crate::actor::UpstreamName;
-use crate::approval::document::{columns_of, in_words};
+use crate::approval::document::{columns_of, in_words, way_of};
 use crate::classify::{
     Catalogue, Classification, Classifier, Context, Effect, Limits, Reason, SearchPath, StatementClass,
     SyntaxError,
@@ -288,8 +288,7 @@ fn render(sql: &str, found: &Classification) -> String {
         for effect in &found.effects {
             let verb = format!("{:?}", effect.verb).to_lowercase();
             let schema = effect.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
-            let through =
-                effect.through.as_ref().map(|view| format!(" (through {view})")).unwrap_or_default();
+            let through = way_of(effect);
             let columns = columns_of(effect);
             let _ = writeln!(out, "    {verb:<8} {schema}{}{columns}{through}", effect.name);
             if let Some(security) = effect.row_security {

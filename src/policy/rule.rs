@@ -266,8 +266,8 @@ fn allows_tables(patterns: &[TablePattern], subject: &Subject<'_>, classes: Clas
         return Matched::Unknown("which tables it touches cannot be seen");
     }
     let mut touches_one = false;
-    // Who lets somebody have a view lets them have what it shows.
-    let direct = |effect: &&Effect| effect.through.is_none();
+    // Who lets somebody have a view lets them have what it shows; but not what foreign keys change elsewhere.
+    let direct = |effect: &&Effect| effect.through.is_none() || effect.cascades;
     for effect in subject.classification.effects.iter().filter(direct) {
         let covered = match effect.kind {
             ObjectKind::Relation => match &effect.schema {

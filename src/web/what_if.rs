@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::views::{PolicyView, ViewError};
 use crate::actor::{Agent, AgentName};
 use crate::approval::Shown;
-use crate::approval::document::{approvals_in_words, columns_of};
+use crate::approval::document::{approvals_in_words, columns_of, way_of};
 use crate::classify::{Classification, SearchPath};
 use crate::identity::Directory;
 use crate::policy::rule::Matched;
@@ -185,7 +185,7 @@ fn effects(classification: &Classification) -> Vec<Shown> {
     let line = |effect: &crate::classify::Effect| {
         let schema = effect.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
         let (verb, kind) = (word(serde_json::to_value(effect.verb)), word(serde_json::to_value(effect.kind)));
-        let through = effect.through.as_ref().map(|view| format!(" (through {view})")).unwrap_or_default();
+        let through = way_of(effect);
         let columns = columns_of(effect);
         Shown::line(&format!("{verb} {kind} {schema}{}{columns}{through}", effect.name))
     };

@@ -334,16 +334,12 @@ fn classification(sql: &str) -> Classification {
             class: StatementClass::Export,
             span: 0..u32::try_from(sql.len()).unwrap(),
         }],
-        effects: vec![Effect {
-            verb: Verb::Export,
-            kind: ObjectKind::Relation,
-            schema: Some("public".into()),
-            name: "customers".into(),
-            qualified: true,
-            through: None,
-            columns: Vec::new(),
-            row_security: None,
-        }],
+        effects: vec![Effect::of(
+            Verb::Export,
+            ObjectKind::Relation,
+            Some("public".into()),
+            "customers".into(),
+        )],
         reasons: vec![Reason {
             class: StatementClass::Export,
             text: "COPY .. TO STDOUT takes the whole of public.customers out".into(),

@@ -8,6 +8,7 @@
 //! beats an inexact one in `pg_catalog`: `public.lower(varchar)` takes `lower(name)` away from the
 //! built-in. We know no types, so a user's function counts wherever it *could* be meant.
 
+mod keys;
 mod parts;
 mod queries;
 
@@ -16,13 +17,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use self::keys::{Action, ForeignKeys};
+pub(super) use self::keys::{Change, ForeignKey};
 pub(super) use self::parts::Base;
 use self::parts::{MadeOf, Parts, Tie};
 pub use self::queries::{QUERIES, Query, Row};
 use super::classifier::reads_of_body;
 use super::declared::{Declared, Sensitive};
 use super::functions::{BuiltIn, BuiltIns, SystemRelation, built_ins, family};
-use super::{Effect, RowSecurity, SearchPath, StatementClass};
+use super::{Effect, RowSecurity, SearchPath, StatementClass, Verb};
 
 /// Why answers could not be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -180,6 +183,7 @@ pub struct Catalogue {
     is_loaded: bool,
     /// View or partition, by name, to what its rows are made of.
     made_of: HashMap<Box<str>, Vec<MadeOf>>,
+    foreign_keys: ForeignKeys,
     declared: Arc<Declared>,
 }
 
@@ -228,6 +232,7 @@ impl Catalogue {
             relations: HashMap::new(),
             is_loaded: false,
             made_of: HashMap::new(),
+            foreign_keys: ForeignKeys::default(),
             declared: Arc::clone(declared),
         }
     }
@@ -313,6 +318,17 @@ impl Catalogue {
                 };
                 parts.add((shared(0)?, shared(1)?), tie, (shared(2)?, shared(3)?), shared(4));
             }
+            "foreign keys" => self.foreign_keys.add(
+                (shared(0)?, shared(1)?),
+                ForeignKey {
+                    table: (shared(2)?, shared(3)?),
+                    name: shared(4)?,
+                    on_delete: Action::of(text(5)?),
+                    on_update: Action::of(text(6)?),
+                    referred: parts.columns(text(7)?)?,
+                    own: parts.columns(text(8)?)?,
+                },
+            ),
             _ => return None,
         }
         Some(())
@@ -527,6 +543,25 @@ impl Catalogue {
         meant.flat_map(|made| &made.bases)
     }
 
+    /// Whether foreign keys refer to a table, wherever `schema.name` may be one.
+    pub(super) fn is_referred_to(&self, schema: Option<&str>, name: &str) -> bool {
+        let behind = self.bases(schema, name).map(|base| (Some(&*base.schema), &*base.name));
+        behind
+            .chain([(schema, name)])
+            .any(|(schema, name)| self.foreign_keys.of(schema, name).next().is_some())
+    }
+
+    /// What foreign keys do because of a change of a table or of what is behind it.
+    pub(super) fn cascades(
+        &self,
+        schema: Option<&str>,
+        name: &str,
+        change: Change,
+    ) -> Vec<(Verb, &ForeignKey)> {
+        let behind = self.bases(schema, name).map(|base| (Some(&*base.schema), &*base.name));
+        self.foreign_keys.follow(behind.chain([(schema, name)]), change)
+    }
+
     /// Whether the operator called anything sensitive.
     pub(super) fn knows_sensitive(&self) -> bool {
         !self.declared.sensitive().is_empty()
@@ -670,7 +705,7 @@ mod tests {
             row
         });
         let safe = Declared::new(safe.iter().map(|name| (*name).to_owned()).collect(), Vec::new());
-        let answers = [functions.collect(), rows(operators), rows(types), vec![], vec![], vec![]];
+        let answers = [functions.collect(), rows(operators), rows(types), vec![], vec![], vec![], vec![]];
         from_rows(15, &answers, &Arc::new(safe)).unwrap()
     }
 
@@ -802,7 +837,7 @@ mod tests {
     #[test]
     fn answers_of_another_shape_are_an_error() {
         assert!(from_rows(15, &[], &Arc::default()).is_err());
-        let short = vec![vec![row("a|b")], vec![], vec![], vec![], vec![], vec![]];
+        let short = vec![vec![row("a|b")], vec![], vec![], vec![], vec![], vec![], vec![]];
         assert_eq!(
             from_rows(15, &short, &Arc::default()).unwrap_err().to_string(),
             "the catalogue query `functions` answered 2 columns instead of 13"

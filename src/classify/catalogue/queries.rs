@@ -15,7 +15,7 @@ pub struct Query {
 pub type Row = Vec<Option<String>>;
 
 /// The queries to run after connecting, in this order. Everything below OID 16384 came with initdb.
-pub const QUERIES: [Query; 6] = [
+pub const QUERIES: [Query; 7] = [
     Query {
         name: "functions",
         // The fifth column says what the first argument can be, for attribute notation: a base type,
@@ -119,5 +119,19 @@ FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid J
 JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
 WHERE c.relkind IN ('r', 'p', 'f') AND pn.oid <> cn.oid",
         columns: 6,
+    },
+    Query {
+        name: "foreign keys",
+        // The table referred to, the one that refers, what a DELETE and an UPDATE of the former do to the latter,
+        // and the columns on both sides. A partition that is referred to has a key of its own; one that refers,
+        // shares its table's.
+        sql: "SELECT rn.nspname::text, r.relname::text, n.nspname::text, t.relname::text, c.conname::text, c.confdeltype::text, c.confupdtype::text,
+ (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.confrelid AND a.attnum = ANY (c.confkey))::text,
+ (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey))::text
+FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_class r ON r.oid = c.confrelid JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
+JOIN pg_catalog.pg_class t ON t.oid = c.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+LEFT JOIN pg_catalog.pg_constraint w ON w.oid = c.conparentid
+WHERE c.contype = 'f' AND (c.conparentid = 0 OR w.conrelid = c.conrelid)",
+        columns: 9,
     },
 ];

@@ -10,7 +10,8 @@ fn class(sql: &str, functions: &[&str], path: SearchPath) -> StatementClass {
     };
     let rows = functions.iter().map(row).collect();
     let catalogue =
-        catalogue::from_rows(15, &[rows, vec![], vec![], vec![], vec![], vec![]], &Arc::default()).unwrap();
+        catalogue::from_rows(15, &[rows, vec![], vec![], vec![], vec![], vec![], vec![]], &Arc::default())
+            .unwrap();
     let context = Context {
         server_version: 15,
         catalogue: &catalogue,

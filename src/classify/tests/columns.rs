@@ -26,8 +26,8 @@ fn with_context<T>(path: SearchPath, what: impl FnOnce(&Classifier, &Context<'_>
         row.split('|').map(|c| Some(c.to_owned())).collect()
     };
     let functions = [function("ids", "20", "SELECT id FROM t"), function("others", "20", "SELECT y FROM u")];
-    let answers =
-        [functions.to_vec(), vec![], vec![], vec![], relations.map(row).to_vec(), views.map(view).to_vec()];
+    let (relations, views) = (relations.map(row).to_vec(), views.map(view).to_vec());
+    let answers = [functions.to_vec(), vec![], vec![], vec![], relations, views, vec![]];
     let catalogue = catalogue::from_rows(15, &answers, &Arc::default()).unwrap();
     let context = Context {
         server_version: 15,

@@ -2,6 +2,7 @@
 
 mod catalogue_and_path;
 mod columns;
+mod foreign_keys;
 mod sensitive_tables;
 
 use std::sync::Arc;

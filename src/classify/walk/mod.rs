@@ -628,16 +628,7 @@ impl<'a> Walk<'a> {
     }
 
     fn effect(&mut self, verb: Verb, kind: ObjectKind, schema: Option<&str>, name: &str) {
-        self.found.effects.push(Effect {
-            verb,
-            kind,
-            schema: schema.map(Arc::from),
-            name: Arc::from(name),
-            qualified: schema.is_some(),
-            through: None,
-            columns: Vec::new(),
-            row_security: None,
-        });
+        self.found.effects.push(Effect::of(verb, kind, schema.map(Arc::from), Arc::from(name)));
     }
 
     /// The text a node came from: from its location to the end of the name that starts there.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Walk;
 use super::sensitive::mentions;
 use super::statements::is_temporary;
+use crate::classify::catalogue::Change;
 use crate::classify::tree::{Field, Kind, Node};
 use crate::classify::{Effect, ObjectKind, StatementClass, Verb};
 
@@ -175,15 +176,42 @@ impl<'a> Walk<'a> {
             Some(schema) => format!("{schema}.{name}").into(),
             None => name.into(),
         };
-        self.found.effects.extend(bases.map(|base| Effect {
-            verb,
-            kind: ObjectKind::Relation,
-            schema: Some(Arc::clone(&base.schema)),
-            name: Arc::clone(&base.name),
-            qualified: true,
-            through: Some(Arc::clone(&through)),
-            columns: Vec::new(),
-            row_security: None,
+        self.found.effects.extend(bases.map(|base| {
+            let (schema, name) = (Some(Arc::clone(&base.schema)), Arc::clone(&base.name));
+            let through = Some(Arc::clone(&through));
+            Effect { through, ..Effect::of(verb, ObjectKind::Relation, schema, name) }
+        }));
+    }
+
+    /// What foreign keys do to other tables, because of what `node`'s statement does to `name`.
+    fn cascades(&mut self, verb: Verb, node: Node<'a>, schema: Option<&str>, name: &str) {
+        let catalogue = self.around.catalogue;
+        let Some(statement) = node.holder().filter(|_| catalogue.is_referred_to(schema, name)) else {
+            return;
+        };
+        let change = match verb {
+            Verb::Delete => Change::Delete,
+            Verb::Truncate if statement.word(Field::Behavior) == "DROP_CASCADE" => Change::Truncate,
+            Verb::Update => Change::Update(assigned(statement)),
+            Verb::Insert => {
+                Change::Update(statement.get(Field::OnConflictClause).map_or_else(Vec::new, assigned))
+            }
+            Verb::Read
+            | Verb::Truncate
+            | Verb::Lock
+            | Verb::Export
+            | Verb::Create
+            | Verb::Alter
+            | Verb::Drop
+            | Verb::Call
+            | Verb::Set
+            | Verb::Grant
+            | Verb::Use => return,
+        };
+        self.found.effects.extend(catalogue.cascades(schema, name, change).into_iter().map(|(verb, key)| {
+            let (schema, name) = (Some(Arc::clone(&key.table.0)), Arc::clone(&key.table.1));
+            let through = Some(Arc::clone(&key.name));
+            Effect { through, cascades: true, ..Effect::of(verb, ObjectKind::Relation, schema, name) }
         }));
     }
 
@@ -205,6 +233,7 @@ impl<'a> Walk<'a> {
         if planned {
             return;
         }
+        self.cascades(verb, node, found.as_deref().or(schema), name);
         let is_system =
             system.is_some() || matches!(schema, Some("pg_catalog" | "pg_toast" | "information_schema"));
         let writes = matches!(verb, Verb::Insert | Verb::Update | Verb::Delete | Verb::Truncate);
@@ -230,4 +259,13 @@ impl<'a> Walk<'a> {
             self.finds(StatementClass::SensitiveRead, what, self.span_of(node));
         }
     }
+}
+
+/// The columns that an UPDATE, or one in another statement, assigns.
+fn assigned(statement: Node<'_>) -> Vec<String> {
+    let branches = statement.list(Field::MergeWhenClauses);
+    let updates = branches.filter(|branch| branch.word(Field::CommandType) == "CMD_UPDATE");
+    let items =
+        statement.list(Field::TargetList).chain(updates.flat_map(|branch| branch.list(Field::TargetList)));
+    items.filter_map(|item| item.text(Field::Name)).map(Cow::into_owned).collect()
 }

@@ -94,16 +94,12 @@ pub(crate) fn classified(class: StatementClass) -> Classification {
     Classification {
         class,
         parts: Vec::new(),
-        effects: vec![Effect {
-            verb: Verb::Read,
-            kind: ObjectKind::Relation,
-            schema: Some("public".into()),
-            name: "customers".into(),
-            qualified: true,
-            through: None,
-            columns: Vec::new(),
-            row_security: None,
-        }],
+        effects: vec![Effect::of(
+            Verb::Read,
+            ObjectKind::Relation,
+            Some("public".into()),
+            "customers".into(),
+        )],
         reasons: vec![Reason { class, text: format!("a {class} statement").into(), span: None }],
         steps: Arc::from([]),
         names: Vec::new(),

@@ -277,8 +277,10 @@ impl<'t> Analysis<'t, '_> {
         if !left.reads.row() {
             // `now() BETWEEN starts_at AND ends_at`
             let own = items.iter().all(|(item, _)| item.reads == Reads::OWN && item.tells());
+            // `5 BETWEEN percent - 1000 AND percent + 1000`
+            let same = matches!(items.as_slice(), [(low, _), (high, _)] if low.columns.overlap(high.columns));
             return match (
-                own && left.reads == Reads::default(),
+                own && !same && left.reads == Reads::default(),
                 items.iter().any(|(item, _)| item.reads.row()),
             ) {
                 (true, _) => Picks(Form::Equal),

@@ -632,8 +632,8 @@ impl<'t> Analysis<'t, '_> {
         let whole = self.parts(node);
         let Some((first, rest)) = parts.split_first() else { return whole };
         if !first.reads.row() {
-            // `coalesce(true, id = 1)`
-            return Summary { truth: if rest.is_empty() { first.truth } else { Constant }, ..NOTHING };
+            // `coalesce(true, id = 1)`, `id = coalesce(NULL, id)`
+            return if rest.is_empty() { *first } else { whole };
         }
         let rest_constant = rest.iter().all(|part| !part.reads.row());
         let rest_false = rest.iter().all(|part| part.truth == Never);

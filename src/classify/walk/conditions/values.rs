@@ -206,7 +206,9 @@ impl<'t> Analysis<'t, '_> {
         let Some(left) = left else {
             return matches!(name, "+" | "-").then(|| {
                 if right.reads.row() && right.tells() {
-                    let scale = moved(right.scale, false).then(Scale::Ordered);
+                    // Most numbers are not negative, and so all of those are: `-amount < 1`.
+                    let turned = if name == "-" { Scale::Computed } else { Scale::Ordered };
+                    let scale = moved(right.scale, false).then(turned);
                     Summary { truth: Unclear, shape: Shape::Derived, scale, is_key: false, ..right }
                 } else {
                     right.blur(NOTHING)
@@ -269,6 +271,8 @@ impl<'t> Analysis<'t, '_> {
             ("||", _) => Scale::Padded,
             ("&", Some(number)) => Scale::Few(number.abs() as u32 + 1),
             ("%", Some(number)) => Scale::Few(number.abs() as u32),
+            ("*", Some(number)) if number < 0.0 => Scale::Computed,
+            ("-", Some(_)) if !left.reads.row() => Scale::Computed,
             _ => Scale::Ordered,
         });
         Some(Summary {
@@ -415,9 +419,28 @@ pub(super) fn text_of(node: Node<'_>) -> Option<Cow<'_, str>> {
     node.get(Field::Sval).map(|text| text.text(Field::Sval).unwrap_or_default())
 }
 
-/// The number that a literal is.
+/// The number that a literal is, as what it is cast to leaves it.
 pub(super) fn number_of(node: Node<'_>) -> Option<f64> {
-    let node = uncast(node)?;
+    if node.kind() == Kind::TypeCast {
+        let number = number_of(node.get(Field::Arg)?)?;
+        let to = node.get(Field::TypeName)?;
+        return match to.names(Field::Names).last().map(|name| &**name) {
+            // `100::bit(1)::int`
+            Some("bit" | "varbit" | "char" | "bpchar") => None,
+            Some("varchar") if to.has(Field::Typmods) => None,
+            // `0.4::numeric(3, 0)`, `5::numeric(2, -3)`
+            Some("numeric") if to.has(Field::Typmods) => {
+                let keeps = |digits: Node<'_>| number_of(digits).is_some_and(|digits| digits >= 0.0);
+                (number.abs() >= 1.0 && to.list(Field::Typmods).all(keeps)).then_some(number)
+            }
+            Some("bool") => Some(f64::from(u8::from(number != 0.0))),
+            Some("int2" | "int4" | "int8") => Some(number.round_ties_even()),
+            _ => Some(number),
+        };
+    }
+    if let Some(inner) = uncast(node).filter(|inner| inner.index() != node.index()) {
+        return number_of(inner);
+    }
     if node.kind() != Kind::AConst {
         return None;
     }
@@ -430,10 +453,29 @@ pub(super) fn number_of(node: Node<'_>) -> Option<f64> {
     text_of(node).and_then(|text| text.trim().parse().ok())
 }
 
-/// What is under casts.
+/// What is under casts, and in `(SELECT 5)`.
 pub(super) fn uncast(mut node: Node<'_>) -> Option<Node<'_>> {
-    while matches!(node.kind(), Kind::TypeCast | Kind::CollateClause) {
-        node = node.get(Field::Arg)?;
+    loop {
+        node = if matches!(node.kind(), Kind::TypeCast | Kind::CollateClause) {
+            node.get(Field::Arg)?
+        } else if let Some(value) = said(node) {
+            value
+        } else {
+            return Some(node);
+        };
     }
-    Some(node)
+}
+
+/// The value of a query that only says one.
+fn said(sublink: Node<'_>) -> Option<Node<'_>> {
+    if sublink.kind() != Kind::SubLink || sublink.word(Field::SubLinkType) != "EXPR_SUBLINK" {
+        return None;
+    }
+    let query = sublink.get(Field::Subselect)?;
+    let reads = query.has(Field::FromClause) || query.has(Field::WhereClause) || query.has(Field::WithClause);
+    let mut items =
+        query.list(Field::TargetList).chain(query.list(Field::ValuesLists).flat_map(|row| row.children()));
+    let first = items.next()?;
+    let value = if first.kind() == Kind::ResTarget { first.get(Field::Val)? } else { first };
+    (!reads && items.next().is_none()).then_some(value)
 }

@@ -365,6 +365,8 @@ pub enum SessionEffect {
     CatalogueChange,
     /// A temporary table or view may exist afterwards, and stand in front of others of its name.
     TemporaryRelation,
+    /// The search path may be any afterwards: code ran, or a value was set that the text does not say.
+    PathUnknown,
 }
 
 /// The effects of one raw statement, in order.

@@ -956,3 +956,129 @@ attempt(both)
         "C[DELETE 1]ZI"
     );
 }
+
+/// What `EXECUTE` runs may be any statement that a Parse prepared, and does to the session what that does.
+#[test]
+fn what_execute_does_to_the_session_is_known() {
+    let stack = Stack::with(&Setup {
+        sql: "CREATE SCHEMA s2; GRANT USAGE ON SCHEMA s2 TO app;
+              CREATE TABLE calls (n int); GRANT INSERT, SELECT ON calls TO app;
+              CREATE FUNCTION ff(int) RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
+              CREATE FUNCTION s2.ff(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN INSERT INTO calls VALUES (1); RETURN 2; END';
+              CREATE TABLE kept (id int PRIMARY KEY); INSERT INTO kept SELECT generate_series(1, 9);
+              CREATE TABLE listed (id int); GRANT ALL ON kept, listed TO app; GRANT ALL ON SCHEMA public TO app;"
+            .into(),
+        ..Setup::default()
+    });
+    let (query, parse) =
+        (|sql: &str| wire::query(sql), |sql: &str| [wire::parse("s", sql), wire::sync()].concat());
+    let by_execute = [query("EXECUTE s")];
+    let by_extended = [[wire::extended("EXECUTE s", &[]), wire::sync()].concat()];
+    let explained = [query("EXPLAIN ANALYZE EXECUTE s")];
+    let into_a_table = [query("CREATE TEMP TABLE z AS EXECUTE s")];
+    let twice =
+        [[wire::parse("t", "EXECUTE s"), wire::bind("", "t", &[]), wire::execute("", 0), wire::sync()]
+            .concat()];
+    let ways = [&by_execute, &by_extended, &explained, &into_a_table, &twice];
+    let open = || {
+        let parameters =
+            [("user", "reporting-bot"), ("database", "app"), ("options", "-c countersign.hold=defer")];
+        wire::Wire::connect(stack.port, &parameters, support::TOKEN)
+    };
+
+    for sql in [
+        "SET search_path = s2",
+        "SELECT set_config('search_path', 's2', false)",
+        "EXPLAIN ANALYZE SELECT set_config('search_path', 's2', false)",
+        "DISCARD ALL",
+    ] {
+        for way in ways {
+            let mut agent = open();
+            assert_eq!(agent.ask(&query("SELECT ff(1)")), "TDC[SELECT 1]ZI", "it is public's, which reads");
+            agent.ask(&parse(sql));
+            agent.ask(&way[0]);
+            agent.ask(&query("SELECT ff(1)"));
+        }
+    }
+    assert_eq!(stack.superuser("SELECT count(*) FROM calls"), "0", "code ran unasked");
+
+    // A temporary table of the name takes the column away, and the id is the row's own.
+    let delete = query("DELETE FROM kept WHERE id IN (SELECT id FROM listed)");
+    for sql in [
+        "CREATE TEMP TABLE listed (foo int)",
+        "CREATE TEMP TABLE listed AS SELECT 1 AS foo",
+        "SELECT 1 AS foo INTO TEMP listed",
+        "EXPLAIN ANALYZE CREATE TEMP TABLE listed AS SELECT 1 AS foo",
+    ] {
+        for way in ways {
+            let mut agent = open();
+            assert_eq!(agent.ask(&delete), "C[DELETE 0]ZI");
+            agent.ask(&parse(sql));
+            agent.ask(&way[0]);
+            agent.ask(&query("INSERT INTO pg_temp.listed VALUES (1)"));
+            agent.ask(&delete);
+        }
+    }
+    for making in [
+        "CREATE TEMP TABLE listed AS EXECUTE m",
+        "CREATE TABLE pg_temp.listed AS EXECUTE m",
+        "CREATE TEMP TABLE IF NOT EXISTS listed AS EXECUTE m",
+        "EXPLAIN ANALYZE CREATE TEMP TABLE listed AS EXECUTE m",
+    ] {
+        let mut agent = open();
+        agent.ask(&query("PREPARE m AS SELECT 1 AS foo"));
+        let prepared =
+            [wire::parse("d", "DELETE FROM kept WHERE id IN (SELECT id FROM listed)"), wire::sync()].concat();
+        agent.ask(&prepared);
+        agent.ask(&query(making));
+        agent.ask(&query("DISCARD PLANS"));
+        agent.ask(&delete);
+        agent.ask(&[wire::bind("", "d", &[]), wire::execute("", 0), wire::sync()].concat());
+    }
+    assert_eq!(stack.superuser("SELECT count(*) FROM kept"), "9", "everything was deleted unasked");
+}
+
+/// An array type goes by a name of its own, `_` and its element's.
+#[test]
+fn an_array_types_own_name_runs_no_code_unasked() {
+    let stack = Stack::with(&Setup {
+        sql: "CREATE TABLE calls (n int); GRANT INSERT, SELECT ON calls TO app;
+              CREATE FUNCTION noted(text) RETURNS bool LANGUAGE plpgsql AS 'BEGIN INSERT INTO calls VALUES (1); RETURN true; END';
+              CREATE DOMAIN d AS text CHECK (noted(value));
+              CREATE DOMAIN _odd AS text CHECK (noted(value));
+              CREATE DOMAIN a_name_of_sixty_three_bytes_which_leaves_no_room_for_the_underscore AS text CHECK (noted(value));
+              CREATE TYPE comp AS (a d); CREATE TABLE tdom (a d, b int); CREATE VIEW vd AS SELECT * FROM tdom;
+              CREATE TYPE mood AS ENUM ('a'); CREATE TYPE plain AS ENUM ('a');
+              CREATE FUNCTION to_mood(int) RETURNS mood LANGUAGE plpgsql AS 'BEGIN INSERT INTO calls VALUES (1); RETURN ''a''; END';
+              CREATE CAST (int AS mood) WITH FUNCTION to_mood(int);"
+            .into(),
+        ..Setup::default()
+    });
+    let mut agent = wire::Wire::connect(
+        stack.port,
+        &[("user", "reporting-bot"), ("database", "app"), ("options", "-c countersign.hold=defer")],
+        support::TOKEN,
+    );
+    for sql in [
+        "SELECT '{x}'::_d",
+        "SELECT public._d '{x}'",
+        "SELECT ARRAY['x']::_d",
+        "SELECT '{x}'::__odd",
+        "SELECT '{x}'::_a_name_of_sixty_three_bytes_which_leaves_no_room_for_the_underscor",
+        "SELECT '{x}'::_a_name_of_sixty_three_bytes_which_leaves_no_room_for_the_undersco",
+        r#"SELECT '{"(x)"}'::_comp"#,
+        r#"SELECT '{"(x,1)"}'::_tdom"#,
+        r#"SELECT '{"(x,1)"}'::_vd"#,
+        "SELECT ARRAY[1]::_mood",
+        r#"SELECT * FROM json_to_record('{"a":["x"]}') AS x(a _d)"#,
+        "SELECT array_append('{}'::_d, 'x')",
+        "PREPARE p(_d) AS SELECT $1",
+        "EXECUTE p('{x}')",
+        "CREATE TEMP TABLE u (a _d)",
+        "INSERT INTO pg_temp.u VALUES ('{x}')",
+    ] {
+        agent.ask(&wire::query(sql));
+    }
+    assert_eq!(stack.superuser("SELECT count(*) FROM calls"), "0", "code ran unasked: {:?}", agent.errors);
+    assert_eq!(agent.ask(&wire::query("SELECT '{1,2}'::_int4, '{a}'::_plain")), "TDC[SELECT 1]ZI");
+}

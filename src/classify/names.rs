@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Classification, NameUse, Reason, StatementClass, StatementPart};
+use super::{Classification, Effect, NameUse, ObjectKind, Reason, StatementClass, Verb};
 use crate::statement::{SessionEffect, Step};
 
 /// The reason for an `EXECUTE` that nothing is known of.
@@ -28,7 +28,7 @@ pub fn resolve_names(
         if let Some(meaning) = lookup(&used.name) {
             resolved.forget_unknown(used);
             resolved.merge(used, &meaning);
-            resolved.forget_change(used);
+            resolved.does_what(used, &meaning);
         }
     }
     resolved.settle();
@@ -70,17 +70,29 @@ impl Classification {
     }
 
     /// An `EXECUTE` of an unknown name may change the catalogue; of one that is known to be harmless it does
-    /// not, and reading the catalogue anew after each would cost more than running it.
-    fn forget_change(&mut self, used: &NameUse) {
-        let harmless = |part: &StatementPart| part.class < StatementClass::Ddl;
-        if !self.parts.get(used.part as usize).is_some_and(harmless) {
-            return;
-        }
+    /// not, and reading the catalogue anew after each would cost more than running it. What it does to the
+    /// session is what `meaning` does, which may be any statement that the protocol prepared: `SET`,
+    /// `DEALLOCATE`, `CREATE TEMP TABLE`.
+    fn does_what(&mut self, used: &NameUse, meaning: &Self) {
+        let harmless =
+            self.parts.get(used.part as usize).is_some_and(|part| part.class < StatementClass::Ddl);
+        // `CREATE TEMP TABLE t AS EXECUTE x`
+        let creates = |effect: &Effect| effect.verb == Verb::Create && effect.kind == ObjectKind::Relation;
+        let creates_some = self.effects.iter().any(creates);
         let mut steps: Vec<Step> = self.steps.to_vec();
         if let Some(step) = steps.get_mut(used.part as usize) {
-            step.effects.retain(|effect| {
-                !matches!(effect, SessionEffect::CatalogueChange | SessionEffect::TemporaryRelation)
-            });
+            if harmless {
+                step.effects.retain(|effect| match (effect, used.known) {
+                    // What the same text prepared was judged with it.
+                    (_, true) => true,
+                    (SessionEffect::TemporaryRelation, false) => creates_some,
+                    (effect, false) => {
+                        !matches!(effect, SessionEffect::CatalogueChange | SessionEffect::PathUnknown)
+                    }
+                });
+            }
+            let more = meaning.steps.iter().flat_map(|step| &step.effects);
+            step.effects.extend(more.cloned());
         }
         self.steps = steps.into();
     }

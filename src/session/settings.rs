@@ -100,6 +100,7 @@ impl Settings {
             | SessionEffect::CopyOut
             | SessionEffect::CatalogueChange => false,
             SessionEffect::TemporaryRelation => !self.temporary,
+            SessionEffect::PathUnknown => true,
         }
     }
 
@@ -136,6 +137,10 @@ impl Settings {
             }
             // Its table may be gone when the transaction rolls back; nothing is lost by not knowing.
             SessionEffect::TemporaryRelation => self.temporary = true,
+            SessionEffect::PathUnknown => {
+                self.search_path.local = None;
+                self.search_path.uncommitted = Some(None);
+            }
             SessionEffect::Set { .. }
             | SessionEffect::Prepare(_)
             | SessionEffect::Execute(_)

@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 use self::keys::{Action, ForeignKeys};
 pub(super) use self::keys::{Change, ForeignKey};
 pub(super) use self::parts::Base;
-use self::parts::{MadeOf, Parts, Tie};
+use self::parts::{MadeOf, Parts, Sizes, Tie};
 pub use self::queries::{QUERIES, Query, Row};
 use super::classifier::reads_of_body;
 use super::declared::{Declared, Sensitive};
@@ -92,6 +92,8 @@ struct Relation {
     never_null: Box<[Arc<str>]>,
     /// Those that hold another value in each row, and never NULL; sorted.
     keys: Box<[Arc<str>]>,
+    /// Those that are integers, with how many bytes they have; sorted.
+    integers: Sizes,
 }
 
 /// What is known of the values of a column.
@@ -100,6 +102,8 @@ pub(super) struct Constraint {
     pub(super) never_null: bool,
     /// Another in each row, and never NULL.
     pub(super) is_key: bool,
+    /// How many bytes it has, if it is an integer.
+    pub(super) integer: Option<u8>,
 }
 
 /// Whether a relation or query has a column of a name.
@@ -309,6 +313,7 @@ impl Catalogue {
                 },
                 never_null: parts.columns(text(5).unwrap_or("[]"))?,
                 keys: parts.columns(text(6).unwrap_or("[]"))?,
+                integers: parts.sizes(text(7).unwrap_or("{}"))?,
             }),
             "views" => {
                 let tie = match text(5)? {
@@ -495,7 +500,7 @@ impl Catalogue {
     /// What a value of a type runs: `None` when nothing, or when the type is unknown. A type is made by
     /// a held statement, and an unknown one is nearly always an enum or a composite.
     pub(super) fn of_type(&self, schema: Option<&str>, name: &str, path: &SearchPath) -> Option<Meaning> {
-        let mut casts = self.casts.get(name).into_iter().flatten();
+        let mut casts = named(&self.casts, name);
         if let Some((schema, function)) = casts.find(|(schema, function)| !self.is_safe(schema, function)) {
             return Some(Meaning::code(format!("may run the cast function {schema}.{function}")));
         }
@@ -508,10 +513,8 @@ impl Catalogue {
         if own && (schema == Some("pg_catalog") || (schema.is_none() && !reordered)) {
             return None;
         }
-        let mut meant =
-            self.types.get(name).into_iter().flatten().filter(|t| {
-                schema.map_or_else(|| is_searched(path, &t.schema), |schema| *t.schema == *schema)
-            });
+        let mut meant = named(&self.types, name)
+            .filter(|t| schema.map_or_else(|| is_searched(path, &t.schema), |schema| *t.schema == *schema));
         meant.find(|t| t.runs_code).map(|t| {
             Meaning::code(format!(
                 "is a type of schema {} whose checks run functions that are not on the allow-list",
@@ -633,7 +636,13 @@ impl Catalogue {
     ) -> Option<Constraint> {
         let relation = self.surely(schema, name, path)?;
         let lists = |columns: &[Arc<str>]| columns.binary_search_by(|known| (**known).cmp(column)).is_ok();
-        Some(Constraint { never_null: lists(&relation.never_null), is_key: lists(&relation.keys) })
+        let integers = &relation.integers;
+        let integer = integers.binary_search_by(|(known, _)| (**known).cmp(column)).ok();
+        Some(Constraint {
+            never_null: lists(&relation.never_null),
+            is_key: lists(&relation.keys),
+            integer: integer.and_then(|place| integers.get(place)).map(|(_, bytes)| *bytes),
+        })
     }
 
     /// Whether row security decides what a session sees of a table.
@@ -659,6 +668,19 @@ impl Catalogue {
         }
         path.iter().find_map(|schema| within(schema))
     }
+}
+
+/// What is known of a type by its name, which may be that of an array of its values: `'{x}'::_my_type`.
+fn named<'c, T>(all: &'c HashMap<Box<str>, Vec<T>>, name: &'c str) -> impl Iterator<Item = &'c T> {
+    /// Longer names lose their end; Postgres puts `_` before a type's name, more than one where that is taken.
+    const LONGEST: usize = 63;
+    let element = name.trim_start_matches('_');
+    let is_meant = move |known: &str| {
+        let known = known.trim_start_matches('_');
+        known == element || name.len() >= LONGEST && known.starts_with(element)
+    };
+    let arrays = all.iter().filter(move |(known, _)| element != name && ***known != *name && is_meant(known));
+    all.get(name).into_iter().chain(arrays.map(|(_, of)| of)).flatten()
 }
 
 /// A function, for a reviewer.

@@ -24,6 +24,9 @@ pub(in crate::classify) struct Base {
     pub(in crate::classify) columns: Shown,
 }
 
+/// Columns with a number each; sorted.
+pub(super) type Sizes = Box<[(Arc<str>, u8)]>;
+
 /// How a relation's rows come from another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tie {
@@ -66,17 +69,23 @@ impl Parts {
     /// A list of columns, which comes as JSON.
     pub(super) fn columns(&mut self, json: &str) -> Option<Box<[Arc<str>]>> {
         let names: Vec<Cow<'_, str>> = serde_json::from_str(json).ok()?;
-        let mut columns: Vec<Arc<str>> = Vec::with_capacity(names.len());
-        for name in names {
-            let shared = self.names.get(&*name).cloned().unwrap_or_else(|| {
-                let name: Arc<str> = name.into();
-                self.names.insert(Arc::clone(&name));
-                name
-            });
-            columns.push(shared);
-        }
+        let mut columns: Vec<Arc<str>> = names.iter().map(|name| self.shared(name)).collect();
         columns.sort_unstable();
         Some(columns.into())
+    }
+
+    /// Columns with a number each, which comes as JSON.
+    pub(super) fn sizes(&mut self, json: &str) -> Option<Sizes> {
+        let sizes: BTreeMap<Cow<'_, str>, u8> = serde_json::from_str(json).ok()?;
+        Some(sizes.iter().map(|(name, size)| (self.shared(name), *size)).collect())
+    }
+
+    fn shared(&mut self, name: &str) -> Arc<str> {
+        self.names.get(name).cloned().unwrap_or_else(|| {
+            let name: Arc<str> = name.into();
+            self.names.insert(Arc::clone(&name));
+            name
+        })
     }
 
     /// With what is behind views of views.

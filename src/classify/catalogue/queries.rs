@@ -87,16 +87,18 @@ WHERE p.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
     Query {
         name: "relations",
         // Whether row security applies is asked for the role that asks, which is the sessions' own. The sixth
-        // column lists what is never NULL, the seventh what is another value in each row besides.
+        // column lists what is never NULL, the seventh what is another value in each row besides, the eighth
+        // how many bytes its integers have.
         sql: "SELECT n.nspname::text, c.relname::text, c.relkind::text,
  (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)::text,
  CASE WHEN c.relrowsecurity THEN CASE WHEN pg_catalog.row_security_active(c.oid) THEN 'applies' ELSE 'bypassed' END ELSE 'none' END,
  (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attnotnull AND NOT a.attisdropped)::text,
  (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-  WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1 AND i.indpred IS NULL AND a.attnum > 0 AND a.attnotnull)::text
+  WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1 AND i.indpred IS NULL AND a.attnum > 0 AND a.attnotnull)::text,
+ (SELECT pg_catalog.json_object_agg(a.attname, a.attlen) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.atttypid IN (20, 21, 23) AND NOT a.attisdropped)::text
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_'",
-        columns: 7,
+        columns: 8,
     },
     Query {
         name: "views",

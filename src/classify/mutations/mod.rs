@@ -668,7 +668,7 @@ fn what_statements_are_put_into_is_harmless_itself() {
         (Form::Call, "now()"),
         (Form::Query, "SELECT 1"),
         (Form::Change, "INSERT INTO h9 VALUES (1)"),
-        (Form::Relation, "pg_class"),
+        (Form::Relation, "listed9"),
         (Form::Type, "posint"),
         (Form::Condition, "id = 5"),
         (Form::Element, "CREATE VIEW w9 AS SELECT 1"),

@@ -5,13 +5,13 @@ use super::*;
 fn with_context<T>(path: SearchPath, what: impl FnOnce(&Classifier, &Context<'_>) -> T) -> T {
     let row = |text: &str| -> catalogue::Row { text.split('|').map(|c| Some(c.to_owned())).collect() };
     let relations = [
-        r#"public|t|r|["id","x","a","note"]|none|["id","x","a"]|["x"]"#,
-        r#"public|u|r|["id","y","t_id"]|applies|[]|[]"#,
-        r#"public|shown|v|["y"]|none|[]|[]"#,
-        r#"app|u|r|["id","x"]|none|[]|[]"#,
-        r#"public|all_t|v|["id","x"]|none|[]|[]"#,
-        r#"public|more_t|v|["cid"]|none|[]|[]"#,
-        r#"public|t_1|r|["id","x","a","note"]|none|[]|[]"#,
+        r#"public|t|r|["id","x","a","note"]|none|["id","x","a"]|["x"]|{"a":2,"id":8,"x":4}"#,
+        r#"public|u|r|["id","y","t_id"]|applies|[]|[]|{}"#,
+        r#"public|shown|v|["y"]|none|[]|[]|{}"#,
+        r#"app|u|r|["id","x"]|none|[]|[]|{}"#,
+        r#"public|all_t|v|["id","x"]|none|[]|[]|{}"#,
+        r#"public|more_t|v|["cid"]|none|[]|[]|{}"#,
+        r#"public|t_1|r|["id","x","a","note"]|none|[]|[]|{}"#,
     ];
     let views = [
         "public|all_t|public|t|id|shows",
@@ -253,4 +253,29 @@ fn a_name_means_what_the_path_says() {
         ],
         StatementClass::Write,
     );
+}
+
+/// `a` has two bytes, `x` four.
+#[test]
+fn an_integer_holds_what_its_bytes_do() {
+    for (condition, class) in [
+        ("a < 40000", StatementClass::MassWrite),
+        ("a < 32767", StatementClass::MassWrite),
+        ("a < 30000", StatementClass::Write),
+        ("x < 40000", StatementClass::Write),
+        ("a <> 40000", StatementClass::MassWrite),
+        ("a <> 0.5", StatementClass::MassWrite),
+        ("a <> 5", StatementClass::Write),
+        ("a NOT IN (0.5, 1.5)", StatementClass::MassWrite),
+        ("a NOT IN (0.5, 2)", StatementClass::Write),
+        ("a <> ALL (ARRAY[99999])", StatementClass::MassWrite),
+        ("a <> ALL ('{0.5}'::numeric[])", StatementClass::MassWrite),
+        ("a <> ALL ('{5}')", StatementClass::Write),
+        ("a BETWEEN 5 AND 40000", StatementClass::Write),
+        ("a BETWEEN -5 AND 40000", StatementClass::MassWrite),
+    ] {
+        let path = SearchPath::Known(vec!["public".into()]);
+        let found = classify_at(path, &format!("DELETE FROM t WHERE {condition}"));
+        assert_eq!(found.class, class, "{condition}: {:?}", found.reasons);
+    }
 }

@@ -7,12 +7,12 @@ fn catalogue() -> Catalogue {
         text.split('|').map(|c| (c != "-").then(|| c.to_owned())).collect()
     };
     let relations = [
-        r#"public|users|r|["id","name","email","tax_id","a"]|none|[]|[]"#,
-        r#"public|orders|r|["id","user_id","amount","c"]|none|[]|[]"#,
-        r#"public|names|v|["name"]|none|[]|[]"#,
-        r#"public|active|v|["name","email"]|none|[]|[]"#,
-        r#"public|busy|v|["name","email"]|none|[]|[]"#,
-        r#"pii|people|p|["id","name","age","kind"]|none|[]|[]"#,
+        r#"public|users|r|["id","name","email","tax_id","a"]|none|[]|[]|{}"#,
+        r#"public|orders|r|["id","user_id","amount","c"]|none|[]|[]|{}"#,
+        r#"public|names|v|["name"]|none|[]|[]|{}"#,
+        r#"public|active|v|["name","email"]|none|[]|[]|{}"#,
+        r#"public|busy|v|["name","email"]|none|[]|[]|{}"#,
+        r#"pii|people|p|["id","name","age","kind"]|none|[]|[]|{}"#,
     ];
     let views = [
         "public|names|public|users|name|shows",

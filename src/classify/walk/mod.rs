@@ -174,6 +174,7 @@ impl<'a> Walk<'a> {
                 SessionEffect::Set { name, .. } if **name == *"search_path" => self.path = &UNKNOWN,
                 SessionEffect::ResetAll
                 | SessionEffect::TemporaryRelation
+                | SessionEffect::PathUnknown
                 | SessionEffect::Commit { .. }
                 | SessionEffect::Rollback { .. }
                 | SessionEffect::RollbackToSavepoint => self.path = &UNKNOWN,

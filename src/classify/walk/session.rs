@@ -218,6 +218,9 @@ impl<'a> Walk<'a> {
         if self.temporary || self.class == StatementClass::Code {
             effects.push(SessionEffect::TemporaryRelation);
         }
+        if self.class == StatementClass::Code {
+            effects.push(SessionEffect::PathUnknown);
+        }
         Step { effects }
     }
 
@@ -226,10 +229,16 @@ impl<'a> Walk<'a> {
         for call in self.config_calls.iter().filter_map(|index| self.tree.node(*index)) {
             let mut arguments = call.list(Field::Args);
             let (name, value, local) = (arguments.next(), arguments.next(), arguments.next());
-            let Some(name) = name.and_then(Node::literal) else { continue };
+            let (name, value) = (name.and_then(Node::literal), value.and_then(Node::literal));
+            let may_be_the_path = name.as_ref().is_none_or(|name| name.eq_ignore_ascii_case("search_path"));
+            if value.is_none() && may_be_the_path {
+                effects.push(SessionEffect::PathUnknown);
+                continue;
+            }
+            let Some(name) = name else { continue };
             effects.push(SessionEffect::Set {
                 name: name.to_ascii_lowercase().into(),
-                value: value.and_then(Node::literal).map(Into::into),
+                value: value.map(Into::into),
                 // Anything but a literal `true` may be false, which lasts longer.
                 local: local
                     .and_then(|local| local.get(Field::Boolval))

@@ -22,10 +22,27 @@ pub(super) enum Whose {
     Unclear,
 }
 
+/// What stands behind a column of a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Made {
+    /// Something of its rows.
+    OfTheRow,
+    /// A constant, or a value that many rows share.
+    Up,
+    /// The place of the row in an order.
+    Rank {
+        /// In each of several groups.
+        starts_anew: bool,
+    },
+}
+
 impl<'t> Analysis<'t, '_> {
     /// Whose the column `name` is that stands at `column`; `None` where tables are not known at all.
     pub(super) fn whose(&self, column: Node<'t>, name: &str) -> Option<Whose> {
-        let home = self.home.filter(|_| self.tables.catalogue.is_loaded())?;
+        let home = self.home?;
+        if !self.tables.catalogue.is_loaded() {
+            return self.is_nobody_elses(home, column, name).then_some(Whose::Target);
+        }
         let target = self.target_has(name);
         let mut unclear = false;
         let mut below = column;
@@ -68,6 +85,35 @@ impl<'t> Analysis<'t, '_> {
         Some(Whose::Unclear)
     }
 
+    /// Where tables are not known: whether all queries around a column say themselves that they have none of that
+    /// name. `WITH u AS (SELECT 1 AS y) DELETE FROM t WHERE id IN (SELECT id FROM u)`
+    fn is_nobody_elses(&self, home: Node<'t>, column: Node<'t>, name: &str) -> bool {
+        let mut queries = 0;
+        let mut below = column;
+        while let Some(node) = below.parent() {
+            let beside = matches!(
+                (node.kind(), below.field()),
+                (Kind::WithClause | Kind::RangeSubselect | Kind::RangeFunction | Kind::RangeTableFunc, _)
+                    | (Kind::JsonTable, _)
+                    | (Kind::JoinExpr, Field::Quals)
+            );
+            if beside || !self.tables.can_step() {
+                return false;
+            }
+            if node.index() == home.index() {
+                return queries > 0 && self.others.is_empty();
+            }
+            if is_a_query(node) {
+                queries += 1;
+                if self.query_has(node, name).0 != Has::No {
+                    return false;
+                }
+            }
+            below = node;
+        }
+        false
+    }
+
     /// The same where the way out has come to the statement or query whose FROM has the table.
     fn at_home(&self, home: Node<'t>, name: &str, target: Has, unclear: bool, hidden: bool) -> Whose {
         if hidden || matches!(home.kind(), Kind::InsertStmt) {
@@ -100,13 +146,42 @@ impl<'t> Analysis<'t, '_> {
 
     /// What the table says of its column.
     pub(super) fn constraint(&self, name: &str) -> Option<Constraint> {
-        let target = self.target_node.filter(|target| target.kind() == Kind::RangeVar)?;
-        let table = target.text(Field::Relname)?;
-        if self.tables.with_clause(target).is_some() {
+        self.constraint_of(self.target_node?, name)
+    }
+
+    /// The same of another item of a FROM.
+    pub(super) fn constraint_of(&self, table: Node<'t>, column: &str) -> Option<Constraint> {
+        let name = table.text(Field::Relname).filter(|_| table.kind() == Kind::RangeVar)?;
+        if self.tables.with_clause(table).is_some() {
             return None;
         }
-        let schema = target.text(Field::Schemaname);
-        self.tables.catalogue.constraint(schema.as_deref(), &table, name, self.tables.path)
+        let schema = table.text(Field::Schemaname);
+        self.tables.catalogue.constraint(schema.as_deref(), &name, column, self.tables.path)
+    }
+
+    /// What stands behind a column of the target, where that is a query; nothing where it is a table, or not plain.
+    pub(super) fn made_of(&self, reads: Reads, column: &str) -> Option<Made> {
+        let target = self.target_node.filter(|_| reads == Reads::OWN || reads == Reads::EITHER)?;
+        let query = match target.kind() == Kind::RangeVar {
+            true => self.tables.with_clause(target)?.get(Field::Ctequery)?,
+            false => target.get(Field::Subquery)?,
+        };
+        let item =
+            query.list(Field::TargetList).find(|item| item.text(Field::Name).as_deref() == Some(column))?;
+        let value = item.get(Field::Val)?;
+        let window = value.get(Field::Over);
+        let name = value.names(Field::Funcname).last().map(ToString::to_string);
+        Some(match (window, name.as_deref()) {
+            (Some(window), Some("row_number" | "rank" | "dense_rank")) => Made::Rank {
+                // A window of a name may be partitioned where it is defined.
+                starts_anew: window.has(Field::PartitionClause)
+                    || window.has(Field::Name)
+                    || window.has(Field::Refname),
+            },
+            (Some(_), _) => Made::Up,
+            _ if value.within().any(|node| node.kind() == Kind::ColumnRef) => Made::OfTheRow,
+            _ => Made::Up,
+        })
     }
 
     fn target_has(&self, name: &str) -> Has {

@@ -1,5 +1,6 @@
 //! Comparisons, lists and patterns.
 
+use super::sources::{LARGEST_BATCH, counts};
 use super::values::{is_an_age, is_calculated, number_of, text_of, uncast};
 use super::{Always, Columns, Constant, Form, Never, OtherThanTwin, Picks, SameAsTwin, Truth, Unclear};
 use super::{Analysis, NOTHING, Reads, Scale, Shape, Summary};
@@ -114,17 +115,20 @@ impl<'t> Analysis<'t, '_> {
                     _ if reads != Reads::TWIN || !other.tells() => Unclear,
                     "=" if !same => Picks(Form::Equal),
                     "=" if own.shape == Shape::Column && other.shape == Shape::Column => SameAsTwin,
-                    "<" | ">" | "<>" if same => OtherThanTwin,
+                    "<" | ">" if same => OtherThanTwin,
                     _ => Unclear,
                 }
             }
+            // `active = (u.id = 1)`
             reads if reads.has(Reads::OTHER) => {
-                if name == "=" {
+                if name == "=" && !other.is_test {
                     Picks(Form::Equal)
                 } else {
                     Unclear
                 }
             }
+            // `n > (SELECT x FROM made_up)`
+            _ if matches!(name, "<" | "<=" | ">" | ">=") && self.makes_up(other_node) => Unclear,
             _ => against_constant(name, own, own_node, other_node),
         }
     }
@@ -170,10 +174,15 @@ impl<'t> Analysis<'t, '_> {
             return Unclear;
         }
         // The pattern, or the call that takes its ESCAPE clause.
-        let pattern = right.1.within().find_map(text_of);
+        let escapes = right.1.kind() == Kind::FuncCall
+            && right.1.names(Field::Funcname).last().is_some_and(|name| name.ends_with("_escape"));
+        let written = if escapes { right.1.list(Field::Args).next().unwrap_or(right.1) } else { right.1 };
         // `LIKE $1 || '%'`: nobody can tell what is bound.
         let given = right.1.within().any(|node| node.kind() == Kind::ParamRef);
-        let known = given || pattern.is_some_and(|pattern| is_selective(&pattern));
+        // SIMILAR TO `%#"a*#"%` means `%a*%`.
+        let known = given
+            || pattern_of(written)
+                .is_some_and(|pattern| is_selective(&pattern) && !(escapes && pattern.contains('"')));
         match (name.starts_with('!'), known) {
             // `active::text LIKE '%e'`
             _ if left.0.scale > Scale::Ordered && !(given && left.0.scale == Scale::Computed) => Unclear,
@@ -208,7 +217,10 @@ impl<'t> Analysis<'t, '_> {
         let empty = items.iter().any(|(_, item)| text_of(*item).is_none_or(|text| text.is_empty()));
         match name {
             "=" if !(both || left.0.shortens && empty) => equal_to(left.0, items.len()),
-            "<>" if left.1.kind() != Kind::RowExpr => negative(left.0),
+            "<>" if left.1.kind() != Kind::RowExpr => {
+                let possible = items.iter().any(|(_, item)| is_possible(left.0, number_of(*item)));
+                if possible { negative(left.0) } else { Unclear }
+            }
             _ => Unclear,
         }
     }
@@ -225,7 +237,11 @@ impl<'t> Analysis<'t, '_> {
             }
             (true, false) => {}
         }
-        if !picks_by(left.0) || right.0.reads.has(Reads::COPY) || right.0.reads.has(Reads::TWIN) {
+        if !picks_by(left.0)
+            || right.0.reads.has(Reads::COPY)
+            || right.0.reads.has(Reads::TWIN)
+            || counts(right.1)
+        {
             return Unclear;
         }
         let elements = || right.1.list(Field::Elements);
@@ -263,7 +279,13 @@ impl<'t> Analysis<'t, '_> {
         let empty = text_of(right.1)
             .is_some_and(|text| !text.bytes().any(|byte| byte.is_ascii_alphanumeric()))
             || is_empty_array(right.1);
-        if name == "<>" && picks_by(left.0) && right.0.reads == Reads::default() && !empty {
+        let possible = |item: Node<'t>| is_possible(left.0, number_of(item));
+        let known = match right.1.kind() == Kind::AArrayExpr {
+            true => right.1.list(Field::Elements).any(possible),
+            // `n <> ALL ('{0.5}')`
+            false => left.0.integer.is_none() || !text_of(right.1).is_some_and(|list| list.contains('.')),
+        };
+        if name == "<>" && picks_by(left.0) && right.0.reads == Reads::default() && !empty && known {
             negative(left.0)
         } else {
             Unclear
@@ -306,7 +328,14 @@ impl<'t> Analysis<'t, '_> {
         let endless = endless || wide;
         let ordered = left.scale <= Scale::Ordered || matches!(left.scale, Scale::Years);
         let inside = match items.as_slice() {
-            [(_, low), (_, high)] => [*low, *high].iter().all(|end| left.scale.reaches(number_of(*end))),
+            [(_, low), (_, high)] => {
+                let ends = |end: Node<'t>, first| text_of(end).is_some_and(|text| is_end(&text, first));
+                let numbers = (number_of(*low), number_of(*high));
+                let least = is_all(">=", numbers.0, left) || ends(*low, true);
+                let most = is_all("<=", numbers.1, left) || ends(*high, false);
+                [*low, *high].iter().all(|end| left.scale.reaches(number_of(*end)) && is_told(*end))
+                    && !(least && most)
+            }
             _ => false,
         };
         if constant && ordered && inside && picks_by(left) && !endless && !left.shortens && !place && !empty {
@@ -333,9 +362,14 @@ fn equal_to(own: Summary, values: usize) -> Truth {
         // `id % 2 = 0 OR id % 2 = 1`: together with others it may be everything.
         Scale::Few(few) if values < few as usize => Picks(Form::Negative),
         Scale::Few(_) | Scale::Clock(_) | Scale::Place => Unclear,
-        Scale::Wide | Scale::Ordered | Scale::Length | Scale::Years | Scale::Computed | Scale::Padded => {
-            Picks(Form::Equal)
-        }
+        Scale::Wide
+        | Scale::Ordered
+        | Scale::Length
+        | Scale::Years
+        | Scale::Rank
+        | Scale::Computed
+        | Scale::Padded => Picks(Form::Equal),
+        Scale::Quotient | Scale::Turn => Unclear,
     }
 }
 
@@ -389,6 +423,15 @@ fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_
         {
             Unclear
         }
+        // `coalesce(data->>'no such key', 'x') = 'x'`
+        "=" if own.is_json && is_its_default(own_node, other) => Unclear,
+        "=" if own.scale == Scale::Turn && number_of(other).is_some_and(|turn| turn >= 2.0) => {
+            Picks(Form::Equal)
+        }
+        // `n / 100000 = 0`
+        "=" if own.scale == Scale::Quotient && number_of(other).is_some_and(|number| number != 0.0) => {
+            Picks(Form::Equal)
+        }
         // `strpos(name, 'x') = 0` is of most.
         "=" if own.scale == Scale::Place && number_of(other).is_some_and(|place| place >= 1.0) => {
             Picks(Form::Equal)
@@ -409,9 +452,12 @@ fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_
         },
         "=" => equal_to(own, 1),
         _ if own.scale > Scale::Ordered && !matches!(name, "<" | "<=" | ">" | ">=") => Unclear,
+        "<>" if !is_row && (!is_possible(own, number_of(other)) || is_random(other)) => Unclear,
         "<>" if !is_row => negative(own),
-        "<" | "<=" | ">" | ">=" if !is_row && !own.shortens => range(name, own, other),
-        "~" | "~*" if text().is_some_and(|pattern| is_selective_regex(&pattern)) => Picks(Form::Equal),
+        "<" | "<=" | ">" | ">=" if !is_row && !own.shortens => range(name, own, own_node, other),
+        "~" | "~*" if pattern_of(other).is_some_and(|pattern| is_selective_regex(&pattern)) => {
+            Picks(Form::Equal)
+        }
         "~" | "~*" if other.kind() == Kind::ParamRef => Picks(Form::Equal),
         "!~" | "!~*" if text().is_some_and(|pattern| can_match(&pattern)) => negative(own),
         "^@" if is_given(other) && text().is_none_or(|prefix| !prefix.is_empty()) => Picks(Form::Equal),
@@ -426,6 +472,8 @@ fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_
         }
         // `(,)` holds everything.
         "<@" | "&&" if text().is_some_and(|range| is_endless_range(&range)) || says_nothing(other) => Unclear,
+        // `ip && '0.0.0.0/0'`
+        "&&" if text().is_some_and(|net| net.trim_end().ends_with("/0")) => Unclear,
         // Nothing has anything in common with nothing, and so everything has not.
         "&&" | "?|" if is_empty_array(other) || text().is_some_and(|text| is_nothing(&text)) => Unclear,
         // All of no keys.
@@ -434,7 +482,10 @@ fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_
         {
             Unclear
         }
+        // `<@ box '((-1e300,-1e300),(1e300,1e300))'`
+        "<@" if text().is_some_and(|area| is_vast(&area)) => Unclear,
         // `(5,)`: from there on.
+        "<@" if half_of(other).is_some_and(|(name, end)| is_all(name, end, own)) => Unclear,
         "<@" | "&&" if is_half_open(other) => Picks(Form::Negative),
         "<@" => Picks(Form::Inside),
         "&&" | "?" | "?|" | "?&" => Picks(Form::Equal),
@@ -444,15 +495,13 @@ fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_
     }
 }
 
-fn range(name: &str, own: Summary, bound: Node<'_>) -> Truth {
+fn range(name: &str, own: Summary, own_node: Node<'_>, bound: Node<'_>) -> Truth {
     let above = matches!(name, ">" | ">=");
-    let is_end = |text: &str| {
-        text.trim().is_empty()
-            || is_endless(text)
-            || text.trim().eq_ignore_ascii_case("empty")
-            || is_first_or_last(text.trim(), above)
-    };
-    if text_of(bound).is_some_and(|text| is_end(&text)) {
+    if text_of(bound).is_some_and(|text| is_end(&text, above)) || !is_told(bound) {
+        return Unclear;
+    }
+    // `created_at < now()`
+    if !above && is_of_the_past(own_node) && is_the_present(bound) {
         return Unclear;
     }
     // `n < 10 ^ 300`
@@ -469,7 +518,24 @@ fn range(name: &str, own: Summary, bound: Node<'_>) -> Truth {
         return Unclear;
     }
     match own.scale {
-        Scale::Wide | Scale::Ordered => {}
+        Scale::Wide | Scale::Ordered | Scale::Quotient => {}
+        // The first so many.
+        Scale::Rank => {
+            let batch = number.is_none_or(|number| number <= LARGEST_BATCH as f64);
+            return match name {
+                "<" | "<=" if batch => Picks(Form::Below(None)),
+                ">" | ">=" if number.is_none_or(|number| number >= 2.0) => Picks(Form::Above(None)),
+                _ => Unclear,
+            };
+        }
+        Scale::Turn => {
+            let later = match name {
+                ">" => number.is_none_or(|number| number >= 1.0),
+                ">=" => number.is_none_or(|number| number >= 2.0),
+                _ => false,
+            };
+            return if later { Picks(Form::Equal) } else { Unclear };
+        }
         Scale::Years if own.scale.reaches(number) => {}
         Scale::Years => return Unclear,
         // `length(name) > 0`
@@ -505,14 +571,7 @@ fn range(name: &str, own: Summary, bound: Node<'_>) -> Truth {
         }
         Scale::Computed | Scale::Padded => return Unclear,
     }
-    // Most numbers are not negative: `amount >= 0` is all of them.
-    let all = match (name, number) {
-        (_, None) => false,
-        (_, Some(number)) if is_limit(number) => true,
-        (">", Some(number)) => number < 0.0 || own.is_key && number <= 0.0,
-        (">=", Some(number)) => number <= 0.0 || own.is_key && number <= 1.0,
-        (_, Some(number)) => number >= if own.is_key { VERY_LARGE } else { BEYOND },
-    };
+    let all = is_all(name, number.map(|number| number - own.shift), own);
     // Of what is calculated, it is not known where that is in the column's own order.
     let number = number.filter(|_| own.shape == Shape::Column);
     match name {
@@ -520,6 +579,136 @@ fn range(name: &str, own: Summary, bound: Node<'_>) -> Truth {
         "<" | "<=" => Picks(Form::Below(number)),
         _ => Picks(Form::Above(number)),
     }
+}
+
+/// Whether nearly all numbers are so. Most are not negative: `amount >= 0` is all of them.
+fn is_all(name: &str, number: Option<f64>, own: Summary) -> bool {
+    let Some(number) = number else { return false };
+    let largest = own.integer.map_or(BEYOND, |bytes| 2_f64.powi(i32::from(bytes) * 8 - 1) - 1.0);
+    match name {
+        _ if is_limit(number) => true,
+        ">" => number < 0.0 || own.is_key && number <= 0.0,
+        ">=" => number <= 0.0 || own.is_key && number <= 1.0,
+        _ => number >= if own.is_key { VERY_LARGE.min(largest) } else { largest },
+    }
+}
+
+/// Whether a column may hold a number: no integer is 0.5.
+fn is_possible(own: Summary, number: Option<f64>) -> bool {
+    let (Some(bytes), Some(number), Shape::Column) = (own.integer, number, own.shape) else { return true };
+    number.fract() == 0.0 && number.abs() <= 2_f64.powi(i32::from(bytes) * 8 - 1)
+}
+
+/// Whether a text stands before, or behind, all that there may be.
+fn is_end(text: &str, first: bool) -> bool {
+    let text = text.trim();
+    text.is_empty() || is_endless(text) || text.eq_ignore_ascii_case("empty") || is_first_or_last(text, first)
+}
+
+/// Functions of the present and of what is written beside them, which say when.
+const TELLING: [&str; 18] = [
+    "age",
+    "clock_timestamp",
+    "date",
+    "date_bin",
+    "date_trunc",
+    "int8",
+    "make_date",
+    "make_interval",
+    "make_time",
+    "make_timestamp",
+    "make_timestamptz",
+    "now",
+    "statement_timestamp",
+    "timezone",
+    "to_date",
+    "to_timestamp",
+    "transaction_timestamp",
+    "extract",
+];
+
+/// Whether it is plain where a bound lies, or nobody can tell: not `lower('')`, `'Na' || 'N'`, `B''`.
+#[expect(clippy::wildcard_enum_match_arm, reason = "what is made of others is what they are")]
+fn is_told(bound: Node<'_>) -> bool {
+    let given = bound.within().any(|node| matches!(node.kind(), Kind::ParamRef | Kind::ColumnRef));
+    bound.within().all(|node| match node.kind() {
+        Kind::FuncCall => {
+            given || node.names(Field::Funcname).last().is_some_and(|name| TELLING.contains(&&**name))
+        }
+        Kind::AExpr => given || node.names(Field::Name).last().is_none_or(|name| *name != "||"),
+        Kind::AConst => {
+            !node.has(Field::Bsval)
+                && (node.index() == bound.index() || !text_of(node).is_some_and(|text| is_endless(&text)))
+        }
+        _ => true,
+    })
+}
+
+/// A value that no row has: `id <> random()`.
+fn is_random(value: Node<'_>) -> bool {
+    const RANDOM: [&str; 7] =
+        ["clock_timestamp", "gen_random_uuid", "nextval", "random", "random_normal", "uuidv4", "uuidv7"];
+    value.within().any(|node| {
+        node.names(Field::Funcname)
+            .last()
+            .is_some_and(|name| RANDOM.contains(&&**name) || name.starts_with("uuid_generate"))
+    })
+}
+
+/// A column in which by its name only times stand that have been.
+fn is_of_the_past(own: Node<'_>) -> bool {
+    let name = uncast(own).and_then(|own| own.list(Field::Fields).filter_map(Node::string).last());
+    name.is_some_and(|name| {
+        let name = name.to_ascii_lowercase();
+        ["created", "inserted", "updated", "modified", "registered"].iter().any(|past| name.starts_with(past))
+    })
+}
+
+/// Now, or later.
+fn is_the_present(bound: Node<'_>) -> bool {
+    let now = |node: Node<'_>| {
+        node.kind() == Kind::SQLValueFunction
+            || node.names(Field::Funcname).last().is_some_and(|name| {
+                matches!(&**name, "now" | "clock_timestamp" | "statement_timestamp" | "transaction_timestamp")
+            })
+    };
+    let earlier = |node: Node<'_>| {
+        node.names(Field::Name).last().is_some_and(|name| *name == "-")
+            || node.kind() == Kind::ParamRef
+            || node.names(Field::Funcname).last().is_some_and(|name| *name == "date_trunc")
+            || text_of(node).is_some_and(|text| text.contains('-'))
+    };
+    bound.within().any(now) && !bound.within().any(earlier)
+}
+
+/// The text of a pattern where nothing was cut off it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "nothing else is written down")]
+fn pattern_of(node: Node<'_>) -> Option<String> {
+    match node.kind() {
+        Kind::TypeCast => {
+            let to = node.get(Field::TypeName)?;
+            let keeps =
+                to.names(Field::Names).last().is_some_and(|name| matches!(&**name, "text" | "varchar"));
+            pattern_of(node.get(Field::Arg)?).filter(|_| keeps && !to.has(Field::Typmods))
+        }
+        Kind::AExpr if node.names(Field::Name).last().is_some_and(|name| *name == "||") => {
+            let (left, right) = (node.get(Field::Lexpr)?, node.get(Field::Rexpr)?);
+            Some(pattern_of(left)? + &pattern_of(right)?)
+        }
+        Kind::AConst => text_of(node).map(std::borrow::Cow::into_owned),
+        _ => None,
+    }
+}
+
+/// Whether a value is what stands for one that is not there: `coalesce(data->>'x', 'none')`.
+fn is_its_default(own: Node<'_>, other: Node<'_>) -> bool {
+    let own = uncast(own).filter(|own| own.kind() == Kind::CoalesceExpr);
+    own.is_some_and(|own| {
+        own.list(Field::Args).skip(1).any(|default| match (text_of(default), text_of(other)) {
+            (Some(default), Some(other)) => default == other,
+            _ => number_of(default) == number_of(other),
+        })
+    })
 }
 
 /// The ends of integer types.
@@ -531,7 +720,7 @@ fn is_limit(number: f64) -> bool {
 fn is_wide(low: Option<f64>, high: Option<f64>) -> bool {
     let (Some(low), Some(high)) = (low, high) else { return false };
     let (low, high) = (low.min(high), low.max(high));
-    low <= 0.0 && high >= VERY_LARGE || (is_limit(low) && is_limit(high)) || low <= -VERY_LARGE
+    low <= 1.0 && high >= VERY_LARGE / 10.0 || (is_limit(low) && is_limit(high)) || low <= -VERY_LARGE
 }
 
 /// Whether a text or date stands before, or behind, all that anybody stores.
@@ -541,9 +730,33 @@ fn is_first_or_last(text: &str, first: bool) -> bool {
     if let Some(year) = year.and_then(|year| year.parse::<u32>().ok()) {
         return if first { year <= 1900 } else { year >= 2200 };
     }
+    // `'12020-01-01'`, `'epoch'`
+    if digits > 4 && text.get(digits..=digits) == Some("-") && text.get(digits + 3..digits + 4) == Some("-") {
+        return !first;
+    }
+    if first && text.eq_ignore_ascii_case("epoch") {
+        return true;
+    }
+    // `00:00`, `00000000-0000-..`, `0/0`, `{}`, `[]`; not the numbers, of which more is known.
+    let says = || text.bytes().filter(u8::is_ascii_alphanumeric);
+    let is_number = text.parse::<f64>().is_ok();
+    if first
+        && !is_number
+        && text
+            .strip_prefix("\\x")
+            .map_or_else(|| says().all(|byte| byte == b'0'), |rest| rest.bytes().all(|byte| byte == b'0'))
+    {
+        return true;
+    }
+    let largest = says().count() >= 4 && says().all(|byte| matches!(byte, b'f' | b'F'));
+    if !first
+        && (largest || text.starts_with("24:") || text.starts_with("23:59") || text == "255.255.255.255")
+    {
+        return true;
+    }
     let starts = text.chars().next();
     if first {
-        starts.is_some_and(|start| start < '0') && text.parse::<f64>().is_err()
+        starts.is_some_and(|start| start < '0') && !is_number
     } else {
         starts.is_some_and(|start| start > 'z')
     }
@@ -578,7 +791,7 @@ fn says_nothing(node: Node<'_>) -> bool {
         let Some(bound) = uncast(bound) else { return true };
         let calculated = bound.kind() == Kind::AExpr && bound.word(Field::Kind) == "AEXPR_OP";
         let written = text_of(bound).is_some_and(|text| !text.is_empty() && !is_endless(&text));
-        let given = matches!(bound.kind(), Kind::FuncCall | Kind::SQLValueFunction);
+        let given = matches!(bound.kind(), Kind::FuncCall | Kind::SQLValueFunction) && !says_nothing(bound);
         !(calculated || written || given || number_of(bound).is_some_and(f64::is_finite))
     };
     if let [low, high] = bounds.as_slice()
@@ -589,6 +802,32 @@ fn says_nothing(node: Node<'_>) -> bool {
     !call.list(Field::Args).any(|argument| argument.kind() == Kind::ParamRef)
         && !bounds.is_empty()
         && bounds.into_iter().all(open)
+}
+
+/// A figure of geometry with numbers that nobody's are beyond.
+fn is_vast(area: &str) -> bool {
+    area.contains("((")
+        && area
+            .split(['(', ')', ',', '<', '>', ' '])
+            .filter_map(|part| part.parse::<f64>().ok())
+            .any(|part| part.abs() >= VERY_LARGE)
+}
+
+/// The comparison that a range with one end is: `[5,)` is `>= 5`.
+fn half_of(range: Node<'_>) -> Option<(&'static str, Option<f64>)> {
+    let text = text_of(range);
+    let ends: Vec<Option<f64>> = match &text {
+        Some(text) => {
+            let inside = text.trim().trim_start_matches(['[', '(']).trim_end_matches([']', ')']);
+            inside.split(',').map(|end| end.trim().parse().ok()).collect()
+        }
+        None => uncast(range)?.list(Field::Args).take(2).map(number_of).collect(),
+    };
+    match ends.as_slice() {
+        [Some(low), None] => Some((">=", Some(*low))),
+        [None, Some(high)] => Some(("<=", Some(*high))),
+        _ => None,
+    }
 }
 
 /// A range without an end, or one of which nobody can tell.

@@ -27,6 +27,7 @@ mod values;
 use std::cell::Cell;
 use std::hash::{DefaultHasher, Hasher};
 
+use self::columns::Made;
 use self::compare::VERY_LARGE;
 use super::sources::{Names, Source, Tables};
 use crate::classify::tree::{Field, Kind, Node};
@@ -85,6 +86,11 @@ enum Form {
 impl Eq for Form {}
 
 impl Form {
+    /// Few rows, whatever others there are beside them.
+    fn is_narrow(self) -> bool {
+        matches!(self, Self::Equal | Self::Inside | Self::Null)
+    }
+
     fn opposite(self) -> Self {
         match self {
             Self::Equal | Self::Inside | Self::Said(_) => Self::Negative,
@@ -224,6 +230,12 @@ enum Scale {
     Length,
     /// The year of a date: all that anybody stores are in a few hundred of them.
     Years,
+    /// Where in an order: up to some place it is a batch.
+    Rank,
+    /// Where among those of its kind: each may be the first.
+    Turn,
+    /// How often one thing goes into another: nothing, mostly.
+    Quotient,
     /// Where something is found: beyond nothing, if at all.
     Place,
     /// Nobody knows: `id::text < 'a'` is true of each number.
@@ -276,6 +288,10 @@ struct Summary {
     is_json: bool,
     /// A subquery that returns one value.
     is_scalar_query: bool,
+    /// How many bytes the column has, if it is an integer.
+    integer: Option<u8>,
+    /// What was added to the column.
+    shift: f64,
 }
 
 const NOTHING: Summary = Summary {
@@ -292,6 +308,8 @@ const NOTHING: Summary = Summary {
     missing: false,
     is_json: false,
     is_scalar_query: false,
+    integer: None,
+    shift: 0.0,
 };
 
 impl Summary {
@@ -491,7 +509,26 @@ impl<'t> Analysis<'t, '_> {
         let constraint = if reads == Reads::OWN { self.constraint(name) } else { None };
         let is_key = is_key(name) || constraint.is_some_and(|constraint| constraint.is_key);
         let defaulted = constraint.is_some_and(|constraint| constraint.never_null);
-        Summary { truth, reads, columns: Columns::of(name), shape, is_key, defaulted, ..NOTHING }
+        let integer = constraint.and_then(|constraint| constraint.integer);
+        let own = Summary {
+            truth,
+            reads,
+            columns: Columns::of(name),
+            shape,
+            is_key,
+            defaulted,
+            integer,
+            ..NOTHING
+        };
+        match self.made_of(reads, name) {
+            Some(Made::OfTheRow) | None => own,
+            // `FROM (SELECT id, 5 AS five FROM t) s WHERE s.five = 5`
+            Some(Made::Up) => Summary { truth: Unclear, shape: Shape::Vague, ..own },
+            Some(Made::Rank { starts_anew }) => {
+                let scale = if starts_anew { Scale::Turn } else { Scale::Rank };
+                Summary { truth: Unclear, shape: Shape::Derived, scale, is_key: false, ..own }
+            }
+        }
     }
 
     fn cast(&self, node: Node<'t>) -> Summary {
@@ -564,6 +601,8 @@ impl<'t> Analysis<'t, '_> {
         // `(id = 5) IS NOT NULL` asks whether id is there, `id IS NOT NULL` nothing at all.
         let known = inner.reads == Reads::OWN && inner.tells() && inner.scale <= Scale::Ordered;
         let truth = match known {
+            // `data->>'no such key' IS NULL`
+            true if is_null && inner.is_json => Unclear,
             // `nullif(code, '') IS NULL` is `code = ''` as well.
             true if inner.scale != Scale::Wide => {
                 if is_null {
@@ -572,8 +611,6 @@ impl<'t> Analysis<'t, '_> {
                     Unclear
                 }
             }
-            // `data->>'no such key' IS NULL`
-            true if is_null && inner.is_json => Unclear,
             true if is_null => Picks(Form::Null),
             true if !inner.is_key && !inner.defaulted && !is_row => Picks(Form::NotNull),
             true | false if inner.reads.row() => Unclear,

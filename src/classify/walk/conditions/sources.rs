@@ -1,20 +1,47 @@
 //! Subqueries, joined tables and WITH: what they say about the target's rows, and whether they bring all of
 //! them back.
 
+use std::collections::HashSet;
+
 use super::columns::Whose;
 use super::compare::{existence, is_every_flag, negative, picks_by};
-use super::values::number_of;
+use super::values::{number_of, uncast};
 use super::{Always, Constant, Form, Never, OtherThanTwin, Picks, SameAsTwin, Truth, Unclear};
 use super::{Analysis, NOTHING, Reads, Shape, Summary};
 use crate::classify::tree::{Field, Kind, Node};
 use crate::classify::walk::sources::{DEEPEST, From, Source, Tables};
 
-/// Whether a query makes numbers up: all keys of a table may be among them.
+/// Whether a query makes numbers up, or takes them from the system's lists of everything: all keys of a table may
+/// be among them.
 pub(in crate::classify::walk) fn counts(query: Node<'_>) -> bool {
     query.within().any(|node| {
         node.flag(Field::Ordinality)
+            || node.kind() == Kind::RangeVar && is_a_list_of_the_systems(node)
             || node.kind() == Kind::FuncCall
                 && node.names(Field::Funcname).last().is_some_and(|name| *name == "generate_series")
+    })
+}
+
+/// `pg_attribute`, `information_schema.columns`; not what goes on in the server, like `pg_stat_activity`.
+fn is_a_list_of_the_systems(table: Node<'_>) -> bool {
+    let name = table.text(Field::Relname).unwrap_or_default();
+    let schema = table.text(Field::Schemaname);
+    schema.as_deref() == Some("information_schema")
+        || schema.is_none_or(|schema| schema == "pg_catalog")
+            && name.starts_with("pg_")
+            && !["pg_stat", "pg_lock"].iter().any(|live| name.starts_with(live))
+}
+
+/// Whether what a query selects is true or false: with both, it is every flag.
+fn selects_a_test(query: Node<'_>) -> bool {
+    query.list(Field::TargetList).filter_map(|item| item.get(Field::Val)).any(|value| {
+        matches!(value.kind(), Kind::BoolExpr | Kind::NullTest | Kind::BooleanTest)
+            || value.kind() == Kind::SubLink && value.word(Field::SubLinkType) != "EXPR_SUBLINK"
+            || value.kind() == Kind::AExpr
+                && value.names(Field::Name).last().is_some_and(|name| {
+                    !matches!(&**name, "+" | "-" | "*" | "/" | "%" | "||" | "&" | "->" | "->>" | "#>" | "#>>")
+                })
+                && value.word(Field::Kind) != "AEXPR_NULLIF"
     })
 }
 
@@ -36,7 +63,7 @@ fn has_every_flag(query: Node<'_>) -> bool {
 }
 
 /// A batch may be so large.
-const LARGEST_BATCH: i64 = 100_000;
+pub(super) const LARGEST_BATCH: i64 = 100_000;
 
 impl<'t, 'p> Analysis<'t, 'p> {
     /// The condition of an UPDATE, DELETE or MERGE.
@@ -104,7 +131,10 @@ impl<'t, 'p> Analysis<'t, 'p> {
     fn of_source(&self, condition: Node<'t>, source: &Source<'t>, query: Node<'t>, from: &From<'t>) -> Self {
         let others = from.sources.iter().filter(|other| other.node.index() != source.node.index());
         let others: Vec<Source<'t>> = others.map(Source::again).collect();
-        Self {
+        // What the row itself is compared with picks nothing: `id IN (SELECT x.id FROM t x WHERE x.id = t.id)`.
+        let hidden = from.sources.iter().any(|other| other.name == self.target);
+        let copies = self.copies.iter().cloned().chain(self.target.clone().filter(|_| !hidden)).collect();
+        let mut analysis = Self {
             tables: self.tables,
             condition,
             home: Some(query),
@@ -114,11 +144,16 @@ impl<'t, 'p> Analysis<'t, 'p> {
             unqualified: if others.is_empty() { Reads::OWN } else { Reads::EITHER },
             others,
             twins: Vec::new(),
-            copies: Vec::new(),
+            copies,
             only_values: false,
             summaries: Vec::new(),
             depth: self.depth + 1,
+        };
+        // And neither does another name for it: `FROM t x JOIN t y ON x.id = y.id`.
+        if self.depth < DEEPEST {
+            analysis.place_others();
         }
+        analysis
     }
 
     fn place_others(&mut self) {
@@ -142,11 +177,33 @@ impl<'t, 'p> Analysis<'t, 'p> {
     /// Whether a subquery or function of a FROM makes its rows out of the target's row, or up: `(SELECT code) s`,
     /// `unnest(ARRAY[code])`, `generate_series(1, 1000000)`, `(VALUES (true), (false)) v`.
     fn says_it_all(&self, source: Node<'t>) -> bool {
+        if source.kind() == Kind::RangeVar {
+            let query = self.with_query(source);
+            return query.is_none() && is_a_list_of_the_systems(source)
+                || query.is_some_and(|query| self.counts_up(query));
+        }
         source.kind() != Kind::RangeVar
             && (!self.can_afford(source)
                 || counts(source)
+                || source.get(Field::Subquery).is_some_and(selects_a_test)
                 || has_every_flag(source)
                 || self.is_made_of_the_row(source))
+    }
+
+    /// A recursive query without a table: `SELECT 1 AS n UNION ALL SELECT n + 1 FROM c WHERE n < 1000`.
+    fn counts_up(&self, query: Node<'t>) -> bool {
+        let mut tables = query.within().filter(|node| node.kind() == Kind::RangeVar).peekable();
+        !self.can_afford(query)
+            || tables.peek().is_some()
+                && tables.all(|table| self.with_query(table).is_some_and(|named| is_around(named, table)))
+    }
+
+    /// Whether a value comes out of queries of which none reads a table.
+    pub(super) fn makes_up(&self, value: Node<'t>) -> bool {
+        uncast(value).is_some_and(|value| value.kind() != Kind::AConst)
+            && value.within().any(|node| node.kind() == Kind::SubLink)
+            && !value.within().any(|node| node.kind() == Kind::RangeVar && self.with_query(node).is_none())
+            && !value.within().any(|node| node.kind() == Kind::ParamRef)
     }
 
     /// Whether an item of a FROM that is no table takes columns of the target's row.
@@ -211,6 +268,8 @@ impl<'t, 'p> Analysis<'t, 'p> {
     fn may_be_all_rows(&self, source: Node<'t>, depth: u32) -> bool {
         match source.kind() {
             Kind::RangeVar => match self.with_query(source) {
+                // A recursive query names itself.
+                Some(query) if is_around(query, source) => false,
                 Some(query) => !self.restricts(query, depth + 1),
                 None => self.shows_the_table(source),
             },
@@ -247,6 +306,11 @@ impl<'t, 'p> Analysis<'t, 'p> {
     /// Whether what `query` returns is surely not all rows of the target's table: it reads other tables, or
     /// it picks rows itself, or says how many.
     pub(super) fn restricts(&self, query: Node<'t>, depth: u32) -> bool {
+        self.restricts_to(query, depth, false)
+    }
+
+    /// The same; `narrowly` if together with others it must not be all of them.
+    fn restricts_to(&self, query: Node<'t>, depth: u32, narrowly: bool) -> bool {
         if depth > DEEPEST || !self.tables.can_step() {
             return false;
         }
@@ -257,12 +321,19 @@ impl<'t, 'p> Analysis<'t, 'p> {
             // What changes rows is judged by itself, and returns those that it changed.
             return matches!(query.kind(), Kind::UpdateStmt | Kind::DeleteStmt | Kind::MergeStmt);
         }
-        if query.get(Field::LimitCount).is_some_and(is_a_batch) {
-            return true;
+        // `LIMIT 5 WITH TIES` may be everything, and so may five of two values.
+        let ties = query.word(Field::LimitOption) == "LIMIT_OPTION_WITH_TIES";
+        if !ties && query.get(Field::LimitCount).is_some_and(is_a_batch) {
+            // `id IN (SELECT x.id FROM t x WHERE x.id = t.id LIMIT 5)` is five for each row.
+            let from = From::of(query.list(Field::FromClause));
+            return self.may_tell_rows_apart(query, &from) && !self.speaks_of_the_row(query, &from);
         }
         if !matches!(query.word(Field::Op), "" | "SETOP_NONE") {
-            let legs = [query.get(Field::Larg), query.get(Field::Rarg)];
-            return legs.into_iter().flatten().all(|leg| self.restricts(leg, depth + 1));
+            let legs = || [Field::Larg, Field::Rarg].into_iter().filter_map(|leg| query.get(leg));
+            // `SELECT .. WHERE a = 5 UNION SELECT .. WHERE a <> 5`
+            let several = legs().filter(|leg| self.reads_the_table(*leg, depth + 1)).count() > 1;
+            let adds = query.word(Field::Op) == "SETOP_UNION" && several;
+            return legs().all(|leg| self.restricts_to(leg, depth + 1, narrowly || adds));
         }
         // `SELECT unnest(ARRAY(SELECT id FROM t))`
         let brings = |part: Node<'t>| match part.kind() == Kind::SubLink {
@@ -272,15 +343,50 @@ impl<'t, 'p> Analysis<'t, 'p> {
         if query.list(Field::TargetList).flat_map(Node::within).any(brings) {
             return false;
         }
+        // `VALUES (unnest((SELECT array_agg(id) FROM t)))`; without a call it is one value.
+        let calls = query
+            .list(Field::ValuesLists)
+            .flat_map(Node::within)
+            .filter(|part| part.kind() == Kind::FuncCall);
+        if calls.flat_map(Node::within).any(brings) {
+            return false;
+        }
         let from = From::of(query.list(Field::FromClause));
         let conditions = || query.get(Field::WhereClause).into_iter().chain(from.joins.iter().copied());
         from.sources.iter().filter(|source| self.may_be_all_rows(source.node, depth)).all(|source| {
             conditions().any(|condition| {
                 let mut analysis = self.of_source(condition, source, query, &from);
                 analysis.depth = depth + 1;
-                matches!(analysis.run(), Picks(_))
+                match analysis.run() {
+                    Picks(form) => !narrowly || form.is_narrow(),
+                    Always | Never | Constant | SameAsTwin | OtherThanTwin | Unclear => false,
+                }
             })
         })
+    }
+
+    /// Whether a query looks for other rows of the same table that come before or behind.
+    fn compares_twins(&self, query: Node<'t>) -> bool {
+        let ordered = |node: Node<'t>| {
+            node.kind() == Kind::AExpr
+                && node
+                    .names(Field::Name)
+                    .last()
+                    .is_some_and(|name| matches!(&**name, "<" | ">" | "<=" | ">=" | "<>"))
+        };
+        From::of(query.list(Field::FromClause)).sources.iter().any(|source| self.is_the_table(source.node))
+            && query.get(Field::WhereClause).is_some_and(|condition| condition.within().any(ordered))
+    }
+
+    /// Whether so many rows of what a query selects stand for no more rows than that: its columns hold another value
+    /// in each row, as far as is known.
+    fn may_tell_rows_apart(&self, query: Node<'t>, from: &From<'t>) -> bool {
+        let [source] = from.sources.as_slice() else { return true };
+        let mut items = query.list(Field::TargetList).filter_map(|item| item.get(Field::Val));
+        let (Some(only), None) = (items.next(), items.next()) else { return true };
+        let fields: Vec<_> = only.list(Field::Fields).filter_map(Node::string).collect();
+        let Some(name) = fields.last().filter(|_| only.kind() == Kind::ColumnRef) else { return true };
+        self.constraint_of(source.node, name).is_none_or(|known| known.is_key || &**name == "ctid")
     }
 
     pub(super) fn sublink(&self, node: Node<'t>) -> Summary {
@@ -292,7 +398,8 @@ impl<'t, 'p> Analysis<'t, 'p> {
             ("EXISTS_SUBLINK", _) => {
                 let truth = self.exists(query);
                 let reads = if truth == Constant { Reads::default() } else { Reads::OWN };
-                Summary { reads, columns: existence(), ..NOTHING }.test(truth)
+                let one_way = !may_be_true(query) || self.compares_twins(query);
+                Summary { reads, columns: existence(), one_way, ..NOTHING }.test(truth)
             }
             ("ANY_SUBLINK" | "ROWCOMPARE_SUBLINK", Some(tested)) if operator == "=" => {
                 let member = self.member(tested, query);
@@ -302,7 +409,12 @@ impl<'t, 'p> Analysis<'t, 'p> {
             ("ALL_SUBLINK", Some(tested)) if operator == "<>" => {
                 let member = self.member(tested, query);
                 let picks = matches!(member.truth, Picks(_));
-                let truth = match self.brings_something(query) {
+                // `n NOT IN (SELECT 0.5 FROM u)`
+                let of_rows = query
+                    .list(Field::TargetList)
+                    .flat_map(Node::within)
+                    .any(|part| part.kind() == Kind::ColumnRef);
+                let truth = match self.brings_something(query) && (of_rows || !query.has(Field::FromClause)) {
                     true if picks => negative(tested),
                     false if picks => Unclear,
                     true | false => member.truth,
@@ -340,7 +452,9 @@ impl<'t, 'p> Analysis<'t, 'p> {
             // `5 IN (SELECT u.x FROM u WHERE u.id = t.id)`
             return Summary { reads: Reads::OWN, columns: existence(), ..NOTHING }.test(self.exists(query));
         }
-        let truth = if picks_by(tested) && self.brings_others(query) && self.restricts(query, self.depth) {
+        // `active IN (SELECT c.id = 1 FROM customers c)`
+        let others = !selects_a_test(query) && self.brings_others(query);
+        let truth = if picks_by(tested) && others && self.restricts(query, self.depth) {
             Picks(Form::Equal)
         } else {
             Unclear
@@ -368,7 +482,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
                 self.with_query(source.node).filter(|query| !is_around(*query, source.node))
             });
             for query in named {
-                if !self.can_afford(query) {
+                if !self.can_afford(query) || self.counts_up(query) {
                     return false;
                 }
                 open.push(query);
@@ -480,6 +594,45 @@ impl<'t, 'p> Analysis<'t, 'p> {
     fn with_query(&self, table: Node<'t>) -> Option<Node<'t>> {
         self.tables.with_clause(table)?.get(Field::Ctequery)
     }
+}
+
+/// Whether some row may be what a query asks for, as far as that is plain: not `o.id = t.id AND o.id <> o.id`.
+fn may_be_true(query: Node<'_>) -> bool {
+    let Some(condition) = query.get(Field::WhereClause) else { return true };
+    let (mut seen, mut open) = (HashSet::new(), vec![condition]);
+    while let Some(part) = open.pop() {
+        if part.kind() == Kind::BoolExpr && part.word(Field::Boolop) == "AND_EXPR" {
+            open.extend(part.list(Field::Args));
+            continue;
+        }
+        let alternatives: Vec<Node<'_>> =
+            match part.kind() == Kind::BoolExpr && part.word(Field::Boolop) == "OR_EXPR" {
+                true => part.list(Field::Args).collect(),
+                false => vec![part],
+            };
+        let mut of_part = HashSet::new();
+        for alternative in alternatives {
+            let mut own = HashSet::new();
+            for node in alternative.within() {
+                if node.kind() == Kind::AConst && node.flag(Field::Isnull) {
+                    return false;
+                }
+                let names = node.list(Field::Fields).filter_map(Node::string);
+                let names: Vec<String> = names.map(|name| name.into_owned()).collect();
+                if node.kind() == Kind::ColumnRef && !own.insert(names) {
+                    return false;
+                }
+            }
+            if own.is_empty() {
+                return false;
+            }
+            of_part.extend(own);
+        }
+        if of_part.into_iter().any(|column| !seen.insert(column)) {
+            return false;
+        }
+    }
+    true
 }
 
 fn is_around(outer: Node<'_>, inner: Node<'_>) -> bool {

@@ -99,7 +99,8 @@ impl<'t> Analysis<'t, '_> {
             whole.shape
         };
         let scale = parts.iter().fold(Scale::Wide, |scale, part| scale.then(part.scale));
-        Summary { shape, scale, ..whole }
+        let shortens = parts.iter().any(|part| part.shortens);
+        Summary { shape, scale, shortens, ..whole }
     }
 
     /// `tags[1]`, `data['kind']`
@@ -107,7 +108,9 @@ impl<'t> Analysis<'t, '_> {
         let whole = self.parts(node);
         let of = self.field(node, Field::Arg).unwrap_or(NOTHING);
         let index_reads = node.list(Field::Indirection).any(|part| self.of(part).reads.row());
-        let shape = if of.tells() && !index_reads { Shape::Derived } else { whole.shape };
+        // `tags[1:0]` is empty.
+        let slice = node.list(Field::Indirection).any(|part| part.flag(Field::IsSlice));
+        let shape = if of.tells() && !index_reads && !slice { Shape::Derived } else { Shape::Vague };
         Summary { shape, is_json: of.tells(), ..whole }
     }
 
@@ -266,22 +269,43 @@ impl<'t> Analysis<'t, '_> {
         if !sound {
             return Some(whole);
         }
+        let nothing_of_it = matches!(name, "#>" | "#>>")
+            && by_node
+                .and_then(text_of)
+                .is_none_or(|path| !path.contains(|c: char| !matches!(c, '{' | '}' | ' ')));
+        // `data #> '{}'` is all of it.
+        if nothing_of_it && !by_node.is_some_and(|by| by.within().any(|node| node.kind() == Kind::ParamRef)) {
+            return Some(whole);
+        }
         let scale = moved(of.scale.then(by.scale), json).then(match (name, number) {
             _ if json => Scale::Wide,
+            ("-", Some(_)) if !left.reads.row() => Scale::Computed,
+            // `id + 1 > 1`
+            ("+" | "-", Some(_)) => Scale::Ordered,
+            _ if of.shift != 0.0 => Scale::Computed,
+            ("/", _) => Scale::Quotient,
+            ("*", Some(number)) if number.abs() < 1.0 => Scale::Quotient,
             ("||", _) => Scale::Padded,
             ("&", Some(number)) => Scale::Few(number.abs() as u32 + 1),
             ("%", Some(number)) => Scale::Few(number.abs() as u32),
             ("*", Some(number)) if number < 0.0 => Scale::Computed,
-            ("-", Some(_)) if !left.reads.row() => Scale::Computed,
             _ => Scale::Ordered,
         });
+        let shift = match (name, number) {
+            ("+", Some(number)) => of.shift + number,
+            ("-", Some(number)) => of.shift - number,
+            _ => 0.0,
+        };
+        let is_key = of.is_key && shift != 0.0;
+        let columns = whole.columns;
         Some(Summary {
             truth: Unclear,
             shape: Shape::Derived,
             scale,
-            columns: whole.columns,
-            is_key: false,
+            columns,
+            is_key,
             is_json: json,
+            shift,
             ..of
         })
     }
@@ -304,7 +328,19 @@ pub(super) fn is_calculated(node: Node<'_>) -> bool {
 
 /// Whether an interval in it is longer than anything that people keep: `now() - interval '1000 years'`.
 pub(super) fn is_an_age(node: Node<'_>) -> bool {
-    node.within().filter_map(text_of).any(|text| years(&text) >= 100.0)
+    let longest = |node: Node<'_>| {
+        // Of years at most; of days there may be some more.
+        node.names(Field::Funcname).last().is_some_and(|name| *name == "make_interval")
+            && node.within().filter_map(number_of).any(|number| number.abs() > 40_000.0)
+    };
+    // `to_timestamp(0)`
+    let epoch = |node: Node<'_>| {
+        node.names(Field::Funcname).last().is_some_and(|name| *name == "to_timestamp")
+            && node.list(Field::Args).count() == 1
+            && node.list(Field::Args).any(|at| number_of(at).is_some_and(|at| at < 1e8))
+    };
+    node.within().any(|part| longest(part) || epoch(part))
+        || node.within().filter_map(text_of).any(|text| years(&text) >= 100.0)
 }
 
 /// The years of an interval in words; nothing where it is none.
@@ -343,7 +379,10 @@ fn moved(scale: Scale, same: bool) -> Scale {
         _ if same => scale,
         Scale::Few(few) | Scale::Clock(few) => Scale::Few(few.min(3)),
         // `active::int + 1 IN (1, 2)`
-        Scale::Length | Scale::Years | Scale::Place | Scale::Computed => Scale::Few(2),
+        Scale::Length | Scale::Years | Scale::Rank | Scale::Turn | Scale::Place | Scale::Computed => {
+            Scale::Few(2)
+        }
+        Scale::Quotient => Scale::Computed,
         Scale::Wide | Scale::Ordered | Scale::Padded => scale,
     }
 }

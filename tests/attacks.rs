@@ -964,7 +964,7 @@ fn what_execute_does_to_the_session_is_known() {
         sql: "CREATE SCHEMA s2; GRANT USAGE ON SCHEMA s2 TO app;
               CREATE TABLE calls (n int); GRANT INSERT, SELECT ON calls TO app;
               CREATE FUNCTION ff(int) RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
-              CREATE FUNCTION s2.ff(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN INSERT INTO calls VALUES (1); RETURN 2; END';
+              CREATE FUNCTION s2.ff(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.calls VALUES (1); RETURN 2; END';
               CREATE TABLE kept (id int PRIMARY KEY); INSERT INTO kept SELECT generate_series(1, 9);
               CREATE TABLE listed (id int); GRANT ALL ON kept, listed TO app; GRANT ALL ON SCHEMA public TO app;"
             .into(),

@@ -38,6 +38,8 @@ pub struct Settings {
     search_path: Scoped,
     /// The session may have temporary tables and views.
     temporary: bool,
+    /// What upstream last told of the search path, where it tells each change (18 and later).
+    reported_path: Option<Arc<str>>,
     /// False once upstream reports that strings or encoding are not what the parser assumes.
     as_assumed: bool,
 }
@@ -52,6 +54,7 @@ impl Settings {
             search_path: Scoped { committed: initial_path.clone(), uncommitted: None, local: None },
             initial_path,
             temporary: false,
+            reported_path: None,
             as_assumed: true,
         }
     }
@@ -164,6 +167,10 @@ impl Settings {
         if status == TransactionStatus::Idle {
             self.end(!failed);
         }
+        // Changes are told before upstream says that it is ready.
+        if let Some(path) = self.reported_path.clone() {
+            self.learn_search_path(&path);
+        }
     }
 
     fn end(&mut self, committed: bool) {
@@ -192,7 +199,10 @@ impl Settings {
         match name {
             "client_encoding" => self.as_assumed &= value.eq_ignore_ascii_case("UTF8"),
             "standard_conforming_strings" => self.as_assumed &= value == "on",
-            "search_path" => self.learn_search_path(value),
+            "search_path" => {
+                self.reported_path = Some(value.into());
+                self.learn_search_path(value);
+            }
             _ => {}
         }
     }
@@ -337,6 +347,29 @@ mod tests {
 
         settings.learn_search_path("public");
         assert_eq!(settings.search_path(), known(&["public"]));
+    }
+
+    #[test]
+    fn after_code_the_path_is_unknown_until_upstream_tells_that_it_is_not() {
+        let ready = |settings: &mut Settings| {
+            settings.apply(&SessionEffect::PathUnknown);
+            assert_eq!(settings.search_path(), SearchPath::Unknown);
+            settings.ready(TransactionStatus::Idle, false);
+        };
+        let mut older = Settings::new("app", Some("public"));
+        ready(&mut older);
+        assert_eq!(older.search_path(), SearchPath::Unknown);
+        older.apply(&set("audit", false));
+        assert_eq!(older.search_path(), known(&["audit"]));
+
+        let mut newer = Settings::new("app", Some("public"));
+        newer.reported("search_path", "public");
+        ready(&mut newer);
+        assert_eq!(newer.search_path(), known(&["public"]), "it would have told");
+        newer.apply(&SessionEffect::PathUnknown);
+        newer.reported("search_path", "hidden");
+        newer.ready(TransactionStatus::InBlock, false);
+        assert_eq!(newer.search_path(), known(&["hidden"]));
     }
 
     #[test]

@@ -91,8 +91,13 @@ impl Classification {
                     }
                 });
             }
-            let more = meaning.steps.iter().flat_map(|step| &step.effects);
-            step.effects.extend(more.cloned());
+            let does = || meaning.steps.iter().flat_map(|step| &step.effects);
+            // `PREPARE x AS ..` is what SQL prepared as x, and is not prepared again; it may call `set_config`.
+            if does().any(|effect| matches!(effect, SessionEffect::Prepare(name) if *name == used.name)) {
+                step.effects.extend(meaning.class.is_privileged().then_some(SessionEffect::PathUnknown));
+            } else {
+                step.effects.extend(does().cloned());
+            }
         }
         self.steps = steps.into();
     }

@@ -378,6 +378,35 @@ mod names {
     }
 
     #[test]
+    fn what_a_parse_prepared_does_to_the_session_its_execute_does() {
+        let does = |sql: &str, prepared: &str| {
+            let resolved = resolved(sql, &[("p", prepared)]);
+            let effects = resolved.steps.iter().flat_map(|step| &step.effects);
+            effects.filter(|effect| !matches!(effect, SessionEffect::Execute(_))).cloned().collect::<Vec<_>>()
+        };
+        let path = SessionEffect::Set { name: "search_path".into(), value: Some("s2".into()), local: false };
+
+        assert_eq!(does("EXECUTE p", "SET search_path = s2"), std::slice::from_ref(&path));
+        assert_eq!(
+            does("EXPLAIN ANALYZE EXECUTE p", "SELECT set_config('search_path', 's2', false)"),
+            [path]
+        );
+        assert_eq!(
+            does("EXECUTE p", "CREATE TEMP TABLE u (a int)"),
+            vec![SessionEffect::TemporaryRelation; 2]
+        );
+        assert_eq!(does("EXECUTE p", "DEALLOCATE x"), [SessionEffect::Deallocate("x".into())]);
+        assert_eq!(does("EXECUTE p", "PREPARE x AS SELECT 1"), [SessionEffect::Prepare("x".into())]);
+        assert_eq!(does("EXECUTE p", "PREPARE p AS SELECT 1"), []);
+        assert_eq!(
+            does("CREATE TEMP TABLE u AS EXECUTE p", "PREPARE p AS SELECT 1"),
+            [SessionEffect::TemporaryRelation]
+        );
+        let settings = "PREPARE p AS SELECT set_config('search_path', $1, false)";
+        assert_eq!(does("EXECUTE p('s2')", settings), [SessionEffect::PathUnknown]);
+    }
+
+    #[test]
     fn what_else_the_statement_does_stays() {
         let known = [("p", "PREPARE p AS SELECT 1")];
         assert_eq!(resolved("EXECUTE p(length(pg_read_file('/x')))", &known).class, StatementClass::ServerIo);

@@ -216,7 +216,9 @@ impl<'t> Analysis<'t, '_> {
         let both = is_every_flag(items.iter().map(|(item, node)| (item.truth, *node)));
         let empty = items.iter().any(|(_, item)| text_of(*item).is_none_or(|text| text.is_empty()));
         match name {
-            "=" if !(both || left.0.shortens && empty) => equal_to(left.0, items.len()),
+            "=" if !(both || left.0.shortens && empty) => {
+                said_by(equal_to(left.0, items.len()), items.iter().map(|(_, item)| *item))
+            }
             "<>" if left.1.kind() != Kind::RowExpr => {
                 let possible = items.iter().any(|(_, item)| is_possible(left.0, number_of(*item)));
                 if possible { negative(left.0) } else { Unclear }
@@ -260,7 +262,11 @@ impl<'t> Analysis<'t, '_> {
                     [true, false].iter().all(|flag| values().any(|value| flag_of(value) == Some(*flag)))
                 });
                 let none = text_of(right.1).is_some_and(|text| is_nothing(&text)) || is_empty_array(right.1);
-                if both || written || may_be_empty || none { Unclear } else { equal_to(left.0, values) }
+                if both || written || may_be_empty || none {
+                    Unclear
+                } else {
+                    said_by(equal_to(left.0, values), elements())
+                }
             }
             "~~" | "~~*" if left.0.scale <= Scale::Ordered => {
                 let written = right.1.kind() == Kind::AArrayExpr
@@ -370,6 +376,14 @@ fn equal_to(own: Summary, values: usize) -> Truth {
         | Scale::Computed
         | Scale::Padded => Picks(Form::Equal),
         Scale::Quotient | Scale::Turn => Unclear,
+    }
+}
+
+/// The same of a list that has a value that a flag may have: `active = true OR active::int::text IN ('0', 'x')`.
+fn said_by<'t>(truth: Truth, mut values: impl Iterator<Item = Node<'t>>) -> Truth {
+    match (truth, values.find_map(flag_of_node)) {
+        (Picks(Form::Equal), Some(flag)) => Picks(Form::Said(flag)),
+        (truth, _) => truth,
     }
 }
 

@@ -679,8 +679,10 @@ fn named<'c, T>(all: &'c HashMap<Box<str>, Vec<T>>, name: &'c str) -> impl Itera
         let known = known.trim_start_matches('_');
         known == element || name.len() >= LONGEST && known.starts_with(element)
     };
-    let arrays = all.iter().filter(move |(known, _)| element != name && ***known != *name && is_meant(known));
-    all.get(name).into_iter().chain(arrays.map(|(_, of)| of)).flatten()
+    let is_an_array = element != name;
+    let arrays =
+        is_an_array.then(|| all.iter().filter(move |(known, _)| ***known != *name && is_meant(known)));
+    all.get(name).into_iter().chain(arrays.into_iter().flatten().map(|(_, of)| of)).flatten()
 }
 
 /// A function, for a reviewer.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::columns::Whose;
 use super::compare::{existence, is_every_flag, negative, picks_by};
-use super::values::{number_of, uncast};
+use super::values::{number_of, text_of, uncast};
 use super::{Always, Constant, Form, Never, OtherThanTwin, Picks, SameAsTwin, Truth, Unclear};
 use super::{Analysis, NOTHING, Reads, Shape, Summary};
 use crate::classify::tree::{Field, Kind, Node};
@@ -600,9 +600,18 @@ impl<'t, 'p> Analysis<'t, 'p> {
 fn may_be_true(query: Node<'_>) -> bool {
     let Some(condition) = query.get(Field::WhereClause) else { return true };
     let (mut seen, mut open) = (HashSet::new(), vec![condition]);
+    let mut bounds: Vec<Bound<'_>> = Vec::new();
     while let Some(part) = open.pop() {
         if part.kind() == Kind::BoolExpr && part.word(Field::Boolop) == "AND_EXPR" {
             open.extend(part.list(Field::Args));
+            continue;
+        }
+        // `o.at >= '2024-01-01' AND o.at < '2025-01-01'`
+        if let Some(bound) = Bound::of(part) {
+            if bounds.iter().any(|other| !bound.agrees(other)) || bounds.len() > MOST_BOUNDS {
+                return false;
+            }
+            bounds.push(bound);
             continue;
         }
         let alternatives: Vec<Node<'_>> =
@@ -632,7 +641,56 @@ fn may_be_true(query: Node<'_>) -> bool {
             return false;
         }
     }
-    true
+    !bounds.iter().any(|bound| seen.contains(&bound.column))
+}
+
+/// More comparisons with a constant are not compared with each other.
+const MOST_BOUNDS: usize = 64;
+
+/// A column compared with a constant.
+struct Bound<'t> {
+    column: Vec<String>,
+    name: String,
+    constant: Node<'t>,
+}
+
+impl<'t> Bound<'t> {
+    fn of(part: Node<'t>) -> Option<Self> {
+        if part.kind() != Kind::AExpr || part.word(Field::Kind) != "AEXPR_OP" {
+            return None;
+        }
+        let (column, constant) = (part.get(Field::Lexpr)?, part.get(Field::Rexpr)?);
+        let name = part.names(Field::Name).last()?.to_string();
+        let is_plain = column.kind() == Kind::ColumnRef
+            && matches!(name.as_str(), "<" | "<=" | ">" | ">=" | "<>")
+            && !constant.within().any(|node| {
+                matches!(node.kind(), Kind::ColumnRef | Kind::SubLink)
+                    || node.kind() == Kind::AConst && node.flag(Field::Isnull)
+            });
+        let column =
+            column.list(Field::Fields).filter_map(Node::string).map(|name| name.into_owned()).collect();
+        is_plain.then_some(Self { column, name, constant })
+    }
+
+    /// Whether both may be so, as far as is plain.
+    fn agrees(&self, other: &Self) -> bool {
+        let below = |bound: &Self| bound.name.starts_with('<') && bound.name != "<>";
+        let above = |bound: &Self| bound.name.starts_with('>');
+        let (low, high) = match (above(self) && below(other), below(self) && above(other)) {
+            _ if self.column != other.column => return true,
+            (true, _) => (self.constant, other.constant),
+            (_, true) => (other.constant, self.constant),
+            (false, false) => return true,
+        };
+        match (number_of(low), number_of(high)) {
+            (Some(low), Some(high)) => low < high,
+            _ => match (text_of(low), text_of(high)) {
+                (Some(low), Some(high)) => low < high,
+                // Parameters and times.
+                _ => true,
+            },
+        }
+    }
 }
 
 fn is_around(outer: Node<'_>, inner: Node<'_>) -> bool {

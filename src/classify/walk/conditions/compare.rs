@@ -1,16 +1,17 @@
-//! Comparisons, lists and patterns.
+//! Comparisons and lists.
 
+use super::bounds::{
+    is_all, is_end, is_endless, is_of_the_past, is_possible, is_random, is_the_present, is_told, is_wide,
+};
+use super::patterns::{can_match, is_selective, is_selective_regex, pattern_of};
+use super::ranges::{
+    half_of, is_empty_array, is_endless_range, is_half_open, is_nothing, is_vast, may_be_all, says_nothing,
+};
 use super::sources::{LARGEST_BATCH, counts};
 use super::values::{is_an_age, is_calculated, number_of, text_of, uncast};
 use super::{Always, Columns, Constant, Form, Never, OtherThanTwin, Picks, SameAsTwin, Truth, Unclear};
 use super::{Analysis, NOTHING, Reads, Scale, Shape, Summary};
 use crate::classify::tree::{Field, Kind, Node};
-
-/// So many alternatives may be single letters.
-const FEW_ALTERNATIVES: usize = 4;
-
-/// Numbers that nobody's are beyond.
-const BEYOND: f64 = 1e19;
 
 /// Lengths from which on `length(name) < n` is.
 const LONG: f64 = 1000.0;
@@ -595,125 +596,6 @@ fn range(name: &str, own: Summary, own_node: Node<'_>, bound: Node<'_>) -> Truth
     }
 }
 
-/// Whether nearly all numbers are so. Most are not negative: `amount >= 0` is all of them.
-fn is_all(name: &str, number: Option<f64>, own: Summary) -> bool {
-    let Some(number) = number else { return false };
-    let largest = own.integer.map_or(BEYOND, |bytes| 2_f64.powi(i32::from(bytes) * 8 - 1) - 1.0);
-    match name {
-        _ if is_limit(number) => true,
-        ">" => number < 0.0 || own.is_key && number <= 0.0,
-        ">=" => number <= 0.0 || own.is_key && number <= 1.0,
-        _ => number >= if own.is_key { VERY_LARGE.min(largest) } else { largest },
-    }
-}
-
-/// Whether a column may hold a number: no integer is 0.5.
-fn is_possible(own: Summary, number: Option<f64>) -> bool {
-    let (Some(bytes), Some(number), Shape::Column) = (own.integer, number, own.shape) else { return true };
-    number.fract() == 0.0 && number.abs() <= 2_f64.powi(i32::from(bytes) * 8 - 1)
-}
-
-/// Whether a text stands before, or behind, all that there may be.
-fn is_end(text: &str, first: bool) -> bool {
-    let text = text.trim();
-    text.is_empty() || is_endless(text) || text.eq_ignore_ascii_case("empty") || is_first_or_last(text, first)
-}
-
-/// Functions of the present and of what is written beside them, which say when.
-const TELLING: [&str; 18] = [
-    "age",
-    "clock_timestamp",
-    "date",
-    "date_bin",
-    "date_trunc",
-    "int8",
-    "make_date",
-    "make_interval",
-    "make_time",
-    "make_timestamp",
-    "make_timestamptz",
-    "now",
-    "statement_timestamp",
-    "timezone",
-    "to_date",
-    "to_timestamp",
-    "transaction_timestamp",
-    "extract",
-];
-
-/// Whether it is plain where a bound lies, or nobody can tell: not `lower('')`, `'Na' || 'N'`, `B''`.
-#[expect(clippy::wildcard_enum_match_arm, reason = "what is made of others is what they are")]
-fn is_told(bound: Node<'_>) -> bool {
-    let given = bound.within().any(|node| matches!(node.kind(), Kind::ParamRef | Kind::ColumnRef));
-    bound.within().all(|node| match node.kind() {
-        Kind::FuncCall => {
-            given || node.names(Field::Funcname).last().is_some_and(|name| TELLING.contains(&&**name))
-        }
-        Kind::AExpr => given || node.names(Field::Name).last().is_none_or(|name| *name != "||"),
-        Kind::AConst => {
-            !node.has(Field::Bsval)
-                && (node.index() == bound.index() || !text_of(node).is_some_and(|text| is_endless(&text)))
-        }
-        _ => true,
-    })
-}
-
-/// A value that no row has: `id <> random()`.
-fn is_random(value: Node<'_>) -> bool {
-    const RANDOM: [&str; 7] =
-        ["clock_timestamp", "gen_random_uuid", "nextval", "random", "random_normal", "uuidv4", "uuidv7"];
-    value.within().any(|node| {
-        node.names(Field::Funcname)
-            .last()
-            .is_some_and(|name| RANDOM.contains(&&**name) || name.starts_with("uuid_generate"))
-    })
-}
-
-/// A column in which by its name only times stand that have been.
-fn is_of_the_past(own: Node<'_>) -> bool {
-    let name = uncast(own).and_then(|own| own.list(Field::Fields).filter_map(Node::string).last());
-    name.is_some_and(|name| {
-        let name = name.to_ascii_lowercase();
-        ["created", "inserted", "updated", "modified", "registered"].iter().any(|past| name.starts_with(past))
-    })
-}
-
-/// Now, or later.
-fn is_the_present(bound: Node<'_>) -> bool {
-    let now = |node: Node<'_>| {
-        node.kind() == Kind::SQLValueFunction
-            || node.names(Field::Funcname).last().is_some_and(|name| {
-                matches!(&**name, "now" | "clock_timestamp" | "statement_timestamp" | "transaction_timestamp")
-            })
-    };
-    let earlier = |node: Node<'_>| {
-        node.names(Field::Name).last().is_some_and(|name| *name == "-")
-            || node.kind() == Kind::ParamRef
-            || node.names(Field::Funcname).last().is_some_and(|name| *name == "date_trunc")
-            || text_of(node).is_some_and(|text| text.contains('-'))
-    };
-    bound.within().any(now) && !bound.within().any(earlier)
-}
-
-/// The text of a pattern where nothing was cut off it.
-#[expect(clippy::wildcard_enum_match_arm, reason = "nothing else is written down")]
-fn pattern_of(node: Node<'_>) -> Option<String> {
-    match node.kind() {
-        Kind::TypeCast => {
-            let to = node.get(Field::TypeName)?;
-            let keeps =
-                to.names(Field::Names).last().is_some_and(|name| matches!(&**name, "text" | "varchar"));
-            pattern_of(node.get(Field::Arg)?).filter(|_| keeps && !to.has(Field::Typmods))
-        }
-        Kind::AExpr if node.names(Field::Name).last().is_some_and(|name| *name == "||") => {
-            let (left, right) = (node.get(Field::Lexpr)?, node.get(Field::Rexpr)?);
-            Some(pattern_of(left)? + &pattern_of(right)?)
-        }
-        Kind::AConst => text_of(node).map(std::borrow::Cow::into_owned),
-        _ => None,
-    }
-}
-
 /// Whether a value is what stands for one that is not there: `coalesce(data->>'x', 'none')`.
 fn is_its_default(own: Node<'_>, other: Node<'_>) -> bool {
     let own = uncast(own).filter(|own| own.kind() == Kind::CoalesceExpr);
@@ -723,57 +605,6 @@ fn is_its_default(own: Node<'_>, other: Node<'_>) -> bool {
             _ => number_of(default) == number_of(other),
         })
     })
-}
-
-/// The ends of integer types.
-fn is_limit(number: f64) -> bool {
-    [32_767.0, 32_768.0, 2_147_483_647.0, 2_147_483_648.0].contains(&number.abs()) || number.abs() >= 9.2e18
-}
-
-/// Whether nearly all numbers lie between these.
-fn is_wide(low: Option<f64>, high: Option<f64>) -> bool {
-    let (Some(low), Some(high)) = (low, high) else { return false };
-    let (low, high) = (low.min(high), low.max(high));
-    low <= 1.0 && high >= VERY_LARGE / 10.0 || (is_limit(low) && is_limit(high)) || low <= -VERY_LARGE
-}
-
-/// Whether a text or date stands before, or behind, all that anybody stores.
-fn is_first_or_last(text: &str, first: bool) -> bool {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let year = text.get(..digits).filter(|_| digits == 4 && text.get(4..5) == Some("-"));
-    if let Some(year) = year.and_then(|year| year.parse::<u32>().ok()) {
-        return if first { year <= 1900 } else { year >= 2200 };
-    }
-    // `'12020-01-01'`, `'epoch'`
-    if digits > 4 && text.get(digits..=digits) == Some("-") && text.get(digits + 3..digits + 4) == Some("-") {
-        return !first;
-    }
-    if first && text.eq_ignore_ascii_case("epoch") {
-        return true;
-    }
-    // `00:00`, `00000000-0000-..`, `0/0`, `{}`, `[]`; not the numbers, of which more is known.
-    let says = || text.bytes().filter(u8::is_ascii_alphanumeric);
-    let is_number = text.parse::<f64>().is_ok();
-    if first
-        && !is_number
-        && text
-            .strip_prefix("\\x")
-            .map_or_else(|| says().all(|byte| byte == b'0'), |rest| rest.bytes().all(|byte| byte == b'0'))
-    {
-        return true;
-    }
-    let largest = says().count() >= 4 && says().all(|byte| matches!(byte, b'f' | b'F'));
-    if !first
-        && (largest || text.starts_with("24:") || text.starts_with("23:59") || text == "255.255.255.255")
-    {
-        return true;
-    }
-    let starts = text.chars().next();
-    if first {
-        starts.is_some_and(|start| start < '0') && !is_number
-    } else {
-        starts.is_some_and(|start| start > 'z')
-    }
 }
 
 /// `1 = 1`, `1 = 0` and whatever else is the same for every row.
@@ -797,112 +628,6 @@ fn is_given(node: Node<'_>) -> bool {
     uncast(node).is_some_and(|node| matches!(node.kind(), Kind::AConst | Kind::ParamRef))
 }
 
-/// `int4range(NULL, NULL)`, and whatever else a function makes of nothing.
-fn says_nothing(node: Node<'_>) -> bool {
-    let Some(call) = uncast(node).filter(|node| node.kind() == Kind::FuncCall) else { return false };
-    let bounds: Vec<_> = call.list(Field::Args).take(2).collect();
-    let open = |bound: Node<'_>| {
-        let Some(bound) = uncast(bound) else { return true };
-        let calculated = bound.kind() == Kind::AExpr && bound.word(Field::Kind) == "AEXPR_OP";
-        let written = text_of(bound).is_some_and(|text| !text.is_empty() && !is_endless(&text));
-        let given = matches!(bound.kind(), Kind::FuncCall | Kind::SQLValueFunction) && !says_nothing(bound);
-        !(calculated || written || given || number_of(bound).is_some_and(f64::is_finite))
-    };
-    if let [low, high] = bounds.as_slice()
-        && is_wide(number_of(*low), number_of(*high))
-    {
-        return true;
-    }
-    !call.list(Field::Args).any(|argument| argument.kind() == Kind::ParamRef)
-        && !bounds.is_empty()
-        && bounds.into_iter().all(open)
-}
-
-/// A figure of geometry with numbers that nobody's are beyond.
-fn is_vast(area: &str) -> bool {
-    area.contains("((")
-        && area
-            .split(['(', ')', ',', '<', '>', ' '])
-            .filter_map(|part| part.parse::<f64>().ok())
-            .any(|part| part.abs() >= VERY_LARGE)
-}
-
-/// The comparison that a range with one end is: `[5,)` is `>= 5`.
-fn half_of(range: Node<'_>) -> Option<(&'static str, Option<f64>)> {
-    let text = text_of(range);
-    let ends: Vec<Option<f64>> = match &text {
-        Some(text) => {
-            let inside = text.trim().trim_start_matches(['[', '(']).trim_end_matches([']', ')']);
-            inside.split(',').map(|end| end.trim().parse().ok()).collect()
-        }
-        None => uncast(range)?.list(Field::Args).take(2).map(number_of).collect(),
-    };
-    match ends.as_slice() {
-        [Some(low), None] => Some((">=", Some(*low))),
-        [None, Some(high)] => Some(("<=", Some(*high))),
-        _ => None,
-    }
-}
-
-/// A range without an end, or one of which nobody can tell.
-fn is_half_open(range: Node<'_>) -> bool {
-    let Some(range) = uncast(range) else { return true };
-    if let Some(text) = text_of(range) {
-        let inside = text.trim().trim_start_matches(['[', '(', '{']).trim_end_matches([']', ')', '}']);
-        let open = |end: &str| end.trim().is_empty() || is_endless(end.trim().trim_matches('"'));
-        // A list, `{1,2}`, has no end either way.
-        return !text.trim_start().starts_with('{') && inside.split(',').any(open);
-    }
-    range.kind() == Kind::FuncCall
-        && range.list(Field::Args).take(2).any(|end| {
-            uncast(end).is_none_or(|end| {
-                end.flag(Field::Isnull)
-                    || text_of(end).is_some_and(|text| text.is_empty() || is_endless(&text))
-            })
-        })
-}
-
-/// Whether a search in texts or a path in documents may be true of everything: `!zz`, `true`, `1 == 1`.
-fn may_be_all(query: &str) -> bool {
-    query.contains(['$', '!', '-', '=', '>', '<', '"'])
-        || !query.bytes().any(|byte| byte.is_ascii_alphabetic() || byte >= 0x80)
-        || matches!(query.trim().trim_matches(['(', ')']).trim(), "true" | "false" | "null")
-}
-
-/// `{}`, `empty`
-fn is_nothing(text: &str) -> bool {
-    text.trim().eq_ignore_ascii_case("empty")
-        || !text.contains(|c: char| !matches!(c, '{' | '}' | '[' | ']' | ' '))
-}
-
-/// A regular expression of which it is plain that something matches it.
-fn can_match(pattern: &str) -> bool {
-    let inside = pattern.strip_prefix('^').unwrap_or(pattern);
-    let inside = inside.strip_suffix('$').unwrap_or(inside);
-    !inside.is_empty() && inside.chars().all(|c| c.is_alphanumeric() || " _-@/:,%.*".contains(c))
-}
-
-/// `(,)`, `[-infinity,infinity]`
-fn is_endless_range(text: &str) -> bool {
-    let numbers = text.trim().trim_start_matches(['[', '(']).trim_end_matches([']', ')']);
-    if let Some((low, high)) = numbers.split_once(',')
-        && is_wide(low.trim().parse().ok(), high.trim().parse().ok())
-    {
-        return true;
-    }
-    let bounds = text.trim().trim_start_matches(['[', '(', '{']).trim_end_matches([']', ')', '}']);
-    bounds.split(',').all(|bound| {
-        let bound = bound.trim().trim_matches('"');
-        is_endless(bound) || !bound.bytes().any(|byte| byte.is_ascii_alphanumeric())
-    })
-}
-
-/// `ARRAY[]::text[]`
-fn is_empty_array(node: Node<'_>) -> bool {
-    uncast(node)
-        .is_some_and(|node| node.kind() == Kind::AArrayExpr && node.list(Field::Elements).next().is_none())
-}
-
 fn turned(name: &str) -> &str {
     match name {
         "<" => ">",
@@ -915,72 +640,6 @@ fn turned(name: &str) -> &str {
         // `'%' LIKE code`
         _ => "",
     }
-}
-
-/// A LIKE or SIMILAR TO pattern that wants a character that is no wildcard.
-fn is_selective(pattern: &str) -> bool {
-    // SIMILAR TO has alternatives and repetition as well.
-    pattern.split('|').all(|part| {
-        let mut characters = part.chars().peekable();
-        let mut wants = false;
-        while let Some(character) = characters.next() {
-            if character == '{' {
-                // How often, which may be never.
-                characters.by_ref().take_while(|c| *c != '}').for_each(drop);
-                continue;
-            }
-            if character == '\\' {
-                let escaped = characters.next().is_some();
-                wants |= escaped && !matches!(characters.peek(), Some('*' | '?' | '{'));
-                continue;
-            }
-            let optional = matches!(characters.peek(), Some('*' | '?' | '{'));
-            wants |=
-                !optional && !matches!(character, '%' | '_' | '(' | ')' | '[' | ']' | '*' | '+' | '?' | '^');
-        }
-        wants && !part.contains(['[', '('])
-    }) || (!pattern.contains('|')
-        && pattern.chars().any(char::is_alphanumeric)
-        && !pattern.contains(['*', '?', '{']))
-}
-
-/// A regular expression that wants a letter or digit.
-fn is_selective_regex(pattern: &str) -> bool {
-    // What is in a group may be optional as a whole, and a class may hold everything.
-    let unread = [")?", ")*", "){", "(?", "(|", "|)", "||", "["];
-    if pattern.starts_with("***") || unread.iter().any(|part| pattern.contains(part)) {
-        return false;
-    }
-    // Each letter of the alphabet is in some text or other.
-    let alternatives = pattern.split('|').count();
-    if alternatives > FEW_ALTERNATIVES && pattern.len() < 4 * alternatives {
-        return false;
-    }
-    pattern.split('|').all(|part| {
-        let mut characters = part.chars().peekable();
-        let mut wants = false;
-        while let Some(character) = characters.next() {
-            if character == '\\' {
-                let escaped = characters.next();
-                // `\.` is a dot; `\w` is a class.
-                let optional = matches!(characters.peek(), Some('*' | '?' | '{'));
-                wants |= !optional && escaped.is_some_and(|escaped| !escaped.is_alphanumeric());
-                continue;
-            }
-            if character == '{' {
-                characters.by_ref().take_while(|c| *c != '}').for_each(drop);
-                continue;
-            }
-            let optional = matches!(characters.peek(), Some('*' | '?' | '{'));
-            wants |= !optional && (character.is_alphanumeric() || "-_@/:, ".contains(character));
-        }
-        wants
-    })
-}
-
-fn is_endless(text: &str) -> bool {
-    let text = text.trim().trim_start_matches(['-', '+']).to_ascii_lowercase();
-    text.starts_with("inf") || text == "nan"
 }
 
 /// A pseudo column for tests that read a row without comparing one: two of them may be opposites.

@@ -11,15 +11,18 @@
 //!
 //! - this file: what a condition is made of, and AND, OR and NOT of it
 //! - `columns`: whose a column is that is named without its table
-//! - `compare`: comparisons, lists and patterns
+//! - `compare`: comparisons and lists; `bounds`, `patterns` and `ranges`: what they compare with
 //! - `sources`: subqueries, joins and WITH: whether they bring the whole table back
 //! - `reading`: the same question of what a query reads
 //!
 //! Works from the leaves to the root over a flat range of the tree: each node is summarised from its parts'
 //! summaries.
 
+mod bounds;
 mod columns;
 mod compare;
+mod patterns;
+mod ranges;
 mod reading;
 mod sources;
 mod values;

@@ -295,18 +295,21 @@ fn p7_who_decided_what_by_which_rule_and_when_is_in_the_ledger() {
     stack.answer(BOB, &request, "deny", Some("not today"));
     ended(psql);
 
-    let export = support::countersign()
-        .args(["ledger", "export"])
-        .arg(stack.ledger())
-        .args(["--format", "jsonl"])
-        .output()
-        .unwrap();
-    let lines: Vec<Value> = String::from_utf8_lossy(&export.stdout)
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-
-    let all = serde_json::to_string(&lines).unwrap();
+    let export = || {
+        let command = support::countersign()
+            .args(["ledger", "export"])
+            .arg(stack.ledger())
+            .args(["--format", "jsonl"])
+            .output();
+        let lines = String::from_utf8(command.unwrap().stdout).unwrap();
+        lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>()
+    };
+    let mut all = String::new();
+    // What nothing waits for is written a moment later.
+    wait_for("the denial is in the ledger", || {
+        all = serde_json::to_string(&export()).unwrap();
+        all.contains("not today")
+    });
     for what in [
         "bob@example.com",
         "not today",

@@ -186,9 +186,12 @@ impl<'a> Walk<'a> {
     /// What foreign keys do to other tables, because of what `node`'s statement does to `name`.
     fn cascades(&mut self, verb: Verb, node: Node<'a>, schema: Option<&str>, name: &str) {
         let catalogue = self.around.catalogue;
-        let Some(statement) = node.holder().filter(|_| catalogue.is_referred_to(schema, name)) else {
+        // Reads are most.
+        let changes = matches!(verb, Verb::Delete | Verb::Truncate | Verb::Update | Verb::Insert);
+        if !changes || !catalogue.is_referred_to(schema, name) {
             return;
-        };
+        }
+        let Some(statement) = node.holder() else { return };
         let change = match verb {
             Verb::Delete => Change::Delete,
             Verb::Truncate if statement.word(Field::Behavior) == "DROP_CASCADE" => Change::Truncate,

@@ -12,14 +12,7 @@ fn class(sql: &str, functions: &[&str], path: SearchPath) -> StatementClass {
     let catalogue =
         catalogue::from_rows(15, &[rows, vec![], vec![], vec![], vec![], vec![], vec![]], &Arc::default())
             .unwrap();
-    let context = Context {
-        server_version: 15,
-        catalogue: &catalogue,
-        search_path: &path,
-        database: "app",
-        role: "bot",
-        strings_standard: true,
-    };
+    let context = context(&catalogue, &path);
     Classifier::new(Limits::default()).classify(&SqlText::from(sql), &context).class
 }
 

@@ -29,14 +29,7 @@ fn with_context<T>(path: SearchPath, what: impl FnOnce(&Classifier, &Context<'_>
     let (relations, views) = (relations.map(row).to_vec(), views.map(view).to_vec());
     let answers = [functions.to_vec(), vec![], vec![], vec![], relations, views, vec![]];
     let catalogue = catalogue::from_rows(15, &answers, &Arc::default()).unwrap();
-    let context = Context {
-        server_version: 15,
-        catalogue: &catalogue,
-        search_path: &path,
-        database: "app",
-        role: "bot",
-        strings_standard: true,
-    };
+    let context = context(&catalogue, &path);
     what(&Classifier::new(Limits::default()), &context)
 }
 

@@ -12,14 +12,7 @@ fn cascades(sql: &str) -> Vec<String> {
         catalogue::QUERIES.iter().map(|query| answers[query.name].clone()).collect();
     let catalogue = catalogue::from_rows(15, &answers, &Arc::default()).unwrap();
     let path = SearchPath::Known(vec!["public".into()]);
-    let context = Context {
-        server_version: 15,
-        catalogue: &catalogue,
-        search_path: &path,
-        database: "app",
-        role: "bot",
-        strings_standard: true,
-    };
+    let context = context(&catalogue, &path);
     let found = Classifier::new(Limits::default()).classify(&SqlText::from(sql), &context);
     let by_key = found.effects.iter().filter(|effect| effect.cascades);
     let told = by_key.map(|effect| {

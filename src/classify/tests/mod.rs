@@ -10,6 +10,18 @@ use std::sync::Arc;
 use super::*;
 use crate::statement::SqlText;
 
+/// A session of `bot`'s.
+fn context<'a>(catalogue: &'a Catalogue, search_path: &'a SearchPath) -> Context<'a> {
+    Context {
+        server_version: catalogue.server_version(),
+        catalogue,
+        search_path,
+        database: "app",
+        role: "bot",
+        strings_standard: true,
+    }
+}
+
 /// Classifies with the built-in catalogue of Postgres 15, as `countersign classify` does.
 fn classify(sql: &str) -> Arc<Classification> {
     classify_on(15, sql)
@@ -17,15 +29,8 @@ fn classify(sql: &str) -> Arc<Classification> {
 
 fn classify_on(version: u32, sql: &str) -> Arc<Classification> {
     let catalogue = Catalogue::built_in(version);
-    let context = Context {
-        server_version: version,
-        catalogue: &catalogue,
-        search_path: &SearchPath::Unknown,
-        database: "app",
-        role: "bot",
-        strings_standard: true,
-    };
-    Classifier::new(Limits::default()).classify(&SqlText::from(sql), &context)
+    Classifier::new(Limits::default())
+        .classify(&SqlText::from(sql), &context(&catalogue, &SearchPath::Unknown))
 }
 
 #[derive(serde::Deserialize)]

@@ -33,14 +33,7 @@ fn catalogue() -> Catalogue {
 
 fn classify_with(catalogue: &Catalogue, sql: &str) -> Arc<Classification> {
     let path = SearchPath::Known(vec!["public".into()]);
-    let context = Context {
-        server_version: 15,
-        catalogue,
-        search_path: &path,
-        database: "app",
-        role: "bot",
-        strings_standard: true,
-    };
+    let context = context(catalogue, &path);
     Classifier::new(Limits::default()).classify(&SqlText::from(sql), &context)
 }
 
@@ -237,14 +230,7 @@ fn all_of_a_sensitive_column_is_an_export() {
 fn another_number_in_the_limit_is_another_answer() {
     let catalogue = catalogue();
     let path = SearchPath::Known(vec!["public".into()]);
-    let context = Context {
-        server_version: 15,
-        catalogue: &catalogue,
-        search_path: &path,
-        database: "app",
-        role: "bot",
-        strings_standard: true,
-    };
+    let context = context(&catalogue, &path);
     let classifier = Classifier::new(Limits::default());
     let class = |sql: &str| classifier.classify(&SqlText::from(sql), &context).class;
     let (few, many) = ("SELECT * FROM pii.people LIMIT 10", "SELECT * FROM pii.people LIMIT 99999999");

@@ -44,7 +44,7 @@ impl<'t> Analysis<'t, '_> {
             let kept = left.tells() && !right.reads.row() && left.reads == Reads::OWN;
             return if kept {
                 let scale = left.scale.then(Scale::Ordered);
-                Summary { truth: Unclear, shape: Shape::Derived, scale, is_key: false, ..left }
+                Summary { truth: Unclear, shape: Shape::Derived, scale, is_key: false, missing: true, ..left }
             } else {
                 whole
             };

@@ -416,7 +416,8 @@ fn parts_of(field: &str) -> Scale {
     let starts = |names: &[&str]| names.iter().any(|name| field.starts_with(name));
     match field.as_str() {
         _ if starts(&["year", "isoyear"]) => Scale::Years,
-        _ if starts(&["epoch", "julian", "dec"]) => Scale::Ordered,
+        "epoch" => Scale::Ordered,
+        _ if starts(&["julian", "dec"]) => Scale::Computed,
         _ if starts(&["millis", "ms"]) => Scale::Clock(60_000),
         _ if starts(&["micros", "us"]) => Scale::Clock(60_000_000),
         _ if starts(&["month", "mon"]) => Scale::Few(12),

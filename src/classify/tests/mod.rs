@@ -133,6 +133,12 @@ fn what_conditions_cost_is_bounded_for_a_whole_text() {
         "USING w5 WHERE code = 'x'",
     );
     assert_eq!(classify(&vec![joined; 200].join(";")).class, StatementClass::MassWrite);
+    // Twenty-seven seconds of half as much.
+    let nested: String =
+        (0..800).map(|n| format!("NOT EXISTS (SELECT 1 FROM u{n} WHERE u{n}.x{n} = t.y{n} AND ")).collect();
+    let inside: Vec<String> = (0..10_000).map(|n| format!("a{n} = b{n}")).collect();
+    let deep = format!("DELETE FROM t WHERE {nested}{}{}", inside.join(" AND "), ")".repeat(800));
+    assert_eq!(classify(&deep).class, StatementClass::MassWrite);
     let found = classify(&vec![one; 200].join(";"));
 
     assert_eq!(found.class, StatementClass::MassWrite);

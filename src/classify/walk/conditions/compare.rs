@@ -128,6 +128,7 @@ impl<'t> Analysis<'t, '_> {
                     Unclear
                 }
             }
+            _ if !self.can_afford(other_node) => Unclear,
             // `n > (SELECT x FROM made_up)`
             _ if matches!(name, "<" | "<=" | ">" | ">=") && self.makes_up(other_node) => Unclear,
             _ => against_constant(name, own, own_node, other_node),

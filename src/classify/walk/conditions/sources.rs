@@ -182,12 +182,11 @@ impl<'t, 'p> Analysis<'t, 'p> {
             return query.is_none() && is_a_list_of_the_systems(source)
                 || query.is_some_and(|query| self.counts_up(query));
         }
-        source.kind() != Kind::RangeVar
-            && (!self.can_afford(source)
-                || counts(source)
-                || source.get(Field::Subquery).is_some_and(selects_a_test)
-                || has_every_flag(source)
-                || self.is_made_of_the_row(source))
+        !self.can_afford(source)
+            || counts(source)
+            || source.get(Field::Subquery).is_some_and(selects_a_test)
+            || has_every_flag(source)
+            || self.is_made_of_the_row(source)
     }
 
     /// A recursive query without a table: `SELECT 1 AS n UNION ALL SELECT n + 1 FROM c WHERE n < 1000`.
@@ -297,7 +296,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
         })
     }
 
-    fn can_afford(&self, node: Node<'t>) -> bool {
+    pub(super) fn can_afford(&self, node: Node<'t>) -> bool {
         let left = self.tables.patience.get().checked_sub(node.end() - node.index());
         self.tables.patience.set(left.unwrap_or(0));
         left.is_some()
@@ -391,6 +390,10 @@ impl<'t, 'p> Analysis<'t, 'p> {
 
     pub(super) fn sublink(&self, node: Node<'t>) -> Summary {
         let Some(query) = node.get(Field::Subselect) else { return self.parts(node) };
+        // Each of nested ones is looked through, with all that are in it.
+        if !self.can_afford(query) {
+            return self.parts(node);
+        }
         let tested = self.field(node, Field::Testexpr);
         let operator = node.names(Field::OperName);
         let operator = operator.last().map_or("=", |name| &**name);

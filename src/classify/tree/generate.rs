@@ -148,12 +148,8 @@ fn generate(proto: &str) -> String {
                 (kind, false) => format!("Shape::Message(Kind::{})", camel(kind)),
                 (kind, true) => format!("Shape::Messages(Kind::{})", camel(kind)),
             };
-            writeln!(
-                out,
-                "        FieldSpec {{ name: {name:?}, field: Field::{}, shape: {shape} }},",
-                fields[name.as_str()]
-            )
-            .unwrap();
+            writeln!(out, "        FieldSpec::new({name:?}, Field::{}, {shape}),", fields[name.as_str()])
+                .unwrap();
         }
         out += "    ] },\n";
     }

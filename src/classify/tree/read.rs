@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use super::Item;
 use super::grammar::{Field, KINDS, Kind};
-use super::spec::{KindSpec, Shape};
+use super::spec::{FieldSpec, KindSpec, Shape, first_word};
 
 /// Something in the tree that the table does not know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,225 +17,248 @@ pub(in crate::classify) struct Unknown {
     what: String,
 }
 
-fn unknown(what: impl Into<String>) -> Unknown {
-    Unknown { what: what.into() }
-}
-
-fn shown(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes.get(..bytes.len().min(40)).unwrap_or(bytes)).into_owned()
-}
-
-enum Frame {
-    /// In a node: the next field's place in the table, because fields come in the table's order.
-    Node { item: u32, spec: &'static KindSpec, next: usize, wrapped: bool },
-    /// In a list of such values.
-    List { item: u32, shape: Shape },
-}
-
-struct Reader<'a> {
-    json: &'a [u8],
+/// What is wrong, and where: made into words only if it comes to that.
+struct Trouble {
     at: usize,
-    items: &'a mut Vec<Item>,
-    stack: Vec<Frame>,
+    what: What,
+}
+
+enum What {
+    Broken,
+    EndsInString,
+    Field(&'static KindSpec),
+    Node,
+    Word(Field),
+    Number(Field),
+    TooLarge,
+}
+
+impl Trouble {
+    #[cold]
+    fn told(&self, json: &[u8]) -> Unknown {
+        let name = || {
+            let (start, stop, _) = string(json, self.at).unwrap_or_default();
+            let name = json.get(start as usize..stop as usize).unwrap_or_default();
+            String::from_utf8_lossy(name.get(..40).unwrap_or(name)).into_owned()
+        };
+        let what = match &self.what {
+            What::Broken => format!("a parse tree broken at byte {}", self.at),
+            What::EndsInString => "a parse tree that ends in a string".into(),
+            What::Field(spec) => format!("the unknown field {} of node {}", name(), spec.name),
+            What::Node => format!("the unknown node {}", name()),
+            What::Word(field) => format!("the unknown value {} of {field:?}", name()),
+            What::Number(field) => format!("an unknown value of {field:?}"),
+            What::TooLarge => "a parse tree that is too large".into(),
+        };
+        Unknown { what }
+    }
+}
+
+/// What is open.
+struct Frame {
+    item: u32,
+    /// Of a node: the next field's place in the table, because fields come in the table's order.
+    next: u32,
+    body: Body,
+}
+
+enum Body {
+    Node(&'static KindSpec),
+    /// In an object of its own that says its name.
+    Named(&'static KindSpec),
+    /// A list of such values.
+    List(Shape),
 }
 
 /// Reads the whole text; the root is a `ParseResult`.
 pub(super) fn read(json: &[u8], items: &mut Vec<Item>) -> Result<(), Unknown> {
-    let mut reader = Reader { json, at: 0, items, stack: Vec::with_capacity(32) };
-    reader.value(Shape::Message(Kind::ParseResult), Field::None, 0)?;
-    while !reader.stack.is_empty() {
-        reader.step()?;
-    }
-    if reader.at == json.len() { Ok(()) } else { Err(unknown("text behind the parse tree")) }
+    read_all(json, items).map_err(|trouble| trouble.told(json))
 }
 
-impl Reader<'_> {
-    fn peek(&self) -> u8 {
-        self.json.get(self.at).copied().unwrap_or(0)
-    }
-
-    fn take(&mut self, byte: u8) -> bool {
-        let found = self.peek() == byte;
-        self.at += usize::from(found);
-        found
-    }
-
-    fn expect(&mut self, byte: u8) -> Result<(), Unknown> {
-        if self.take(byte) {
-            Ok(())
-        } else {
-            Err(unknown(format!("a parse tree broken at byte {}", self.at)))
-        }
-    }
-
-    /// One field or one item of what is open, or its end.
-    fn step(&mut self) -> Result<(), Unknown> {
-        let broken = || unknown("a parse tree that ends early");
-        let count = self.items.len() as u32;
-        match self.stack.last_mut().ok_or_else(broken)? {
-            Frame::Node { item, wrapped, .. } if self.json.get(self.at) == Some(&b'}') => {
-                let (item, wrapped) = (*item, *wrapped);
-                self.at += 1;
-                self.close(item, count);
-                if wrapped {
-                    self.expect(b'}')?;
+/// Where the reader stands is a number that the functions below are given and give back: kept behind a
+/// `&mut`, it went through memory with every byte, and that was a third of what reading took.
+fn read_all(json: &[u8], items: &mut Vec<Item>) -> Result<(), Trouble> {
+    let mut stack = Vec::with_capacity(32);
+    let root = Place { field: Field::None, parent: 0 };
+    let mut at = value(json, 0, Shape::Message(Kind::ParseResult), root, items, &mut stack)?;
+    while let Some(top) = stack.last_mut() {
+        let item = top.item;
+        let byte = json.get(at).copied().unwrap_or(0);
+        let behind = at + usize::from(byte == b',');
+        match top.body {
+            Body::Node(_) | Body::Named(_) if byte == b'}' => {
+                at += 1;
+                if let Body::Named(_) = top.body {
+                    at = expect(json, at, b'}')?;
                 }
+                close(item, items, &mut stack);
             }
-            Frame::List { item, .. } if self.json.get(self.at) == Some(&b']') => {
-                let item = *item;
-                self.at += 1;
-                self.close(item, count);
+            Body::Node(spec) | Body::Named(spec) => {
+                let rest = json.get(behind..).unwrap_or_default();
+                let Some((place, field)) = field_at(rest, spec, top.next as usize) else {
+                    return Err(Trouble { at: behind, what: What::Field(spec) });
+                };
+                top.next = place as u32 + 1;
+                let place = Place { field: field.field, parent: item };
+                at = value(json, behind + field.width(), field.shape, place, items, &mut stack)?;
             }
-            Frame::Node { .. } => self.field()?,
-            Frame::List { item, shape } => {
-                let (item, shape) = (*item, *shape);
-                self.take(b',');
-                self.value(shape, Field::None, item)?;
+            Body::List(_) if byte == b']' => {
+                at += 1;
+                close(item, items, &mut stack);
+            }
+            Body::List(shape) => {
+                let place = Place { field: Field::None, parent: item };
+                at = value(json, behind, shape, place, items, &mut stack)?;
             }
         }
-        Ok(())
     }
+    if at == json.len() { Ok(()) } else { Err(Trouble { at, what: What::Broken }) }
+}
 
-    fn close(&mut self, item: u32, end: u32) {
-        if let Some(item) = self.items.get_mut(item as usize) {
-            item.end = end;
-        }
-        self.stack.pop();
+/// Where a value stands in the tree.
+#[derive(Clone, Copy)]
+struct Place {
+    field: Field,
+    parent: u32,
+}
+
+#[inline(always)]
+fn close(item: u32, items: &mut [Item], stack: &mut Vec<Frame>) {
+    let end = items.len() as u32;
+    if let Some(item) = items.get_mut(item as usize) {
+        item.end = end;
     }
+    stack.pop();
+}
 
-    fn field(&mut self) -> Result<(), Unknown> {
-        self.take(b',');
-        let Some(Frame::Node { item, spec, next, .. }) = self.stack.last_mut() else {
-            return Err(unknown("a field outside a node"));
-        };
-        let (item, spec) = (*item, *spec);
-        // Usually the first comparison or two: libpg_query writes fields in the table's order and
-        // leaves out those with nothing in them. So the name need not even be read to its end.
-        let rest = self.json.get(self.at..).unwrap_or(&[]);
-        let stands_here = |name: &str| {
-            rest.get(1..=name.len()) == Some(name.as_bytes()) && rest.get(name.len() + 1) == Some(&b'"')
-        };
-        let ahead = spec.fields.get(*next..).unwrap_or(&[]);
-        let found = ahead
-            .iter()
-            .position(|field| stands_here(field.name))
-            .map(|skipped| *next + skipped)
-            .or_else(|| spec.fields.iter().position(|field| stands_here(field.name)));
-        let field = found.and_then(|place| Some((place, spec.fields.get(place)?)));
-        let Some((place, field)) = field else {
-            let name = self.string()?;
-            let name = self.json.get(name.0 as usize..name.1 as usize).unwrap_or(b"");
-            return Err(unknown(format!("the unknown field {} of node {}", shown(name), spec.name)));
-        };
-        *next = place + 1;
-        self.expect(b'"')?;
-        self.at += field.name.len() + 1;
-        self.expect(b':')?;
-        self.value(field.shape, field.field, item)
-    }
+#[inline(always)]
+fn expect(json: &[u8], at: usize, byte: u8) -> Result<usize, Trouble> {
+    if json.get(at) == Some(&byte) { Ok(at + 1) } else { Err(Trouble { at, what: What::Broken }) }
+}
 
-    fn push(&mut self, kind: Kind, field: Field, parent: u32, text: (u32, u32)) -> Result<u32, Unknown> {
-        let index = u32::try_from(self.items.len()).map_err(|_| unknown("a parse tree that is too large"))?;
-        self.items.push(Item { kind, field, parent, end: index + 1, start: text.0, stop: text.1 });
+/// Reads the value at `at`, or what opens it, and says where that ends.
+#[inline(always)]
+fn value(
+    json: &[u8],
+    at: usize,
+    shape: Shape,
+    place: Place,
+    items: &mut Vec<Item>,
+    stack: &mut Vec<Frame>,
+) -> Result<usize, Trouble> {
+    let mut push = |kind, start, stop| {
+        let index = u32::try_from(items.len()).map_err(|_| Trouble { at, what: What::TooLarge })?;
+        items.push(Item { kind, field: place.field, parent: place.parent, end: index + 1, start, stop });
         Ok(index)
-    }
-
-    fn open(&mut self, kind: Kind, field: Field, parent: u32, wrapped: bool) -> Result<(), Unknown> {
-        self.expect(b'{')?;
-        let spec = KINDS.get(kind as usize).ok_or_else(|| unknown("a node without a description"))?;
-        debug_assert_eq!(spec.kind, kind, "the table is in order");
-        let item = self.push(kind, field, parent, (0, 0))?;
-        self.stack.push(Frame::Node { item, spec, next: 0, wrapped });
-        Ok(())
-    }
-
-    fn value(&mut self, shape: Shape, field: Field, parent: u32) -> Result<(), Unknown> {
-        let list = |shape| (shape, true);
-        let (shape, is_list) = match shape {
-            Shape::Nodes => list(Shape::Node),
-            Shape::Messages(kind) => list(Shape::Message(kind)),
-            Shape::Numbers => list(Shape::Number),
-            Shape::Node | Shape::Message(_) | Shape::Text | Shape::Number | Shape::Flag | Shape::Enum(_) => {
-                (shape, false)
-            }
-        };
-        if is_list {
-            self.expect(b'[')?;
-            let item = self.push(Kind::Items, field, parent, (0, 0))?;
-            self.stack.push(Frame::List { item, shape });
-            return Ok(());
+    };
+    let mut open = |item, body| stack.push(Frame { item, next: 0, body });
+    let list = match shape {
+        Shape::Message(kind) => {
+            let end = expect(json, at, b'{')?;
+            open(push(kind, 0, 0)?, Body::Node(spec_of(kind, at)?));
+            return Ok(end);
         }
-        match shape {
-            Shape::Node => self.node(field, parent),
-            Shape::Message(kind) => self.open(kind, field, parent, false),
-            Shape::Text => {
-                let text = if self.null() { (0, 0) } else { self.string()? };
-                self.push(Kind::Scalar, field, parent, text).map(drop)
-            }
-            Shape::Enum(values) => {
-                let text = self.string()?;
-                let value = self.json.get(text.0 as usize..text.1 as usize).unwrap_or(b"");
-                if !values.iter().any(|known| known.as_bytes() == value) {
-                    return Err(unknown(format!("the unknown value {} of {field:?}", shown(value))));
+        Shape::Node => {
+            // The nothing that stands for NULL, and for a node that libpg_query itself could not write:
+            // the walker must not take it for harmless.
+            let rest = json.get(at..).unwrap_or_default();
+            for nothing in [&b"{}"[..], b"null"] {
+                if rest.starts_with(nothing) {
+                    push(Kind::Empty, 0, 0)?;
+                    return Ok(at + nothing.len());
                 }
-                self.push(Kind::Scalar, field, parent, text).map(drop)
             }
-            Shape::Number | Shape::Flag => {
-                let start = self.at as u32;
-                let rest = self.json.get(self.at..).unwrap_or(&[]);
-                let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'a'..=b'z');
-                self.at += rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
-                let text = (start, self.at as u32);
-                if text.0 == text.1 {
-                    return Err(unknown(format!("an unknown value of {field:?}")));
-                }
-                self.push(Kind::Scalar, field, parent, text).map(drop)
+            let name_at = expect(json, at, b'{')?;
+            let (start, stop, end) = string(json, name_at)?;
+            let spec = json.get(start as usize..stop as usize).and_then(spec_named);
+            let spec = spec.ok_or(Trouble { at: name_at, what: What::Node })?;
+            let end = expect(json, expect(json, end, b':')?, b'{')?;
+            open(push(spec.kind, 0, 0)?, Body::Named(spec));
+            return Ok(end);
+        }
+        Shape::Text => {
+            let null = json.get(at..).is_some_and(|rest| rest.starts_with(b"null"));
+            let (start, stop, end) = if null { (0, 0, at + 4) } else { string(json, at)? };
+            push(Kind::Scalar, start, stop)?;
+            return Ok(end);
+        }
+        Shape::Number | Shape::Flag => {
+            let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'a'..=b'z');
+            let rest = json.get(at..).unwrap_or_default();
+            let length = rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
+            if length == 0 {
+                return Err(Trouble { at, what: What::Number(place.field) });
             }
-            Shape::Nodes | Shape::Messages(_) | Shape::Numbers => Err(unknown("a list in a list")),
+            push(Kind::Scalar, at as u32, (at + length) as u32)?;
+            return Ok(at + length);
         }
-    }
-
-    /// A node in its wrapper, or the nothing that stands for NULL (and for a node that libpg_query
-    /// itself could not write: the walker must not take it for harmless).
-    fn node(&mut self, field: Field, parent: u32) -> Result<(), Unknown> {
-        if self.null() {
-            return self.push(Kind::Empty, field, parent, (0, 0)).map(drop);
-        }
-        self.expect(b'{')?;
-        if self.take(b'}') {
-            return self.push(Kind::Empty, field, parent, (0, 0)).map(drop);
-        }
-        let name = self.string()?;
-        let name = self.json.get(name.0 as usize..name.1 as usize).unwrap_or(b"");
-        let kind = kind_named(name).ok_or_else(|| unknown(format!("the unknown node {}", shown(name))))?;
-        self.expect(b':')?;
-        self.open(kind, field, parent, true)
-    }
-
-    fn null(&mut self) -> bool {
-        let null = self.json.get(self.at..).is_some_and(|rest| rest.starts_with(b"null"));
-        self.at += if null { 4 } else { 0 };
-        null
-    }
-
-    /// The place of a string's text, without its quotes and still escaped.
-    fn string(&mut self) -> Result<(u32, u32), Unknown> {
-        self.expect(b'"')?;
-        let start = self.at;
-        loop {
-            let rest = self.json.get(self.at..).unwrap_or(&[]);
-            let Some(stop) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) else {
-                return Err(unknown("a parse tree that ends in a string"));
-            };
-            self.at += stop;
-            if self.peek() == b'"' {
-                break;
+        Shape::Enum(words) => {
+            let (start, stop, end) = string(json, at)?;
+            let word = json.get(start as usize..stop as usize).unwrap_or_default();
+            if !words.iter().any(|known| known.as_bytes() == word) {
+                return Err(Trouble { at, what: What::Word(place.field) });
             }
-            self.at += 2;
+            push(Kind::Scalar, start, stop)?;
+            return Ok(end);
         }
-        self.at += 1;
-        Ok((start as u32, self.at as u32 - 1))
+        Shape::Nodes => Shape::Node,
+        Shape::Messages(kind) => Shape::Message(kind),
+        Shape::Numbers => Shape::Number,
+    };
+    let end = expect(json, at, b'[')?;
+    open(push(Kind::Items, 0, 0)?, Body::List(list));
+    Ok(end)
+}
+
+fn spec_of(kind: Kind, at: usize) -> Result<&'static KindSpec, Trouble> {
+    let spec = KINDS.get(kind as usize).ok_or(Trouble { at, what: What::Broken })?;
+    debug_assert_eq!(spec.kind, kind, "the table is in order");
+    Ok(spec)
+}
+
+/// Where the text of the string at `at` begins and ends, without its quotes and still escaped, and where
+/// the string ends.
+#[inline(always)]
+fn string(json: &[u8], at: usize) -> Result<(u32, u32, usize), Trouble> {
+    let start = expect(json, at, b'"')?;
+    let mut stop = start;
+    loop {
+        let rest = json.get(stop..).unwrap_or_default();
+        stop += quote_or_backslash(rest).ok_or(Trouble { at, what: What::EndsInString })?;
+        if json.get(stop) == Some(&b'"') {
+            return Ok((start as u32, stop as u32, stop + 1));
+        }
+        stop += 2;
     }
+}
+
+/// The field whose name stands here, and its place in the table. Usually the first comparison or two tell:
+/// libpg_query writes fields in the table's order and leaves out those with nothing in them.
+#[inline(always)]
+fn field_at(rest: &[u8], spec: &'static KindSpec, next: usize) -> Option<(usize, &'static FieldSpec)> {
+    let first = first_word(rest);
+    let stands_here = |(_, field): &(usize, &FieldSpec)| field.stands_at(first, rest);
+    let mut ahead = spec.fields.iter().enumerate().skip(next);
+    ahead.find(stands_here).or_else(|| spec.fields.iter().enumerate().find(stands_here))
+}
+
+/// Where the first `"` or `\\` stands. Eight bytes at a time, because most strings are shorter than what
+/// it takes to set up anything wider.
+fn quote_or_backslash(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // The lowest bit that is set stands in the first byte that is zero; those above it may lie.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
+    let mut at = 0;
+    while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        let word = u64::from_le_bytes(*eight);
+        let found = zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    let rest = bytes.get(at..)?.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    Some(at + rest)
 }
 
 /// Node names to kinds: an open-addressed table, because a `HashMap` with its own hash costs more
@@ -254,28 +277,33 @@ static BY_NAME: LazyLock<[u16; 1024]> = LazyLock::new(|| {
     table
 });
 
+/// From the first and the last eight bytes and the length: `AlterRoleStmt` and `AlterRoleSetStmt` must not meet.
 fn slot(name: &[u8]) -> usize {
-    let byte = |place: usize| name.get(place).copied().map_or(0, usize::from);
-    let length = name.len();
-    (length * 193
-        + byte(0) * 7
-        + byte(length / 2) * 31
-        + byte(length / 3) * 71
-        + byte(length.wrapping_sub(1)) * 131)
-        & 1023
+    let last = name.last_chunk().map_or(0, |last| u64::from_le_bytes(*last));
+    let mixed = first_word(name) ^ last.rotate_left(23) ^ name.len() as u64;
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize
 }
 
-fn kind_named(name: &[u8]) -> Option<Kind> {
+fn spec_named(name: &[u8]) -> Option<&'static KindSpec> {
     let table = &*BY_NAME;
     let mut slot = slot(name);
     loop {
         let place = *table.get(slot)?;
         let spec = KINDS.get(usize::from(place))?;
-        if spec.name.as_bytes() == name {
-            return Some(spec.kind);
+        if same(spec.name.as_bytes(), name) {
+            return Some(spec);
         }
         slot = (slot + 1) & 1023;
     }
+}
+
+/// `==`, without a call where it is short.
+#[inline(always)]
+fn same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len()
+        && first_word(one) == first_word(other)
+        && one.last_chunk::<8>() == other.last_chunk()
+        && (one.len() <= 16 || one == other)
 }
 
 /// The text behind JSON's escapes. A string may hold bytes that are no UTF-8 (`E'\xff'`); upstream
@@ -323,10 +351,56 @@ mod tests {
     #[test]
     fn every_node_is_found_by_its_name() {
         for spec in KINDS.iter() {
-            assert_eq!(kind_named(spec.name.as_bytes()), spec.is_node.then_some(spec.kind), "{}", spec.name);
+            assert_eq!(
+                spec_named(spec.name.as_bytes()).map(|found| found.kind),
+                spec.is_node.then_some(spec.kind),
+                "{}",
+                spec.name
+            );
         }
-        assert_eq!(kind_named(b"Selectstmt"), None);
-        assert_eq!(kind_named(b""), None);
+        assert!(spec_named(b"Selectstmt").is_none());
+        assert!(spec_named(b"").is_none());
+    }
+
+    #[test]
+    fn a_field_stands_where_its_whole_name_does() {
+        for field in KINDS.iter().flat_map(|spec| spec.fields) {
+            let stands = |text: &[u8]| field.stands_at(first_word(text), text);
+            let key = format!("\"{}\":", field.name);
+            assert_eq!(key.len(), field.width());
+            assert!(stands(key.as_bytes()) && stands(format!("{key}true,").as_bytes()), "{key}");
+            for place in 0..key.len() {
+                let mut other = format!("{key}true,").into_bytes();
+                other[place] ^= 1;
+                assert!(!stands(&other) && !stands(&key.as_bytes()[..place]), "{key} {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn words_of_eight_bytes_say_what_single_bytes_do() {
+        let text: Vec<u8> = (0..200_u32).map(|n| b"abcd\"\\!#]["[(n * n % 91 % 10) as usize]).collect();
+        for from in 0..text.len() {
+            for to in from..text.len().min(from + 20) {
+                let part = &text[from..to];
+                let stop = part.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+                assert_eq!(quote_or_backslash(part), stop, "{part:?}");
+                let mut padded = [0; 8];
+                let first = part.len().min(8);
+                padded[..first].copy_from_slice(&part[..first]);
+                assert_eq!(first_word(part), u64::from_le_bytes(padded), "{part:?}");
+                assert!(same(part, part.to_owned().as_slice()));
+                for place in 0..part.len() {
+                    let mut other = part.to_vec();
+                    other[place] ^= 0x80;
+                    assert!(!same(part, &other) && !same(part, &part[..place]), "{part:?} {place}");
+                }
+            }
+        }
+        for byte in 0..=255 {
+            let stop = matches!(byte, b'"' | b'\\').then_some(3);
+            assert_eq!(quote_or_backslash(&[b'a', 0, 0xff, byte, 0x21, 0x23, 0x5b, 0x5d, b'"'][..8]), stop);
+        }
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! Nothing is decided by this, so it costs nothing until somebody is asked: a text is read again for it.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use super::patience::Patience;
 use super::sources::{From, Names, Source, Tables, is_a_query};
 use crate::classify::Verb;
 use crate::classify::catalogue::Has;
@@ -22,11 +22,11 @@ pub(in crate::classify) type Touched = BTreeMap<(Verb, Option<String>, String), 
 
 /// The columns that a tree's statements name. `*` stands for all of a table.
 pub(in crate::classify) fn columns(tree: &Tree<'_>, names: Names<'_>) -> Touched {
-    let patience = Cell::new(PATIENCE);
+    let patience = Patience::of(PATIENCE);
     let mut detail = Detail { tables: names.with(&patience), touched: Touched::new() };
     for statement in tree.statements() {
         for node in statement.within() {
-            if patience.get() == 0 {
+            if patience.is_over() {
                 break;
             }
             detail.visit(node);
@@ -74,7 +74,7 @@ impl Detail<'_> {
         };
         let mut below = column;
         while let Some(node) = below.parent() {
-            if !self.tables.can_step() {
+            if !self.tables.patience.can_step() {
                 return;
             }
             if is_a_query(node) {

@@ -9,6 +9,7 @@
 //! - `expressions`: functions, operators, types, attributes; `conditions`: is a WHERE a real one
 //! - `sources`: what stands in a FROM, and which columns that has; `detail`: which of them are named
 //! - `relations`: tables and the names that only look like tables
+//! - `patience`: how much is looked at for all that
 //! - `sensitive`: tables that the operator calls so, read as a whole
 //! - `session`: settings, and what the session will be like afterwards
 
@@ -16,6 +17,7 @@ mod conditions;
 mod definitions;
 mod detail;
 mod expressions;
+mod patience;
 mod relations;
 mod sensitive;
 mod session;
@@ -27,11 +29,11 @@ pub(super) use relations::relations_of_a_scheduler;
 pub(super) use sources::Names;
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use self::patience::Patience;
 use super::lex::{Token, TokenKind};
 use super::tree::{Field, Kind, Node, Tree};
 use super::{
@@ -82,7 +84,7 @@ pub(super) fn walk(tree: &Tree<'_>, around: &Surroundings<'_>) -> Findings {
         function_aliases: None,
         config_calls: Vec::new(),
         temporary: false,
-        patience: Cell::new(conditions::patience_for(tree.len())),
+        patience: Patience::for_tree(tree.len()),
         limited: 0,
         part_range: 0..0,
         tree,
@@ -122,7 +124,7 @@ struct Walk<'a> {
     /// This raw statement makes a temporary table or view.
     temporary: bool,
     /// How many nodes may still be looked at to judge conditions, and what is read of sensitive tables.
-    patience: Cell<u32>,
+    patience: Patience,
     /// How many rows of sensitive tables the LIMITs so far allow.
     limited: i64,
 }

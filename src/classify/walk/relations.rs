@@ -40,7 +40,7 @@ impl<'a> Walk<'a> {
         };
         // Where a FROM names it; `COPY pg_subscription TO ..` and their like name no columns.
         let in_from = matches!(node.place(), (Kind::SelectStmt, Field::FromClause) | (Kind::JoinExpr, _));
-        let Some(around) = self.tree.node(0).filter(|root| in_from && self.can_afford(*root)) else {
+        let Some(around) = self.tree.node(0).filter(|root| in_from && self.patience.can_afford(*root)) else {
             return false;
         };
         !mentions(around, node, |column| column == secret)

@@ -127,7 +127,7 @@ impl<'a> Walk<'a> {
 
     /// Whether a query returns few rows, whatever it reads, or only sums them up.
     fn is_bounded(&mut self, query: Node<'a>) -> bool {
-        if query.kind() != Kind::SelectStmt || !self.can_afford(query) || self.is_repeated(query) {
+        if query.kind() != Kind::SelectStmt || !self.patience.can_afford(query) || self.is_repeated(query) {
             return false;
         }
         // `WHERE pg_notify('c', name) IS NULL LIMIT 1` looks at every row.
@@ -162,7 +162,7 @@ impl<'a> Walk<'a> {
             let lateral = node.kind() == Kind::RangeSubselect && node.flag(Field::Lateral);
             let value = node.kind() == Kind::SubLink;
             let recursive = node.kind() == Kind::WithClause && node.flag(Field::Recursive);
-            if lateral || value || recursive || !self.can_step() {
+            if lateral || value || recursive || !self.patience.can_step() {
                 return true;
             }
             around = node.parent();
@@ -182,23 +182,11 @@ impl<'a> Walk<'a> {
                 return Some(rows);
             }
             let leg = matches!(limited.place(), (Kind::SelectStmt, Field::Larg | Field::Rarg));
-            limited = limited.holder().filter(|_| leg && self.can_step())?;
+            limited = limited.holder().filter(|_| leg && self.patience.can_step())?;
         }
     }
 
     /// Climbing from each of many legs would cost their number squared.
-    fn can_step(&self) -> bool {
-        let left = self.patience.get().checked_sub(1);
-        self.patience.set(left.unwrap_or(0));
-        left.is_some()
-    }
-
-    pub(super) fn can_afford(&self, node: Node<'a>) -> bool {
-        let left = self.patience.get().checked_sub(node.end() - node.index());
-        self.patience.set(left.unwrap_or(0));
-        left.is_some()
-    }
-
     /// What of `table` is sensitive and read by `statement`, in words.
     fn sensitive(&mut self, statement: Node<'a>, table: Node<'a>) -> Option<String> {
         let name = table.text(Field::Relname)?;
@@ -217,7 +205,7 @@ impl<'a> Walk<'a> {
             Sensitive::Everything => Some(shown()),
             Sensitive::Columns(columns) => {
                 let is_read = |column: &str| columns.iter().any(|glob| glob.matches(column));
-                let read = !self.can_afford(statement) || mentions(statement, table, is_read);
+                let read = !self.patience.can_afford(statement) || mentions(statement, table, is_read);
                 read.then(|| {
                     let columns: Vec<String> = columns.iter().map(ToString::to_string).collect();
                     format!("{} of {}", columns.join(", "), shown())

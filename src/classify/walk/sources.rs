@@ -1,7 +1,6 @@
 //! What stands in a FROM, and which columns that has.
 
-use std::cell::Cell;
-
+use super::patience::Patience;
 use crate::classify::SearchPath;
 use crate::classify::catalogue::{Catalogue, Has};
 use crate::classify::tree::{Field, Kind, Node};
@@ -64,7 +63,7 @@ pub(in crate::classify) struct Names<'p> {
 
 impl<'p> Names<'p> {
     /// With so many nodes to look at.
-    pub(super) fn with(self, patience: &'p Cell<u32>) -> Tables<'p> {
+    pub(super) fn with(self, patience: &'p Patience) -> Tables<'p> {
         Tables { catalogue: self.catalogue, path: self.path, patience }
     }
 }
@@ -74,7 +73,7 @@ impl<'p> Names<'p> {
 pub(super) struct Tables<'p> {
     pub(super) catalogue: &'p Catalogue,
     pub(super) path: &'p SearchPath,
-    pub(super) patience: &'p Cell<u32>,
+    pub(super) patience: &'p Patience,
 }
 
 impl Tables<'_> {
@@ -86,7 +85,7 @@ impl Tables<'_> {
         let name = table.text(Field::Relname)?;
         let mut around = table.parent();
         while let Some(node) = around {
-            if !self.can_step() {
+            if !self.patience.can_step() {
                 return None;
             }
             // Lists are long, and have no fields.
@@ -95,7 +94,7 @@ impl Tables<'_> {
             {
                 let found = with
                     .list(Field::Ctes)
-                    .inspect(|_| _ = self.can_step())
+                    .inspect(|_| _ = self.patience.can_step())
                     .find(|cte| cte.text(Field::Ctename).as_deref() == Some(&name));
                 if found.is_some() {
                     return found;
@@ -109,7 +108,7 @@ impl Tables<'_> {
     /// Whether an item of a FROM has a column.
     #[expect(clippy::wildcard_enum_match_arm, reason = "what has no rule of its own is not known")]
     pub(super) fn has_column<'t>(&self, source: Node<'t>, name: &str, depth: u32) -> Has {
-        if depth > DEEPEST || !self.can_step() {
+        if depth > DEEPEST || !self.patience.can_step() {
             return Has::Unknown;
         }
         let own = match source.kind() {
@@ -163,7 +162,7 @@ impl Tables<'_> {
 
     /// Whether what a query returns has a column of that name.
     fn returns<'t>(&self, query: Node<'t>, name: &str, depth: u32) -> Has {
-        if depth > DEEPEST || !self.can_step() {
+        if depth > DEEPEST || !self.patience.can_step() {
             return Has::Unknown;
         }
         if !matches!(query.word(Field::Op), "" | "SETOP_NONE") {
@@ -185,7 +184,7 @@ impl Tables<'_> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "what has no rule of its own is not known")]
     fn is_called<'t>(&self, item: Node<'t>, name: &str, from: &From<'t>, depth: u32) -> Has {
         let is = |known: &str| if known == name { Has::Yes } else { Has::No };
-        if !self.can_step() {
+        if !self.patience.can_step() {
             return Has::Unknown;
         }
         if let Some(label) = item.text(Field::Name) {
@@ -206,12 +205,6 @@ impl Tables<'_> {
             Kind::AConst | Kind::ParamRef | Kind::AExpr | Kind::BoolExpr => is("?column?"),
             _ => Has::Unknown,
         }
-    }
-
-    pub(super) fn can_step(&self) -> bool {
-        let left = self.patience.get().checked_sub(1);
-        self.patience.set(left.unwrap_or(0));
-        left.is_some()
     }
 }
 

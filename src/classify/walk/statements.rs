@@ -1,10 +1,10 @@
 //! Statements that read, write and wrap rows.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use super::Walk;
 use super::conditions::{self, Verdict};
+use super::patience::Patience;
 use super::sources::Names;
 use crate::classify::tree::{Field, Kind, Node};
 use crate::classify::{NameUse, ObjectKind, StatementClass, Verb, names};
@@ -207,7 +207,7 @@ impl<'a> Walk<'a> {
 }
 
 /// How much a query returns, as far as its text says.
-fn scope_of(names: Names<'_>, query: Node<'_>, patience: &Cell<u32>) -> &'static str {
+fn scope_of(names: Names<'_>, query: Node<'_>, patience: &Patience) -> &'static str {
     if query.kind() != Kind::SelectStmt {
         return "those that it changes";
     }

@@ -1,7 +1,7 @@
 //! Bounds: which are beyond all that there may be.
 
 use super::compare::VERY_LARGE;
-use super::values::{text_of, uncast};
+use super::values::{is_an_age, is_calculated, text_of, uncast};
 use super::{Shape, Summary};
 use crate::classify::tree::{Field, Kind, Node};
 
@@ -54,9 +54,13 @@ pub(super) const TELLING: [&str; 18] = [
     "extract",
 ];
 
-/// Whether it is plain where a bound lies, or nobody can tell: not `lower('')`, `'Na' || 'N'`, `B''`.
+/// Whether it is plain where a bound lies, or nobody can tell: not `lower('')`, `'Na' || 'N'`, `B''`,
+/// `10 ^ 300`, `now() - interval '1000 years'`.
 #[expect(clippy::wildcard_enum_match_arm, reason = "what is made of others is what they are")]
 pub(super) fn is_told(bound: Node<'_>) -> bool {
+    if is_calculated(bound) || is_an_age(bound) {
+        return false;
+    }
     let given = bound.within().any(|node| matches!(node.kind(), Kind::ParamRef | Kind::ColumnRef));
     bound.within().all(|node| match node.kind() {
         Kind::FuncCall => {

@@ -50,7 +50,7 @@ impl<'t> Analysis<'t, '_> {
         let mut hidden = false;
         let mut beside = false;
         while let Some(node) = below.parent() {
-            if !self.tables.can_step() {
+            if !self.tables.patience.can_step() {
                 return Some(Whose::Unclear);
             }
             match (node.kind(), below.field()) {
@@ -97,7 +97,7 @@ impl<'t> Analysis<'t, '_> {
                     | (Kind::JsonTable, _)
                     | (Kind::JoinExpr, Field::Quals)
             );
-            if beside || !self.tables.can_step() {
+            if beside || !self.tables.patience.can_step() {
                 return false;
             }
             if node.index() == home.index() {

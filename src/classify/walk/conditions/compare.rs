@@ -5,10 +5,10 @@ use super::bounds::{
 };
 use super::patterns::{can_match, is_selective, is_selective_regex, pattern_of};
 use super::ranges::{
-    half_of, is_empty_array, is_endless_range, is_half_open, is_nothing, is_vast, may_be_all, says_nothing,
+    Ends, half_of, is_empty_array, is_half_open, is_nothing, is_vast, may_be_all, says_nothing,
 };
 use super::sources::{LARGEST_BATCH, counts};
-use super::values::{is_an_age, is_calculated, number_of, text_of, uncast};
+use super::values::{number_of, text_of, uncast};
 use super::{Always, Columns, Constant, Form, Never, OtherThanTwin, Picks, SameAsTwin, Truth, Unclear};
 use super::{Analysis, NOTHING, Reads, Scale, Shape, Summary};
 use crate::classify::tree::{Field, Kind, Node};
@@ -128,7 +128,7 @@ impl<'t> Analysis<'t, '_> {
                     Unclear
                 }
             }
-            _ if !self.can_afford(other_node) => Unclear,
+            _ if !self.tables.patience.can_afford(other_node) => Unclear,
             // `n > (SELECT x FROM made_up)`
             _ if matches!(name, "<" | "<=" | ">" | ">=") && self.makes_up(other_node) => Unclear,
             _ => against_constant(name, own, own_node, other_node),
@@ -487,7 +487,9 @@ fn against_constant(name: &str, own: Summary, own_node: Node<'_>, other: Node<'_
             Picks(Form::Equal)
         }
         // `(,)` holds everything.
-        "<@" | "&&" if text().is_some_and(|range| is_endless_range(&range)) || says_nothing(other) => Unclear,
+        "<@" | "&&" if text().is_some_and(|range| Ends::of(&range).are_open()) || says_nothing(other) => {
+            Unclear
+        }
         // `ip && '0.0.0.0/0'`
         "&&" if text().is_some_and(|net| net.trim_end().ends_with("/0")) => Unclear,
         // Nothing has anything in common with nothing, and so everything has not.
@@ -518,10 +520,6 @@ fn range(name: &str, own: Summary, own_node: Node<'_>, bound: Node<'_>) -> Truth
     }
     // `created_at < now()`
     if !above && is_of_the_past(own_node) && is_the_present(bound) {
-        return Unclear;
-    }
-    // `n < 10 ^ 300`
-    if is_calculated(bound) || is_an_age(bound) {
         return Unclear;
     }
     // Rows lie at places beyond any that one writes down.

@@ -27,11 +27,11 @@ mod reading;
 mod sources;
 mod values;
 
-use std::cell::Cell;
 use std::hash::{DefaultHasher, Hasher};
 
 use self::columns::Made;
 use self::compare::VERY_LARGE;
+use super::patience::Patience;
 use super::sources::{Names, Source, Tables};
 use crate::classify::tree::{Field, Kind, Node};
 
@@ -354,11 +354,11 @@ pub(super) fn picks_rows(
     names: Names<'_>,
     statement: Node<'_>,
     condition: Node<'_>,
-    patience: &Cell<u32>,
+    patience: &Patience,
 ) -> Verdict {
     let mut analysis = Analysis::of_statement(names.with(patience), statement, condition);
     match analysis.run() {
-        _ if patience.get() == 0 => Verdict::Unclear,
+        _ if patience.is_over() => Verdict::Unclear,
         Picks(_) => Verdict::Picks,
         Always | Never | Constant => Verdict::SameForAll,
         SameAsTwin | OtherThanTwin | Unclear => Verdict::Unclear,
@@ -370,10 +370,10 @@ pub(super) fn brings_all_back(
     names: Names<'_>,
     statement: Node<'_>,
     query: Node<'_>,
-    patience: &Cell<u32>,
+    patience: &Patience,
 ) -> bool {
     let analysis = Analysis::of_statement(names.with(patience), statement, query);
-    !analysis.restricts(query, 0) || patience.get() == 0
+    !analysis.restricts(query, 0) || patience.is_over()
 }
 
 /// What [`picks_rows`] found.
@@ -385,13 +385,6 @@ pub(super) enum Verdict {
     SameForAll,
     /// It depends on the row, but is not of a form that is known to pick some.
     Unclear,
-}
-
-/// How many nodes are looked at to judge the conditions of a text of `nodes`: nested subqueries would cost
-/// their depth times their size, and WITH queries that name each other several times more than that. Most
-/// texts need fewer than there are in them.
-pub(super) fn patience_for(nodes: usize) -> u32 {
-    u32::try_from(nodes).map_or(u32::MAX, |nodes| nodes.saturating_mul(8).saturating_add(200_000))
 }
 
 /// More alternatives that are broad are not compared with each other.
@@ -426,8 +419,9 @@ struct Analysis<'t, 'p> {
 impl<'t> Analysis<'t, '_> {
     fn run(&mut self) -> Truth {
         let size = self.condition.end() - self.condition.index();
-        let Some(left) = self.tables.patience.get().checked_sub(size) else { return Unclear };
-        self.tables.patience.set(left);
+        if !self.tables.patience.can_afford(self.condition) {
+            return Unclear;
+        }
         self.summaries = vec![NOTHING; size as usize];
         // Descendants stand behind their parents, so backwards is children first.
         for node in self.condition.within().rev() {

@@ -35,14 +35,44 @@ pub(super) fn is_vast(area: &str) -> bool {
             .any(|part| part.abs() >= VERY_LARGE)
 }
 
+/// What stands between the brackets of a range, `[1,5)`, of several, or of a list, `{1,2}`.
+pub(super) struct Ends<'r> {
+    all: Vec<&'r str>,
+    /// Of which none is the lower or upper one.
+    are_items: bool,
+}
+
+impl<'r> Ends<'r> {
+    pub(super) fn of(text: &'r str) -> Self {
+        let inside = text.trim().trim_start_matches(['[', '(', '{']).trim_end_matches([']', ')', '}']);
+        let all = inside.split(',').map(|end| end.trim().trim_matches('"')).collect();
+        Self { all, are_items: text.trim_start().starts_with('{') && !text.contains(['[', '(']) }
+    }
+
+    /// `(,)`, `[-infinity,infinity]`, `[0,2147483647]`
+    pub(super) fn are_open(&self) -> bool {
+        let is_open = |end: &&str| is_endless(end) || !end.bytes().any(|byte| byte.is_ascii_alphanumeric());
+        let is_all = || match self.numbers().as_slice() {
+            [low, high, ..] => !self.are_items && is_wide(*low, *high),
+            _ => false,
+        };
+        self.all.iter().all(is_open) || is_all()
+    }
+
+    /// `[5,)`
+    fn is_one_open(&self) -> bool {
+        !self.are_items && self.all.iter().any(|end| end.is_empty() || is_endless(end))
+    }
+
+    fn numbers(&self) -> Vec<Option<f64>> {
+        self.all.iter().map(|end| end.parse().ok()).collect()
+    }
+}
+
 /// The comparison that a range with one end is: `[5,)` is `>= 5`.
 pub(super) fn half_of(range: Node<'_>) -> Option<(&'static str, Option<f64>)> {
-    let text = text_of(range);
-    let ends: Vec<Option<f64>> = match &text {
-        Some(text) => {
-            let inside = text.trim().trim_start_matches(['[', '(']).trim_end_matches([']', ')']);
-            inside.split(',').map(|end| end.trim().parse().ok()).collect()
-        }
+    let ends = match text_of(range) {
+        Some(text) => Ends::of(&text).numbers(),
         None => uncast(range)?.list(Field::Args).take(2).map(number_of).collect(),
     };
     match ends.as_slice() {
@@ -56,10 +86,7 @@ pub(super) fn half_of(range: Node<'_>) -> Option<(&'static str, Option<f64>)> {
 pub(super) fn is_half_open(range: Node<'_>) -> bool {
     let Some(range) = uncast(range) else { return true };
     if let Some(text) = text_of(range) {
-        let inside = text.trim().trim_start_matches(['[', '(', '{']).trim_end_matches([']', ')', '}']);
-        let open = |end: &str| end.trim().is_empty() || is_endless(end.trim().trim_matches('"'));
-        // A list, `{1,2}`, has no end either way.
-        return !text.trim_start().starts_with('{') && inside.split(',').any(open);
+        return Ends::of(&text).is_one_open();
     }
     range.kind() == Kind::FuncCall
         && range.list(Field::Args).take(2).any(|end| {
@@ -81,21 +108,6 @@ pub(super) fn may_be_all(query: &str) -> bool {
 pub(super) fn is_nothing(text: &str) -> bool {
     text.trim().eq_ignore_ascii_case("empty")
         || !text.contains(|c: char| !matches!(c, '{' | '}' | '[' | ']' | ' '))
-}
-
-/// `(,)`, `[-infinity,infinity]`
-pub(super) fn is_endless_range(text: &str) -> bool {
-    let numbers = text.trim().trim_start_matches(['[', '(']).trim_end_matches([']', ')']);
-    if let Some((low, high)) = numbers.split_once(',')
-        && is_wide(low.trim().parse().ok(), high.trim().parse().ok())
-    {
-        return true;
-    }
-    let bounds = text.trim().trim_start_matches(['[', '(', '{']).trim_end_matches([']', ')', '}']);
-    bounds.split(',').all(|bound| {
-        let bound = bound.trim().trim_matches('"');
-        is_endless(bound) || !bound.bytes().any(|byte| byte.is_ascii_alphanumeric())
-    })
 }
 
 /// `ARRAY[]::text[]`

@@ -3,10 +3,9 @@
 //! Stricter than for a table that is changed: a join alone picks nothing, and neither does a column of a
 //! query further out, which has another value for each of *its* rows.
 
-use std::cell::Cell;
-
 use super::{Analysis, Picks, Reads};
 use crate::classify::tree::{Field, Kind, Node};
+use crate::classify::walk::patience::Patience;
 use crate::classify::walk::sources::{From, Names, Source, is_a_query};
 
 /// More items of a FROM are not told apart.
@@ -19,7 +18,7 @@ pub(in crate::classify::walk) fn picks_what_is_read<'t>(
     items: impl Iterator<Item = Node<'t>> + Clone,
     condition: Option<Node<'t>>,
     table: Node<'t>,
-    patience: &Cell<u32>,
+    patience: &Patience,
 ) -> bool {
     let from = From::of(items.clone());
     let Some(own) = from.sources.iter().position(|source| source.node.index() == table.index()) else {
@@ -43,7 +42,7 @@ pub(in crate::classify::walk) fn picks_what_is_read<'t>(
     };
     let picked =
         from.sources.iter().enumerate().any(|(place, source)| is_picked(place, source)) || anybodys();
-    picked && patience.get() > 0
+    picked && !patience.is_over()
 }
 
 /// Whether `condition` of `query` is known to pick rows of any of its tables.
@@ -51,7 +50,7 @@ pub(in crate::classify::walk) fn picks_any<'t>(
     names: Names<'_>,
     query: Node<'t>,
     condition: Node<'t>,
-    patience: &Cell<u32>,
+    patience: &Patience,
 ) -> bool {
     let from = From::of(query.list(Field::FromClause));
     let conjuncts = conjuncts(std::iter::once(condition));
@@ -80,7 +79,7 @@ fn picks<'t>(
     from: &From<'t>,
     source: &Source<'t>,
     conditions: &[Node<'t>],
-    patience: &Cell<u32>,
+    patience: &Patience,
 ) -> bool {
     let alone = from.sources.len() == 1;
     let others = || from.sources.iter().filter(|other| other.node.index() != source.node.index());
@@ -111,7 +110,7 @@ fn picks_somebodys<'t>(
     names: Names<'_>,
     from: &From<'t>,
     conditions: &[Node<'t>],
-    patience: &Cell<u32>,
+    patience: &Patience,
 ) -> bool {
     let Some(first) = conditions.first() else { return false };
     let mut analysis = Analysis {

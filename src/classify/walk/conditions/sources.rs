@@ -182,7 +182,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
             return query.is_none() && is_a_list_of_the_systems(source)
                 || query.is_some_and(|query| self.counts_up(query));
         }
-        !self.can_afford(source)
+        !self.tables.patience.can_afford(source)
             || counts(source)
             || source.get(Field::Subquery).is_some_and(selects_a_test)
             || has_every_flag(source)
@@ -192,7 +192,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
     /// A recursive query without a table: `SELECT 1 AS n UNION ALL SELECT n + 1 FROM c WHERE n < 1000`.
     fn counts_up(&self, query: Node<'t>) -> bool {
         let mut tables = query.within().filter(|node| node.kind() == Kind::RangeVar).peekable();
-        !self.can_afford(query)
+        !self.tables.patience.can_afford(query)
             || tables.peek().is_some()
                 && tables.all(|table| self.with_query(table).is_some_and(|named| is_around(named, table)))
     }
@@ -281,7 +281,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
 
     /// Whether the target's table is read anywhere in `node`.
     fn reads_the_table(&self, node: Node<'t>, depth: u32) -> bool {
-        if depth > DEEPEST || !self.can_afford(node) {
+        if depth > DEEPEST || !self.tables.patience.can_afford(node) {
             return true;
         }
         node.within().any(|part| match part.kind() == Kind::RangeVar {
@@ -296,12 +296,6 @@ impl<'t, 'p> Analysis<'t, 'p> {
         })
     }
 
-    pub(super) fn can_afford(&self, node: Node<'t>) -> bool {
-        let left = self.tables.patience.get().checked_sub(node.end() - node.index());
-        self.tables.patience.set(left.unwrap_or(0));
-        left.is_some()
-    }
-
     /// Whether what `query` returns is surely not all rows of the target's table: it reads other tables, or
     /// it picks rows itself, or says how many.
     pub(super) fn restricts(&self, query: Node<'t>, depth: u32) -> bool {
@@ -310,7 +304,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
 
     /// The same; `narrowly` if together with others it must not be all of them.
     fn restricts_to(&self, query: Node<'t>, depth: u32, narrowly: bool) -> bool {
-        if depth > DEEPEST || !self.tables.can_step() {
+        if depth > DEEPEST || !self.tables.patience.can_step() {
             return false;
         }
         if !self.reads_the_table(query, depth) {
@@ -391,7 +385,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
     pub(super) fn sublink(&self, node: Node<'t>) -> Summary {
         let Some(query) = node.get(Field::Subselect) else { return self.parts(node) };
         // Each of nested ones is looked through, with all that are in it.
-        if !self.can_afford(query) {
+        if !self.tables.patience.can_afford(query) {
             return self.parts(node);
         }
         let tested = self.field(node, Field::Testexpr);
@@ -467,7 +461,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
 
     /// Whether what a query selects does not come from the row that it is compared with.
     fn brings_others(&self, query: Node<'t>) -> bool {
-        if !self.can_afford(query) {
+        if !self.tables.patience.can_afford(query) {
             return false;
         }
         // `id IN (SELECT generate_series(1, 1000000))`
@@ -485,7 +479,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
                 self.with_query(source.node).filter(|query| !is_around(*query, source.node))
             });
             for query in named {
-                if !self.can_afford(query) || self.counts_up(query) {
+                if !self.tables.patience.can_afford(query) || self.counts_up(query) {
                     return false;
                 }
                 open.push(query);
@@ -554,7 +548,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
     /// Whether a subquery names a column of the target's row. Where tables are not known, only a qualified
     /// name says so: in `EXISTS (SELECT 1 FROM u WHERE id = 1)` the id is u's, if u has one.
     fn speaks_of_the_row(&self, query: Node<'t>, from: &From<'t>) -> bool {
-        if !self.can_afford(query) {
+        if !self.tables.patience.can_afford(query) {
             return true;
         }
         let hidden = from.sources.iter().any(|source| source.name.is_some() && source.name == self.target);

@@ -75,28 +75,26 @@ fn second_opinion(text: &str, parts: &[StatementPart]) -> bool {
 /// Whether every lexer of SQL splits the text alike: plain characters, quotes that pair off, at most
 /// a closing semicolon.
 fn is_unambiguous(text: &str) -> bool {
-    let mut bytes = text.trim_end_matches([';', ' ', '\n', '\t', '\r']).bytes().peekable();
+    let mut bytes = text.trim_end_matches([';', ' ', '\n', '\t', '\r']).as_bytes().iter();
     let mut before = b' ';
-    while let Some(byte) = bytes.next() {
+    while let Some(&byte) = bytes.next() {
+        let next = || bytes.as_slice().first();
         match byte {
             b'\'' | b'"' => {
                 // E'..', U&"..", and strings side by side are where opinions differ.
                 if before.is_ascii_alphanumeric() || matches!(before, b'&' | b'_' | b'\'' | b'"' | b'$') {
                     return false;
                 }
-                loop {
-                    match bytes.next() {
-                        Some(end) if end == byte => break,
-                        Some(b'\\' | b'\n') | None => return false,
-                        Some(_) => {}
-                    }
+                let stops = |inside: &&u8| **inside == byte || matches!(inside, b'\\' | b'\n');
+                if bytes.find(stops) != Some(&byte) {
+                    return false;
                 }
             }
-            b'$' if !bytes.peek().is_some_and(u8::is_ascii_digit) || before.is_ascii_alphanumeric() => {
+            b'$' if !next().is_some_and(u8::is_ascii_digit) || before.is_ascii_alphanumeric() => {
                 return false;
             }
-            b'-' if bytes.peek() == Some(&b'-') => return false,
-            b'/' if bytes.peek() == Some(&b'*') => return false,
+            b'-' if next() == Some(&b'-') => return false,
+            b'/' if next() == Some(&b'*') => return false,
             b'\\' | b';' | b'#' | b'`' | 0x80.. => return false,
             _ => {}
         }

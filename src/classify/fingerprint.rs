@@ -51,38 +51,40 @@ fn normalise(text: &str, tokens: &[Token], out: &mut Vec<u8>) {
                 true
             }
             TokenKind::Word => {
+                let word = out.len();
                 out.extend(shown.bytes().map(|byte| byte.to_ascii_lowercase()));
                 // After a keyword a minus is a sign; after a name it is an operator. We know no
                 // keywords here, and both are written alike in each statement of a group.
                 !matches!(
-                    shown.to_ascii_lowercase().as_str(),
-                    "and"
-                        | "or"
-                        | "not"
-                        | "in"
-                        | "like"
-                        | "between"
-                        | "values"
-                        | "select"
-                        | "limit"
-                        | "offset"
-                        | "then"
-                        | "else"
-                        | "when"
-                        | "return"
-                        | "returning"
-                        | "where"
-                        | "to"
-                        | "set"
+                    out.get(word..).unwrap_or_default(),
+                    b"and"
+                        | b"or"
+                        | b"not"
+                        | b"in"
+                        | b"like"
+                        | b"between"
+                        | b"values"
+                        | b"select"
+                        | b"limit"
+                        | b"offset"
+                        | b"then"
+                        | b"else"
+                        | b"when"
+                        | b"return"
+                        | b"returning"
+                        | b"where"
+                        | b"to"
+                        | b"set"
                 )
             }
             TokenKind::QuotedName => {
                 // "name" and name are one where quoting changes nothing.
                 let inner = shown.get(1..shown.len().saturating_sub(1)).unwrap_or(shown);
-                let plain = inner.bytes().enumerate().all(|(place, byte)| {
-                    byte.is_ascii_lowercase() || byte == b'_' || (place > 0 && byte.is_ascii_digit())
-                });
-                out.extend_from_slice(if plain && !inner.is_empty() { inner } else { shown }.as_bytes());
+                // To the end in any case: names are short, and so it is not a branch for each byte.
+                let is_plain = |byte: u8| byte.is_ascii_lowercase() | byte.is_ascii_digit() | (byte == b'_');
+                let plain = inner.bytes().fold(true, |plain, byte| plain & is_plain(byte))
+                    && inner.bytes().next().is_some_and(|first| !first.is_ascii_digit());
+                out.extend_from_slice(if plain { inner } else { shown }.as_bytes());
                 true
             }
             TokenKind::UnicodeName

@@ -310,7 +310,7 @@ fn same(one: &[u8], other: &[u8]) -> bool {
 /// refuses those, so that showing U+FFFD instead loses nothing.
 pub(super) fn unescape(raw: &[u8]) -> Cow<'_, str> {
     if !raw.contains(&b'\\') {
-        return String::from_utf8_lossy(raw);
+        return std::str::from_utf8(raw).map_or_else(|_| String::from_utf8_lossy(raw), Cow::Borrowed);
     }
     let mut out = Vec::with_capacity(raw.len());
     let mut rest = raw.iter().copied();

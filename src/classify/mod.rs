@@ -279,6 +279,11 @@ impl fmt::Display for Reason {
 }
 
 impl Classification {
+    /// What all its statements do to the session, in their order.
+    pub fn session_effects(&self) -> impl Iterator<Item = &SessionEffect> {
+        self.steps.iter().flat_map(|step| &step.effects)
+    }
+
     /// The same for a text that our grammar rejects and the server's takes: nothing is known of it. It
     /// may change the catalogue, and where names are looked up.
     #[must_use]

@@ -91,7 +91,7 @@ impl Classification {
                     }
                 });
             }
-            let does = || meaning.steps.iter().flat_map(|step| &step.effects);
+            let does = || meaning.session_effects();
             // `PREPARE x AS ..` is what SQL prepared as x, and is not prepared again; it may call `set_config`.
             if does().any(|effect| matches!(effect, SessionEffect::Prepare(name) if *name == used.name)) {
                 step.effects.extend(meaning.class.is_privileged().then_some(SessionEffect::PathUnknown));

@@ -104,13 +104,7 @@ impl Gate<'_> {
             return Decided::Resolved(self.refuse(&record, refusal));
         }
         let mut refers_to = Vec::new();
-        let executes = |c: &Classification| {
-            c.steps
-                .iter()
-                .flat_map(|step| &step.effects)
-                .any(|effect| matches!(effect, SessionEffect::Execute(_)))
-        };
-        if executes(&classification) {
+        if executed(&classification).next().is_some() {
             for name in executed(&classification) {
                 match self.session.lookup(name) {
                     Lookup::Known(prepared) => refers_to.push(Referred {
@@ -289,7 +283,7 @@ impl Gate<'_> {
     }
 
     fn fetches_late(&self, classification: &Classification) -> bool {
-        classification.steps.iter().flat_map(|step| &step.effects).any(|effect| {
+        classification.session_effects().any(|effect| {
             let SessionEffect::Fetch(name) = effect else { return false };
             self.session.fetches_late(name)
         })
@@ -306,7 +300,7 @@ impl Gate<'_> {
 }
 
 fn fetched(classification: &Classification) -> impl Iterator<Item = &Arc<str>> {
-    classification.steps.iter().flat_map(|step| &step.effects).filter_map(|effect| {
+    classification.session_effects().filter_map(|effect| {
         let SessionEffect::Fetch(name) = effect else { return None };
         Some(name)
     })
@@ -314,14 +308,12 @@ fn fetched(classification: &Classification) -> impl Iterator<Item = &Arc<str>> {
 
 fn declares(classification: &Classification, cursor: &str) -> bool {
     classification
-        .steps
-        .iter()
-        .flat_map(|step| &step.effects)
+        .session_effects()
         .any(|effect| matches!(effect, SessionEffect::Declare(name) if **name == *cursor))
 }
 
 fn executed(classification: &Classification) -> impl Iterator<Item = &Arc<str>> {
-    classification.steps.iter().flat_map(|step| &step.effects).filter_map(|effect| {
+    classification.session_effects().filter_map(|effect| {
         let SessionEffect::Execute(name) = effect else { return None };
         Some(name)
     })

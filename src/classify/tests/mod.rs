@@ -392,7 +392,7 @@ mod names {
     fn what_a_parse_prepared_does_to_the_session_its_execute_does() {
         let does = |sql: &str, prepared: &str| {
             let resolved = resolved(sql, &[("p", prepared)]);
-            let effects = resolved.steps.iter().flat_map(|step| &step.effects);
+            let effects = resolved.session_effects();
             effects.filter(|effect| !matches!(effect, SessionEffect::Execute(_))).cloned().collect::<Vec<_>>()
         };
         let path = SessionEffect::Set { name: "search_path".into(), value: Some("s2".into()), local: false };

@@ -1,6 +1,8 @@
 //! A throw-away Postgres: for the demo, and for tests that want a real one.
 
+use std::collections::hash_map::RandomState;
 use std::fs;
+use std::hash::BuildHasher as _;
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
@@ -245,10 +247,19 @@ impl Drop for Cluster {
     }
 }
 
-/// A port that is free now.
+/// A port that is free now, and will hardly be taken before it is used: below those that the system gives to
+/// outgoing connections and to whoever asks for any.
 ///
 /// # Errors
 /// When there is none.
 pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    const FIRST: u16 = 16_000;
+    const PORTS: u16 = 16_000;
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    // Several processes that ask at the same time must not go through the same ports.
+    let random = || FIRST + (RandomState::new().hash_one(std::process::id()) % u64::from(PORTS)) as u16;
+    match std::iter::repeat_with(random).take(100).find(is_free) {
+        Some(port) => Ok(port),
+        None => Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port()),
+    }
 }

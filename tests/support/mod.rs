@@ -351,7 +351,12 @@ head_file = "head"
                 .header("authorization", &bearer)
                 .send_json(body.unwrap_or_else(|| serde_json::json!({}))),
         }
-        .expect("the API answers");
+        .unwrap_or_else(|error| {
+            let log = self.log();
+            let last: Vec<&str> = log.lines().rev().take(30).collect();
+            let last: Vec<&str> = last.into_iter().rev().collect();
+            panic!("{method} {url}: {error}; the proxy's last words:\n{}", last.join("\n"))
+        });
         let status = answer.status().as_u16();
         (status, answer.body_mut().read_json().unwrap_or(serde_json::Value::Null))
     }

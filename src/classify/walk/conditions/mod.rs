@@ -569,13 +569,17 @@ impl<'t> Analysis<'t, '_> {
     }
 
     fn boolean(&self, node: Node<'t>) -> Summary {
-        let parts: Vec<Summary> = node.list(Field::Args).map(|part| self.of(part)).collect();
+        let parts: Vec<Summary> = alternatives(node).into_iter().map(|part| self.of(part)).collect();
         let whole = parts.iter().fold(NOTHING, |whole, part| whole.blur(*part));
         let truth = match node.word(Field::Boolop) {
+            // Judged with the others of what it stands in.
+            "OR_EXPR" if node.holder().is_some_and(is_or) => Unclear,
             "NOT_EXPR" => match parts.first().map_or(Constant, |part| part.truth) {
                 Always => Never,
                 Never => Always,
                 Picks(_) if parts.iter().any(|part| part.one_way) => Unclear,
+                // `NOT (n < 0 OR n > 9)` is between two ends.
+                Picks(Form::Negative) if node.list(Field::Args).any(is_or) => Picks(Form::Inside),
                 Picks(form) => form.negated(),
                 truth @ (Constant | Unclear | SameAsTwin | OtherThanTwin) => truth,
             },
@@ -688,6 +692,32 @@ impl<'t> Analysis<'t, '_> {
     }
 }
 
+fn is_or(node: Node<'_>) -> bool {
+    node.kind() == Kind::BoolExpr && node.word(Field::Boolop) == "OR_EXPR"
+}
+
+/// The parts of AND, OR or NOT. Those of an OR in an OR, `a OR (b OR c)`, are parts of the outer one: each has
+/// to be compared with each.
+fn alternatives(node: Node<'_>) -> Vec<Node<'_>> {
+    let mut parts: Vec<Node<'_>> = node.list(Field::Args).collect();
+    if !is_or(node) {
+        return parts;
+    }
+    if node.holder().is_some_and(is_or) {
+        return Vec::new();
+    }
+    let mut place = 0;
+    while let Some(part) = parts.get(place).copied() {
+        if is_or(part) {
+            parts.swap_remove(place);
+            parts.extend(part.list(Field::Args));
+        } else {
+            place += 1;
+        }
+    }
+    parts
+}
+
 /// A row named like a column: `SELECT t FROM t`.
 fn name_of_a_row<'a>(fields: &'a [std::borrow::Cow<'_, str>]) -> &'a str {
     match fields {
@@ -797,6 +827,12 @@ fn any_of(parts: &[Summary]) -> Truth {
             return Unclear;
         }
     }
-    let form = broad.first().or_else(|| narrow.first()).map_or(Form::Equal, |(form, _)| *form);
-    Picks(form)
+    // What it is beside others of `(a OR b) IS TRUE`.
+    let forms = || broad.iter().chain(&narrow).map(|(form, _)| *form);
+    let first = forms().next().unwrap_or(Form::Equal);
+    Picks(match forms().all(|form| form == first) {
+        true => first,
+        false if broad.is_empty() => Form::Inside,
+        false => Form::Negative,
+    })
 }

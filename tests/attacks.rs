@@ -1072,6 +1072,13 @@ fn an_array_types_own_name_runs_no_code_unasked() {
         "SELECT ARRAY[1]::_mood",
         r#"SELECT * FROM json_to_record('{"a":["x"]}') AS x(a _d)"#,
         "SELECT array_append('{}'::_d, 'x')",
+        // Attributes that are casts.
+        "SELECT ('x'::text).d",
+        "SELECT ('x'::varchar).d",
+        "SELECT ('{x}'::text)._d",
+        "SELECT (t.b).d FROM tdom t",
+        "SELECT f.d FROM unnest(ARRAY['q']) f",
+        "SELECT (current_user).d",
         "PREPARE p(_d) AS SELECT $1",
         "EXECUTE p('{x}')",
         "CREATE TEMP TABLE u (a _d)",

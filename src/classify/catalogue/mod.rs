@@ -463,7 +463,7 @@ impl Catalogue {
             let why = format!("is a function of schema {} if no column has this name", function.schema);
             return Some(Meaning::code(why));
         }
-        match self.built_ins.function(name) {
+        let called = match self.built_ins.function(name) {
             Some(function) => (function.takes_one && function.class > StatementClass::Read)
                 .then(|| Meaning::built_in(function)),
             None => family(name).map(|(class, why)| Meaning {
@@ -472,7 +472,22 @@ impl Catalogue {
                 schema: None,
                 reads: Vec::new(),
             }),
-        }
+        };
+        // `('x'::text).domain` is a cast (`FuncNameAsType`).
+        called.or_else(|| self.of_type(None, name, path))
+    }
+
+    /// Whether `x.name` may be a call where no column has the name.
+    pub(super) fn may_be_called(&self, name: &str) -> bool {
+        self.functions.contains_key(name)
+            || self.built_ins.function(name).is_some()
+            || family(name).is_some()
+            || self.types.contains_key(name)
+    }
+
+    /// Whether values of a type have no columns: one of Postgres's own that is no row.
+    pub(super) fn is_scalar_type(&self, name: &str) -> bool {
+        self.built_ins.has_type(name) && name != "record" && self.built_ins.relation(name).is_none()
     }
 
     /// What an operator means: `None` when it is harmless.

@@ -19,6 +19,12 @@ fn catalogue() -> Catalogue {
         "public|active|public|users|name|shows",
         "public|active|public|users|email|shows",
         "public|busy|public|active|-|shows",
+        "public|own_settings|pg_catalog|pg_settings|-|shows",
+        "public|own_classes|pg_catalog|pg_class|relname|shows",
+        "public|passwords|pg_catalog|pg_authid|rolpassword|shows",
+        "public|more_passwords|public|passwords|rolpassword|shows",
+        "public|mappings|pg_catalog|pg_user_mappings|srvname|shows",
+        "public|secrets|pg_catalog|pg_user_mappings|umoptions|shows",
         "public|people_eu|pii|people|-|is part of",
         "pii|people|public|people_eu|-|has",
         "public|everybody|pii|people|-|has",
@@ -72,12 +78,21 @@ fn what_is_returned_of_a_sensitive_table_is_read() {
     );
 }
 
-/// As Postgres 17 has it.
+/// As Postgres 17 and 18 have it.
 #[test]
-fn what_a_merge_returns_of_a_sensitive_table_is_an_export() {
-    let sql = "MERGE INTO pii.people p USING orders o ON p.id = o.user_id WHEN MATCHED THEN UPDATE SET age = 7 RETURNING p.name";
-    let found = classify_with(&catalogue(), sql);
-    assert!(found.reasons.iter().any(|reason| reason.class == StatementClass::Export), "{:?}", found.reasons);
+fn what_newer_statements_return_of_a_sensitive_table_is_an_export() {
+    for sql in [
+        "MERGE INTO pii.people p USING orders o ON p.id = o.user_id WHEN MATCHED THEN UPDATE SET age = 7 RETURNING p.name",
+        "UPDATE users SET a = a FROM orders WHERE users.id = user_id RETURNING WITH (OLD AS before) before.to_json",
+        "UPDATE users SET a = a FROM orders WHERE users.id = user_id RETURNING WITH (NEW AS after) after",
+    ] {
+        let found = classify_with(&catalogue(), sql);
+        assert!(
+            found.reasons.iter().any(|reason| reason.class == StatementClass::Export),
+            "{:?}",
+            found.reasons
+        );
+    }
 }
 
 #[test]
@@ -205,6 +220,14 @@ fn all_of_a_sensitive_column_is_an_export() {
             "SELECT u FROM users u",
             "SELECT (u).email FROM users u",
             "SELECT to_json(u) FROM users AS u",
+            "SELECT u.to_json FROM users AS u",
+            "SELECT users.json_agg FROM users",
+            "SELECT public.users.quote_literal FROM public.users",
+            "SELECT j.to_jsonb FROM (users c CROSS JOIN orders k) AS j",
+            "SELECT name FROM users WHERE users.to_json::text > ''",
+            "UPDATE users SET a = a FROM orders WHERE users.id = user_id RETURNING users.to_json",
+            "UPDATE users SET a = a FROM orders WHERE users.id = user_id RETURNING old",
+            "UPDATE users SET a = a FROM orders WHERE users.id = user_id RETURNING new.to_json",
             "SELECT name FROM users WHERE email > ''",
             "SELECT b FROM users AS u (a, b)",
             "SELECT b FROM (users JOIN orders ON true) AS j (a, b)",
@@ -221,8 +244,37 @@ fn all_of_a_sensitive_column_is_an_export() {
         StatementClass::Export,
     );
     classes(
-        &["SELECT email FROM users WHERE id = 1", "SELECT * FROM active WHERE id = 1"],
+        &[
+            "SELECT email FROM users WHERE id = 1",
+            "SELECT * FROM active WHERE id = 1",
+            "SELECT u.name FROM users u",
+            "SELECT u.id, users.a FROM users u, users",
+        ],
         StatementClass::Read,
+    );
+}
+
+#[test]
+fn views_of_the_system_catalogue_are_what_they_show() {
+    use StatementClass::{Admin, Read, SensitiveRead, Settings};
+    classes(
+        &["UPDATE own_settings SET setting = 'off' WHERE name = 'standard_conforming_strings'"],
+        Settings,
+    );
+    classes(
+        &[
+            "DELETE FROM own_classes WHERE relname = 'x'",
+            "UPDATE own_classes SET relname = 'x' WHERE relname = 'y'",
+        ],
+        Admin,
+    );
+    classes(
+        &["SELECT * FROM passwords", "SELECT rolpassword FROM more_passwords", "TABLE secrets"],
+        SensitiveRead,
+    );
+    classes(
+        &["SELECT * FROM own_settings", "SELECT relname FROM own_classes", "SELECT * FROM mappings"],
+        Read,
     );
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Walk;
-use crate::classify::catalogue::{Applied, Meaning};
+use crate::classify::catalogue::{Applied, Has, Meaning};
 use crate::classify::tree::{Field, Kind, Node};
 use crate::classify::{Effect, ObjectKind, StatementClass, Verb};
 
@@ -273,12 +273,30 @@ impl<'a> Walk<'a> {
         if catalogue.attribute(&name, Applied::Anything, self.path).is_none() {
             return;
         }
+        if qualifier.as_deref().is_some_and(|table| self.surely_has(table, &name)) {
+            return;
+        }
         // Only now is it worth asking what the qualifier stands for.
         let scalar = qualifier.is_none_or(|qualifier| self.is_function_alias(&qualifier));
         let applied = if scalar { Applied::Anything } else { Applied::Row };
         if let Some(meaning) = catalogue.attribute(&name, applied, self.path) {
             self.meets(&meaning, node, ObjectKind::Function, None, &name, "may call");
         }
+    }
+
+    /// Whether whatever goes by the name of `table` in this text is a table with that column: then it is no call.
+    fn surely_has(&self, table: &str, column: &str) -> bool {
+        let tables = self.names().with(&self.patience);
+        let Some(root) = self.tree.node(0).filter(|root| self.patience.can_afford(*root)) else {
+            return false;
+        };
+        let is_meant = |node: &Node<'a>| {
+            let alias = node.get(Field::Alias).and_then(|alias| alias.text(Field::Aliasname));
+            let name = alias.or_else(|| node.text(Field::Relname));
+            name.as_deref() == Some(table)
+        };
+        let mut meant = root.within().filter(is_meant).peekable();
+        meant.peek().is_some() && meant.all(|item| tables.has_column(item, column, 0) == Has::Yes)
     }
 
     /// Whether some FROM item of that name is a function, whose row may be a scalar.
@@ -314,11 +332,28 @@ impl<'a> Walk<'a> {
     pub(super) fn indirection(&mut self, node: Node<'a>) {
         for attribute in node.list(Field::Indirection) {
             let Some(name) = attribute.string() else { continue };
-            if let Some(meaning) = self.around.catalogue.attribute(&name, Applied::Anything, self.path) {
-                let subject = node.get(Field::Arg).filter(|arg| arg.location().is_some()).unwrap_or(node);
+            let catalogue = self.around.catalogue;
+            let subject = node.get(Field::Arg).filter(|arg| arg.location().is_some()).unwrap_or(node);
+            if let Some(meaning) = catalogue.attribute(&name, Applied::Anything, self.path) {
                 self.meets(&meaning, subject, ObjectKind::Function, None, &name, "may call");
+            } else if node.get(Field::Arg).is_some_and(|arg| self.is_scalar(arg))
+                && !catalogue.may_be_called(&name)
+                && !catalogue.is_scalar_type(&name)
+            {
+                let what = format!("calls {name}, which is not on the allow-list");
+                self.calls(StatementClass::Code, subject, what);
             }
         }
+    }
+
+    /// Whether an expression surely has no columns, so that an attribute of it is a call.
+    fn is_scalar(&self, node: Node<'a>) -> bool {
+        if node.kind() == Kind::TypeCast {
+            let names = node.get(Field::TypeName).map(|to| to.names(Field::Names)).unwrap_or_default();
+            let (schema, name) = split(&names);
+            return matches!(schema, None | Some("pg_catalog")) && self.around.catalogue.is_scalar_type(name);
+        }
+        matches!(node.kind(), Kind::AConst | Kind::SQLValueFunction)
     }
 
     /// A type, wherever one is named: making a value of it may run a function.

@@ -33,17 +33,14 @@ impl<'a> Walk<'a> {
     /// Whether a query takes nothing of `name`, of which everybody may read all columns but one, that not
     /// everybody may read.
     fn only_public_columns(&self, node: Node<'a>, name: &str) -> bool {
-        let secret = match name {
-            "pg_subscription" => "subconninfo",
-            "pg_user_mappings" => "umoptions",
-            _ => return false,
-        };
+        let Some(secret) = secret_of(name) else { return false };
         // Where a FROM names it; `COPY pg_subscription TO ..` and their like name no columns.
         let in_from = matches!(node.place(), (Kind::SelectStmt, Field::FromClause) | (Kind::JoinExpr, _));
         let Some(around) = self.tree.node(0).filter(|root| in_from && self.patience.can_afford(*root)) else {
             return false;
         };
-        !mentions(around, node, |column| column == secret)
+        let catalogue = self.around.catalogue;
+        !mentions(around, node, |column| column == secret, |attribute| catalogue.may_be_called(attribute))
     }
 
     /// Remembers a statement's WITH clause while its nodes are visited.
@@ -218,6 +215,16 @@ impl<'a> Walk<'a> {
         }));
     }
 
+    fn writes_to_system(&mut self, node: Node<'a>, name: &str, through: Option<&str>) {
+        let through = through.map_or_else(String::new, |view| format!(" through {view}"));
+        let (class, what) = if name == "pg_settings" {
+            (StatementClass::Settings, format!("changes settings through pg_settings{through}"))
+        } else {
+            (StatementClass::Admin, format!("writes to {name} of the system catalogue{through}"))
+        };
+        self.finds(class, what, self.span_of(node));
+    }
+
     fn touches(&mut self, verb: Verb, node: Node<'a>, schema: Option<&str>, name: &str) {
         let catalogue = self.around.catalogue;
         let system = catalogue.system_relation(schema, name);
@@ -241,12 +248,21 @@ impl<'a> Walk<'a> {
             system.is_some() || matches!(schema, Some("pg_catalog" | "pg_toast" | "information_schema"));
         let writes = matches!(verb, Verb::Insert | Verb::Update | Verb::Delete | Verb::Truncate);
         if is_system && writes {
-            let (class, what) = if name == "pg_settings" {
-                (StatementClass::Settings, "changes settings through pg_settings".to_owned())
-            } else {
-                (StatementClass::Admin, format!("writes to {name} of the system catalogue"))
-            };
-            self.finds(class, what, self.span_of(node));
+            self.writes_to_system(node, name, None);
+        }
+        // What views show of it.
+        for base in catalogue.bases(found.as_deref().or(schema), name) {
+            let Some(system) = catalogue.system_relation(Some(&*base.schema), &base.name) else { continue };
+            let is_shown = |column: &str| base.columns.as_ref().is_none_or(|shown| shown.contains(column));
+            if writes {
+                self.writes_to_system(node, &base.name, Some(name));
+            } else if verb == Verb::Read && system.sensitive && secret_of(&base.name).is_none_or(is_shown) {
+                let what = format!(
+                    "reads {} through {name}, which holds credentials or other people's data",
+                    base.name
+                );
+                self.finds(StatementClass::SensitiveRead, what, self.span_of(node));
+            }
         }
         // Job schedulers run what stands in their tables.
         if writes && relations_of_a_scheduler(schema) {
@@ -261,6 +277,15 @@ impl<'a> Walk<'a> {
             let what = format!("reads {name}, which holds credentials or other people's data");
             self.finds(StatementClass::SensitiveRead, what, self.span_of(node));
         }
+    }
+}
+
+/// The column of a system relation that not everybody may read, where everybody may read the others.
+fn secret_of(name: &str) -> Option<&'static str> {
+    match name {
+        "pg_subscription" => Some("subconninfo"),
+        "pg_user_mappings" => Some("umoptions"),
+        _ => None,
     }
 }
 

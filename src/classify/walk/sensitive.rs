@@ -1,7 +1,10 @@
 //! Reading tables that the operator calls sensitive: all of their rows at once is an export.
 
+use std::borrow::Cow;
+
 use super::conditions::{MOST_SOURCES, picks_what_is_read};
 use super::{SearchPath, StatementClass, Walk};
+use crate::classify::catalogue::Has;
 use crate::classify::declared::Sensitive;
 use crate::classify::tree::{Children, Field, Kind, Node};
 
@@ -205,7 +208,12 @@ impl<'a> Walk<'a> {
             Sensitive::Everything => Some(shown()),
             Sensitive::Columns(columns) => {
                 let is_read = |column: &str| columns.iter().any(|glob| glob.matches(column));
-                let read = !self.patience.can_afford(statement) || mentions(statement, table, is_read);
+                let is_call = |attribute: &str| {
+                    catalogue.may_be_called(attribute)
+                        && catalogue.has_column(schema.as_deref(), &name, attribute, path) != Has::Yes
+                };
+                let read =
+                    !self.patience.can_afford(statement) || mentions(statement, table, is_read, is_call);
                 read.then(|| {
                     let columns: Vec<String> = columns.iter().map(ToString::to_string).collect();
                     format!("{} of {}", columns.join(", "), shown())
@@ -217,7 +225,13 @@ impl<'a> Walk<'a> {
 
 /// Whether `statement` may read a column of `table` that `is_meant` takes: it names it, takes whole rows, or
 /// gives the columns other names.
-pub(super) fn mentions<'t>(statement: Node<'t>, table: Node<'t>, is_meant: impl Fn(&str) -> bool) -> bool {
+/// `x.to_json` is `to_json(x)`, and takes a whole row, where `is_call` says that no column has the name.
+pub(super) fn mentions<'t>(
+    statement: Node<'t>,
+    table: Node<'t>,
+    is_meant: impl Fn(&str) -> bool,
+    is_call: impl Fn(&str) -> bool,
+) -> bool {
     let joined = statement.within().filter(|node| node.kind() == Kind::JoinExpr);
     let aliases: Vec<Node<'t>> = joined.chain([table]).filter_map(|item| item.get(Field::Alias)).collect();
     // `FROM users AS u (a, b)`, `FROM (users JOIN orders USING (id)) AS j (a, b)`
@@ -226,10 +240,18 @@ pub(super) fn mentions<'t>(statement: Node<'t>, table: Node<'t>, is_meant: impl 
     }
     let mut rows: Vec<_> = aliases.iter().filter_map(|alias| alias.text(Field::Aliasname)).collect();
     rows.extend(table.text(Field::Relname));
+    // What RETURNING calls the row before and after.
+    rows.extend([Cow::Borrowed("old"), Cow::Borrowed("new")]);
+    let options = statement.within().filter(|node| node.kind() == Kind::ReturningOption);
+    rows.extend(options.filter_map(|option| option.text(Field::Value)));
     let reads = |column: Node<'t>| {
         let star = column.list(Field::Fields).any(|field| field.kind() == Kind::AStar);
         let fields: Vec<_> = column.list(Field::Fields).filter_map(Node::string).collect();
-        let whole = matches!(fields.as_slice(), [only] if rows.contains(only));
+        let whole = match fields.as_slice() {
+            [only] => rows.contains(only),
+            [.., row, name] => rows.contains(row) && is_call(name),
+            [] => false,
+        };
         star || whole || fields.last().is_some_and(|column| is_meant(column))
     };
     let joins_by = |join: Node<'t>| {

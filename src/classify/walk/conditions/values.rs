@@ -44,9 +44,8 @@ const ORDERED: [&str; 32] = [
 ];
 
 /// Those that say how long or how many.
-const LENGTHS: [&str; 11] = [
+const LENGTHS: [&str; 10] = [
     "array_length",
-    "array_ndims",
     "array_upper",
     "bit_length",
     "cardinality",
@@ -59,8 +58,8 @@ const LENGTHS: [&str; 11] = [
 ];
 
 /// Those that must be equal to something.
-const COMPUTED: [&str; 8] =
-    ["array_dims", "array_lower", "ascii", "host", "int4", "mod", "network", "to_char"];
+const COMPUTED: [&str; 9] =
+    ["array_dims", "array_lower", "array_ndims", "ascii", "host", "int4", "mod", "network", "to_char"];
 
 /// The same of their second: the first says which part.
 const TELLING_OF_SECOND: [&str; 4] = ["age", "date_part", "date_trunc", "timezone"];

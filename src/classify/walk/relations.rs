@@ -40,7 +40,9 @@ impl<'a> Walk<'a> {
             return false;
         };
         let catalogue = self.around.catalogue;
-        !mentions(around, node, |column| column == secret, |attribute| catalogue.may_be_called(attribute))
+        // `oid` is a function as well as their column.
+        let is_call = |attribute: &str| attribute != "oid" && catalogue.may_be_called(attribute);
+        !mentions(around, node, |column| column == secret, is_call)
     }
 
     /// Remembers a statement's WITH clause while its nodes are visited.

@@ -8,6 +8,7 @@
 //! beats an inexact one in `pg_catalog`: `public.lower(varchar)` takes `lower(name)` away from the
 //! built-in. We know no types, so a user's function counts wherever it *could* be meant.
 
+mod by_type;
 mod keys;
 mod parts;
 mod queries;
@@ -17,6 +18,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use self::by_type::ByType;
 use self::keys::{Action, ForeignKeys};
 pub(super) use self::keys::{Change, ForeignKey};
 pub(super) use self::parts::Base;
@@ -177,11 +179,11 @@ pub struct Catalogue {
     built_ins: &'static BuiltIns,
     functions: HashMap<Box<str>, Vec<UserFunction>>,
     operators: HashMap<Box<str>, Vec<UserOperator>>,
-    types: HashMap<Box<str>, Vec<UserType>>,
+    types: ByType<UserType>,
     /// OIDs of types whose values run somebody's functions, and of their arrays.
     code_types: HashSet<u32>,
     /// Target type to the functions that casts to it run.
-    casts: HashMap<Box<str>, Vec<QualifiedName>>,
+    casts: ByType<QualifiedName>,
     relations: HashMap<Box<str>, Vec<Relation>>,
     /// Relations are known as a database has them, not only those of every server.
     is_loaded: bool,
@@ -230,9 +232,9 @@ impl Catalogue {
             built_ins: built_ins(server_version),
             functions: HashMap::new(),
             operators: HashMap::new(),
-            types: HashMap::new(),
+            types: ByType::default(),
             code_types: HashSet::new(),
-            casts: HashMap::new(),
+            casts: ByType::default(),
             relations: HashMap::new(),
             is_loaded: false,
             made_of: HashMap::new(),
@@ -296,12 +298,9 @@ impl Catalogue {
                     let oids = [text(4)?, text(5)?].into_iter().filter_map(|oid| oid.parse::<u32>().ok());
                     self.code_types.extend(oids.filter(|oid| *oid != 0));
                 }
-                self.types
-                    .entry(text(1)?.into())
-                    .or_default()
-                    .push(UserType { schema: shared(0)?, runs_code });
+                self.types.add(text(1)?, UserType { schema: shared(0)?, runs_code });
             }
-            "casts" => self.casts.entry(text(1)?.into()).or_default().push((shared(2)?, shared(3)?)),
+            "casts" => self.casts.add(text(1)?, (shared(2)?, shared(3)?)),
             "relations" => self.relations.entry(text(1)?.into()).or_default().push(Relation {
                 schema: shared(0)?,
                 has_system_columns: !matches!(text(2)?, "v"),
@@ -473,8 +472,10 @@ impl Catalogue {
                 reads: Vec::new(),
             }),
         };
-        // `('x'::text).domain` is a cast (`FuncNameAsType`).
-        called.or_else(|| self.of_type(None, name, path))
+        // `('x'::text).domain` is a cast (`FuncNameAsType`). Asked for every column that is written with its
+        // table, so names of no such type must cost next to nothing.
+        let is_type = || self.types.named(name).next().is_some() || self.casts.named(name).next().is_some();
+        called.or_else(|| if is_type() { self.of_type(None, name, path) } else { None })
     }
 
     /// Whether `x.name` may be a call where no column has the name.
@@ -482,7 +483,7 @@ impl Catalogue {
         self.functions.contains_key(name)
             || self.built_ins.function(name).is_some()
             || family(name).is_some()
-            || self.types.contains_key(name)
+            || self.types.is_known(name)
     }
 
     /// Whether values of a type have no columns: one of Postgres's own that is no row.
@@ -515,7 +516,7 @@ impl Catalogue {
     /// What a value of a type runs: `None` when nothing, or when the type is unknown. A type is made by
     /// a held statement, and an unknown one is nearly always an enum or a composite.
     pub(super) fn of_type(&self, schema: Option<&str>, name: &str, path: &SearchPath) -> Option<Meaning> {
-        let mut casts = named(&self.casts, name);
+        let mut casts = self.casts.named(name);
         if let Some((schema, function)) = casts.find(|(schema, function)| !self.is_safe(schema, function)) {
             return Some(Meaning::code(format!("may run the cast function {schema}.{function}")));
         }
@@ -528,7 +529,9 @@ impl Catalogue {
         if own && (schema == Some("pg_catalog") || (schema.is_none() && !reordered)) {
             return None;
         }
-        let mut meant = named(&self.types, name)
+        let mut meant = self
+            .types
+            .named(name)
             .filter(|t| schema.map_or_else(|| is_searched(path, &t.schema), |schema| *t.schema == *schema));
         meant.find(|t| t.runs_code).map(|t| {
             Meaning::code(format!(
@@ -683,21 +686,6 @@ impl Catalogue {
         }
         path.iter().find_map(|schema| within(schema))
     }
-}
-
-/// What is known of a type by its name, which may be that of an array of its values: `'{x}'::_my_type`.
-fn named<'c, T>(all: &'c HashMap<Box<str>, Vec<T>>, name: &'c str) -> impl Iterator<Item = &'c T> {
-    /// Longer names lose their end; Postgres puts `_` before a type's name, more than one where that is taken.
-    const LONGEST: usize = 63;
-    let element = name.trim_start_matches('_');
-    let is_meant = move |known: &str| {
-        let known = known.trim_start_matches('_');
-        known == element || name.len() >= LONGEST && known.starts_with(element)
-    };
-    let is_an_array = element != name;
-    let arrays =
-        is_an_array.then(|| all.iter().filter(move |(known, _)| ***known != *name && is_meant(known)));
-    all.get(name).into_iter().chain(arrays.into_iter().flatten().map(|(_, of)| of)).flatten()
 }
 
 /// A function, for a reviewer.

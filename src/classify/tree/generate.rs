@@ -130,7 +130,7 @@ fn generate(proto: &str) -> String {
     for message in &kinds {
         writeln!(
             out,
-            "    KindSpec {{ name: {:?}, kind: Kind::{}, is_node: {}, fields: &[",
+            "    KindSpec::new({:?}, Kind::{}, {}, &[",
             message.name,
             camel(&message.name),
             nodes.contains(message.name.as_str())
@@ -151,7 +151,7 @@ fn generate(proto: &str) -> String {
             writeln!(out, "        FieldSpec::new({name:?}, Field::{}, {shape}),", fields[name.as_str()])
                 .unwrap();
         }
-        out += "    ] },\n";
+        out += "    ]),\n";
     }
     out += "];\n";
     for name in used {

@@ -1042,68 +1042,28 @@ pub(in crate::classify) enum Field {
 
 /// What each kind looks like, by `Kind as usize`.
 pub(super) static KINDS: [KindSpec; 272] = [
-    KindSpec {
-        name: "ParseResult",
-        kind: Kind::ParseResult,
-        is_node: false,
-        fields: &[
+    KindSpec::new(
+        "ParseResult",
+        Kind::ParseResult,
+        false,
+        &[
             FieldSpec::new("version", Field::Version, Shape::Number),
             FieldSpec::new("stmts", Field::Stmts, Shape::Messages(Kind::RawStmt)),
         ],
-    },
-    KindSpec {
-        name: "Integer",
-        kind: Kind::Integer,
-        is_node: true,
-        fields: &[FieldSpec::new("ival", Field::Ival, Shape::Number)],
-    },
-    KindSpec {
-        name: "Float",
-        kind: Kind::Float,
-        is_node: true,
-        fields: &[FieldSpec::new("fval", Field::Fval, Shape::Text)],
-    },
-    KindSpec {
-        name: "Boolean",
-        kind: Kind::Boolean,
-        is_node: true,
-        fields: &[FieldSpec::new("boolval", Field::Boolval, Shape::Flag)],
-    },
-    KindSpec {
-        name: "String",
-        kind: Kind::String,
-        is_node: true,
-        fields: &[FieldSpec::new("sval", Field::Sval, Shape::Text)],
-    },
-    KindSpec {
-        name: "BitString",
-        kind: Kind::BitString,
-        is_node: true,
-        fields: &[FieldSpec::new("bsval", Field::Bsval, Shape::Text)],
-    },
-    KindSpec {
-        name: "List",
-        kind: Kind::List,
-        is_node: true,
-        fields: &[FieldSpec::new("items", Field::Items, Shape::Nodes)],
-    },
-    KindSpec {
-        name: "OidList",
-        kind: Kind::OidList,
-        is_node: true,
-        fields: &[FieldSpec::new("items", Field::Items, Shape::Nodes)],
-    },
-    KindSpec {
-        name: "IntList",
-        kind: Kind::IntList,
-        is_node: true,
-        fields: &[FieldSpec::new("items", Field::Items, Shape::Nodes)],
-    },
-    KindSpec {
-        name: "A_Const",
-        kind: Kind::AConst,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new("Integer", Kind::Integer, true, &[FieldSpec::new("ival", Field::Ival, Shape::Number)]),
+    KindSpec::new("Float", Kind::Float, true, &[FieldSpec::new("fval", Field::Fval, Shape::Text)]),
+    KindSpec::new("Boolean", Kind::Boolean, true, &[FieldSpec::new("boolval", Field::Boolval, Shape::Flag)]),
+    KindSpec::new("String", Kind::String, true, &[FieldSpec::new("sval", Field::Sval, Shape::Text)]),
+    KindSpec::new("BitString", Kind::BitString, true, &[FieldSpec::new("bsval", Field::Bsval, Shape::Text)]),
+    KindSpec::new("List", Kind::List, true, &[FieldSpec::new("items", Field::Items, Shape::Nodes)]),
+    KindSpec::new("OidList", Kind::OidList, true, &[FieldSpec::new("items", Field::Items, Shape::Nodes)]),
+    KindSpec::new("IntList", Kind::IntList, true, &[FieldSpec::new("items", Field::Items, Shape::Nodes)]),
+    KindSpec::new(
+        "A_Const",
+        Kind::AConst,
+        true,
+        &[
             FieldSpec::new("ival", Field::Ival, Shape::Message(Kind::Integer)),
             FieldSpec::new("fval", Field::Fval, Shape::Message(Kind::Float)),
             FieldSpec::new("boolval", Field::Boolval, Shape::Message(Kind::Boolean)),
@@ -1112,21 +1072,21 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("isnull", Field::Isnull, Shape::Flag),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "Alias",
-        kind: Kind::Alias,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "Alias",
+        Kind::Alias,
+        true,
+        &[
             FieldSpec::new("aliasname", Field::Aliasname, Shape::Text),
             FieldSpec::new("colnames", Field::Colnames, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "RangeVar",
-        kind: Kind::RangeVar,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RangeVar",
+        Kind::RangeVar,
+        true,
+        &[
             FieldSpec::new("catalogname", Field::Catalogname, Shape::Text),
             FieldSpec::new("schemaname", Field::Schemaname, Shape::Text),
             FieldSpec::new("relname", Field::Relname, Shape::Text),
@@ -1135,12 +1095,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("alias", Field::Alias, Shape::Message(Kind::Alias)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "TableFunc",
-        kind: Kind::TableFunc,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "TableFunc",
+        Kind::TableFunc,
+        true,
+        &[
             FieldSpec::new("functype", Field::Functype, Shape::Enum(TABLE_FUNC_TYPE)),
             FieldSpec::new("ns_uris", Field::NsUris, Shape::Nodes),
             FieldSpec::new("ns_names", Field::NsNames, Shape::Nodes),
@@ -1159,12 +1119,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("ordinalitycol", Field::Ordinalitycol, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "IntoClause",
-        kind: Kind::IntoClause,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "IntoClause",
+        Kind::IntoClause,
+        true,
+        &[
             FieldSpec::new("rel", Field::Rel, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("colNames", Field::ColNames, Shape::Nodes),
             FieldSpec::new("accessMethod", Field::AccessMethod, Shape::Text),
@@ -1174,12 +1134,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("viewQuery", Field::ViewQuery, Shape::Message(Kind::Query)),
             FieldSpec::new("skipData", Field::SkipData, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "Var",
-        kind: Kind::Var,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "Var",
+        Kind::Var,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("varno", Field::Varno, Shape::Number),
             FieldSpec::new("varattno", Field::Varattno, Shape::Number),
@@ -1191,12 +1151,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("varreturningtype", Field::Varreturningtype, Shape::Enum(VAR_RETURNING_TYPE)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "Param",
-        kind: Kind::Param,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "Param",
+        Kind::Param,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("paramkind", Field::Paramkind, Shape::Enum(PARAM_KIND)),
             FieldSpec::new("paramid", Field::Paramid, Shape::Number),
@@ -1205,12 +1165,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("paramcollid", Field::Paramcollid, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "Aggref",
-        kind: Kind::Aggref,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "Aggref",
+        Kind::Aggref,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("aggfnoid", Field::Aggfnoid, Shape::Number),
             FieldSpec::new("aggtype", Field::Aggtype, Shape::Number),
@@ -1231,24 +1191,24 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("aggtransno", Field::Aggtransno, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "GroupingFunc",
-        kind: Kind::GroupingFunc,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "GroupingFunc",
+        Kind::GroupingFunc,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("args", Field::Args, Shape::Nodes),
             FieldSpec::new("refs", Field::Refs, Shape::Nodes),
             FieldSpec::new("agglevelsup", Field::Agglevelsup, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "WindowFunc",
-        kind: Kind::WindowFunc,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "WindowFunc",
+        Kind::WindowFunc,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("winfnoid", Field::Winfnoid, Shape::Number),
             FieldSpec::new("wintype", Field::Wintype, Shape::Number),
@@ -1262,35 +1222,35 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("winagg", Field::Winagg, Shape::Flag),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "WindowFuncRunCondition",
-        kind: Kind::WindowFuncRunCondition,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "WindowFuncRunCondition",
+        Kind::WindowFuncRunCondition,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("opno", Field::Opno, Shape::Number),
             FieldSpec::new("inputcollid", Field::Inputcollid, Shape::Number),
             FieldSpec::new("wfunc_left", Field::WfuncLeft, Shape::Flag),
             FieldSpec::new("arg", Field::Arg, Shape::Node),
         ],
-    },
-    KindSpec {
-        name: "MergeSupportFunc",
-        kind: Kind::MergeSupportFunc,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "MergeSupportFunc",
+        Kind::MergeSupportFunc,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("msftype", Field::Msftype, Shape::Number),
             FieldSpec::new("msfcollid", Field::Msfcollid, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "SubscriptingRef",
-        kind: Kind::SubscriptingRef,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "SubscriptingRef",
+        Kind::SubscriptingRef,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("refcontainertype", Field::Refcontainertype, Shape::Number),
             FieldSpec::new("refelemtype", Field::Refelemtype, Shape::Number),
@@ -1302,12 +1262,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("refexpr", Field::Refexpr, Shape::Node),
             FieldSpec::new("refassgnexpr", Field::Refassgnexpr, Shape::Node),
         ],
-    },
-    KindSpec {
-        name: "FuncExpr",
-        kind: Kind::FuncExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "FuncExpr",
+        Kind::FuncExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("funcid", Field::Funcid, Shape::Number),
             FieldSpec::new("funcresulttype", Field::Funcresulttype, Shape::Number),
@@ -1319,24 +1279,24 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("args", Field::Args, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "NamedArgExpr",
-        kind: Kind::NamedArgExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "NamedArgExpr",
+        Kind::NamedArgExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("arg", Field::Arg, Shape::Node),
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("argnumber", Field::Argnumber, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "OpExpr",
-        kind: Kind::OpExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "OpExpr",
+        Kind::OpExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("opno", Field::Opno, Shape::Number),
             FieldSpec::new("opresulttype", Field::Opresulttype, Shape::Number),
@@ -1346,12 +1306,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("args", Field::Args, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "DistinctExpr",
-        kind: Kind::DistinctExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "DistinctExpr",
+        Kind::DistinctExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("opno", Field::Opno, Shape::Number),
             FieldSpec::new("opresulttype", Field::Opresulttype, Shape::Number),
@@ -1361,12 +1321,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("args", Field::Args, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "NullIfExpr",
-        kind: Kind::NullIfExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "NullIfExpr",
+        Kind::NullIfExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("opno", Field::Opno, Shape::Number),
             FieldSpec::new("opresulttype", Field::Opresulttype, Shape::Number),
@@ -1376,12 +1336,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("args", Field::Args, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "ScalarArrayOpExpr",
-        kind: Kind::ScalarArrayOpExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ScalarArrayOpExpr",
+        Kind::ScalarArrayOpExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("opno", Field::Opno, Shape::Number),
             FieldSpec::new("useOr", Field::UseOr, Shape::Flag),
@@ -1389,23 +1349,23 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("args", Field::Args, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "BoolExpr",
-        kind: Kind::BoolExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "BoolExpr",
+        Kind::BoolExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("boolop", Field::Boolop, Shape::Enum(BOOL_EXPR_TYPE)),
             FieldSpec::new("args", Field::Args, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "SubLink",
-        kind: Kind::SubLink,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "SubLink",
+        Kind::SubLink,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("subLinkType", Field::SubLinkType, Shape::Enum(SUB_LINK_TYPE)),
             FieldSpec::new("subLinkId", Field::SubLinkId, Shape::Number),
@@ -1414,12 +1374,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("subselect", Field::Subselect, Shape::Node),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "SubPlan",
-        kind: Kind::SubPlan,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "SubPlan",
+        Kind::SubPlan,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("subLinkType", Field::SubLinkType, Shape::Enum(SUB_LINK_TYPE)),
             FieldSpec::new("testexpr", Field::Testexpr, Shape::Node),
@@ -1438,21 +1398,21 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("startup_cost", Field::StartupCost, Shape::Number),
             FieldSpec::new("per_call_cost", Field::PerCallCost, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "AlternativeSubPlan",
-        kind: Kind::AlternativeSubPlan,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlternativeSubPlan",
+        Kind::AlternativeSubPlan,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("subplans", Field::Subplans, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "FieldSelect",
-        kind: Kind::FieldSelect,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "FieldSelect",
+        Kind::FieldSelect,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("arg", Field::Arg, Shape::Node),
             FieldSpec::new("fieldnum", Field::Fieldnum, Shape::Number),
@@ -1460,24 +1420,24 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("resulttypmod", Field::Resulttypmod, Shape::Number),
             FieldSpec::new("resultcollid", Field::Resultcollid, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "FieldStore",
-        kind: Kind::FieldStore,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "FieldStore",
+        Kind::FieldStore,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("arg", Field::Arg, Shape::Node),
             FieldSpec::new("newvals", Field::Newvals, Shape::Nodes),
             FieldSpec::new("fieldnums", Field::Fieldnums, Shape::Nodes),
             FieldSpec::new("resulttype", Field::Resulttype, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "RelabelType",
-        kind: Kind::RelabelType,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RelabelType",
+        Kind::RelabelType,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("arg", Field::Arg, Shape::Node),
             FieldSpec::new("resulttype", Field::Resulttype, Shape::Number),
@@ -1486,12 +1446,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("relabelformat", Field::Relabelformat, Shape::Enum(COERCION_FORM)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "CoerceViaIO",
-        kind: Kind::CoerceViaIO,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CoerceViaIO",
+        Kind::CoerceViaIO,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("arg", Field::Arg, Shape::Node),
             FieldSpec::new("resulttype", Field::Resulttype, Shape::Number),
@@ -1499,12 +1459,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("coerceformat", Field::Coerceformat, Shape::Enum(COERCION_FORM)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "ArrayCoerceExpr",
-        kind: Kind::ArrayCoerceExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ArrayCoerceExpr",
+        Kind::ArrayCoerceExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("arg", Field::Arg, Shape::Node),
             FieldSpec::new("elemexpr", Field::Elemexpr, Shape::Node),
@@ -1514,35 +1474,35 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("coerceformat", Field::Coerceformat, Shape::Enum(COERCION_FORM)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "ConvertRowtypeExpr",
-        kind: Kind::ConvertRowtypeExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ConvertRowtypeExpr",
+        Kind::ConvertRowtypeExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("arg", Field::Arg, Shape::Node),
             FieldSpec::new("resulttype", Field::Resulttype, Shape::Number),
             FieldSpec::new("convertformat", Field::Convertformat, Shape::Enum(COERCION_FORM)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "CollateExpr",
-        kind: Kind::CollateExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CollateExpr",
+        Kind::CollateExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("arg", Field::Arg, Shape::Node),
             FieldSpec::new("collOid", Field::CollOid, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "CaseExpr",
-        kind: Kind::CaseExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CaseExpr",
+        Kind::CaseExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("casetype", Field::Casetype, Shape::Number),
             FieldSpec::new("casecollid", Field::Casecollid, Shape::Number),
@@ -1551,34 +1511,34 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("defresult", Field::Defresult, Shape::Node),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "CaseWhen",
-        kind: Kind::CaseWhen,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CaseWhen",
+        Kind::CaseWhen,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("expr", Field::Expr, Shape::Node),
             FieldSpec::new("result", Field::Result, Shape::Node),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "CaseTestExpr",
-        kind: Kind::CaseTestExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CaseTestExpr",
+        Kind::CaseTestExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("typeId", Field::TypeId, Shape::Number),
             FieldSpec::new("typeMod", Field::TypeMod, Shape::Number),
             FieldSpec::new("collation", Field::Collation, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "ArrayExpr",
-        kind: Kind::ArrayExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ArrayExpr",
+        Kind::ArrayExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("array_typeid", Field::ArrayTypeid, Shape::Number),
             FieldSpec::new("array_collid", Field::ArrayCollid, Shape::Number),
@@ -1589,12 +1549,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("list_end", Field::ListEnd, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "RowExpr",
-        kind: Kind::RowExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RowExpr",
+        Kind::RowExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("args", Field::Args, Shape::Nodes),
             FieldSpec::new("row_typeid", Field::RowTypeid, Shape::Number),
@@ -1602,12 +1562,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("colnames", Field::Colnames, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "RowCompareExpr",
-        kind: Kind::RowCompareExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RowCompareExpr",
+        Kind::RowCompareExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("cmptype", Field::Cmptype, Shape::Enum(COMPARE_TYPE)),
             FieldSpec::new("opnos", Field::Opnos, Shape::Nodes),
@@ -1616,24 +1576,24 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("largs", Field::Largs, Shape::Nodes),
             FieldSpec::new("rargs", Field::Rargs, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "CoalesceExpr",
-        kind: Kind::CoalesceExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CoalesceExpr",
+        Kind::CoalesceExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("coalescetype", Field::Coalescetype, Shape::Number),
             FieldSpec::new("coalescecollid", Field::Coalescecollid, Shape::Number),
             FieldSpec::new("args", Field::Args, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "MinMaxExpr",
-        kind: Kind::MinMaxExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "MinMaxExpr",
+        Kind::MinMaxExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("minmaxtype", Field::Minmaxtype, Shape::Number),
             FieldSpec::new("minmaxcollid", Field::Minmaxcollid, Shape::Number),
@@ -1642,24 +1602,24 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("args", Field::Args, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "SQLValueFunction",
-        kind: Kind::SQLValueFunction,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "SQLValueFunction",
+        Kind::SQLValueFunction,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("op", Field::Op, Shape::Enum(SQLVALUE_FUNCTION_OP)),
             FieldSpec::new("type", Field::Type, Shape::Number),
             FieldSpec::new("typmod", Field::Typmod, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "XmlExpr",
-        kind: Kind::XmlExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "XmlExpr",
+        Kind::XmlExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("op", Field::Op, Shape::Enum(XML_EXPR_OP)),
             FieldSpec::new("name", Field::Name, Shape::Text),
@@ -1672,42 +1632,42 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("typmod", Field::Typmod, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonFormat",
-        kind: Kind::JsonFormat,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonFormat",
+        Kind::JsonFormat,
+        true,
+        &[
             FieldSpec::new("format_type", Field::FormatType, Shape::Enum(JSON_FORMAT_TYPE)),
             FieldSpec::new("encoding", Field::Encoding, Shape::Enum(JSON_ENCODING)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonReturning",
-        kind: Kind::JsonReturning,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonReturning",
+        Kind::JsonReturning,
+        true,
+        &[
             FieldSpec::new("format", Field::Format, Shape::Message(Kind::JsonFormat)),
             FieldSpec::new("typid", Field::Typid, Shape::Number),
             FieldSpec::new("typmod", Field::Typmod, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonValueExpr",
-        kind: Kind::JsonValueExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonValueExpr",
+        Kind::JsonValueExpr,
+        true,
+        &[
             FieldSpec::new("raw_expr", Field::RawExpr, Shape::Node),
             FieldSpec::new("formatted_expr", Field::FormattedExpr, Shape::Node),
             FieldSpec::new("format", Field::Format, Shape::Message(Kind::JsonFormat)),
         ],
-    },
-    KindSpec {
-        name: "JsonConstructorExpr",
-        kind: Kind::JsonConstructorExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonConstructorExpr",
+        Kind::JsonConstructorExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("type", Field::Type, Shape::Enum(JSON_CONSTRUCTOR_TYPE)),
             FieldSpec::new("args", Field::Args, Shape::Nodes),
@@ -1718,35 +1678,35 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("unique", Field::Unique, Shape::Flag),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonIsPredicate",
-        kind: Kind::JsonIsPredicate,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonIsPredicate",
+        Kind::JsonIsPredicate,
+        true,
+        &[
             FieldSpec::new("expr", Field::Expr, Shape::Node),
             FieldSpec::new("format", Field::Format, Shape::Message(Kind::JsonFormat)),
             FieldSpec::new("item_type", Field::ItemType, Shape::Enum(JSON_VALUE_TYPE)),
             FieldSpec::new("unique_keys", Field::UniqueKeys, Shape::Flag),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonBehavior",
-        kind: Kind::JsonBehavior,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonBehavior",
+        Kind::JsonBehavior,
+        true,
+        &[
             FieldSpec::new("btype", Field::Btype, Shape::Enum(JSON_BEHAVIOR_TYPE)),
             FieldSpec::new("expr", Field::Expr, Shape::Node),
             FieldSpec::new("coerce", Field::Coerce, Shape::Flag),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonExpr",
-        kind: Kind::JsonExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonExpr",
+        Kind::JsonExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("op", Field::Op, Shape::Enum(JSON_EXPR_OP)),
             FieldSpec::new("column_name", Field::ColumnName, Shape::Text),
@@ -1765,18 +1725,18 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("collation", Field::Collation, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonTablePath",
-        kind: Kind::JsonTablePath,
-        is_node: true,
-        fields: &[FieldSpec::new("name", Field::Name, Shape::Text)],
-    },
-    KindSpec {
-        name: "JsonTablePathScan",
-        kind: Kind::JsonTablePathScan,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonTablePath",
+        Kind::JsonTablePath,
+        true,
+        &[FieldSpec::new("name", Field::Name, Shape::Text)],
+    ),
+    KindSpec::new(
+        "JsonTablePathScan",
+        Kind::JsonTablePathScan,
+        true,
+        &[
             FieldSpec::new("plan", Field::Plan, Shape::Node),
             FieldSpec::new("path", Field::Path, Shape::Message(Kind::JsonTablePath)),
             FieldSpec::new("errorOnError", Field::ErrorOnError, Shape::Flag),
@@ -1784,45 +1744,45 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("colMin", Field::ColMin, Shape::Number),
             FieldSpec::new("colMax", Field::ColMax, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonTableSiblingJoin",
-        kind: Kind::JsonTableSiblingJoin,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonTableSiblingJoin",
+        Kind::JsonTableSiblingJoin,
+        true,
+        &[
             FieldSpec::new("plan", Field::Plan, Shape::Node),
             FieldSpec::new("lplan", Field::Lplan, Shape::Node),
             FieldSpec::new("rplan", Field::Rplan, Shape::Node),
         ],
-    },
-    KindSpec {
-        name: "NullTest",
-        kind: Kind::NullTest,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "NullTest",
+        Kind::NullTest,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("arg", Field::Arg, Shape::Node),
             FieldSpec::new("nulltesttype", Field::Nulltesttype, Shape::Enum(NULL_TEST_TYPE)),
             FieldSpec::new("argisrow", Field::Argisrow, Shape::Flag),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "BooleanTest",
-        kind: Kind::BooleanTest,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "BooleanTest",
+        Kind::BooleanTest,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("arg", Field::Arg, Shape::Node),
             FieldSpec::new("booltesttype", Field::Booltesttype, Shape::Enum(BOOL_TEST_TYPE)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "MergeAction",
-        kind: Kind::MergeAction,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "MergeAction",
+        Kind::MergeAction,
+        true,
+        &[
             FieldSpec::new("matchKind", Field::MatchKind, Shape::Enum(MERGE_MATCH_KIND)),
             FieldSpec::new("commandType", Field::CommandType, Shape::Enum(CMD_TYPE)),
             FieldSpec::new("override", Field::Override, Shape::Enum(OVERRIDING_KIND)),
@@ -1830,12 +1790,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("targetList", Field::TargetList, Shape::Nodes),
             FieldSpec::new("updateColnos", Field::UpdateColnos, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "CoerceToDomain",
-        kind: Kind::CoerceToDomain,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CoerceToDomain",
+        Kind::CoerceToDomain,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("arg", Field::Arg, Shape::Node),
             FieldSpec::new("resulttype", Field::Resulttype, Shape::Number),
@@ -1844,79 +1804,79 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("coercionformat", Field::Coercionformat, Shape::Enum(COERCION_FORM)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "CoerceToDomainValue",
-        kind: Kind::CoerceToDomainValue,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CoerceToDomainValue",
+        Kind::CoerceToDomainValue,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("typeId", Field::TypeId, Shape::Number),
             FieldSpec::new("typeMod", Field::TypeMod, Shape::Number),
             FieldSpec::new("collation", Field::Collation, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "SetToDefault",
-        kind: Kind::SetToDefault,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "SetToDefault",
+        Kind::SetToDefault,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("typeId", Field::TypeId, Shape::Number),
             FieldSpec::new("typeMod", Field::TypeMod, Shape::Number),
             FieldSpec::new("collation", Field::Collation, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "CurrentOfExpr",
-        kind: Kind::CurrentOfExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CurrentOfExpr",
+        Kind::CurrentOfExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("cvarno", Field::Cvarno, Shape::Number),
             FieldSpec::new("cursor_name", Field::CursorName, Shape::Text),
             FieldSpec::new("cursor_param", Field::CursorParam, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "NextValueExpr",
-        kind: Kind::NextValueExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "NextValueExpr",
+        Kind::NextValueExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("seqid", Field::Seqid, Shape::Number),
             FieldSpec::new("typeId", Field::TypeId, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "InferenceElem",
-        kind: Kind::InferenceElem,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "InferenceElem",
+        Kind::InferenceElem,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("expr", Field::Expr, Shape::Node),
             FieldSpec::new("infercollid", Field::Infercollid, Shape::Number),
             FieldSpec::new("inferopclass", Field::Inferopclass, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "ReturningExpr",
-        kind: Kind::ReturningExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ReturningExpr",
+        Kind::ReturningExpr,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("retlevelsup", Field::Retlevelsup, Shape::Number),
             FieldSpec::new("retold", Field::Retold, Shape::Flag),
             FieldSpec::new("retexpr", Field::Retexpr, Shape::Node),
         ],
-    },
-    KindSpec {
-        name: "TargetEntry",
-        kind: Kind::TargetEntry,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "TargetEntry",
+        Kind::TargetEntry,
+        true,
+        &[
             FieldSpec::new("xpr", Field::Xpr, Shape::Node),
             FieldSpec::new("expr", Field::Expr, Shape::Node),
             FieldSpec::new("resno", Field::Resno, Shape::Number),
@@ -1926,18 +1886,18 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("resorigcol", Field::Resorigcol, Shape::Number),
             FieldSpec::new("resjunk", Field::Resjunk, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "RangeTblRef",
-        kind: Kind::RangeTblRef,
-        is_node: true,
-        fields: &[FieldSpec::new("rtindex", Field::Rtindex, Shape::Number)],
-    },
-    KindSpec {
-        name: "JoinExpr",
-        kind: Kind::JoinExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RangeTblRef",
+        Kind::RangeTblRef,
+        true,
+        &[FieldSpec::new("rtindex", Field::Rtindex, Shape::Number)],
+    ),
+    KindSpec::new(
+        "JoinExpr",
+        Kind::JoinExpr,
+        true,
+        &[
             FieldSpec::new("jointype", Field::Jointype, Shape::Enum(JOIN_TYPE)),
             FieldSpec::new("isNatural", Field::IsNatural, Shape::Flag),
             FieldSpec::new("larg", Field::Larg, Shape::Node),
@@ -1948,21 +1908,21 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("alias", Field::Alias, Shape::Message(Kind::Alias)),
             FieldSpec::new("rtindex", Field::Rtindex, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "FromExpr",
-        kind: Kind::FromExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "FromExpr",
+        Kind::FromExpr,
+        true,
+        &[
             FieldSpec::new("fromlist", Field::Fromlist, Shape::Nodes),
             FieldSpec::new("quals", Field::Quals, Shape::Node),
         ],
-    },
-    KindSpec {
-        name: "OnConflictExpr",
-        kind: Kind::OnConflictExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "OnConflictExpr",
+        Kind::OnConflictExpr,
+        true,
+        &[
             FieldSpec::new("action", Field::Action, Shape::Enum(ON_CONFLICT_ACTION)),
             FieldSpec::new("arbiterElems", Field::ArbiterElems, Shape::Nodes),
             FieldSpec::new("arbiterWhere", Field::ArbiterWhere, Shape::Node),
@@ -1972,12 +1932,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("exclRelIndex", Field::ExclRelIndex, Shape::Number),
             FieldSpec::new("exclRelTlist", Field::ExclRelTlist, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "Query",
-        kind: Kind::Query,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "Query",
+        Kind::Query,
+        true,
+        &[
             FieldSpec::new("commandType", Field::CommandType, Shape::Enum(CMD_TYPE)),
             FieldSpec::new("querySource", Field::QuerySource, Shape::Enum(QUERY_SOURCE)),
             FieldSpec::new("canSetTag", Field::CanSetTag, Shape::Flag),
@@ -2024,12 +1984,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("stmt_location", Field::StmtLocation, Shape::Number),
             FieldSpec::new("stmt_len", Field::StmtLen, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "TypeName",
-        kind: Kind::TypeName,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "TypeName",
+        Kind::TypeName,
+        true,
+        &[
             FieldSpec::new("names", Field::Names, Shape::Nodes),
             FieldSpec::new("typeOid", Field::TypeOid, Shape::Number),
             FieldSpec::new("setof", Field::Setof, Shape::Flag),
@@ -2039,30 +1999,30 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("arrayBounds", Field::ArrayBounds, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "ColumnRef",
-        kind: Kind::ColumnRef,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ColumnRef",
+        Kind::ColumnRef,
+        true,
+        &[
             FieldSpec::new("fields", Field::Fields, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "ParamRef",
-        kind: Kind::ParamRef,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ParamRef",
+        Kind::ParamRef,
+        true,
+        &[
             FieldSpec::new("number", Field::Number, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "A_Expr",
-        kind: Kind::AExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "A_Expr",
+        Kind::AExpr,
+        true,
+        &[
             FieldSpec::new("kind", Field::Kind, Shape::Enum(A_EXPR_KIND)),
             FieldSpec::new("name", Field::Name, Shape::Nodes),
             FieldSpec::new("lexpr", Field::Lexpr, Shape::Node),
@@ -2071,42 +2031,42 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("rexpr_list_end", Field::RexprListEnd, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "TypeCast",
-        kind: Kind::TypeCast,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "TypeCast",
+        Kind::TypeCast,
+        true,
+        &[
             FieldSpec::new("arg", Field::Arg, Shape::Node),
             FieldSpec::new("typeName", Field::TypeName, Shape::Message(Kind::TypeName)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "CollateClause",
-        kind: Kind::CollateClause,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CollateClause",
+        Kind::CollateClause,
+        true,
+        &[
             FieldSpec::new("arg", Field::Arg, Shape::Node),
             FieldSpec::new("collname", Field::Collname, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "RoleSpec",
-        kind: Kind::RoleSpec,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RoleSpec",
+        Kind::RoleSpec,
+        true,
+        &[
             FieldSpec::new("roletype", Field::Roletype, Shape::Enum(ROLE_SPEC_TYPE)),
             FieldSpec::new("rolename", Field::Rolename, Shape::Text),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "FuncCall",
-        kind: Kind::FuncCall,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "FuncCall",
+        Kind::FuncCall,
+        true,
+        &[
             FieldSpec::new("funcname", Field::Funcname, Shape::Nodes),
             FieldSpec::new("args", Field::Args, Shape::Nodes),
             FieldSpec::new("agg_order", Field::AggOrder, Shape::Nodes),
@@ -2119,76 +2079,76 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("funcformat", Field::Funcformat, Shape::Enum(COERCION_FORM)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec { name: "A_Star", kind: Kind::AStar, is_node: true, fields: &[] },
-    KindSpec {
-        name: "A_Indices",
-        kind: Kind::AIndices,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new("A_Star", Kind::AStar, true, &[]),
+    KindSpec::new(
+        "A_Indices",
+        Kind::AIndices,
+        true,
+        &[
             FieldSpec::new("is_slice", Field::IsSlice, Shape::Flag),
             FieldSpec::new("lidx", Field::Lidx, Shape::Node),
             FieldSpec::new("uidx", Field::Uidx, Shape::Node),
         ],
-    },
-    KindSpec {
-        name: "A_Indirection",
-        kind: Kind::AIndirection,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "A_Indirection",
+        Kind::AIndirection,
+        true,
+        &[
             FieldSpec::new("arg", Field::Arg, Shape::Node),
             FieldSpec::new("indirection", Field::Indirection, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "A_ArrayExpr",
-        kind: Kind::AArrayExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "A_ArrayExpr",
+        Kind::AArrayExpr,
+        true,
+        &[
             FieldSpec::new("elements", Field::Elements, Shape::Nodes),
             FieldSpec::new("list_start", Field::ListStart, Shape::Number),
             FieldSpec::new("list_end", Field::ListEnd, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "ResTarget",
-        kind: Kind::ResTarget,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ResTarget",
+        Kind::ResTarget,
+        true,
+        &[
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("indirection", Field::Indirection, Shape::Nodes),
             FieldSpec::new("val", Field::Val, Shape::Node),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "MultiAssignRef",
-        kind: Kind::MultiAssignRef,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "MultiAssignRef",
+        Kind::MultiAssignRef,
+        true,
+        &[
             FieldSpec::new("source", Field::Source, Shape::Node),
             FieldSpec::new("colno", Field::Colno, Shape::Number),
             FieldSpec::new("ncolumns", Field::Ncolumns, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "SortBy",
-        kind: Kind::SortBy,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "SortBy",
+        Kind::SortBy,
+        true,
+        &[
             FieldSpec::new("node", Field::Node, Shape::Node),
             FieldSpec::new("sortby_dir", Field::SortbyDir, Shape::Enum(SORT_BY_DIR)),
             FieldSpec::new("sortby_nulls", Field::SortbyNulls, Shape::Enum(SORT_BY_NULLS)),
             FieldSpec::new("useOp", Field::UseOp, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "WindowDef",
-        kind: Kind::WindowDef,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "WindowDef",
+        Kind::WindowDef,
+        true,
+        &[
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("refname", Field::Refname, Shape::Text),
             FieldSpec::new("partitionClause", Field::PartitionClause, Shape::Nodes),
@@ -2198,22 +2158,22 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("endOffset", Field::EndOffset, Shape::Node),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "RangeSubselect",
-        kind: Kind::RangeSubselect,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RangeSubselect",
+        Kind::RangeSubselect,
+        true,
+        &[
             FieldSpec::new("lateral", Field::Lateral, Shape::Flag),
             FieldSpec::new("subquery", Field::Subquery, Shape::Node),
             FieldSpec::new("alias", Field::Alias, Shape::Message(Kind::Alias)),
         ],
-    },
-    KindSpec {
-        name: "RangeFunction",
-        kind: Kind::RangeFunction,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RangeFunction",
+        Kind::RangeFunction,
+        true,
+        &[
             FieldSpec::new("lateral", Field::Lateral, Shape::Flag),
             FieldSpec::new("ordinality", Field::Ordinality, Shape::Flag),
             FieldSpec::new("is_rowsfrom", Field::IsRowsfrom, Shape::Flag),
@@ -2221,12 +2181,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("alias", Field::Alias, Shape::Message(Kind::Alias)),
             FieldSpec::new("coldeflist", Field::Coldeflist, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "RangeTableFunc",
-        kind: Kind::RangeTableFunc,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RangeTableFunc",
+        Kind::RangeTableFunc,
+        true,
+        &[
             FieldSpec::new("lateral", Field::Lateral, Shape::Flag),
             FieldSpec::new("docexpr", Field::Docexpr, Shape::Node),
             FieldSpec::new("rowexpr", Field::Rowexpr, Shape::Node),
@@ -2235,12 +2195,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("alias", Field::Alias, Shape::Message(Kind::Alias)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "RangeTableFuncCol",
-        kind: Kind::RangeTableFuncCol,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RangeTableFuncCol",
+        Kind::RangeTableFuncCol,
+        true,
+        &[
             FieldSpec::new("colname", Field::Colname, Shape::Text),
             FieldSpec::new("typeName", Field::TypeName, Shape::Message(Kind::TypeName)),
             FieldSpec::new("for_ordinality", Field::ForOrdinality, Shape::Flag),
@@ -2249,24 +2209,24 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("coldefexpr", Field::Coldefexpr, Shape::Node),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "RangeTableSample",
-        kind: Kind::RangeTableSample,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RangeTableSample",
+        Kind::RangeTableSample,
+        true,
+        &[
             FieldSpec::new("relation", Field::Relation, Shape::Node),
             FieldSpec::new("method", Field::Method, Shape::Nodes),
             FieldSpec::new("args", Field::Args, Shape::Nodes),
             FieldSpec::new("repeatable", Field::Repeatable, Shape::Node),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "ColumnDef",
-        kind: Kind::ColumnDef,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ColumnDef",
+        Kind::ColumnDef,
+        true,
+        &[
             FieldSpec::new("colname", Field::Colname, Shape::Text),
             FieldSpec::new("typeName", Field::TypeName, Shape::Message(Kind::TypeName)),
             FieldSpec::new("compression", Field::Compression, Shape::Text),
@@ -2287,22 +2247,22 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("fdwoptions", Field::Fdwoptions, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "TableLikeClause",
-        kind: Kind::TableLikeClause,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "TableLikeClause",
+        Kind::TableLikeClause,
+        true,
+        &[
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("options", Field::Options, Shape::Number),
             FieldSpec::new("relationOid", Field::RelationOid, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "IndexElem",
-        kind: Kind::IndexElem,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "IndexElem",
+        Kind::IndexElem,
+        true,
+        &[
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("expr", Field::Expr, Shape::Node),
             FieldSpec::new("indexcolname", Field::Indexcolname, Shape::Text),
@@ -2312,12 +2272,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("ordering", Field::Ordering, Shape::Enum(SORT_BY_DIR)),
             FieldSpec::new("nulls_ordering", Field::NullsOrdering, Shape::Enum(SORT_BY_NULLS)),
         ],
-    },
-    KindSpec {
-        name: "DefElem",
-        kind: Kind::DefElem,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "DefElem",
+        Kind::DefElem,
+        true,
+        &[
             FieldSpec::new("defnamespace", Field::Defnamespace, Shape::Text),
             FieldSpec::new("defname", Field::Defname, Shape::Text),
             FieldSpec::new("arg", Field::Arg, Shape::Node),
@@ -2325,56 +2285,56 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("location", Field::Location, Shape::Number),
             FieldSpec::new("arg_location", Field::ArgLocation, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "LockingClause",
-        kind: Kind::LockingClause,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "LockingClause",
+        Kind::LockingClause,
+        true,
+        &[
             FieldSpec::new("lockedRels", Field::LockedRels, Shape::Nodes),
             FieldSpec::new("strength", Field::Strength, Shape::Enum(LOCK_CLAUSE_STRENGTH)),
             FieldSpec::new("waitPolicy", Field::WaitPolicy, Shape::Enum(LOCK_WAIT_POLICY)),
         ],
-    },
-    KindSpec {
-        name: "XmlSerialize",
-        kind: Kind::XmlSerialize,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "XmlSerialize",
+        Kind::XmlSerialize,
+        true,
+        &[
             FieldSpec::new("xmloption", Field::Xmloption, Shape::Enum(XML_OPTION_TYPE)),
             FieldSpec::new("expr", Field::Expr, Shape::Node),
             FieldSpec::new("typeName", Field::TypeName, Shape::Message(Kind::TypeName)),
             FieldSpec::new("indent", Field::Indent, Shape::Flag),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "PartitionElem",
-        kind: Kind::PartitionElem,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "PartitionElem",
+        Kind::PartitionElem,
+        true,
+        &[
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("expr", Field::Expr, Shape::Node),
             FieldSpec::new("collation", Field::Collation, Shape::Nodes),
             FieldSpec::new("opclass", Field::Opclass, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "PartitionSpec",
-        kind: Kind::PartitionSpec,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "PartitionSpec",
+        Kind::PartitionSpec,
+        true,
+        &[
             FieldSpec::new("strategy", Field::Strategy, Shape::Enum(PARTITION_STRATEGY)),
             FieldSpec::new("partParams", Field::PartParams, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "PartitionBoundSpec",
-        kind: Kind::PartitionBoundSpec,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "PartitionBoundSpec",
+        Kind::PartitionBoundSpec,
+        true,
+        &[
             FieldSpec::new("strategy", Field::Strategy, Shape::Text),
             FieldSpec::new("is_default", Field::IsDefault, Shape::Flag),
             FieldSpec::new("modulus", Field::Modulus, Shape::Number),
@@ -2384,32 +2344,32 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("upperdatums", Field::Upperdatums, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "PartitionRangeDatum",
-        kind: Kind::PartitionRangeDatum,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "PartitionRangeDatum",
+        Kind::PartitionRangeDatum,
+        true,
+        &[
             FieldSpec::new("kind", Field::Kind, Shape::Enum(PARTITION_RANGE_DATUM_KIND)),
             FieldSpec::new("value", Field::Value, Shape::Node),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "PartitionCmd",
-        kind: Kind::PartitionCmd,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "PartitionCmd",
+        Kind::PartitionCmd,
+        true,
+        &[
             FieldSpec::new("name", Field::Name, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("bound", Field::Bound, Shape::Message(Kind::PartitionBoundSpec)),
             FieldSpec::new("concurrent", Field::Concurrent, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "RangeTblEntry",
-        kind: Kind::RangeTblEntry,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RangeTblEntry",
+        Kind::RangeTblEntry,
+        true,
+        &[
             FieldSpec::new("alias", Field::Alias, Shape::Message(Kind::Alias)),
             FieldSpec::new("eref", Field::Eref, Shape::Message(Kind::Alias)),
             FieldSpec::new("rtekind", Field::Rtekind, Shape::Enum(RTEKIND)),
@@ -2444,12 +2404,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("inFromCl", Field::InFromCl, Shape::Flag),
             FieldSpec::new("securityQuals", Field::SecurityQuals, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "RTEPermissionInfo",
-        kind: Kind::RTEPermissionInfo,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RTEPermissionInfo",
+        Kind::RTEPermissionInfo,
+        true,
+        &[
             FieldSpec::new("relid", Field::Relid, Shape::Number),
             FieldSpec::new("inh", Field::Inh, Shape::Flag),
             FieldSpec::new("requiredPerms", Field::RequiredPerms, Shape::Number),
@@ -2458,12 +2418,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("insertedCols", Field::InsertedCols, Shape::Numbers),
             FieldSpec::new("updatedCols", Field::UpdatedCols, Shape::Numbers),
         ],
-    },
-    KindSpec {
-        name: "RangeTblFunction",
-        kind: Kind::RangeTblFunction,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RangeTblFunction",
+        Kind::RangeTblFunction,
+        true,
+        &[
             FieldSpec::new("funcexpr", Field::Funcexpr, Shape::Node),
             FieldSpec::new("funccolcount", Field::Funccolcount, Shape::Number),
             FieldSpec::new("funccolnames", Field::Funccolnames, Shape::Nodes),
@@ -2472,34 +2432,34 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("funccolcollations", Field::Funccolcollations, Shape::Nodes),
             FieldSpec::new("funcparams", Field::Funcparams, Shape::Numbers),
         ],
-    },
-    KindSpec {
-        name: "TableSampleClause",
-        kind: Kind::TableSampleClause,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "TableSampleClause",
+        Kind::TableSampleClause,
+        true,
+        &[
             FieldSpec::new("tsmhandler", Field::Tsmhandler, Shape::Number),
             FieldSpec::new("args", Field::Args, Shape::Nodes),
             FieldSpec::new("repeatable", Field::Repeatable, Shape::Node),
         ],
-    },
-    KindSpec {
-        name: "WithCheckOption",
-        kind: Kind::WithCheckOption,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "WithCheckOption",
+        Kind::WithCheckOption,
+        true,
+        &[
             FieldSpec::new("kind", Field::Kind, Shape::Enum(WCOKIND)),
             FieldSpec::new("relname", Field::Relname, Shape::Text),
             FieldSpec::new("polname", Field::Polname, Shape::Text),
             FieldSpec::new("qual", Field::Qual, Shape::Node),
             FieldSpec::new("cascaded", Field::Cascaded, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "SortGroupClause",
-        kind: Kind::SortGroupClause,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "SortGroupClause",
+        Kind::SortGroupClause,
+        true,
+        &[
             FieldSpec::new("tleSortGroupRef", Field::TleSortGroupRef, Shape::Number),
             FieldSpec::new("eqop", Field::Eqop, Shape::Number),
             FieldSpec::new("sortop", Field::Sortop, Shape::Number),
@@ -2507,22 +2467,22 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("nulls_first", Field::NullsFirst, Shape::Flag),
             FieldSpec::new("hashable", Field::Hashable, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "GroupingSet",
-        kind: Kind::GroupingSet,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "GroupingSet",
+        Kind::GroupingSet,
+        true,
+        &[
             FieldSpec::new("kind", Field::Kind, Shape::Enum(GROUPING_SET_KIND)),
             FieldSpec::new("content", Field::Content, Shape::Nodes),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "WindowClause",
-        kind: Kind::WindowClause,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "WindowClause",
+        Kind::WindowClause,
+        true,
+        &[
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("refname", Field::Refname, Shape::Text),
             FieldSpec::new("partitionClause", Field::PartitionClause, Shape::Nodes),
@@ -2538,67 +2498,67 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("winref", Field::Winref, Shape::Number),
             FieldSpec::new("copiedOrder", Field::CopiedOrder, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "RowMarkClause",
-        kind: Kind::RowMarkClause,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RowMarkClause",
+        Kind::RowMarkClause,
+        true,
+        &[
             FieldSpec::new("rti", Field::Rti, Shape::Number),
             FieldSpec::new("strength", Field::Strength, Shape::Enum(LOCK_CLAUSE_STRENGTH)),
             FieldSpec::new("waitPolicy", Field::WaitPolicy, Shape::Enum(LOCK_WAIT_POLICY)),
             FieldSpec::new("pushedDown", Field::PushedDown, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "WithClause",
-        kind: Kind::WithClause,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "WithClause",
+        Kind::WithClause,
+        true,
+        &[
             FieldSpec::new("ctes", Field::Ctes, Shape::Nodes),
             FieldSpec::new("recursive", Field::Recursive, Shape::Flag),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "InferClause",
-        kind: Kind::InferClause,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "InferClause",
+        Kind::InferClause,
+        true,
+        &[
             FieldSpec::new("indexElems", Field::IndexElems, Shape::Nodes),
             FieldSpec::new("whereClause", Field::WhereClause, Shape::Node),
             FieldSpec::new("conname", Field::Conname, Shape::Text),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "OnConflictClause",
-        kind: Kind::OnConflictClause,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "OnConflictClause",
+        Kind::OnConflictClause,
+        true,
+        &[
             FieldSpec::new("action", Field::Action, Shape::Enum(ON_CONFLICT_ACTION)),
             FieldSpec::new("infer", Field::Infer, Shape::Message(Kind::InferClause)),
             FieldSpec::new("targetList", Field::TargetList, Shape::Nodes),
             FieldSpec::new("whereClause", Field::WhereClause, Shape::Node),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "CTESearchClause",
-        kind: Kind::CTESearchClause,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CTESearchClause",
+        Kind::CTESearchClause,
+        true,
+        &[
             FieldSpec::new("search_col_list", Field::SearchColList, Shape::Nodes),
             FieldSpec::new("search_breadth_first", Field::SearchBreadthFirst, Shape::Flag),
             FieldSpec::new("search_seq_column", Field::SearchSeqColumn, Shape::Text),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "CTECycleClause",
-        kind: Kind::CTECycleClause,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CTECycleClause",
+        Kind::CTECycleClause,
+        true,
+        &[
             FieldSpec::new("cycle_col_list", Field::CycleColList, Shape::Nodes),
             FieldSpec::new("cycle_mark_column", Field::CycleMarkColumn, Shape::Text),
             FieldSpec::new("cycle_mark_value", Field::CycleMarkValue, Shape::Node),
@@ -2610,12 +2570,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("cycle_mark_collation", Field::CycleMarkCollation, Shape::Number),
             FieldSpec::new("cycle_mark_neop", Field::CycleMarkNeop, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "CommonTableExpr",
-        kind: Kind::CommonTableExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CommonTableExpr",
+        Kind::CommonTableExpr,
+        true,
+        &[
             FieldSpec::new("ctename", Field::Ctename, Shape::Text),
             FieldSpec::new("aliascolnames", Field::Aliascolnames, Shape::Nodes),
             FieldSpec::new("ctematerialized", Field::Ctematerialized, Shape::Enum(CTEMATERIALIZE)),
@@ -2630,12 +2590,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("ctecoltypmods", Field::Ctecoltypmods, Shape::Nodes),
             FieldSpec::new("ctecolcollations", Field::Ctecolcollations, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "MergeWhenClause",
-        kind: Kind::MergeWhenClause,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "MergeWhenClause",
+        Kind::MergeWhenClause,
+        true,
+        &[
             FieldSpec::new("matchKind", Field::MatchKind, Shape::Enum(MERGE_MATCH_KIND)),
             FieldSpec::new("commandType", Field::CommandType, Shape::Enum(CMD_TYPE)),
             FieldSpec::new("override", Field::Override, Shape::Enum(OVERRIDING_KIND)),
@@ -2643,59 +2603,59 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("targetList", Field::TargetList, Shape::Nodes),
             FieldSpec::new("values", Field::Values, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "ReturningOption",
-        kind: Kind::ReturningOption,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ReturningOption",
+        Kind::ReturningOption,
+        true,
+        &[
             FieldSpec::new("option", Field::Option, Shape::Enum(RETURNING_OPTION_KIND)),
             FieldSpec::new("value", Field::Value, Shape::Text),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "ReturningClause",
-        kind: Kind::ReturningClause,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ReturningClause",
+        Kind::ReturningClause,
+        true,
+        &[
             FieldSpec::new("options", Field::Options, Shape::Nodes),
             FieldSpec::new("exprs", Field::Exprs, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "TriggerTransition",
-        kind: Kind::TriggerTransition,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "TriggerTransition",
+        Kind::TriggerTransition,
+        true,
+        &[
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("isNew", Field::IsNew, Shape::Flag),
             FieldSpec::new("isTable", Field::IsTable, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "JsonOutput",
-        kind: Kind::JsonOutput,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonOutput",
+        Kind::JsonOutput,
+        true,
+        &[
             FieldSpec::new("typeName", Field::TypeName, Shape::Message(Kind::TypeName)),
             FieldSpec::new("returning", Field::Returning, Shape::Message(Kind::JsonReturning)),
         ],
-    },
-    KindSpec {
-        name: "JsonArgument",
-        kind: Kind::JsonArgument,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonArgument",
+        Kind::JsonArgument,
+        true,
+        &[
             FieldSpec::new("val", Field::Val, Shape::Message(Kind::JsonValueExpr)),
             FieldSpec::new("name", Field::Name, Shape::Text),
         ],
-    },
-    KindSpec {
-        name: "JsonFuncExpr",
-        kind: Kind::JsonFuncExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonFuncExpr",
+        Kind::JsonFuncExpr,
+        true,
+        &[
             FieldSpec::new("op", Field::Op, Shape::Enum(JSON_EXPR_OP)),
             FieldSpec::new("column_name", Field::ColumnName, Shape::Text),
             FieldSpec::new("context_item", Field::ContextItem, Shape::Message(Kind::JsonValueExpr)),
@@ -2708,23 +2668,23 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("quotes", Field::Quotes, Shape::Enum(JSON_QUOTES)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonTablePathSpec",
-        kind: Kind::JsonTablePathSpec,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonTablePathSpec",
+        Kind::JsonTablePathSpec,
+        true,
+        &[
             FieldSpec::new("string", Field::String, Shape::Node),
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("name_location", Field::NameLocation, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonTable",
-        kind: Kind::JsonTable,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonTable",
+        Kind::JsonTable,
+        true,
+        &[
             FieldSpec::new("context_item", Field::ContextItem, Shape::Message(Kind::JsonValueExpr)),
             FieldSpec::new("pathspec", Field::Pathspec, Shape::Message(Kind::JsonTablePathSpec)),
             FieldSpec::new("passing", Field::Passing, Shape::Nodes),
@@ -2734,12 +2694,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("lateral", Field::Lateral, Shape::Flag),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonTableColumn",
-        kind: Kind::JsonTableColumn,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonTableColumn",
+        Kind::JsonTableColumn,
+        true,
+        &[
             FieldSpec::new("coltype", Field::Coltype, Shape::Enum(JSON_TABLE_COLUMN_TYPE)),
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("typeName", Field::TypeName, Shape::Message(Kind::TypeName)),
@@ -2752,130 +2712,130 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("on_error", Field::OnError, Shape::Message(Kind::JsonBehavior)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonKeyValue",
-        kind: Kind::JsonKeyValue,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonKeyValue",
+        Kind::JsonKeyValue,
+        true,
+        &[
             FieldSpec::new("key", Field::Key, Shape::Node),
             FieldSpec::new("value", Field::Value, Shape::Message(Kind::JsonValueExpr)),
         ],
-    },
-    KindSpec {
-        name: "JsonParseExpr",
-        kind: Kind::JsonParseExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonParseExpr",
+        Kind::JsonParseExpr,
+        true,
+        &[
             FieldSpec::new("expr", Field::Expr, Shape::Message(Kind::JsonValueExpr)),
             FieldSpec::new("output", Field::Output, Shape::Message(Kind::JsonOutput)),
             FieldSpec::new("unique_keys", Field::UniqueKeys, Shape::Flag),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonScalarExpr",
-        kind: Kind::JsonScalarExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonScalarExpr",
+        Kind::JsonScalarExpr,
+        true,
+        &[
             FieldSpec::new("expr", Field::Expr, Shape::Node),
             FieldSpec::new("output", Field::Output, Shape::Message(Kind::JsonOutput)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonSerializeExpr",
-        kind: Kind::JsonSerializeExpr,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonSerializeExpr",
+        Kind::JsonSerializeExpr,
+        true,
+        &[
             FieldSpec::new("expr", Field::Expr, Shape::Message(Kind::JsonValueExpr)),
             FieldSpec::new("output", Field::Output, Shape::Message(Kind::JsonOutput)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonObjectConstructor",
-        kind: Kind::JsonObjectConstructor,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonObjectConstructor",
+        Kind::JsonObjectConstructor,
+        true,
+        &[
             FieldSpec::new("exprs", Field::Exprs, Shape::Nodes),
             FieldSpec::new("output", Field::Output, Shape::Message(Kind::JsonOutput)),
             FieldSpec::new("absent_on_null", Field::AbsentOnNull, Shape::Flag),
             FieldSpec::new("unique", Field::Unique, Shape::Flag),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonArrayConstructor",
-        kind: Kind::JsonArrayConstructor,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonArrayConstructor",
+        Kind::JsonArrayConstructor,
+        true,
+        &[
             FieldSpec::new("exprs", Field::Exprs, Shape::Nodes),
             FieldSpec::new("output", Field::Output, Shape::Message(Kind::JsonOutput)),
             FieldSpec::new("absent_on_null", Field::AbsentOnNull, Shape::Flag),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonArrayQueryConstructor",
-        kind: Kind::JsonArrayQueryConstructor,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonArrayQueryConstructor",
+        Kind::JsonArrayQueryConstructor,
+        true,
+        &[
             FieldSpec::new("query", Field::Query, Shape::Node),
             FieldSpec::new("output", Field::Output, Shape::Message(Kind::JsonOutput)),
             FieldSpec::new("format", Field::Format, Shape::Message(Kind::JsonFormat)),
             FieldSpec::new("absent_on_null", Field::AbsentOnNull, Shape::Flag),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonAggConstructor",
-        kind: Kind::JsonAggConstructor,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonAggConstructor",
+        Kind::JsonAggConstructor,
+        true,
+        &[
             FieldSpec::new("output", Field::Output, Shape::Message(Kind::JsonOutput)),
             FieldSpec::new("agg_filter", Field::AggFilter, Shape::Node),
             FieldSpec::new("agg_order", Field::AggOrder, Shape::Nodes),
             FieldSpec::new("over", Field::Over, Shape::Message(Kind::WindowDef)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "JsonObjectAgg",
-        kind: Kind::JsonObjectAgg,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonObjectAgg",
+        Kind::JsonObjectAgg,
+        true,
+        &[
             FieldSpec::new("constructor", Field::Constructor, Shape::Message(Kind::JsonAggConstructor)),
             FieldSpec::new("arg", Field::Arg, Shape::Message(Kind::JsonKeyValue)),
             FieldSpec::new("absent_on_null", Field::AbsentOnNull, Shape::Flag),
             FieldSpec::new("unique", Field::Unique, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "JsonArrayAgg",
-        kind: Kind::JsonArrayAgg,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "JsonArrayAgg",
+        Kind::JsonArrayAgg,
+        true,
+        &[
             FieldSpec::new("constructor", Field::Constructor, Shape::Message(Kind::JsonAggConstructor)),
             FieldSpec::new("arg", Field::Arg, Shape::Message(Kind::JsonValueExpr)),
             FieldSpec::new("absent_on_null", Field::AbsentOnNull, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "RawStmt",
-        kind: Kind::RawStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RawStmt",
+        Kind::RawStmt,
+        true,
+        &[
             FieldSpec::new("stmt", Field::Stmt, Shape::Node),
             FieldSpec::new("stmt_location", Field::StmtLocation, Shape::Number),
             FieldSpec::new("stmt_len", Field::StmtLen, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "InsertStmt",
-        kind: Kind::InsertStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "InsertStmt",
+        Kind::InsertStmt,
+        true,
+        &[
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("cols", Field::Cols, Shape::Nodes),
             FieldSpec::new("selectStmt", Field::SelectStmt, Shape::Node),
@@ -2888,24 +2848,24 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("withClause", Field::WithClause, Shape::Message(Kind::WithClause)),
             FieldSpec::new("override", Field::Override, Shape::Enum(OVERRIDING_KIND)),
         ],
-    },
-    KindSpec {
-        name: "DeleteStmt",
-        kind: Kind::DeleteStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "DeleteStmt",
+        Kind::DeleteStmt,
+        true,
+        &[
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("usingClause", Field::UsingClause, Shape::Nodes),
             FieldSpec::new("whereClause", Field::WhereClause, Shape::Node),
             FieldSpec::new("returningClause", Field::ReturningClause, Shape::Message(Kind::ReturningClause)),
             FieldSpec::new("withClause", Field::WithClause, Shape::Message(Kind::WithClause)),
         ],
-    },
-    KindSpec {
-        name: "UpdateStmt",
-        kind: Kind::UpdateStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "UpdateStmt",
+        Kind::UpdateStmt,
+        true,
+        &[
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("targetList", Field::TargetList, Shape::Nodes),
             FieldSpec::new("whereClause", Field::WhereClause, Shape::Node),
@@ -2913,12 +2873,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("returningClause", Field::ReturningClause, Shape::Message(Kind::ReturningClause)),
             FieldSpec::new("withClause", Field::WithClause, Shape::Message(Kind::WithClause)),
         ],
-    },
-    KindSpec {
-        name: "MergeStmt",
-        kind: Kind::MergeStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "MergeStmt",
+        Kind::MergeStmt,
+        true,
+        &[
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("sourceRelation", Field::SourceRelation, Shape::Node),
             FieldSpec::new("joinCondition", Field::JoinCondition, Shape::Node),
@@ -2926,12 +2886,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("returningClause", Field::ReturningClause, Shape::Message(Kind::ReturningClause)),
             FieldSpec::new("withClause", Field::WithClause, Shape::Message(Kind::WithClause)),
         ],
-    },
-    KindSpec {
-        name: "SelectStmt",
-        kind: Kind::SelectStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "SelectStmt",
+        Kind::SelectStmt,
+        true,
+        &[
             FieldSpec::new("distinctClause", Field::DistinctClause, Shape::Nodes),
             FieldSpec::new("intoClause", Field::IntoClause, Shape::Message(Kind::IntoClause)),
             FieldSpec::new("targetList", Field::TargetList, Shape::Nodes),
@@ -2953,12 +2913,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("larg", Field::Larg, Shape::Message(Kind::SelectStmt)),
             FieldSpec::new("rarg", Field::Rarg, Shape::Message(Kind::SelectStmt)),
         ],
-    },
-    KindSpec {
-        name: "SetOperationStmt",
-        kind: Kind::SetOperationStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "SetOperationStmt",
+        Kind::SetOperationStmt,
+        true,
+        &[
             FieldSpec::new("op", Field::Op, Shape::Enum(SET_OPERATION)),
             FieldSpec::new("all", Field::All, Shape::Flag),
             FieldSpec::new("larg", Field::Larg, Shape::Node),
@@ -2968,52 +2928,52 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("colCollations", Field::ColCollations, Shape::Nodes),
             FieldSpec::new("groupClauses", Field::GroupClauses, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "ReturnStmt",
-        kind: Kind::ReturnStmt,
-        is_node: true,
-        fields: &[FieldSpec::new("returnval", Field::Returnval, Shape::Node)],
-    },
-    KindSpec {
-        name: "PLAssignStmt",
-        kind: Kind::PLAssignStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ReturnStmt",
+        Kind::ReturnStmt,
+        true,
+        &[FieldSpec::new("returnval", Field::Returnval, Shape::Node)],
+    ),
+    KindSpec::new(
+        "PLAssignStmt",
+        Kind::PLAssignStmt,
+        true,
+        &[
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("indirection", Field::Indirection, Shape::Nodes),
             FieldSpec::new("nnames", Field::Nnames, Shape::Number),
             FieldSpec::new("val", Field::Val, Shape::Message(Kind::SelectStmt)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "CreateSchemaStmt",
-        kind: Kind::CreateSchemaStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateSchemaStmt",
+        Kind::CreateSchemaStmt,
+        true,
+        &[
             FieldSpec::new("schemaname", Field::Schemaname, Shape::Text),
             FieldSpec::new("authrole", Field::Authrole, Shape::Message(Kind::RoleSpec)),
             FieldSpec::new("schemaElts", Field::SchemaElts, Shape::Nodes),
             FieldSpec::new("if_not_exists", Field::IfNotExists, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "AlterTableStmt",
-        kind: Kind::AlterTableStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterTableStmt",
+        Kind::AlterTableStmt,
+        true,
+        &[
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("cmds", Field::Cmds, Shape::Nodes),
             FieldSpec::new("objtype", Field::Objtype, Shape::Enum(OBJECT_TYPE)),
             FieldSpec::new("missing_ok", Field::MissingOk, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "AlterTableCmd",
-        kind: Kind::AlterTableCmd,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterTableCmd",
+        Kind::AlterTableCmd,
+        true,
+        &[
             FieldSpec::new("subtype", Field::Subtype, Shape::Enum(ALTER_TABLE_TYPE)),
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("num", Field::Num, Shape::Number),
@@ -3023,12 +2983,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("missing_ok", Field::MissingOk, Shape::Flag),
             FieldSpec::new("recurse", Field::Recurse, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "ATAlterConstraint",
-        kind: Kind::ATAlterConstraint,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ATAlterConstraint",
+        Kind::ATAlterConstraint,
+        true,
+        &[
             FieldSpec::new("conname", Field::Conname, Shape::Text),
             FieldSpec::new("alterEnforceability", Field::AlterEnforceability, Shape::Flag),
             FieldSpec::new("is_enforced", Field::IsEnforced, Shape::Flag),
@@ -3038,27 +2998,27 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("alterInheritability", Field::AlterInheritability, Shape::Flag),
             FieldSpec::new("noinherit", Field::Noinherit, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "ReplicaIdentityStmt",
-        kind: Kind::ReplicaIdentityStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ReplicaIdentityStmt",
+        Kind::ReplicaIdentityStmt,
+        true,
+        &[
             FieldSpec::new("identity_type", Field::IdentityType, Shape::Text),
             FieldSpec::new("name", Field::Name, Shape::Text),
         ],
-    },
-    KindSpec {
-        name: "AlterCollationStmt",
-        kind: Kind::AlterCollationStmt,
-        is_node: true,
-        fields: &[FieldSpec::new("collname", Field::Collname, Shape::Nodes)],
-    },
-    KindSpec {
-        name: "AlterDomainStmt",
-        kind: Kind::AlterDomainStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterCollationStmt",
+        Kind::AlterCollationStmt,
+        true,
+        &[FieldSpec::new("collname", Field::Collname, Shape::Nodes)],
+    ),
+    KindSpec::new(
+        "AlterDomainStmt",
+        Kind::AlterDomainStmt,
+        true,
+        &[
             FieldSpec::new("subtype", Field::Subtype, Shape::Text),
             FieldSpec::new("typeName", Field::TypeName, Shape::Nodes),
             FieldSpec::new("name", Field::Name, Shape::Text),
@@ -3066,12 +3026,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("behavior", Field::Behavior, Shape::Enum(DROP_BEHAVIOR)),
             FieldSpec::new("missing_ok", Field::MissingOk, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "GrantStmt",
-        kind: Kind::GrantStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "GrantStmt",
+        Kind::GrantStmt,
+        true,
+        &[
             FieldSpec::new("is_grant", Field::IsGrant, Shape::Flag),
             FieldSpec::new("targtype", Field::Targtype, Shape::Enum(GRANT_TARGET_TYPE)),
             FieldSpec::new("objtype", Field::Objtype, Shape::Enum(OBJECT_TYPE)),
@@ -3082,32 +3042,32 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("grantor", Field::Grantor, Shape::Message(Kind::RoleSpec)),
             FieldSpec::new("behavior", Field::Behavior, Shape::Enum(DROP_BEHAVIOR)),
         ],
-    },
-    KindSpec {
-        name: "ObjectWithArgs",
-        kind: Kind::ObjectWithArgs,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ObjectWithArgs",
+        Kind::ObjectWithArgs,
+        true,
+        &[
             FieldSpec::new("objname", Field::Objname, Shape::Nodes),
             FieldSpec::new("objargs", Field::Objargs, Shape::Nodes),
             FieldSpec::new("objfuncargs", Field::Objfuncargs, Shape::Nodes),
             FieldSpec::new("args_unspecified", Field::ArgsUnspecified, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "AccessPriv",
-        kind: Kind::AccessPriv,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AccessPriv",
+        Kind::AccessPriv,
+        true,
+        &[
             FieldSpec::new("priv_name", Field::PrivName, Shape::Text),
             FieldSpec::new("cols", Field::Cols, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "GrantRoleStmt",
-        kind: Kind::GrantRoleStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "GrantRoleStmt",
+        Kind::GrantRoleStmt,
+        true,
+        &[
             FieldSpec::new("granted_roles", Field::GrantedRoles, Shape::Nodes),
             FieldSpec::new("grantee_roles", Field::GranteeRoles, Shape::Nodes),
             FieldSpec::new("is_grant", Field::IsGrant, Shape::Flag),
@@ -3115,21 +3075,21 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("grantor", Field::Grantor, Shape::Message(Kind::RoleSpec)),
             FieldSpec::new("behavior", Field::Behavior, Shape::Enum(DROP_BEHAVIOR)),
         ],
-    },
-    KindSpec {
-        name: "AlterDefaultPrivilegesStmt",
-        kind: Kind::AlterDefaultPrivilegesStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterDefaultPrivilegesStmt",
+        Kind::AlterDefaultPrivilegesStmt,
+        true,
+        &[
             FieldSpec::new("options", Field::Options, Shape::Nodes),
             FieldSpec::new("action", Field::Action, Shape::Message(Kind::GrantStmt)),
         ],
-    },
-    KindSpec {
-        name: "CopyStmt",
-        kind: Kind::CopyStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CopyStmt",
+        Kind::CopyStmt,
+        true,
+        &[
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("query", Field::Query, Shape::Node),
             FieldSpec::new("attlist", Field::Attlist, Shape::Nodes),
@@ -3139,12 +3099,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("options", Field::Options, Shape::Nodes),
             FieldSpec::new("whereClause", Field::WhereClause, Shape::Node),
         ],
-    },
-    KindSpec {
-        name: "VariableSetStmt",
-        kind: Kind::VariableSetStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "VariableSetStmt",
+        Kind::VariableSetStmt,
+        true,
+        &[
             FieldSpec::new("kind", Field::Kind, Shape::Enum(VARIABLE_SET_KIND)),
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("args", Field::Args, Shape::Nodes),
@@ -3152,18 +3112,18 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("is_local", Field::IsLocal, Shape::Flag),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "VariableShowStmt",
-        kind: Kind::VariableShowStmt,
-        is_node: true,
-        fields: &[FieldSpec::new("name", Field::Name, Shape::Text)],
-    },
-    KindSpec {
-        name: "CreateStmt",
-        kind: Kind::CreateStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "VariableShowStmt",
+        Kind::VariableShowStmt,
+        true,
+        &[FieldSpec::new("name", Field::Name, Shape::Text)],
+    ),
+    KindSpec::new(
+        "CreateStmt",
+        Kind::CreateStmt,
+        true,
+        &[
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("tableElts", Field::TableElts, Shape::Nodes),
             FieldSpec::new("inhRelations", Field::InhRelations, Shape::Nodes),
@@ -3178,12 +3138,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("accessMethod", Field::AccessMethod, Shape::Text),
             FieldSpec::new("if_not_exists", Field::IfNotExists, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "Constraint",
-        kind: Kind::Constraint,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "Constraint",
+        Kind::Constraint,
+        true,
+        &[
             FieldSpec::new("contype", Field::Contype, Shape::Enum(CONSTR_TYPE)),
             FieldSpec::new("conname", Field::Conname, Shape::Text),
             FieldSpec::new("deferrable", Field::Deferrable, Shape::Flag),
@@ -3220,104 +3180,104 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("old_pktable_oid", Field::OldPktableOid, Shape::Number),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "CreateTableSpaceStmt",
-        kind: Kind::CreateTableSpaceStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateTableSpaceStmt",
+        Kind::CreateTableSpaceStmt,
+        true,
+        &[
             FieldSpec::new("tablespacename", Field::Tablespacename, Shape::Text),
             FieldSpec::new("owner", Field::Owner, Shape::Message(Kind::RoleSpec)),
             FieldSpec::new("location", Field::Location, Shape::Text),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "DropTableSpaceStmt",
-        kind: Kind::DropTableSpaceStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "DropTableSpaceStmt",
+        Kind::DropTableSpaceStmt,
+        true,
+        &[
             FieldSpec::new("tablespacename", Field::Tablespacename, Shape::Text),
             FieldSpec::new("missing_ok", Field::MissingOk, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "AlterTableSpaceOptionsStmt",
-        kind: Kind::AlterTableSpaceOptionsStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterTableSpaceOptionsStmt",
+        Kind::AlterTableSpaceOptionsStmt,
+        true,
+        &[
             FieldSpec::new("tablespacename", Field::Tablespacename, Shape::Text),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
             FieldSpec::new("isReset", Field::IsReset, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "AlterTableMoveAllStmt",
-        kind: Kind::AlterTableMoveAllStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterTableMoveAllStmt",
+        Kind::AlterTableMoveAllStmt,
+        true,
+        &[
             FieldSpec::new("orig_tablespacename", Field::OrigTablespacename, Shape::Text),
             FieldSpec::new("objtype", Field::Objtype, Shape::Enum(OBJECT_TYPE)),
             FieldSpec::new("roles", Field::Roles, Shape::Nodes),
             FieldSpec::new("new_tablespacename", Field::NewTablespacename, Shape::Text),
             FieldSpec::new("nowait", Field::Nowait, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "CreateExtensionStmt",
-        kind: Kind::CreateExtensionStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateExtensionStmt",
+        Kind::CreateExtensionStmt,
+        true,
+        &[
             FieldSpec::new("extname", Field::Extname, Shape::Text),
             FieldSpec::new("if_not_exists", Field::IfNotExists, Shape::Flag),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "AlterExtensionStmt",
-        kind: Kind::AlterExtensionStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterExtensionStmt",
+        Kind::AlterExtensionStmt,
+        true,
+        &[
             FieldSpec::new("extname", Field::Extname, Shape::Text),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "AlterExtensionContentsStmt",
-        kind: Kind::AlterExtensionContentsStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterExtensionContentsStmt",
+        Kind::AlterExtensionContentsStmt,
+        true,
+        &[
             FieldSpec::new("extname", Field::Extname, Shape::Text),
             FieldSpec::new("action", Field::Action, Shape::Number),
             FieldSpec::new("objtype", Field::Objtype, Shape::Enum(OBJECT_TYPE)),
             FieldSpec::new("object", Field::Object, Shape::Node),
         ],
-    },
-    KindSpec {
-        name: "CreateFdwStmt",
-        kind: Kind::CreateFdwStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateFdwStmt",
+        Kind::CreateFdwStmt,
+        true,
+        &[
             FieldSpec::new("fdwname", Field::Fdwname, Shape::Text),
             FieldSpec::new("func_options", Field::FuncOptions, Shape::Nodes),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "AlterFdwStmt",
-        kind: Kind::AlterFdwStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterFdwStmt",
+        Kind::AlterFdwStmt,
+        true,
+        &[
             FieldSpec::new("fdwname", Field::Fdwname, Shape::Text),
             FieldSpec::new("func_options", Field::FuncOptions, Shape::Nodes),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "CreateForeignServerStmt",
-        kind: Kind::CreateForeignServerStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateForeignServerStmt",
+        Kind::CreateForeignServerStmt,
+        true,
+        &[
             FieldSpec::new("servername", Field::Servername, Shape::Text),
             FieldSpec::new("servertype", Field::Servertype, Shape::Text),
             FieldSpec::new("version", Field::Version, Shape::Text),
@@ -3325,64 +3285,64 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("if_not_exists", Field::IfNotExists, Shape::Flag),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "AlterForeignServerStmt",
-        kind: Kind::AlterForeignServerStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterForeignServerStmt",
+        Kind::AlterForeignServerStmt,
+        true,
+        &[
             FieldSpec::new("servername", Field::Servername, Shape::Text),
             FieldSpec::new("version", Field::Version, Shape::Text),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
             FieldSpec::new("has_version", Field::HasVersion, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "CreateForeignTableStmt",
-        kind: Kind::CreateForeignTableStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateForeignTableStmt",
+        Kind::CreateForeignTableStmt,
+        true,
+        &[
             FieldSpec::new("base", Field::Base, Shape::Message(Kind::CreateStmt)),
             FieldSpec::new("servername", Field::Servername, Shape::Text),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "CreateUserMappingStmt",
-        kind: Kind::CreateUserMappingStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateUserMappingStmt",
+        Kind::CreateUserMappingStmt,
+        true,
+        &[
             FieldSpec::new("user", Field::User, Shape::Message(Kind::RoleSpec)),
             FieldSpec::new("servername", Field::Servername, Shape::Text),
             FieldSpec::new("if_not_exists", Field::IfNotExists, Shape::Flag),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "AlterUserMappingStmt",
-        kind: Kind::AlterUserMappingStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterUserMappingStmt",
+        Kind::AlterUserMappingStmt,
+        true,
+        &[
             FieldSpec::new("user", Field::User, Shape::Message(Kind::RoleSpec)),
             FieldSpec::new("servername", Field::Servername, Shape::Text),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "DropUserMappingStmt",
-        kind: Kind::DropUserMappingStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "DropUserMappingStmt",
+        Kind::DropUserMappingStmt,
+        true,
+        &[
             FieldSpec::new("user", Field::User, Shape::Message(Kind::RoleSpec)),
             FieldSpec::new("servername", Field::Servername, Shape::Text),
             FieldSpec::new("missing_ok", Field::MissingOk, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "ImportForeignSchemaStmt",
-        kind: Kind::ImportForeignSchemaStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ImportForeignSchemaStmt",
+        Kind::ImportForeignSchemaStmt,
+        true,
+        &[
             FieldSpec::new("server_name", Field::ServerName, Shape::Text),
             FieldSpec::new("remote_schema", Field::RemoteSchema, Shape::Text),
             FieldSpec::new("local_schema", Field::LocalSchema, Shape::Text),
@@ -3390,12 +3350,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("table_list", Field::TableList, Shape::Nodes),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "CreatePolicyStmt",
-        kind: Kind::CreatePolicyStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreatePolicyStmt",
+        Kind::CreatePolicyStmt,
+        true,
+        &[
             FieldSpec::new("policy_name", Field::PolicyName, Shape::Text),
             FieldSpec::new("table", Field::Table, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("cmd_name", Field::CmdName, Shape::Text),
@@ -3404,34 +3364,34 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("qual", Field::Qual, Shape::Node),
             FieldSpec::new("with_check", Field::WithCheck, Shape::Node),
         ],
-    },
-    KindSpec {
-        name: "AlterPolicyStmt",
-        kind: Kind::AlterPolicyStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterPolicyStmt",
+        Kind::AlterPolicyStmt,
+        true,
+        &[
             FieldSpec::new("policy_name", Field::PolicyName, Shape::Text),
             FieldSpec::new("table", Field::Table, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("roles", Field::Roles, Shape::Nodes),
             FieldSpec::new("qual", Field::Qual, Shape::Node),
             FieldSpec::new("with_check", Field::WithCheck, Shape::Node),
         ],
-    },
-    KindSpec {
-        name: "CreateAmStmt",
-        kind: Kind::CreateAmStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateAmStmt",
+        Kind::CreateAmStmt,
+        true,
+        &[
             FieldSpec::new("amname", Field::Amname, Shape::Text),
             FieldSpec::new("handler_name", Field::HandlerName, Shape::Nodes),
             FieldSpec::new("amtype", Field::Amtype, Shape::Text),
         ],
-    },
-    KindSpec {
-        name: "CreateTrigStmt",
-        kind: Kind::CreateTrigStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateTrigStmt",
+        Kind::CreateTrigStmt,
+        true,
+        &[
             FieldSpec::new("replace", Field::Replace, Shape::Flag),
             FieldSpec::new("isconstraint", Field::Isconstraint, Shape::Flag),
             FieldSpec::new("trigname", Field::Trigname, Shape::Text),
@@ -3448,32 +3408,32 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("initdeferred", Field::Initdeferred, Shape::Flag),
             FieldSpec::new("constrrel", Field::Constrrel, Shape::Message(Kind::RangeVar)),
         ],
-    },
-    KindSpec {
-        name: "CreateEventTrigStmt",
-        kind: Kind::CreateEventTrigStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateEventTrigStmt",
+        Kind::CreateEventTrigStmt,
+        true,
+        &[
             FieldSpec::new("trigname", Field::Trigname, Shape::Text),
             FieldSpec::new("eventname", Field::Eventname, Shape::Text),
             FieldSpec::new("whenclause", Field::Whenclause, Shape::Nodes),
             FieldSpec::new("funcname", Field::Funcname, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "AlterEventTrigStmt",
-        kind: Kind::AlterEventTrigStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterEventTrigStmt",
+        Kind::AlterEventTrigStmt,
+        true,
+        &[
             FieldSpec::new("trigname", Field::Trigname, Shape::Text),
             FieldSpec::new("tgenabled", Field::Tgenabled, Shape::Text),
         ],
-    },
-    KindSpec {
-        name: "CreatePLangStmt",
-        kind: Kind::CreatePLangStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreatePLangStmt",
+        Kind::CreatePLangStmt,
+        true,
+        &[
             FieldSpec::new("replace", Field::Replace, Shape::Flag),
             FieldSpec::new("plname", Field::Plname, Shape::Text),
             FieldSpec::new("plhandler", Field::Plhandler, Shape::Nodes),
@@ -3481,74 +3441,74 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("plvalidator", Field::Plvalidator, Shape::Nodes),
             FieldSpec::new("pltrusted", Field::Pltrusted, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "CreateRoleStmt",
-        kind: Kind::CreateRoleStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateRoleStmt",
+        Kind::CreateRoleStmt,
+        true,
+        &[
             FieldSpec::new("stmt_type", Field::StmtType, Shape::Enum(ROLE_STMT_TYPE)),
             FieldSpec::new("role", Field::Role, Shape::Text),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "AlterRoleStmt",
-        kind: Kind::AlterRoleStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterRoleStmt",
+        Kind::AlterRoleStmt,
+        true,
+        &[
             FieldSpec::new("role", Field::Role, Shape::Message(Kind::RoleSpec)),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
             FieldSpec::new("action", Field::Action, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "AlterRoleSetStmt",
-        kind: Kind::AlterRoleSetStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterRoleSetStmt",
+        Kind::AlterRoleSetStmt,
+        true,
+        &[
             FieldSpec::new("role", Field::Role, Shape::Message(Kind::RoleSpec)),
             FieldSpec::new("database", Field::Database, Shape::Text),
             FieldSpec::new("setstmt", Field::Setstmt, Shape::Message(Kind::VariableSetStmt)),
         ],
-    },
-    KindSpec {
-        name: "DropRoleStmt",
-        kind: Kind::DropRoleStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "DropRoleStmt",
+        Kind::DropRoleStmt,
+        true,
+        &[
             FieldSpec::new("roles", Field::Roles, Shape::Nodes),
             FieldSpec::new("missing_ok", Field::MissingOk, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "CreateSeqStmt",
-        kind: Kind::CreateSeqStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateSeqStmt",
+        Kind::CreateSeqStmt,
+        true,
+        &[
             FieldSpec::new("sequence", Field::Sequence, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
             FieldSpec::new("ownerId", Field::OwnerId, Shape::Number),
             FieldSpec::new("for_identity", Field::ForIdentity, Shape::Flag),
             FieldSpec::new("if_not_exists", Field::IfNotExists, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "AlterSeqStmt",
-        kind: Kind::AlterSeqStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterSeqStmt",
+        Kind::AlterSeqStmt,
+        true,
+        &[
             FieldSpec::new("sequence", Field::Sequence, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
             FieldSpec::new("for_identity", Field::ForIdentity, Shape::Flag),
             FieldSpec::new("missing_ok", Field::MissingOk, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "DefineStmt",
-        kind: Kind::DefineStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "DefineStmt",
+        Kind::DefineStmt,
+        true,
+        &[
             FieldSpec::new("kind", Field::Kind, Shape::Enum(OBJECT_TYPE)),
             FieldSpec::new("oldstyle", Field::Oldstyle, Shape::Flag),
             FieldSpec::new("defnames", Field::Defnames, Shape::Nodes),
@@ -3557,23 +3517,23 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("if_not_exists", Field::IfNotExists, Shape::Flag),
             FieldSpec::new("replace", Field::Replace, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "CreateDomainStmt",
-        kind: Kind::CreateDomainStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateDomainStmt",
+        Kind::CreateDomainStmt,
+        true,
+        &[
             FieldSpec::new("domainname", Field::Domainname, Shape::Nodes),
             FieldSpec::new("typeName", Field::TypeName, Shape::Message(Kind::TypeName)),
             FieldSpec::new("collClause", Field::CollClause, Shape::Message(Kind::CollateClause)),
             FieldSpec::new("constraints", Field::Constraints, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "CreateOpClassStmt",
-        kind: Kind::CreateOpClassStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateOpClassStmt",
+        Kind::CreateOpClassStmt,
+        true,
+        &[
             FieldSpec::new("opclassname", Field::Opclassname, Shape::Nodes),
             FieldSpec::new("opfamilyname", Field::Opfamilyname, Shape::Nodes),
             FieldSpec::new("amname", Field::Amname, Shape::Text),
@@ -3581,12 +3541,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("items", Field::Items, Shape::Nodes),
             FieldSpec::new("isDefault", Field::IsDefault, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "CreateOpClassItem",
-        kind: Kind::CreateOpClassItem,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateOpClassItem",
+        Kind::CreateOpClassItem,
+        true,
+        &[
             FieldSpec::new("itemtype", Field::Itemtype, Shape::Number),
             FieldSpec::new("name", Field::Name, Shape::Message(Kind::ObjectWithArgs)),
             FieldSpec::new("number", Field::Number, Shape::Number),
@@ -3594,102 +3554,102 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("class_args", Field::ClassArgs, Shape::Nodes),
             FieldSpec::new("storedtype", Field::Storedtype, Shape::Message(Kind::TypeName)),
         ],
-    },
-    KindSpec {
-        name: "CreateOpFamilyStmt",
-        kind: Kind::CreateOpFamilyStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateOpFamilyStmt",
+        Kind::CreateOpFamilyStmt,
+        true,
+        &[
             FieldSpec::new("opfamilyname", Field::Opfamilyname, Shape::Nodes),
             FieldSpec::new("amname", Field::Amname, Shape::Text),
         ],
-    },
-    KindSpec {
-        name: "AlterOpFamilyStmt",
-        kind: Kind::AlterOpFamilyStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterOpFamilyStmt",
+        Kind::AlterOpFamilyStmt,
+        true,
+        &[
             FieldSpec::new("opfamilyname", Field::Opfamilyname, Shape::Nodes),
             FieldSpec::new("amname", Field::Amname, Shape::Text),
             FieldSpec::new("isDrop", Field::IsDrop, Shape::Flag),
             FieldSpec::new("items", Field::Items, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "DropStmt",
-        kind: Kind::DropStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "DropStmt",
+        Kind::DropStmt,
+        true,
+        &[
             FieldSpec::new("objects", Field::Objects, Shape::Nodes),
             FieldSpec::new("removeType", Field::RemoveType, Shape::Enum(OBJECT_TYPE)),
             FieldSpec::new("behavior", Field::Behavior, Shape::Enum(DROP_BEHAVIOR)),
             FieldSpec::new("missing_ok", Field::MissingOk, Shape::Flag),
             FieldSpec::new("concurrent", Field::Concurrent, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "TruncateStmt",
-        kind: Kind::TruncateStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "TruncateStmt",
+        Kind::TruncateStmt,
+        true,
+        &[
             FieldSpec::new("relations", Field::Relations, Shape::Nodes),
             FieldSpec::new("restart_seqs", Field::RestartSeqs, Shape::Flag),
             FieldSpec::new("behavior", Field::Behavior, Shape::Enum(DROP_BEHAVIOR)),
         ],
-    },
-    KindSpec {
-        name: "CommentStmt",
-        kind: Kind::CommentStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CommentStmt",
+        Kind::CommentStmt,
+        true,
+        &[
             FieldSpec::new("objtype", Field::Objtype, Shape::Enum(OBJECT_TYPE)),
             FieldSpec::new("object", Field::Object, Shape::Node),
             FieldSpec::new("comment", Field::Comment, Shape::Text),
         ],
-    },
-    KindSpec {
-        name: "SecLabelStmt",
-        kind: Kind::SecLabelStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "SecLabelStmt",
+        Kind::SecLabelStmt,
+        true,
+        &[
             FieldSpec::new("objtype", Field::Objtype, Shape::Enum(OBJECT_TYPE)),
             FieldSpec::new("object", Field::Object, Shape::Node),
             FieldSpec::new("provider", Field::Provider, Shape::Text),
             FieldSpec::new("label", Field::Label, Shape::Text),
         ],
-    },
-    KindSpec {
-        name: "DeclareCursorStmt",
-        kind: Kind::DeclareCursorStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "DeclareCursorStmt",
+        Kind::DeclareCursorStmt,
+        true,
+        &[
             FieldSpec::new("portalname", Field::Portalname, Shape::Text),
             FieldSpec::new("options", Field::Options, Shape::Number),
             FieldSpec::new("query", Field::Query, Shape::Node),
         ],
-    },
-    KindSpec {
-        name: "ClosePortalStmt",
-        kind: Kind::ClosePortalStmt,
-        is_node: true,
-        fields: &[FieldSpec::new("portalname", Field::Portalname, Shape::Text)],
-    },
-    KindSpec {
-        name: "FetchStmt",
-        kind: Kind::FetchStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ClosePortalStmt",
+        Kind::ClosePortalStmt,
+        true,
+        &[FieldSpec::new("portalname", Field::Portalname, Shape::Text)],
+    ),
+    KindSpec::new(
+        "FetchStmt",
+        Kind::FetchStmt,
+        true,
+        &[
             FieldSpec::new("direction", Field::Direction, Shape::Enum(FETCH_DIRECTION)),
             FieldSpec::new("howMany", Field::HowMany, Shape::Number),
             FieldSpec::new("portalname", Field::Portalname, Shape::Text),
             FieldSpec::new("ismove", Field::Ismove, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "IndexStmt",
-        kind: Kind::IndexStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "IndexStmt",
+        Kind::IndexStmt,
+        true,
+        &[
             FieldSpec::new("idxname", Field::Idxname, Shape::Text),
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("accessMethod", Field::AccessMethod, Shape::Text),
@@ -3716,12 +3676,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("if_not_exists", Field::IfNotExists, Shape::Flag),
             FieldSpec::new("reset_default_tblspc", Field::ResetDefaultTblspc, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "CreateStatsStmt",
-        kind: Kind::CreateStatsStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateStatsStmt",
+        Kind::CreateStatsStmt,
+        true,
+        &[
             FieldSpec::new("defnames", Field::Defnames, Shape::Nodes),
             FieldSpec::new("stat_types", Field::StatTypes, Shape::Nodes),
             FieldSpec::new("exprs", Field::Exprs, Shape::Nodes),
@@ -3730,31 +3690,28 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("transformed", Field::Transformed, Shape::Flag),
             FieldSpec::new("if_not_exists", Field::IfNotExists, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "StatsElem",
-        kind: Kind::StatsElem,
-        is_node: true,
-        fields: &[
-            FieldSpec::new("name", Field::Name, Shape::Text),
-            FieldSpec::new("expr", Field::Expr, Shape::Node),
-        ],
-    },
-    KindSpec {
-        name: "AlterStatsStmt",
-        kind: Kind::AlterStatsStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "StatsElem",
+        Kind::StatsElem,
+        true,
+        &[FieldSpec::new("name", Field::Name, Shape::Text), FieldSpec::new("expr", Field::Expr, Shape::Node)],
+    ),
+    KindSpec::new(
+        "AlterStatsStmt",
+        Kind::AlterStatsStmt,
+        true,
+        &[
             FieldSpec::new("defnames", Field::Defnames, Shape::Nodes),
             FieldSpec::new("stxstattarget", Field::Stxstattarget, Shape::Node),
             FieldSpec::new("missing_ok", Field::MissingOk, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "CreateFunctionStmt",
-        kind: Kind::CreateFunctionStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateFunctionStmt",
+        Kind::CreateFunctionStmt,
+        true,
+        &[
             FieldSpec::new("is_procedure", Field::IsProcedure, Shape::Flag),
             FieldSpec::new("replace", Field::Replace, Shape::Flag),
             FieldSpec::new("funcname", Field::Funcname, Shape::Nodes),
@@ -3763,67 +3720,62 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("options", Field::Options, Shape::Nodes),
             FieldSpec::new("sql_body", Field::SqlBody, Shape::Node),
         ],
-    },
-    KindSpec {
-        name: "FunctionParameter",
-        kind: Kind::FunctionParameter,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "FunctionParameter",
+        Kind::FunctionParameter,
+        true,
+        &[
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("argType", Field::ArgType, Shape::Message(Kind::TypeName)),
             FieldSpec::new("mode", Field::Mode, Shape::Enum(FUNCTION_PARAMETER_MODE)),
             FieldSpec::new("defexpr", Field::Defexpr, Shape::Node),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "AlterFunctionStmt",
-        kind: Kind::AlterFunctionStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterFunctionStmt",
+        Kind::AlterFunctionStmt,
+        true,
+        &[
             FieldSpec::new("objtype", Field::Objtype, Shape::Enum(OBJECT_TYPE)),
             FieldSpec::new("func", Field::Func, Shape::Message(Kind::ObjectWithArgs)),
             FieldSpec::new("actions", Field::Actions, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "DoStmt",
-        kind: Kind::DoStmt,
-        is_node: true,
-        fields: &[FieldSpec::new("args", Field::Args, Shape::Nodes)],
-    },
-    KindSpec {
-        name: "InlineCodeBlock",
-        kind: Kind::InlineCodeBlock,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new("DoStmt", Kind::DoStmt, true, &[FieldSpec::new("args", Field::Args, Shape::Nodes)]),
+    KindSpec::new(
+        "InlineCodeBlock",
+        Kind::InlineCodeBlock,
+        true,
+        &[
             FieldSpec::new("source_text", Field::SourceText, Shape::Text),
             FieldSpec::new("langOid", Field::LangOid, Shape::Number),
             FieldSpec::new("langIsTrusted", Field::LangIsTrusted, Shape::Flag),
             FieldSpec::new("atomic", Field::Atomic, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "CallStmt",
-        kind: Kind::CallStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CallStmt",
+        Kind::CallStmt,
+        true,
+        &[
             FieldSpec::new("funccall", Field::Funccall, Shape::Message(Kind::FuncCall)),
             FieldSpec::new("funcexpr", Field::Funcexpr, Shape::Message(Kind::FuncExpr)),
             FieldSpec::new("outargs", Field::Outargs, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "CallContext",
-        kind: Kind::CallContext,
-        is_node: true,
-        fields: &[FieldSpec::new("atomic", Field::Atomic, Shape::Flag)],
-    },
-    KindSpec {
-        name: "RenameStmt",
-        kind: Kind::RenameStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CallContext",
+        Kind::CallContext,
+        true,
+        &[FieldSpec::new("atomic", Field::Atomic, Shape::Flag)],
+    ),
+    KindSpec::new(
+        "RenameStmt",
+        Kind::RenameStmt,
+        true,
+        &[
             FieldSpec::new("renameType", Field::RenameType, Shape::Enum(OBJECT_TYPE)),
             FieldSpec::new("relationType", Field::RelationType, Shape::Enum(OBJECT_TYPE)),
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
@@ -3833,65 +3785,65 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("behavior", Field::Behavior, Shape::Enum(DROP_BEHAVIOR)),
             FieldSpec::new("missing_ok", Field::MissingOk, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "AlterObjectDependsStmt",
-        kind: Kind::AlterObjectDependsStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterObjectDependsStmt",
+        Kind::AlterObjectDependsStmt,
+        true,
+        &[
             FieldSpec::new("objectType", Field::ObjectType, Shape::Enum(OBJECT_TYPE)),
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("object", Field::Object, Shape::Node),
             FieldSpec::new("extname", Field::Extname, Shape::Message(Kind::String)),
             FieldSpec::new("remove", Field::Remove, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "AlterObjectSchemaStmt",
-        kind: Kind::AlterObjectSchemaStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterObjectSchemaStmt",
+        Kind::AlterObjectSchemaStmt,
+        true,
+        &[
             FieldSpec::new("objectType", Field::ObjectType, Shape::Enum(OBJECT_TYPE)),
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("object", Field::Object, Shape::Node),
             FieldSpec::new("newschema", Field::Newschema, Shape::Text),
             FieldSpec::new("missing_ok", Field::MissingOk, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "AlterOwnerStmt",
-        kind: Kind::AlterOwnerStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterOwnerStmt",
+        Kind::AlterOwnerStmt,
+        true,
+        &[
             FieldSpec::new("objectType", Field::ObjectType, Shape::Enum(OBJECT_TYPE)),
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("object", Field::Object, Shape::Node),
             FieldSpec::new("newowner", Field::Newowner, Shape::Message(Kind::RoleSpec)),
         ],
-    },
-    KindSpec {
-        name: "AlterOperatorStmt",
-        kind: Kind::AlterOperatorStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterOperatorStmt",
+        Kind::AlterOperatorStmt,
+        true,
+        &[
             FieldSpec::new("opername", Field::Opername, Shape::Message(Kind::ObjectWithArgs)),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "AlterTypeStmt",
-        kind: Kind::AlterTypeStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterTypeStmt",
+        Kind::AlterTypeStmt,
+        true,
+        &[
             FieldSpec::new("typeName", Field::TypeName, Shape::Nodes),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "RuleStmt",
-        kind: Kind::RuleStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RuleStmt",
+        Kind::RuleStmt,
+        true,
+        &[
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("rulename", Field::Rulename, Shape::Text),
             FieldSpec::new("whereClause", Field::WhereClause, Shape::Node),
@@ -3900,34 +3852,34 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("actions", Field::Actions, Shape::Nodes),
             FieldSpec::new("replace", Field::Replace, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "NotifyStmt",
-        kind: Kind::NotifyStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "NotifyStmt",
+        Kind::NotifyStmt,
+        true,
+        &[
             FieldSpec::new("conditionname", Field::Conditionname, Shape::Text),
             FieldSpec::new("payload", Field::Payload, Shape::Text),
             FieldSpec::new("payload_location", Field::PayloadLocation, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "ListenStmt",
-        kind: Kind::ListenStmt,
-        is_node: true,
-        fields: &[FieldSpec::new("conditionname", Field::Conditionname, Shape::Text)],
-    },
-    KindSpec {
-        name: "UnlistenStmt",
-        kind: Kind::UnlistenStmt,
-        is_node: true,
-        fields: &[FieldSpec::new("conditionname", Field::Conditionname, Shape::Text)],
-    },
-    KindSpec {
-        name: "TransactionStmt",
-        kind: Kind::TransactionStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ListenStmt",
+        Kind::ListenStmt,
+        true,
+        &[FieldSpec::new("conditionname", Field::Conditionname, Shape::Text)],
+    ),
+    KindSpec::new(
+        "UnlistenStmt",
+        Kind::UnlistenStmt,
+        true,
+        &[FieldSpec::new("conditionname", Field::Conditionname, Shape::Text)],
+    ),
+    KindSpec::new(
+        "TransactionStmt",
+        Kind::TransactionStmt,
+        true,
+        &[
             FieldSpec::new("kind", Field::Kind, Shape::Enum(TRANSACTION_STMT_KIND)),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
             FieldSpec::new("savepoint_name", Field::SavepointName, Shape::Text),
@@ -3935,39 +3887,39 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("chain", Field::Chain, Shape::Flag),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "CompositeTypeStmt",
-        kind: Kind::CompositeTypeStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CompositeTypeStmt",
+        Kind::CompositeTypeStmt,
+        true,
+        &[
             FieldSpec::new("typevar", Field::Typevar, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("coldeflist", Field::Coldeflist, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "CreateEnumStmt",
-        kind: Kind::CreateEnumStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateEnumStmt",
+        Kind::CreateEnumStmt,
+        true,
+        &[
             FieldSpec::new("typeName", Field::TypeName, Shape::Nodes),
             FieldSpec::new("vals", Field::Vals, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "CreateRangeStmt",
-        kind: Kind::CreateRangeStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateRangeStmt",
+        Kind::CreateRangeStmt,
+        true,
+        &[
             FieldSpec::new("typeName", Field::TypeName, Shape::Nodes),
             FieldSpec::new("params", Field::Params, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "AlterEnumStmt",
-        kind: Kind::AlterEnumStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterEnumStmt",
+        Kind::AlterEnumStmt,
+        true,
+        &[
             FieldSpec::new("typeName", Field::TypeName, Shape::Nodes),
             FieldSpec::new("oldVal", Field::OldVal, Shape::Text),
             FieldSpec::new("newVal", Field::NewVal, Shape::Text),
@@ -3975,12 +3927,12 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("newValIsAfter", Field::NewValIsAfter, Shape::Flag),
             FieldSpec::new("skipIfNewValExists", Field::SkipIfNewValExists, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "ViewStmt",
-        kind: Kind::ViewStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ViewStmt",
+        Kind::ViewStmt,
+        true,
+        &[
             FieldSpec::new("view", Field::View, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("aliases", Field::Aliases, Shape::Nodes),
             FieldSpec::new("query", Field::Query, Shape::Node),
@@ -3988,257 +3940,257 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("options", Field::Options, Shape::Nodes),
             FieldSpec::new("withCheckOption", Field::WithCheckOption, Shape::Enum(VIEW_CHECK_OPTION)),
         ],
-    },
-    KindSpec {
-        name: "LoadStmt",
-        kind: Kind::LoadStmt,
-        is_node: true,
-        fields: &[FieldSpec::new("filename", Field::Filename, Shape::Text)],
-    },
-    KindSpec {
-        name: "CreatedbStmt",
-        kind: Kind::CreatedbStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "LoadStmt",
+        Kind::LoadStmt,
+        true,
+        &[FieldSpec::new("filename", Field::Filename, Shape::Text)],
+    ),
+    KindSpec::new(
+        "CreatedbStmt",
+        Kind::CreatedbStmt,
+        true,
+        &[
             FieldSpec::new("dbname", Field::Dbname, Shape::Text),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "AlterDatabaseStmt",
-        kind: Kind::AlterDatabaseStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterDatabaseStmt",
+        Kind::AlterDatabaseStmt,
+        true,
+        &[
             FieldSpec::new("dbname", Field::Dbname, Shape::Text),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "AlterDatabaseRefreshCollStmt",
-        kind: Kind::AlterDatabaseRefreshCollStmt,
-        is_node: true,
-        fields: &[FieldSpec::new("dbname", Field::Dbname, Shape::Text)],
-    },
-    KindSpec {
-        name: "AlterDatabaseSetStmt",
-        kind: Kind::AlterDatabaseSetStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterDatabaseRefreshCollStmt",
+        Kind::AlterDatabaseRefreshCollStmt,
+        true,
+        &[FieldSpec::new("dbname", Field::Dbname, Shape::Text)],
+    ),
+    KindSpec::new(
+        "AlterDatabaseSetStmt",
+        Kind::AlterDatabaseSetStmt,
+        true,
+        &[
             FieldSpec::new("dbname", Field::Dbname, Shape::Text),
             FieldSpec::new("setstmt", Field::Setstmt, Shape::Message(Kind::VariableSetStmt)),
         ],
-    },
-    KindSpec {
-        name: "DropdbStmt",
-        kind: Kind::DropdbStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "DropdbStmt",
+        Kind::DropdbStmt,
+        true,
+        &[
             FieldSpec::new("dbname", Field::Dbname, Shape::Text),
             FieldSpec::new("missing_ok", Field::MissingOk, Shape::Flag),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "AlterSystemStmt",
-        kind: Kind::AlterSystemStmt,
-        is_node: true,
-        fields: &[FieldSpec::new("setstmt", Field::Setstmt, Shape::Message(Kind::VariableSetStmt))],
-    },
-    KindSpec {
-        name: "ClusterStmt",
-        kind: Kind::ClusterStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterSystemStmt",
+        Kind::AlterSystemStmt,
+        true,
+        &[FieldSpec::new("setstmt", Field::Setstmt, Shape::Message(Kind::VariableSetStmt))],
+    ),
+    KindSpec::new(
+        "ClusterStmt",
+        Kind::ClusterStmt,
+        true,
+        &[
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("indexname", Field::Indexname, Shape::Text),
             FieldSpec::new("params", Field::Params, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "VacuumStmt",
-        kind: Kind::VacuumStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "VacuumStmt",
+        Kind::VacuumStmt,
+        true,
+        &[
             FieldSpec::new("options", Field::Options, Shape::Nodes),
             FieldSpec::new("rels", Field::Rels, Shape::Nodes),
             FieldSpec::new("is_vacuumcmd", Field::IsVacuumcmd, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "VacuumRelation",
-        kind: Kind::VacuumRelation,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "VacuumRelation",
+        Kind::VacuumRelation,
+        true,
+        &[
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("oid", Field::Oid, Shape::Number),
             FieldSpec::new("va_cols", Field::VaCols, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "ExplainStmt",
-        kind: Kind::ExplainStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ExplainStmt",
+        Kind::ExplainStmt,
+        true,
+        &[
             FieldSpec::new("query", Field::Query, Shape::Node),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "CreateTableAsStmt",
-        kind: Kind::CreateTableAsStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateTableAsStmt",
+        Kind::CreateTableAsStmt,
+        true,
+        &[
             FieldSpec::new("query", Field::Query, Shape::Node),
             FieldSpec::new("into", Field::Into, Shape::Message(Kind::IntoClause)),
             FieldSpec::new("objtype", Field::Objtype, Shape::Enum(OBJECT_TYPE)),
             FieldSpec::new("is_select_into", Field::IsSelectInto, Shape::Flag),
             FieldSpec::new("if_not_exists", Field::IfNotExists, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "RefreshMatViewStmt",
-        kind: Kind::RefreshMatViewStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "RefreshMatViewStmt",
+        Kind::RefreshMatViewStmt,
+        true,
+        &[
             FieldSpec::new("concurrent", Field::Concurrent, Shape::Flag),
             FieldSpec::new("skipData", Field::SkipData, Shape::Flag),
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
         ],
-    },
-    KindSpec { name: "CheckPointStmt", kind: Kind::CheckPointStmt, is_node: true, fields: &[] },
-    KindSpec {
-        name: "DiscardStmt",
-        kind: Kind::DiscardStmt,
-        is_node: true,
-        fields: &[FieldSpec::new("target", Field::Target, Shape::Enum(DISCARD_MODE))],
-    },
-    KindSpec {
-        name: "LockStmt",
-        kind: Kind::LockStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new("CheckPointStmt", Kind::CheckPointStmt, true, &[]),
+    KindSpec::new(
+        "DiscardStmt",
+        Kind::DiscardStmt,
+        true,
+        &[FieldSpec::new("target", Field::Target, Shape::Enum(DISCARD_MODE))],
+    ),
+    KindSpec::new(
+        "LockStmt",
+        Kind::LockStmt,
+        true,
+        &[
             FieldSpec::new("relations", Field::Relations, Shape::Nodes),
             FieldSpec::new("mode", Field::Mode, Shape::Number),
             FieldSpec::new("nowait", Field::Nowait, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "ConstraintsSetStmt",
-        kind: Kind::ConstraintsSetStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ConstraintsSetStmt",
+        Kind::ConstraintsSetStmt,
+        true,
+        &[
             FieldSpec::new("constraints", Field::Constraints, Shape::Nodes),
             FieldSpec::new("deferred", Field::Deferred, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "ReindexStmt",
-        kind: Kind::ReindexStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ReindexStmt",
+        Kind::ReindexStmt,
+        true,
+        &[
             FieldSpec::new("kind", Field::Kind, Shape::Enum(REINDEX_OBJECT_TYPE)),
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("params", Field::Params, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "CreateConversionStmt",
-        kind: Kind::CreateConversionStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateConversionStmt",
+        Kind::CreateConversionStmt,
+        true,
+        &[
             FieldSpec::new("conversion_name", Field::ConversionName, Shape::Nodes),
             FieldSpec::new("for_encoding_name", Field::ForEncodingName, Shape::Text),
             FieldSpec::new("to_encoding_name", Field::ToEncodingName, Shape::Text),
             FieldSpec::new("func_name", Field::FuncName, Shape::Nodes),
             FieldSpec::new("def", Field::Def, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "CreateCastStmt",
-        kind: Kind::CreateCastStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateCastStmt",
+        Kind::CreateCastStmt,
+        true,
+        &[
             FieldSpec::new("sourcetype", Field::Sourcetype, Shape::Message(Kind::TypeName)),
             FieldSpec::new("targettype", Field::Targettype, Shape::Message(Kind::TypeName)),
             FieldSpec::new("func", Field::Func, Shape::Message(Kind::ObjectWithArgs)),
             FieldSpec::new("context", Field::Context, Shape::Enum(COERCION_CONTEXT)),
             FieldSpec::new("inout", Field::Inout, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "CreateTransformStmt",
-        kind: Kind::CreateTransformStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateTransformStmt",
+        Kind::CreateTransformStmt,
+        true,
+        &[
             FieldSpec::new("replace", Field::Replace, Shape::Flag),
             FieldSpec::new("type_name", Field::TypeName, Shape::Message(Kind::TypeName)),
             FieldSpec::new("lang", Field::Lang, Shape::Text),
             FieldSpec::new("fromsql", Field::Fromsql, Shape::Message(Kind::ObjectWithArgs)),
             FieldSpec::new("tosql", Field::Tosql, Shape::Message(Kind::ObjectWithArgs)),
         ],
-    },
-    KindSpec {
-        name: "PrepareStmt",
-        kind: Kind::PrepareStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "PrepareStmt",
+        Kind::PrepareStmt,
+        true,
+        &[
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("argtypes", Field::Argtypes, Shape::Nodes),
             FieldSpec::new("query", Field::Query, Shape::Node),
         ],
-    },
-    KindSpec {
-        name: "ExecuteStmt",
-        kind: Kind::ExecuteStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ExecuteStmt",
+        Kind::ExecuteStmt,
+        true,
+        &[
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("params", Field::Params, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "DeallocateStmt",
-        kind: Kind::DeallocateStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "DeallocateStmt",
+        Kind::DeallocateStmt,
+        true,
+        &[
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("isall", Field::Isall, Shape::Flag),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "DropOwnedStmt",
-        kind: Kind::DropOwnedStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "DropOwnedStmt",
+        Kind::DropOwnedStmt,
+        true,
+        &[
             FieldSpec::new("roles", Field::Roles, Shape::Nodes),
             FieldSpec::new("behavior", Field::Behavior, Shape::Enum(DROP_BEHAVIOR)),
         ],
-    },
-    KindSpec {
-        name: "ReassignOwnedStmt",
-        kind: Kind::ReassignOwnedStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "ReassignOwnedStmt",
+        Kind::ReassignOwnedStmt,
+        true,
+        &[
             FieldSpec::new("roles", Field::Roles, Shape::Nodes),
             FieldSpec::new("newrole", Field::Newrole, Shape::Message(Kind::RoleSpec)),
         ],
-    },
-    KindSpec {
-        name: "AlterTSDictionaryStmt",
-        kind: Kind::AlterTSDictionaryStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterTSDictionaryStmt",
+        Kind::AlterTSDictionaryStmt,
+        true,
+        &[
             FieldSpec::new("dictname", Field::Dictname, Shape::Nodes),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "AlterTSConfigurationStmt",
-        kind: Kind::AlterTSConfigurationStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterTSConfigurationStmt",
+        Kind::AlterTSConfigurationStmt,
+        true,
+        &[
             FieldSpec::new("kind", Field::Kind, Shape::Enum(ALTER_TSCONFIG_TYPE)),
             FieldSpec::new("cfgname", Field::Cfgname, Shape::Nodes),
             FieldSpec::new("tokentype", Field::Tokentype, Shape::Nodes),
@@ -4247,68 +4199,68 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("replace", Field::Replace, Shape::Flag),
             FieldSpec::new("missing_ok", Field::MissingOk, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "PublicationTable",
-        kind: Kind::PublicationTable,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "PublicationTable",
+        Kind::PublicationTable,
+        true,
+        &[
             FieldSpec::new("relation", Field::Relation, Shape::Message(Kind::RangeVar)),
             FieldSpec::new("whereClause", Field::WhereClause, Shape::Node),
             FieldSpec::new("columns", Field::Columns, Shape::Nodes),
         ],
-    },
-    KindSpec {
-        name: "PublicationObjSpec",
-        kind: Kind::PublicationObjSpec,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "PublicationObjSpec",
+        Kind::PublicationObjSpec,
+        true,
+        &[
             FieldSpec::new("pubobjtype", Field::Pubobjtype, Shape::Enum(PUBLICATION_OBJ_SPEC_TYPE)),
             FieldSpec::new("name", Field::Name, Shape::Text),
             FieldSpec::new("pubtable", Field::Pubtable, Shape::Message(Kind::PublicationTable)),
             FieldSpec::new("location", Field::Location, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "CreatePublicationStmt",
-        kind: Kind::CreatePublicationStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreatePublicationStmt",
+        Kind::CreatePublicationStmt,
+        true,
+        &[
             FieldSpec::new("pubname", Field::Pubname, Shape::Text),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
             FieldSpec::new("pubobjects", Field::Pubobjects, Shape::Nodes),
             FieldSpec::new("for_all_tables", Field::ForAllTables, Shape::Flag),
         ],
-    },
-    KindSpec {
-        name: "AlterPublicationStmt",
-        kind: Kind::AlterPublicationStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterPublicationStmt",
+        Kind::AlterPublicationStmt,
+        true,
+        &[
             FieldSpec::new("pubname", Field::Pubname, Shape::Text),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
             FieldSpec::new("pubobjects", Field::Pubobjects, Shape::Nodes),
             FieldSpec::new("for_all_tables", Field::ForAllTables, Shape::Flag),
             FieldSpec::new("action", Field::Action, Shape::Enum(ALTER_PUBLICATION_ACTION)),
         ],
-    },
-    KindSpec {
-        name: "CreateSubscriptionStmt",
-        kind: Kind::CreateSubscriptionStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "CreateSubscriptionStmt",
+        Kind::CreateSubscriptionStmt,
+        true,
+        &[
             FieldSpec::new("subname", Field::Subname, Shape::Text),
             FieldSpec::new("conninfo", Field::Conninfo, Shape::Text),
             FieldSpec::new("publication", Field::Publication, Shape::Nodes),
             FieldSpec::new("options", Field::Options, Shape::Nodes),
             FieldSpec::new("conninfo_location", Field::ConninfoLocation, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "AlterSubscriptionStmt",
-        kind: Kind::AlterSubscriptionStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "AlterSubscriptionStmt",
+        Kind::AlterSubscriptionStmt,
+        true,
+        &[
             FieldSpec::new("kind", Field::Kind, Shape::Enum(ALTER_SUBSCRIPTION_TYPE)),
             FieldSpec::new("subname", Field::Subname, Shape::Text),
             FieldSpec::new("conninfo", Field::Conninfo, Shape::Text),
@@ -4316,17 +4268,17 @@ pub(super) static KINDS: [KindSpec; 272] = [
             FieldSpec::new("options", Field::Options, Shape::Nodes),
             FieldSpec::new("conninfo_location", Field::ConninfoLocation, Shape::Number),
         ],
-    },
-    KindSpec {
-        name: "DropSubscriptionStmt",
-        kind: Kind::DropSubscriptionStmt,
-        is_node: true,
-        fields: &[
+    ),
+    KindSpec::new(
+        "DropSubscriptionStmt",
+        Kind::DropSubscriptionStmt,
+        true,
+        &[
             FieldSpec::new("subname", Field::Subname, Shape::Text),
             FieldSpec::new("missing_ok", Field::MissingOk, Shape::Flag),
             FieldSpec::new("behavior", Field::Behavior, Shape::Enum(DROP_BEHAVIOR)),
         ],
-    },
+    ),
 ];
 
 static A_EXPR_KIND: &[&str] = &[

@@ -66,8 +66,8 @@ enum Body {
     Node(&'static KindSpec),
     /// In an object of its own that says its name.
     Named(&'static KindSpec),
-    /// A list of such values.
-    List(Shape),
+    /// A list of such values, which is that field.
+    List(Shape, Field),
 }
 
 /// Reads the whole text; the root is a `ParseResult`.
@@ -79,8 +79,9 @@ pub(super) fn read(json: &[u8], items: &mut Vec<Item>) -> Result<(), Unknown> {
 /// `&mut`, it went through memory with every byte, and that was a third of what reading took.
 fn read_all(json: &[u8], items: &mut Vec<Item>) -> Result<(), Trouble> {
     let mut stack = Vec::with_capacity(32);
-    let root = Place { field: Field::None, parent: 0 };
-    let mut at = value(json, 0, Shape::Message(Kind::ParseResult), root, items, &mut stack)?;
+    let mut usual = [Kind::ParseResult; USUAL];
+    let root = Place { field: Field::None, parent: 0, within: Field::None };
+    let mut at = value(json, 0, Shape::Message(Kind::ParseResult), root, items, &mut stack, &mut usual)?;
     while let Some(top) = stack.last_mut() {
         let item = top.item;
         let byte = json.get(at).copied().unwrap_or(0);
@@ -99,16 +100,16 @@ fn read_all(json: &[u8], items: &mut Vec<Item>) -> Result<(), Trouble> {
                     return Err(Trouble { at: behind, what: What::Field(spec) });
                 };
                 top.next = place as u32 + 1;
-                let place = Place { field: field.field, parent: item };
-                at = value(json, behind + field.width(), field.shape, place, items, &mut stack)?;
+                let place = Place { field: field.field, parent: item, within: field.field };
+                at = value(json, behind + field.width(), field.shape, place, items, &mut stack, &mut usual)?;
             }
-            Body::List(_) if byte == b']' => {
+            Body::List(..) if byte == b']' => {
                 at += 1;
                 close(item, items, &mut stack);
             }
-            Body::List(shape) => {
-                let place = Place { field: Field::None, parent: item };
-                at = value(json, behind, shape, place, items, &mut stack)?;
+            Body::List(shape, within) => {
+                let place = Place { field: Field::None, parent: item, within };
+                at = value(json, behind, shape, place, items, &mut stack, &mut usual)?;
             }
         }
     }
@@ -120,7 +121,14 @@ fn read_all(json: &[u8], items: &mut Vec<Item>) -> Result<(), Trouble> {
 struct Place {
     field: Field,
     parent: u32,
+    /// The field, or that of the list.
+    within: Field,
 }
+
+/// The kind of node that a field had last: usually the next one's, and then its name is compared with one name
+/// instead of being looked up. Two fields may share a place.
+type Usual = [Kind; USUAL];
+const USUAL: usize = 256;
 
 #[inline(always)]
 fn close(item: u32, items: &mut [Item], stack: &mut Vec<Frame>) {
@@ -145,6 +153,7 @@ fn value(
     place: Place,
     items: &mut Vec<Item>,
     stack: &mut Vec<Frame>,
+    usual: &mut Usual,
 ) -> Result<usize, Trouble> {
     let mut push = |kind, start, stop| {
         let index = u32::try_from(items.len()).map_err(|_| Trouble { at, what: What::TooLarge })?;
@@ -169,10 +178,21 @@ fn value(
                 }
             }
             let name_at = expect(json, at, b'{')?;
-            let (start, stop, end) = string(json, name_at)?;
-            let spec = json.get(start as usize..stop as usize).and_then(spec_named);
-            let spec = spec.ok_or(Trouble { at: name_at, what: What::Node })?;
-            let end = expect(json, expect(json, end, b':')?, b'{')?;
+            #[expect(clippy::indexing_slicing, reason = "the remainder is within")]
+            let usual = &mut usual[place.within as usize % USUAL];
+            let expected = KINDS.get(*usual as usize).filter(|spec| spec.is_node);
+            let name = json.get(name_at..).unwrap_or_default();
+            let (spec, end) = match expected.filter(|spec| spec.stands_at(name)) {
+                Some(spec) => (spec, name_at + spec.width()),
+                None => {
+                    let (start, stop, end) = string(json, name_at)?;
+                    let spec = json.get(start as usize..stop as usize).and_then(spec_named);
+                    let spec = spec.ok_or(Trouble { at: name_at, what: What::Node })?;
+                    *usual = spec.kind;
+                    (spec, expect(json, end, b':')?)
+                }
+            };
+            let end = expect(json, end, b'{')?;
             open(push(spec.kind, 0, 0)?, Body::Named(spec));
             return Ok(end);
         }
@@ -206,7 +226,7 @@ fn value(
         Shape::Numbers => Shape::Number,
     };
     let end = expect(json, at, b'[')?;
-    open(push(Kind::Items, 0, 0)?, Body::List(list));
+    open(push(Kind::Items, 0, 0)?, Body::List(list, place.within));
     Ok(end)
 }
 

@@ -122,4 +122,28 @@ pub(super) struct KindSpec {
     /// Whether it can stand where any node can.
     pub(super) is_node: bool,
     pub(super) fields: &'static [FieldSpec],
+    /// `"name":` as it stands in the JSON.
+    key: Key,
+}
+
+impl KindSpec {
+    pub(super) const fn new(
+        name: &'static str,
+        kind: Kind,
+        is_node: bool,
+        fields: &'static [FieldSpec],
+    ) -> Self {
+        Self { name, kind, is_node, fields, key: Key::of(name) }
+    }
+
+    /// Whether `rest` begins with `"name":`.
+    #[inline(always)]
+    pub(super) fn stands_at(&self, rest: &[u8]) -> bool {
+        first_word(rest) & self.key.counts == self.key.first && self.key.rest_stands_at(self.name, rest)
+    }
+
+    /// How long `"name":` is.
+    pub(super) fn width(&self) -> usize {
+        self.name.len() + 3
+    }
 }

@@ -451,10 +451,15 @@ async fn a_card_that_nobody_remembers_is_closed_by_the_first_click_on_it() {
 async fn a_channel_that_is_started_anew_takes_its_cards_over() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("slack-cards");
-    let mut office = Office::open_with(FakeSlack::start(), |settings| settings.cards_file = Some(path)).await;
+    let cards = path.clone();
+    let mut office =
+        Office::open_with(FakeSlack::start(), |settings| settings.cards_file = Some(cards)).await;
     let opened = office.hold(SQL);
     let card = office.fake.first_card().await;
     let before = card.button(APPROVE).unwrap().0["value"].clone();
+    // Slack shows it a moment before the channel has Slack's answer.
+    let is_noted = || std::fs::read_to_string(&path).is_ok_and(|cards| cards.contains(&card.ts));
+    office.fake.until(|_| is_noted().then_some(())).await;
 
     // The configuration was reloaded: another channel, the same desk.
     office.start_slack_anew().await;

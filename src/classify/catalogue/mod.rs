@@ -474,8 +474,8 @@ impl Catalogue {
         };
         // `('x'::text).domain` is a cast (`FuncNameAsType`). Asked for every column that is written with its
         // table, so names of no such type must cost next to nothing.
-        let is_type = || self.types.named(name).next().is_some() || self.casts.named(name).next().is_some();
-        called.or_else(|| if is_type() { self.of_type(None, name, path) } else { None })
+        let may_be_type = || self.types.may_know(name) || self.casts.may_know(name);
+        called.or_else(|| if may_be_type() { self.of_type(None, name, path) } else { None })
     }
 
     /// Whether `x.name` may be a call where no column has the name.

@@ -398,7 +398,6 @@ fn scale_of(name: &str, first: Option<Cow<'_, str>>, second: Option<Cow<'_, str>
         "mod" => Scale::Few(by.map_or(0, |by| by.abs() as u32)),
         "jsonb_typeof" | "json_typeof" => Scale::Few(6),
         "strpos" | "position" => Scale::Place,
-        "array_ndims" => Scale::Few(6),
         "to_char" if second.is_none_or(|format| format.contains(['"', '\\'])) => Scale::Padded,
         // Neither of them is negative.
         "abs" => Scale::Length,

@@ -42,12 +42,12 @@ impl FieldSpec {
 
     /// Whether `rest` begins with `"name":`; `first` is its [`first_word`].
     pub(super) fn stands_at(&self, first: u64, rest: &[u8]) -> bool {
-        first & self.key.counts == self.key.first && self.key.rest_stands_at(self.name, rest)
+        self.key.stands_at(self.name, first, rest)
     }
 
     /// How long `"name":` is.
     pub(super) fn width(&self) -> usize {
-        self.name.len() + 3
+        Key::width(self.name)
     }
 }
 
@@ -64,7 +64,7 @@ struct Key {
 
 impl Key {
     const fn of(name: &str) -> Self {
-        let width = name.len() + 3;
+        let width = Self::width(name);
         let (mut first, mut counts, mut last) = (0, 0, 0);
         let mut place = 0;
         while place < width {
@@ -90,9 +90,18 @@ impl Key {
         if place == bytes.len() + 2 { b':' } else { b'"' }
     }
 
+    const fn width(name: &str) -> usize {
+        name.len() + 3
+    }
+
+    #[inline(always)]
+    fn stands_at(&self, name: &str, first: u64, rest: &[u8]) -> bool {
+        first & self.counts == self.first && self.rest_stands_at(name, rest)
+    }
+
     /// What the first word does not tell.
     fn rest_stands_at(&self, name: &str, rest: &[u8]) -> bool {
-        let width = name.len() + 3;
+        let width = Self::width(name);
         let Some(from) = width.checked_sub(8).filter(|from| *from > 0) else { return true };
         let Some(last) = rest.get(from..).and_then(<[u8]>::first_chunk) else { return false };
         let between =
@@ -139,11 +148,11 @@ impl KindSpec {
     /// Whether `rest` begins with `"name":`.
     #[inline(always)]
     pub(super) fn stands_at(&self, rest: &[u8]) -> bool {
-        first_word(rest) & self.key.counts == self.key.first && self.key.rest_stands_at(self.name, rest)
+        self.key.stands_at(self.name, first_word(rest), rest)
     }
 
     /// How long `"name":` is.
     pub(super) fn width(&self) -> usize {
-        self.name.len() + 3
+        Key::width(self.name)
     }
 }

@@ -189,7 +189,6 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Climbing from each of many legs would cost their number squared.
     /// What of `table` is sensitive and read by `statement`, in words.
     fn sensitive(&mut self, statement: Node<'a>, table: Node<'a>) -> Option<String> {
         let name = table.text(Field::Relname)?;

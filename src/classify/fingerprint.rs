@@ -7,7 +7,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::lex::{Token, TokenKind};
+use super::lex::{Token, TokenKind, needs_no_quotes};
 use crate::statement::{Digest, Fingerprint};
 
 /// The fingerprint of a text with these tokens.
@@ -27,13 +27,16 @@ pub(super) fn of_bytes(bytes: &[u8]) -> Fingerprint {
 }
 
 fn normalise(text: &str, tokens: &[Token], out: &mut Vec<u8>) {
-    let end = tokens.iter().rposition(|token| token.of(text) != ";").map_or(0, |last| last + 1);
+    // As bytes: a token's ends are ends of characters, which a `str` would look at each time.
+    let bytes = text.as_bytes();
+    let of = |token: &Token| bytes.get(token.start as usize..token.end as usize).unwrap_or_default();
+    let end = tokens.iter().rposition(|token| of(token) != b";").map_or(0, |last| last + 1);
     let tokens = tokens.get(..end).unwrap_or(tokens);
     let mut operand_before = false;
     for (place, token) in tokens.iter().enumerate() {
-        let shown = token.of(text);
+        let shown = of(token);
         let next = tokens.get(place + 1);
-        let sign = matches!(shown, "-" | "+") && !operand_before;
+        let sign = matches!(shown, b"-" | b"+") && !operand_before;
         if sign && next.is_some_and(|next| next.kind == TokenKind::Number) {
             continue;
         }
@@ -52,7 +55,7 @@ fn normalise(text: &str, tokens: &[Token], out: &mut Vec<u8>) {
             }
             TokenKind::Word => {
                 let word = out.len();
-                out.extend(shown.bytes().map(|byte| byte.to_ascii_lowercase()));
+                out.extend(shown.iter().map(u8::to_ascii_lowercase));
                 // After a keyword a minus is a sign; after a name it is an operator. We know no
                 // keywords here, and both are written alike in each statement of a group.
                 !matches!(
@@ -80,11 +83,8 @@ fn normalise(text: &str, tokens: &[Token], out: &mut Vec<u8>) {
             TokenKind::QuotedName => {
                 // "name" and name are one where quoting changes nothing.
                 let inner = shown.get(1..shown.len().saturating_sub(1)).unwrap_or(shown);
-                // To the end in any case: names are short, and so it is not a branch for each byte.
-                let is_plain = |byte: u8| byte.is_ascii_lowercase() | byte.is_ascii_digit() | (byte == b'_');
-                let plain = inner.bytes().fold(true, |plain, byte| plain & is_plain(byte))
-                    && inner.bytes().next().is_some_and(|first| !first.is_ascii_digit());
-                out.extend_from_slice(if plain { inner } else { shown }.as_bytes());
+                let plain = needs_no_quotes(inner);
+                out.extend_from_slice(if plain { inner } else { shown });
                 true
             }
             TokenKind::UnicodeName
@@ -92,8 +92,8 @@ fn normalise(text: &str, tokens: &[Token], out: &mut Vec<u8>) {
             | TokenKind::Operator
             | TokenKind::Punctuation
             | TokenKind::Stray => {
-                out.extend_from_slice(shown.as_bytes());
-                matches!(shown, ")" | "]") || token.kind == TokenKind::Parameter
+                out.extend_from_slice(shown);
+                matches!(shown, b")" | b"]") || token.kind == TokenKind::Parameter
             }
         };
     }

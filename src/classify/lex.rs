@@ -6,6 +6,8 @@
 //! which accepts only the plainest tokens. The two figures beside the tokens guard the parser
 //! against the texts for which Postgres's own scanner is quadratic.
 
+use memchr::memchr;
+
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenKind {
@@ -107,11 +109,17 @@ const fn classes() -> [u8; 256] {
         if b.is_ascii_digit() {
             table[byte] |= NAME | DIGIT;
         }
+        if b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' {
+            table[byte] |= PLAIN;
+        }
         if b == b'$' {
             table[byte] |= NAME;
         }
         if matches!(b, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c) {
-            table[byte] |= SPACE;
+            table[byte] |= SPACE | BLANK;
+        }
+        if b == b'-' || b == b'/' {
+            table[byte] |= BLANK;
         }
         let mut place = 0;
         while place < OPERATOR.len() {
@@ -130,10 +138,20 @@ const NAME: u8 = 2;
 const DIGIT: u8 = 4;
 const SPACE: u8 = 8;
 const OP: u8 = 16;
+const PLAIN: u8 = 32;
+/// What white space or a comment begins with, and perhaps something else.
+const BLANK: u8 = 64;
 static CLASSES: [u8; 256] = classes();
 
 fn is(byte: u8, class: u8) -> bool {
     CLASSES.get(usize::from(byte)).is_some_and(|classes| classes & class != 0)
+}
+
+/// Whether a name in quotes means the same without them, but for keywords.
+pub(super) fn needs_no_quotes(name: &[u8]) -> bool {
+    // To the end in any case: names are short, and so it is not a branch for each byte.
+    let all = |classes: u8, byte: &u8| classes & CLASSES.get(usize::from(*byte)).copied().unwrap_or(0);
+    name.iter().fold(PLAIN, all) & PLAIN != 0 && name.first().is_some_and(|first| !first.is_ascii_digit())
 }
 
 impl<'t> Lexer<'t> {
@@ -166,6 +184,7 @@ impl<'t> Lexer<'t> {
     }
 
     /// The next token.
+    #[inline]
     pub(super) fn next(&mut self) -> Option<Token> {
         self.skip_blank();
         let start = self.at;
@@ -197,7 +216,7 @@ impl<'t> Lexer<'t> {
     }
 
     fn skip_blank(&mut self) {
-        loop {
+        while is(self.byte(0), BLANK) {
             self.skip(SPACE);
             match (self.byte(0), self.byte(1)) {
                 (b'-', b'-') => self.skip_line(),
@@ -326,7 +345,7 @@ impl<'t> Lexer<'t> {
         self.at += 1;
         loop {
             let rest = self.bytes.get(self.at..).unwrap_or(&[]);
-            let Some(quote) = rest.iter().position(|byte| *byte == b'"') else {
+            let Some(quote) = memchr(b'"', rest) else {
                 self.at = self.bytes.len();
                 self.unterminated = true;
                 return kind;

@@ -267,16 +267,17 @@ impl<'a> Walk<'a> {
             return;
         }
         let mut last = fields.skip(count - 2);
-        let (qualifier, attribute) = (last.next().and_then(Node::string), last.next().and_then(Node::string));
-        let Some(name) = attribute else { return };
+        let (qualifier, attribute) = (last.next(), last.next());
+        let Some(name) = attribute.and_then(Node::string) else { return };
         let catalogue = self.around.catalogue;
         if catalogue.attribute(&name, Applied::Anything, self.path).is_none() {
             return;
         }
+        // Only now, because most columns are none: what stands before it, and what that stands for.
+        let qualifier = qualifier.and_then(Node::string);
         if qualifier.as_deref().is_some_and(|table| self.surely_has(table, &name)) {
             return;
         }
-        // Only now is it worth asking what the qualifier stands for.
         let scalar = qualifier.is_none_or(|qualifier| self.is_function_alias(&qualifier));
         let applied = if scalar { Applied::Anything } else { Applied::Row };
         if let Some(meaning) = catalogue.attribute(&name, applied, self.path) {

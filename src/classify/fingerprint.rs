@@ -12,7 +12,7 @@ use crate::statement::{Digest, Fingerprint};
 
 /// The fingerprint of a text with these tokens.
 pub(super) fn of_tokens(text: &str, tokens: &[Token]) -> Fingerprint {
-    let mut normal = Vec::with_capacity(text.len());
+    let mut normal = Vec::with_capacity(text.len() + tokens.len());
     normalise(text, tokens, &mut normal);
     Fingerprint(Digest::of(&normal))
 }
@@ -92,7 +92,11 @@ fn normalise(text: &str, tokens: &[Token], out: &mut Vec<u8>) {
             | TokenKind::Operator
             | TokenKind::Punctuation
             | TokenKind::Stray => {
-                out.extend_from_slice(shown);
+                // Most are one byte, and then this is no copy of a length that is not known.
+                match shown {
+                    [one] => out.push(*one),
+                    more => out.extend_from_slice(more),
+                }
                 matches!(shown, b")" | b"]") || token.kind == TokenKind::Parameter
             }
         };

@@ -97,8 +97,14 @@ pub(super) fn is_of_the_past(own: Node<'_>) -> bool {
 
 /// Now, or later.
 pub(super) fn is_the_present(bound: Node<'_>) -> bool {
+    // What Postgres's input of times takes for such words, wherever they stand: `'tomorrow 10:00'`.
+    let says_now = |text: &str| {
+        text.split(|c: char| !c.is_ascii_alphabetic())
+            .any(|word| ["now", "today", "tomorrow"].iter().any(|present| word.eq_ignore_ascii_case(present)))
+    };
     let now = |node: Node<'_>| {
         node.kind() == Kind::SQLValueFunction
+            || text_of(node).is_some_and(|text| says_now(&text))
             || node.names(Field::Funcname).last().is_some_and(|name| {
                 matches!(&**name, "now" | "clock_timestamp" | "statement_timestamp" | "transaction_timestamp")
             })
@@ -107,7 +113,8 @@ pub(super) fn is_the_present(bound: Node<'_>) -> bool {
         node.names(Field::Name).last().is_some_and(|name| *name == "-")
             || node.kind() == Kind::ParamRef
             || node.names(Field::Funcname).last().is_some_and(|name| *name == "date_trunc")
-            || text_of(node).is_some_and(|text| text.contains('-'))
+            // `interval '-1 day'`, but `'now -02'` is a time zone.
+            || text_of(node).is_some_and(|text| text.contains('-') && !says_now(&text))
     };
     bound.within().any(now) && !bound.within().any(earlier)
 }

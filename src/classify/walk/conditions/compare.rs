@@ -58,8 +58,8 @@ impl<'t> Analysis<'t, '_> {
             "AEXPR_IN" => self.in_list(name, l, right_node),
             "AEXPR_OP_ANY" => self.any_of(name, l, r),
             "AEXPR_OP_ALL" => self.all_of(name, l, r),
-            "AEXPR_BETWEEN" | "AEXPR_BETWEEN_SYM" => self.between(left, right_node),
-            "AEXPR_NOT_BETWEEN" | "AEXPR_NOT_BETWEEN_SYM" => match self.between(left, right_node) {
+            "AEXPR_BETWEEN" | "AEXPR_BETWEEN_SYM" => self.between(l, right_node),
+            "AEXPR_NOT_BETWEEN" | "AEXPR_NOT_BETWEEN_SYM" => match self.between(l, right_node) {
                 Picks(_) => negative(left),
                 truth @ (Always | Never | Constant | SameAsTwin | OtherThanTwin | Unclear) => truth,
             },
@@ -300,7 +300,7 @@ impl<'t> Analysis<'t, '_> {
         }
     }
 
-    fn between(&self, left: Summary, bounds: Node<'t>) -> Truth {
+    fn between(&self, (left, own): (Summary, Node<'t>), bounds: Node<'t>) -> Truth {
         let items: Vec<(Summary, Node<'t>)> =
             bounds.list(Field::Items).map(|item| (self.of(item), item)).collect();
         let constant = items.iter().all(|(item, _)| item.reads == Reads::default());
@@ -340,7 +340,9 @@ impl<'t> Analysis<'t, '_> {
                 let ends = |end: Node<'t>, first| text_of(end).is_some_and(|text| is_end(&text, first));
                 let numbers = (number_of(*low), number_of(*high));
                 let least = is_all(">=", numbers.0, left) || ends(*low, true);
-                let most = is_all("<=", numbers.1, left) || ends(*high, false);
+                let most = is_all("<=", numbers.1, left)
+                    || ends(*high, false)
+                    || is_of_the_past(own) && is_the_present(*high);
                 [*low, *high].iter().all(|end| left.scale.reaches(number_of(*end)) && is_told(*end))
                     && !(least && most)
             }

@@ -35,6 +35,8 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
     ("array_in", Code, "makes a value of a type that only the server will know"),
     ("range_in", Code, "makes a value of a type that only the server will know"),
     ("multirange_in", Code, "makes a value of a type that only the server will know"),
+    ("pg_input_is_valid", Code, "makes a value of a type that only the server will know"),
+    ("pg_input_error_info", Code, "makes a value of a type that only the server will know"),
     ("fmgr_*_validator", Code, "loads and checks somebody's code"),
     ("cursor_to_xml*", Export, "takes out the rows of a cursor"),
     ("table_to_xml*", Export, "takes out a whole table"),

@@ -1,7 +1,7 @@
 //! Bounds: which are beyond all that there may be.
 
 use super::compare::VERY_LARGE;
-use super::values::{is_an_age, is_calculated, text_of, uncast};
+use super::values::{is_an_age, is_calculated, number_of, text_of, uncast};
 use super::{Shape, Summary};
 use crate::classify::tree::{Field, Kind, Node};
 
@@ -88,11 +88,28 @@ pub(super) fn is_random(value: Node<'_>) -> bool {
 
 /// A column in which by its name only times stand that have been.
 pub(super) fn is_of_the_past(own: Node<'_>) -> bool {
-    let name = uncast(own).and_then(|own| own.list(Field::Fields).filter_map(Node::string).last());
+    // `date(created_at)`, `created_at AT TIME ZONE 'UTC'`
+    let mut own = uncast(own);
+    while let Some(call) = own.filter(|own| own.kind() == Kind::FuncCall) {
+        let same = |name: &str| matches!(name, "date" | "date_trunc" | "timezone");
+        let is_same = call.names(Field::Funcname).last().is_some_and(|name| same(name));
+        own = call.list(Field::Args).filter(|_| is_same).last().and_then(uncast);
+    }
+    let name = own.and_then(|own| own.list(Field::Fields).filter_map(Node::string).last());
     name.is_some_and(|name| {
         let name = name.to_ascii_lowercase();
         ["created", "inserted", "updated", "modified", "registered"].iter().any(|past| name.starts_with(past))
     })
+}
+
+/// Whether a time, or how long ago it was, is compared with the beginning of all: `age(created_at) > '0'`.
+pub(super) fn is_since_ever(own: Node<'_>, bound: Node<'_>) -> bool {
+    let digits = |text: &str| text.bytes().filter(u8::is_ascii_digit).collect::<Vec<u8>>();
+    let zero = text_of(bound)
+        .map(|text| digits(&text))
+        .is_some_and(|digits| !digits.is_empty() && digits.iter().all(|digit| *digit == b'0'))
+        || number_of(bound).is_some_and(|number| number <= 0.0);
+    zero && own.within().any(|part| part.kind() == Kind::ColumnRef && is_of_the_past(part))
 }
 
 /// Now, or later.
@@ -142,6 +159,9 @@ pub(super) fn is_first_or_last(text: &str, first: bool) -> bool {
     if digits > 4 && text.get(digits..=digits) == Some("-") && text.get(digits + 3..digits + 4) == Some("-") {
         return !first;
     }
+    if let Some(year) = year_of(text).filter(|_| digits != text.len() || digits == 8) {
+        return if first { year <= 1900 } else { year >= 2200 };
+    }
     if first && text.eq_ignore_ascii_case("epoch") {
         return true;
     }
@@ -168,6 +188,21 @@ pub(super) fn is_first_or_last(text: &str, first: bool) -> bool {
     } else {
         starts.is_some_and(|start| start > 'z')
     }
+}
+
+/// The year of a date that does not begin with it: `12/31/9999`, `1 Jan 1900`, `19000101`.
+fn year_of(text: &str) -> Option<u32> {
+    let part = |range: std::ops::Range<usize>| text.get(range).and_then(|part| part.parse::<u32>().ok());
+    if text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let is_a_day = (1..=12).contains(&part(4..6)?) && (1..=31).contains(&part(6..8)?);
+        return part(0..4).filter(|_| is_a_day);
+    }
+    let parts: Vec<&str> = text.split(['/', '.', '-', ' ', ',']).filter(|part| !part.is_empty()).collect();
+    let [one, other, year] = parts.as_slice() else { return None };
+    let is_day = |part: &str| part.len() <= 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_month = |part: &str| part.len() >= 3 && part.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let is_a_date = is_day(one) && (is_day(other) || is_month(other)) || is_month(one) && is_day(other);
+    year.parse().ok().filter(|_| is_a_date && year.len() == 4)
 }
 
 pub(super) fn is_endless(text: &str) -> bool {

@@ -7,7 +7,7 @@
 use super::{Analysis, Reads};
 use crate::classify::catalogue::{Constraint, Has};
 use crate::classify::tree::{Field, Kind, Node};
-use crate::classify::walk::sources::{From, is_a_query};
+use crate::classify::walk::sources::{DEEPEST, From, is_a_query};
 
 /// Whose a column is, seen from the table whose rows are to be picked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +172,17 @@ impl<'t> Analysis<'t, '_> {
         let window = value.get(Field::Over);
         let name = value.names(Field::Funcname).last().map(ToString::to_string);
         Some(match (window, name.as_deref()) {
+            // `rank() OVER ()` is 1 in every row.
+            (Some(window), Some("rank" | "dense_rank"))
+                if !window.has(Field::Name)
+                    && !window.has(Field::Refname)
+                    && !window
+                        .list(Field::OrderClause)
+                        .flat_map(Node::within)
+                        .any(|node| node.kind() == Kind::ColumnRef) =>
+            {
+                Made::Up
+            }
             (Some(window), Some("row_number" | "rank" | "dense_rank")) => Made::Rank {
                 // A window of a name may be partitioned where it is defined.
                 starts_anew: window.has(Field::PartitionClause)
@@ -182,6 +193,44 @@ impl<'t> Analysis<'t, '_> {
             _ if value.within().any(|node| node.kind() == Kind::ColumnRef) => Made::OfTheRow,
             _ => Made::Up,
         })
+    }
+
+    /// Whether a column of the target, where that is a query, may be another by another name, or be worked out of it.
+    pub(super) fn may_be_renamed(&self, column: &str) -> bool {
+        self.target_node.is_some_and(|target| self.kept(target, column, 0) == Some(false))
+    }
+
+    /// Whether `column` of an item of a FROM is the column of that name of what is behind it; `None` where it surely
+    /// has none, or is a table.
+    fn kept(&self, source: Node<'t>, column: &str, depth: u32) -> Option<bool> {
+        let (query, renamed) = match source.kind() {
+            Kind::RangeVar => {
+                let with = self.tables.with_clause(source)?;
+                (with.get(Field::Ctequery)?, with.has(Field::Aliascolnames))
+            }
+            Kind::RangeSubselect => (source.get(Field::Subquery)?, false),
+            _ => return None,
+        };
+        let renamed = renamed || source.get(Field::Alias).is_some_and(|alias| alias.has(Field::Colnames));
+        if renamed || query.has(Field::Larg) || depth > DEEPEST || !self.tables.patience.can_afford(query) {
+            return Some(false);
+        }
+        let named = |item: &Node<'t>| {
+            let value = item.get(Field::Val);
+            let fields = value.map(|value| value.list(Field::Fields)).into_iter().flatten();
+            let own = fields.filter_map(Node::string).last();
+            (item.text(Field::Name).or(own.clone()).as_deref() == Some(column)).then_some(own)
+        };
+        let all = |item: Node<'t>| item.within().any(|part| part.kind() == Kind::AStar);
+        match query.list(Field::TargetList).find_map(|item| named(&item)) {
+            Some(own) if own.as_deref() != Some(column) => return Some(false),
+            Some(_) => {}
+            None if query.list(Field::TargetList).any(all) => {}
+            None => return None,
+        }
+        let from = From::of(query.list(Field::FromClause));
+        let mut behind = from.sources.iter().map(|source| self.kept(source.node, column, depth + 1));
+        Some(behind.all(|kept| kept != Some(false)))
     }
 
     fn target_has(&self, name: &str) -> Has {

@@ -1,7 +1,8 @@
 //! Comparisons and lists.
 
 use super::bounds::{
-    is_all, is_end, is_endless, is_of_the_past, is_possible, is_random, is_the_present, is_told, is_wide,
+    is_all, is_end, is_endless, is_of_the_past, is_possible, is_random, is_since_ever, is_the_present,
+    is_told, is_wide,
 };
 use super::patterns::{can_match, is_selective, is_selective_regex, pattern_of};
 use super::ranges::{
@@ -304,6 +305,9 @@ impl<'t> Analysis<'t, '_> {
         let items: Vec<(Summary, Node<'t>)> =
             bounds.list(Field::Items).map(|item| (self.of(item), item)).collect();
         let constant = items.iter().all(|(item, _)| item.reads == Reads::default());
+        // `active BETWEEN false AND true`
+        let flags = is_every_flag(items.iter().map(|(item, node)| (item.truth, *node)))
+            || items.iter().any(|(_, node)| is_boolean(*node));
         if !left.reads.row() {
             // `now() BETWEEN starts_at AND ends_at`
             let own = items.iter().all(|(item, _)| item.reads == Reads::OWN && item.tells());
@@ -348,7 +352,16 @@ impl<'t> Analysis<'t, '_> {
             }
             _ => false,
         };
-        if constant && ordered && inside && picks_by(left) && !endless && !left.shortens && !place && !empty {
+        if constant
+            && !flags
+            && ordered
+            && inside
+            && picks_by(left)
+            && !endless
+            && !left.shortens
+            && !place
+            && !empty
+        {
             Picks(Form::Inside)
         } else {
             Unclear
@@ -521,7 +534,8 @@ fn range(name: &str, own: Summary, own_node: Node<'_>, bound: Node<'_>) -> Truth
         return Unclear;
     }
     // `created_at < now()`
-    if !above && is_of_the_past(own_node) && is_the_present(bound) {
+    if !above && is_of_the_past(own_node) && is_the_present(bound) || above && is_since_ever(own_node, bound)
+    {
         return Unclear;
     }
     // Rows lie at places beyond any that one writes down.

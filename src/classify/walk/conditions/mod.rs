@@ -30,7 +30,7 @@ mod values;
 use std::hash::{DefaultHasher, Hasher};
 
 use self::columns::Made;
-use self::compare::VERY_LARGE;
+use self::compare::{VERY_LARGE, existence};
 use super::patience::Patience;
 use super::sources::{Names, Source, Tables};
 use crate::classify::tree::{Field, Kind, Node};
@@ -156,6 +156,8 @@ struct Columns(u128);
 
 impl Columns {
     const BITS: u32 = 4;
+    /// Any, for all that is known.
+    const ALL: Self = Self(u128::MAX);
 
     fn of(name: &str) -> Self {
         let mut hasher = DefaultHasher::new();
@@ -518,13 +520,17 @@ impl<'t> Analysis<'t, '_> {
             ..NOTHING
         };
         match self.made_of(reads, name) {
-            Some(Made::OfTheRow) | None => own,
             // `FROM (SELECT id, 5 AS five FROM t) s WHERE s.five = 5`
             Some(Made::Up) => Summary { truth: Unclear, shape: Shape::Vague, ..own },
             Some(Made::Rank { starts_anew }) => {
                 let scale = if starts_anew { Scale::Turn } else { Scale::Rank };
                 Summary { truth: Unclear, shape: Shape::Derived, scale, is_key: false, ..own }
             }
+            // `FROM (SELECT id, id AS c FROM t) q WHERE c = id`
+            Some(Made::OfTheRow) | None if reads == Reads::OWN && self.may_be_renamed(name) => {
+                Summary { columns: Columns::ALL, ..own }
+            }
+            Some(Made::OfTheRow) | None => own,
         }
     }
 
@@ -800,7 +806,8 @@ fn any_of(parts: &[Summary]) -> Truth {
         }
     }
     let bounds = |columns: Columns| {
-        let bound = |form: &Form| matches!(form, Form::Below(_) | Form::Above(_));
+        // `a > 3 OR a IN (1, 2, 3) OR a < 1`: 1 is what a flag may be as well.
+        let bound = |form: &Form| !matches!(form, Form::Null);
         broad.iter().filter(|(form, other)| bound(form) && other.overlap(columns)).count()
             + narrow.iter().filter(|(_, other)| other.overlap(columns)).count()
     };
@@ -808,6 +815,11 @@ fn any_of(parts: &[Summary]) -> Truth {
     let is = |wanted: Form| broad.iter().filter(move |(form, _)| *form == wanted).count();
     let others = broad.len() - is(Form::Null) - is(Form::Said(true)) - is(Form::Said(false));
     if is(Form::Negative) > 0 && others > 1 {
+        return Unclear;
+    }
+    // `(SELECT max(u.id) FROM u WHERE u.t_id = t.id) IS NULL OR EXISTS (..)`
+    let all = || broad.iter().chain(&narrow).filter(|(_, columns)| columns.overlap(existence()));
+    if all().any(|(form, _)| *form == Form::Null) && all().count() > 1 {
         return Unclear;
     }
     for (place, (form, columns)) in broad.iter().enumerate() {

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use super::columns::Whose;
 use super::compare::{existence, is_every_flag, negative, picks_by};
+use super::ranges::is_empty_array;
 use super::values::{number_of, text_of, uncast};
 use super::{Always, Constant, Form, Never, OtherThanTwin, Picks, SameAsTwin, Truth, Unclear};
 use super::{Analysis, NOTHING, Reads, Shape, Summary};
@@ -210,9 +211,12 @@ impl<'t, 'p> Analysis<'t, 'p> {
         let tables = source.within().any(|part| part.kind() == Kind::RangeVar);
         source.within().filter(|part| part.kind() == Kind::ColumnRef).any(|column| {
             let fields: Vec<_> = column.list(Field::Fields).filter_map(Node::string).collect();
+            // `json_array_elements(q.j)`, where q is made of all rows, as good as they.
+            let brings_all = |name: &str| self.twins.iter().chain(&self.copies).any(|known| known == name);
             match fields.as_slice() {
-                [.., qualifier, _] => Some(&**qualifier) == self.target.as_deref(),
+                [.., qualifier, _] => Some(&**qualifier) == self.target.as_deref() || brings_all(qualifier),
                 [name] => match self.whose(column, name) {
+                    Some(Whose::Source(Some(source))) => brings_all(&source),
                     Some(whose) => matches!(whose, Whose::Target | Whose::Unclear),
                     // Where nothing else is there that could have it.
                     None => !tables && source.kind() == Kind::RangeSubselect && !source.has(Field::Lateral),
@@ -358,6 +362,55 @@ impl<'t, 'p> Analysis<'t, 'p> {
         })
     }
 
+    /// Whether some row may come out of a query, as far as is plain: where none can, `NOT EXISTS` is all rows. Not
+    /// of `(VALUES (-1)) v`, `unnest('{}')`, `u JOIN v ON false`, `(SELECT .. LIMIT 0) u`.
+    fn may_bring(&self, query: Node<'t>, depth: u32) -> bool {
+        may_be_true(query) && self.finds_something(query, depth)
+    }
+
+    /// The same, whatever its WHERE.
+    fn finds_something(&self, query: Node<'t>, depth: u32) -> bool {
+        let items = || query.list(Field::FromClause);
+        if depth > DEEPEST || !self.tables.patience.can_afford(query) {
+            return false;
+        }
+        let limited = [Field::LimitOffset, Field::HavingClause].into_iter().any(|field| query.has(field))
+            || query.get(Field::LimitCount).is_some_and(|rows| number_of(rows).is_none_or(|rows| rows < 1.0));
+        let sampled = || items().flat_map(Node::within).any(|item| item.kind() == Kind::RangeTableSample);
+        if limited || sampled() || matches!(query.word(Field::Op), "SETOP_INTERSECT" | "SETOP_EXCEPT") {
+            return false;
+        }
+        if let Some(leg) = query.get(Field::Larg) {
+            return self.may_bring(leg, depth + 1);
+        }
+        let from = From::of(items());
+        // A join by a name, `JOIN v USING (id)`, has no condition of its own.
+        from.joins.iter().all(|condition| may_be_so(*condition))
+            && !from.sources.is_empty()
+            && from.sources.iter().all(|source| self.may_bring_rows(source.node, depth))
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "functions and their like")]
+    fn may_bring_rows(&self, source: Node<'t>, depth: u32) -> bool {
+        let query = match source.kind() {
+            Kind::RangeVar => match self.with_query(source) {
+                Some(query) if is_around(query, source) => return true,
+                Some(query) => query,
+                None => return true,
+            },
+            Kind::RangeSubselect => match source.get(Field::Subquery) {
+                Some(query) => query,
+                None => return false,
+            },
+            // Under an alias of its own.
+            Kind::JoinExpr => return false,
+            // Of a parameter or a column nobody can tell.
+            _ => return source.within().any(|part| matches!(part.kind(), Kind::ParamRef | Kind::ColumnRef)),
+        };
+        // What changes rows is judged by itself.
+        query.kind() != Kind::SelectStmt || self.may_bring(query, depth + 1)
+    }
+
     /// Whether a query looks for other rows of the same table that come before or behind.
     fn compares_twins(&self, query: Node<'t>) -> bool {
         let ordered = |node: Node<'t>| {
@@ -395,7 +448,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
             ("EXISTS_SUBLINK", _) => {
                 let truth = self.exists(query);
                 let reads = if truth == Constant { Reads::default() } else { Reads::OWN };
-                let one_way = !may_be_true(query) || self.compares_twins(query);
+                let one_way = !self.may_bring(query, 0) || self.compares_twins(query);
                 Summary { reads, columns: existence(), one_way, ..NOTHING }.test(truth)
             }
             ("ANY_SUBLINK" | "ROWCOMPARE_SUBLINK", Some(tested)) if operator == "=" => {
@@ -434,12 +487,13 @@ impl<'t, 'p> Analysis<'t, 'p> {
         if limited || !reads || query.get(Field::HavingClause).is_some_and(nothing_asked) {
             return false;
         }
-        let Some(condition) = query.get(Field::WhereClause) else { return true };
+        let finds = || query.has(Field::ValuesLists) || self.finds_something(query, self.depth);
+        let Some(condition) = query.get(Field::WhereClause) else { return finds() };
         let from = From::of(query.list(Field::FromClause));
         let constant = self.depth >= DEEPEST
             || matches!(self.inside(condition, &from.sources).run(), Always | Never)
             || nothing_asked(condition);
-        !constant
+        !constant && finds()
     }
 
     /// `id IN (SELECT ..)`
@@ -456,6 +510,8 @@ impl<'t, 'p> Analysis<'t, 'p> {
         } else {
             Unclear
         };
+        // `id IN (SELECT t_id FROM u) OR NOT EXISTS (SELECT 1 FROM u WHERE u.t_id = t.id)`
+        let whole = Summary { columns: whole.columns.and(existence()), ..whole };
         whole.test_of([tested]).test(truth)
     }
 
@@ -527,8 +583,12 @@ impl<'t, 'p> Analysis<'t, 'p> {
                 .any(|field| query.has(field))
             // `NOT EXISTS (SELECT .. LIMIT 0)`
             && query.get(Field::LimitCount).is_none_or(|limit| number_of(limit).is_some_and(|rows| rows >= 1.0))
-            // An aggregate is one row, whatever there is: `EXISTS (SELECT count(*) ..)`.
-            && !query.list(Field::TargetList).flat_map(Node::within).any(|part| part.kind() == Kind::FuncCall);
+            // An aggregate is one row, whatever there is: `EXISTS (SELECT count(*) ..)`, `.. ORDER BY count(*)`.
+            && ![Field::TargetList, Field::SortClause, Field::DistinctClause, Field::WindowClause]
+                .into_iter()
+                .filter_map(|field| query.get(field))
+                .flat_map(Node::within)
+                .any(|part| part.kind() == Kind::FuncCall);
         if !self.speaks_of_the_row(query, &from) {
             return Constant;
         }
@@ -593,9 +653,21 @@ impl<'t, 'p> Analysis<'t, 'p> {
     }
 }
 
+/// `SELECT 1 WHERE false`, `SELECT id FROM u LIMIT 0`
+fn asks_for_nothing(query: Node<'_>) -> bool {
+    !query.has(Field::FromClause)
+        || query.has(Field::LimitCount)
+        || query.get(Field::WhereClause).is_some_and(|condition| {
+            !condition.within().any(|part| matches!(part.kind(), Kind::ColumnRef | Kind::ParamRef))
+        })
+}
+
 /// Whether some row may be what a query asks for, as far as that is plain: not `o.id = t.id AND o.id <> o.id`.
 fn may_be_true(query: Node<'_>) -> bool {
-    let Some(condition) = query.get(Field::WhereClause) else { return true };
+    query.get(Field::WhereClause).is_none_or(may_be_so)
+}
+
+fn may_be_so(condition: Node<'_>) -> bool {
     let (mut seen, mut open) = (HashSet::new(), vec![condition]);
     let mut bounds: Vec<Bound<'_>> = Vec::new();
     while let Some(part) = open.pop() {
@@ -621,6 +693,14 @@ fn may_be_true(query: Node<'_>) -> bool {
             let mut own = HashSet::new();
             for node in alternative.within() {
                 if node.kind() == Kind::AConst && node.flag(Field::Isnull) {
+                    return false;
+                }
+                // `u.id = ANY ('{}')`, `u.id IN (SELECT 1 WHERE false)`
+                let nothing = is_empty_array(node)
+                    || node.kind() == Kind::AConst && text_of(node).is_some_and(|text| text.trim() == "{}")
+                    || node.kind() == Kind::SubLink
+                        && node.get(Field::Subselect).is_some_and(asks_for_nothing);
+                if nothing {
                     return false;
                 }
                 let names = node.list(Field::Fields).filter_map(Node::string);

@@ -332,13 +332,33 @@ pub(super) fn is_an_age(node: Node<'_>) -> bool {
         node.names(Field::Funcname).last().is_some_and(|name| *name == "make_interval")
             && node.within().filter_map(number_of).any(|number| number.abs() > 40_000.0)
     };
+    // `make_date(1, 1, 1)`, `make_interval(years => 1000)`
+    let made = |node: Node<'_>| {
+        let names = node.names(Field::Funcname);
+        let first = || node.list(Field::Args).next().and_then(number_of);
+        let years = || {
+            node.list(Field::Args)
+                .filter(|argument| argument.text(Field::Name).as_deref() == Some("years"))
+                .filter_map(|argument| argument.get(Field::Arg))
+                .chain(node.list(Field::Args).next())
+                .filter_map(number_of)
+                .any(|years| years.abs() >= 100.0)
+        };
+        match names.last().map(|name| &**name) {
+            Some("make_date" | "make_timestamp" | "make_timestamptz") => {
+                first().is_some_and(|year| !(1901.0..2200.0).contains(&year))
+            }
+            Some("make_interval") => years(),
+            _ => false,
+        }
+    };
     // `to_timestamp(0)`
     let epoch = |node: Node<'_>| {
         node.names(Field::Funcname).last().is_some_and(|name| *name == "to_timestamp")
             && node.list(Field::Args).count() == 1
             && node.list(Field::Args).any(|at| number_of(at).is_some_and(|at| at < 1e8))
     };
-    node.within().any(|part| longest(part) || epoch(part))
+    node.within().any(|part| longest(part) || made(part) || epoch(part))
         || node.within().filter_map(text_of).any(|text| years(&text) >= 100.0)
 }
 

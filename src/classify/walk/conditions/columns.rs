@@ -202,6 +202,7 @@ impl<'t> Analysis<'t, '_> {
 
     /// Whether `column` of an item of a FROM is the column of that name of what is behind it; `None` where it surely
     /// has none, or is a table.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only queries have columns by other names")]
     fn kept(&self, source: Node<'t>, column: &str, depth: u32) -> Option<bool> {
         let (query, renamed) = match source.kind() {
             Kind::RangeVar => {

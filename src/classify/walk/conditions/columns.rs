@@ -27,6 +27,8 @@ pub(super) enum Whose {
 pub(super) enum Made {
     /// Something of its rows.
     OfTheRow,
+    /// Something that is worked out of one of its columns, or of several.
+    WorkedOut,
     /// A constant, or a value that many rows share.
     Up,
     /// The place of the row in an order.
@@ -162,12 +164,36 @@ impl<'t> Analysis<'t, '_> {
     /// What stands behind a column of the target, where that is a query; nothing where it is a table, or not plain.
     pub(super) fn made_of(&self, reads: Reads, column: &str) -> Option<Made> {
         let target = self.target_node.filter(|_| reads == Reads::OWN || reads == Reads::EITHER)?;
-        let query = match target.kind() == Kind::RangeVar {
-            true => self.tables.with_clause(target)?.get(Field::Ctequery)?,
-            false => target.get(Field::Subquery)?,
+        self.made_in(target, column, 0)
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only queries make columns")]
+    fn made_in(&self, source: Node<'t>, column: &str, depth: u32) -> Option<Made> {
+        let (with, query) = match source.kind() {
+            Kind::RangeVar => {
+                let with = self.tables.with_clause(source)?;
+                (Some(with), with.get(Field::Ctequery)?)
+            }
+            Kind::RangeSubselect => (None, source.get(Field::Subquery)?),
+            _ => return None,
         };
-        let item =
-            query.list(Field::TargetList).find(|item| item.text(Field::Name).as_deref() == Some(column))?;
+        if depth > DEEPEST || !self.tables.patience.can_afford(query) {
+            return Some(Made::Up);
+        }
+        // `(SELECT id, 1 FROM t) q(id, x)`
+        let place = |names: Vec<std::borrow::Cow<'t, str>>| names.iter().position(|name| *name == column);
+        let by_alias = source.get(Field::Alias).and_then(|alias| place(alias.names(Field::Colnames)));
+        let by_name = || with.and_then(|with| place(with.names(Field::Aliascolnames)));
+        let items = || query.list(Field::TargetList);
+        let item = match by_alias.or_else(by_name) {
+            Some(place) => items().nth(place),
+            None => items().find(|item| item.text(Field::Name).as_deref() == Some(column)),
+        };
+        let Some(item) = item else {
+            // `SELECT *`, `SELECT rn`
+            let from = From::of(query.list(Field::FromClause));
+            return from.sources.iter().find_map(|source| self.made_in(source.node, column, depth + 1));
+        };
         let value = item.get(Field::Val)?;
         let window = value.get(Field::Over);
         let name = value.names(Field::Funcname).last().map(ToString::to_string);
@@ -190,8 +216,15 @@ impl<'t> Analysis<'t, '_> {
                     || window.has(Field::Refname),
             },
             (Some(_), _) => Made::Up,
-            _ if value.within().any(|node| node.kind() == Kind::ColumnRef) => Made::OfTheRow,
-            _ => Made::Up,
+            _ if value.kind() == Kind::ColumnRef => {
+                let fields: Vec<_> = value.list(Field::Fields).filter_map(Node::string).collect();
+                let from = From::of(query.list(Field::FromClause));
+                let inner = fields.last().and_then(|name| {
+                    from.sources.iter().find_map(|source| self.made_in(source.node, name, depth + 1))
+                });
+                inner.unwrap_or(Made::OfTheRow)
+            }
+            _ => worked_out(value),
         })
     }
 
@@ -273,6 +306,30 @@ impl<'t> Analysis<'t, '_> {
         }
     }
 }
+
+/// What an expression over a row's columns is: not `a - a`, `0 * a`, `a % 2`.
+fn worked_out(value: Node<'_>) -> Made {
+    let mut seen: Vec<String> = Vec::new();
+    for node in value.within() {
+        let says_little = node.kind() == Kind::AExpr
+            && node.names(Field::Name).last().is_some_and(|name| matches!(&**name, "*" | "/" | "%"));
+        if says_little && node.children().any(|side| side.kind() == Kind::AConst) {
+            return Made::Up;
+        }
+        if node.kind() == Kind::ColumnRef {
+            let name = node.list(Field::Fields).filter_map(Node::string).last();
+            let name = name.map_or_else(|| "*".to_owned(), |name| name.into_owned());
+            if seen.contains(&name) || seen.len() > MOST_COLUMNS {
+                return Made::Up;
+            }
+            seen.push(name);
+        }
+    }
+    if seen.is_empty() { Made::Up } else { Made::WorkedOut }
+}
+
+/// More columns in one expression are not told apart.
+const MOST_COLUMNS: usize = 16;
 
 fn is_within_a_query(query: Node<'_>) -> bool {
     let mut around = query.parent();

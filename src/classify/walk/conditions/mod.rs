@@ -521,10 +521,22 @@ impl<'t> Analysis<'t, '_> {
         };
         match self.made_of(reads, name) {
             // `FROM (SELECT id, 5 AS five FROM t) s WHERE s.five = 5`
+            // `FROM (SELECT id, extract(month FROM at) AS m FROM t) s WHERE s.m > 0`
+            Some(Made::WorkedOut) => {
+                let (shape, scale) = (Shape::Derived, Scale::Computed);
+                Summary { truth: Unclear, shape, scale, columns: Columns::ALL, is_key: false, ..own }
+            }
             Some(Made::Up) => Summary { truth: Unclear, shape: Shape::Vague, ..own },
             Some(Made::Rank { starts_anew }) => {
                 let scale = if starts_anew { Scale::Turn } else { Scale::Rank };
-                Summary { truth: Unclear, shape: Shape::Derived, scale, is_key: false, ..own }
+                Summary {
+                    truth: Unclear,
+                    shape: Shape::Derived,
+                    scale,
+                    is_key: false,
+                    defaulted: true,
+                    ..own
+                }
             }
             // `FROM (SELECT id, id AS c FROM t) q WHERE c = id`
             Some(Made::OfTheRow) | None if reads == Reads::OWN && self.may_be_renamed(name) => {

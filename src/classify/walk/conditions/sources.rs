@@ -8,7 +8,7 @@ use super::compare::{existence, is_every_flag, negative, picks_by};
 use super::ranges::is_empty_array;
 use super::values::{number_of, text_of, uncast};
 use super::{Always, Constant, Form, Never, OtherThanTwin, Picks, SameAsTwin, Truth, Unclear};
-use super::{Analysis, NOTHING, Reads, Shape, Summary};
+use super::{Analysis, Columns, NOTHING, Reads, Shape, Summary};
 use crate::classify::tree::{Field, Kind, Node};
 use crate::classify::walk::sources::{DEEPEST, From, Source, Tables};
 
@@ -407,8 +407,10 @@ impl<'t, 'p> Analysis<'t, 'p> {
             // Of a parameter or a column nobody can tell.
             _ => return source.within().any(|part| matches!(part.kind(), Kind::ParamRef | Kind::ColumnRef)),
         };
+        // `(SELECT id, dense_rank() OVER (PARTITION BY id) AS x FROM t) q WHERE q.x = 2`
+        let ranks = || query.list(Field::TargetList).flat_map(Node::within).any(|part| part.has(Field::Over));
         // What changes rows is judged by itself.
-        query.kind() != Kind::SelectStmt || self.may_bring(query, depth + 1)
+        query.kind() != Kind::SelectStmt || self.may_bring(query, depth + 1) && !ranks()
     }
 
     /// Whether a query looks for other rows of the same table that come before or behind.
@@ -454,7 +456,8 @@ impl<'t, 'p> Analysis<'t, 'p> {
             ("ANY_SUBLINK" | "ROWCOMPARE_SUBLINK", Some(tested)) if operator == "=" => {
                 let member = self.member(tested, query);
                 // What `NOT IN (SELECT 1 WHERE false)` leaves out is nothing.
-                Summary { one_way: member.one_way || !self.brings_something(query), ..member }
+                let one_way = member.one_way || !self.brings_something(query) || compares_with(query, tested);
+                Summary { one_way, ..member }
             }
             ("ALL_SUBLINK", Some(tested)) if operator == "<>" => {
                 let member = self.member(tested, query);
@@ -464,7 +467,8 @@ impl<'t, 'p> Analysis<'t, 'p> {
                     .list(Field::TargetList)
                     .flat_map(Node::within)
                     .any(|part| part.kind() == Kind::ColumnRef);
-                let truth = match self.brings_something(query) && (of_rows || !query.has(Field::FromClause)) {
+                let brings = self.brings_something(query) && !compares_with(query, tested);
+                let truth = match brings && (of_rows || !query.has(Field::FromClause)) {
                     true if picks => negative(tested),
                     false if picks => Unclear,
                     true | false => member.truth,
@@ -492,7 +496,8 @@ impl<'t, 'p> Analysis<'t, 'p> {
         let from = From::of(query.list(Field::FromClause));
         let constant = self.depth >= DEEPEST
             || matches!(self.inside(condition, &from.sources).run(), Always | Never)
-            || nothing_asked(condition);
+            || nothing_asked(condition)
+            || condition.within().any(is_nothing);
         !constant && finds()
     }
 
@@ -511,7 +516,8 @@ impl<'t, 'p> Analysis<'t, 'p> {
             Unclear
         };
         // `id IN (SELECT t_id FROM u) OR NOT EXISTS (SELECT 1 FROM u WHERE u.t_id = t.id)`
-        let whole = Summary { columns: whole.columns.and(existence()), ..whole };
+        // And NULL where one of them is.
+        let whole = Summary { columns: whole.columns.and(existence()), missing: true, ..whole };
         whole.test_of([tested]).test(truth)
     }
 
@@ -633,14 +639,31 @@ impl<'t, 'p> Analysis<'t, 'p> {
         if self.speaks_of_the_row(query, &from) {
             // `(SELECT count(*) FROM u WHERE u.t_id = t.id)`
             let condition = query.get(Field::WhereClause).filter(|_| self.depth < DEEPEST);
+            // `(SELECT 0 * count(*) FROM u WHERE u.t_id = t.id) = 0`
+            let value = query.list(Field::TargetList).next().and_then(|item| item.get(Field::Val));
+            let scaled = value.is_some_and(|value| {
+                value.within().any(|part| {
+                    part.kind() == Kind::AExpr
+                        && part
+                            .names(Field::Name)
+                            .last()
+                            .is_some_and(|name| matches!(&**name, "*" | "/" | "%"))
+                        && part.children().any(|side| number_of(side).is_some())
+                })
+            });
             let tells = scalar
+                && !scaled
                 && !from.sources.is_empty()
+                && self.finds_something(query, self.depth)
                 && condition
                     .is_some_and(|condition| matches!(self.inside(condition, &from.sources).run(), Picks(_)))
                 && self.brings_others(query);
             let shape = if tells { Shape::Derived } else { Shape::Vague };
             let columns = if from.sources.is_empty() { self.parts(node).columns } else { existence() };
-            return Summary { truth: Unclear, reads: Reads::OWN, columns, shape, defaulted: true, ..NOTHING };
+            // NULL where nothing is found.
+            let missing = true;
+            let (truth, defaulted) = (Unclear, true);
+            return Summary { truth, reads: Reads::OWN, columns, shape, defaulted, missing, ..NOTHING };
         }
         if self.restricts(query, self.depth) {
             return NOTHING;
@@ -651,6 +674,22 @@ impl<'t, 'p> Analysis<'t, 'p> {
     fn with_query(&self, table: Node<'t>) -> Option<Node<'t>> {
         self.tables.with_clause(table)?.get(Field::Ctequery)
     }
+}
+
+/// Whether a query asks for what the tested columns are, or are not: `name NOT IN (SELECT u.s FROM u WHERE u.s <> t.name)`.
+fn compares_with(query: Node<'_>, tested: Summary) -> bool {
+    let condition = query.get(Field::WhereClause);
+    condition.into_iter().flat_map(Node::within).any(|part| {
+        let name = part.list(Field::Fields).filter_map(Node::string).last();
+        part.kind() == Kind::ColumnRef && name.is_some_and(|name| Columns::of(&name).overlap(tested.columns))
+    })
+}
+
+/// With which nothing is equal: `u.id = ANY ('{}')`, `u.id IN (SELECT 1 WHERE false)`.
+fn is_nothing(node: Node<'_>) -> bool {
+    is_empty_array(node)
+        || node.kind() == Kind::AConst && text_of(node).is_some_and(|text| text.trim() == "{}")
+        || node.kind() == Kind::SubLink && node.get(Field::Subselect).is_some_and(asks_for_nothing)
 }
 
 /// `SELECT 1 WHERE false`, `SELECT id FROM u LIMIT 0`
@@ -683,6 +722,11 @@ fn may_be_so(condition: Node<'_>) -> bool {
             bounds.push(bound);
             continue;
         }
+        // `JOIN v ON v.id = u.id WHERE NOT EXISTS (SELECT FROM v WHERE v.id = u.id)`
+        let negated = part.kind() == Kind::BoolExpr && part.word(Field::Boolop) == "NOT_EXPR";
+        if negated && part.within().any(|node| node.kind() == Kind::SubLink) {
+            return false;
+        }
         let alternatives: Vec<Node<'_>> =
             match part.kind() == Kind::BoolExpr && part.word(Field::Boolop) == "OR_EXPR" {
                 true => part.list(Field::Args).collect(),
@@ -695,12 +739,7 @@ fn may_be_so(condition: Node<'_>) -> bool {
                 if node.kind() == Kind::AConst && node.flag(Field::Isnull) {
                     return false;
                 }
-                // `u.id = ANY ('{}')`, `u.id IN (SELECT 1 WHERE false)`
-                let nothing = is_empty_array(node)
-                    || node.kind() == Kind::AConst && text_of(node).is_some_and(|text| text.trim() == "{}")
-                    || node.kind() == Kind::SubLink
-                        && node.get(Field::Subselect).is_some_and(asks_for_nothing);
-                if nothing {
+                if is_nothing(node) {
                     return false;
                 }
                 let names = node.list(Field::Fields).filter_map(Node::string);

@@ -342,7 +342,7 @@ fn compare(version: u32, few: u64, many: u64) {
     // As many are SQL as that the comparison is of something.
     if count > 1_000 {
         let several = tally["read by both, several statements"];
-        assert!(several * 25 > count && (tally["read by both"] + several) * 4 > count, "{tally:?}");
+        assert!(several * 40 > count && (tally["read by both"] + several) * 4 > count, "{tally:?}");
     }
 }
 

@@ -95,10 +95,11 @@ fn is_known(version: u32, text: &str, message: &str) -> bool {
         "old",
         "new",
     ];
-    // `1AS x` and `0x` are two words to 14.
+    // `1AS x`, `0x` and `1_000` are two words to 14.
     (version < 15
         && (message.starts_with("trailing junk after numeric literal")
-            || message.contains(" integer at or near")))
+            || message.contains(" integer at or near")
+            || text.as_bytes().windows(2).any(|pair| pair[0].is_ascii_digit() && pair[1] == b'_')))
         // Looked at by the grammar since 16; before, only when the table is made.
         || (version < 16 && message.starts_with("unrecognized partitioning strategy"))
         || version < 18

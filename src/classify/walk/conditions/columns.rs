@@ -308,7 +308,7 @@ impl<'t> Analysis<'t, '_> {
 }
 
 /// What an expression over a row's columns is: not `a - a`, `0 * a`, `a % 2`.
-fn worked_out(value: Node<'_>) -> Made {
+pub(super) fn worked_out(value: Node<'_>) -> Made {
     let mut seen: Vec<String> = Vec::new();
     for node in value.within() {
         let says_little = node.kind() == Kind::AExpr

@@ -154,6 +154,8 @@ impl<'t> Analysis<'t, '_> {
                 }
             }
             (left, right) if own(left) && own(right) => match name {
+                // `rank() OVER w AS x, rank() OVER w AS y .. WHERE x = y`
+                "=" if is_place(left.scale) && is_place(right.scale) => Unclear,
                 // `left(a, 1) = left(b, 1)`, where both may be nothing.
                 "=" if left.scale.max(right.scale) < Scale::Few(0) && !(left.shortens && right.shortens) => {
                     Picks(Form::Equal)
@@ -367,6 +369,11 @@ impl<'t> Analysis<'t, '_> {
             Unclear
         }
     }
+}
+
+/// Where the row is among others.
+fn is_place(scale: Scale) -> bool {
+    matches!(scale, Scale::Rank | Scale::Turn)
 }
 
 /// A value of the target's own row from which one can tell rows apart.

@@ -829,9 +829,10 @@ fn any_of(parts: &[Summary]) -> Truth {
     if is(Form::Negative) > 0 && others > 1 {
         return Unclear;
     }
-    // `(SELECT max(u.id) FROM u WHERE u.t_id = t.id) IS NULL OR EXISTS (..)`
+    // `(SELECT max(u.id) FROM u WHERE u.t_id = t.id) IS NULL OR EXISTS (..)`, `(SELECT count(*) ..) = 0 OR ..`
     let all = || broad.iter().chain(&narrow).filter(|(_, columns)| columns.overlap(existence()));
-    if all().any(|(form, _)| *form == Form::Null) && all().count() > 1 {
+    let of_nothing = |form: Form| matches!(form, Form::Null | Form::Said(false) | Form::Below(_));
+    if all().any(|(form, _)| of_nothing(*form)) && all().count() > 1 {
         return Unclear;
     }
     for (place, (form, columns)) in broad.iter().enumerate() {

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::columns::Whose;
+use super::columns::{Made, Whose, worked_out};
 use super::compare::{existence, is_every_flag, negative, picks_by};
 use super::ranges::is_empty_array;
 use super::values::{number_of, text_of, uncast};
@@ -365,7 +365,57 @@ impl<'t, 'p> Analysis<'t, 'p> {
     /// Whether some row may come out of a query, as far as is plain: where none can, `NOT EXISTS` is all rows. Not
     /// of `(VALUES (-1)) v`, `unnest('{}')`, `u JOIN v ON false`, `(SELECT .. LIMIT 0) u`.
     fn may_bring(&self, query: Node<'t>, depth: u32) -> bool {
-        may_be_true(query) && self.finds_something(query, depth)
+        self.may_be_true(query, depth) && self.finds_something(query, depth)
+    }
+
+    /// Whether some row may be what a query asks for, as far as that is plain: not `o.id = t.id AND o.id <> o.id`.
+    fn may_be_true(&self, query: Node<'t>, depth: u32) -> bool {
+        let Some(condition) = query.get(Field::WhereClause) else { return true };
+        self.may_be_so(condition, depth) && !self.asks_again(query, condition)
+    }
+
+    /// Whether a condition names a column about which a query in the same FROM says something itself:
+    /// `(SELECT * FROM u WHERE k = 1) u WHERE u.k > 2`, `(SELECT id, 0 AS x FROM u) u WHERE u.x = 1`.
+    fn asks_again(&self, query: Node<'t>, condition: Node<'t>) -> bool {
+        let named = |column: Node<'t>| column.list(Field::Fields).filter_map(Node::string).last();
+        let mut said = HashSet::new();
+        for source in From::of(query.list(Field::FromClause)).sources {
+            let with = self.tables.with_clause(source.node);
+            let Some(query) =
+                source.node.get(Field::Subquery).or(with.and_then(|with| with.get(Field::Ctequery)))
+            else {
+                continue;
+            };
+            if is_around(query, source.node) {
+                continue;
+            }
+            if !self.tables.patience.can_afford(query) {
+                return true;
+            }
+            let mut end = 0;
+            for node in query.within() {
+                if node.field() == Field::WhereClause {
+                    end = end.max(node.end());
+                }
+                if node.kind() == Kind::ColumnRef && node.index() < end {
+                    said.extend(named(node));
+                }
+            }
+            let items = || query.list(Field::TargetList);
+            let made_up = |item: &Node<'t>| {
+                item.get(Field::Val)
+                    .is_some_and(|value| value.kind() != Kind::ColumnRef && worked_out(value) == Made::Up)
+            };
+            said.extend(items().filter(made_up).filter_map(|item| item.text(Field::Name)));
+            if items().any(|item| made_up(&item)) {
+                said.extend(
+                    source.node.get(Field::Alias).into_iter().flat_map(|alias| alias.names(Field::Colnames)),
+                );
+                said.extend(with.into_iter().flat_map(|with| with.names(Field::Aliascolnames)));
+            }
+        }
+        let mut columns = condition.within().filter(|node| node.kind() == Kind::ColumnRef);
+        !said.is_empty() && columns.any(|column| named(column).is_some_and(|name| said.contains(&name)))
     }
 
     /// The same, whatever its WHERE.
@@ -385,9 +435,84 @@ impl<'t, 'p> Analysis<'t, 'p> {
         }
         let from = From::of(items());
         // A join by a name, `JOIN v USING (id)`, has no condition of its own.
-        from.joins.iter().all(|condition| may_be_so(*condition))
+        from.joins.iter().all(|condition| self.may_be_so(*condition, depth))
             && !from.sources.is_empty()
             && from.sources.iter().all(|source| self.may_bring_rows(source.node, depth))
+    }
+
+    fn may_be_so(&self, condition: Node<'t>, depth: u32) -> bool {
+        let (mut seen, mut seen_last) = (HashSet::new(), HashSet::new());
+        let mut open = vec![condition];
+        let mut bounds: Vec<Bound<'_>> = Vec::new();
+        while let Some(part) = open.pop() {
+            if part.kind() == Kind::BoolExpr && part.word(Field::Boolop) == "AND_EXPR" {
+                open.extend(part.list(Field::Args));
+                continue;
+            }
+            // `o.at >= '2024-01-01' AND o.at < '2025-01-01'`
+            if let Some(bound) = Bound::of(part) {
+                if bounds.iter().any(|other| !bound.agrees(other)) || bounds.len() > MOST_BOUNDS {
+                    return false;
+                }
+                bounds.push(bound);
+                continue;
+            }
+            // `JOIN v ON v.id = u.id WHERE NOT EXISTS (SELECT FROM v WHERE v.id = u.id)`
+            let negated = part.kind() == Kind::BoolExpr && part.word(Field::Boolop) == "NOT_EXPR";
+            if negated && part.within().any(|node| node.kind() == Kind::SubLink) {
+                return false;
+            }
+            let alternatives: Vec<Node<'_>> =
+                match part.kind() == Kind::BoolExpr && part.word(Field::Boolop) == "OR_EXPR" {
+                    true => part.list(Field::Args).collect(),
+                    false => vec![part],
+                };
+            let mut of_part = HashSet::new();
+            for alternative in alternatives {
+                let mut own = HashSet::new();
+                for node in alternative.within() {
+                    if node.kind() == Kind::AConst && node.flag(Field::Isnull) {
+                        return false;
+                    }
+                    if self.is_nothing(node, depth) {
+                        return false;
+                    }
+                    let names = node.list(Field::Fields).filter_map(Node::string);
+                    let names: Vec<String> = names.map(|name| name.into_owned()).collect();
+                    if node.kind() == Kind::ColumnRef && !own.insert(names) {
+                        return false;
+                    }
+                }
+                if own.is_empty() {
+                    return false;
+                }
+                of_part.extend(own);
+            }
+            // `k = 1 AND u.k > 2`
+            let again = |column: &Vec<String>| {
+                seen.contains(column)
+                    || column.last().is_some_and(|name| match column.len() {
+                        1 => seen_last.contains(name),
+                        _ => seen.contains(std::slice::from_ref(name)),
+                    })
+            };
+            if of_part.iter().any(again) {
+                return false;
+            }
+            seen_last.extend(of_part.iter().filter_map(|column| column.last().cloned()));
+            seen.extend(of_part);
+        }
+        !bounds.iter().any(|bound| seen.iter().any(|column| may_be_one(column, &bound.column)))
+    }
+
+    /// With which nothing is equal: `u.id = ANY ('{}')`, `u.id IN (SELECT 1 WHERE false)`.
+    fn is_nothing(&self, node: Node<'t>, depth: u32) -> bool {
+        let asks = |query: Node<'t>| {
+            asks_for_nothing(query) || query.has(Field::FromClause) && !self.finds_something(query, depth + 1)
+        };
+        is_empty_array(node)
+            || node.kind() == Kind::AConst && text_of(node).is_some_and(|text| text.trim() == "{}")
+            || node.kind() == Kind::SubLink && node.get(Field::Subselect).is_some_and(asks)
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "functions and their like")]
@@ -497,7 +622,7 @@ impl<'t, 'p> Analysis<'t, 'p> {
         let constant = self.depth >= DEEPEST
             || matches!(self.inside(condition, &from.sources).run(), Always | Never)
             || nothing_asked(condition)
-            || condition.within().any(is_nothing);
+            || !self.may_be_true(query, self.depth);
         !constant && finds()
     }
 
@@ -685,13 +810,6 @@ fn compares_with(query: Node<'_>, tested: Summary) -> bool {
     })
 }
 
-/// With which nothing is equal: `u.id = ANY ('{}')`, `u.id IN (SELECT 1 WHERE false)`.
-fn is_nothing(node: Node<'_>) -> bool {
-    is_empty_array(node)
-        || node.kind() == Kind::AConst && text_of(node).is_some_and(|text| text.trim() == "{}")
-        || node.kind() == Kind::SubLink && node.get(Field::Subselect).is_some_and(asks_for_nothing)
-}
-
 /// `SELECT 1 WHERE false`, `SELECT id FROM u LIMIT 0`
 fn asks_for_nothing(query: Node<'_>) -> bool {
     !query.has(Field::FromClause)
@@ -701,63 +819,9 @@ fn asks_for_nothing(query: Node<'_>) -> bool {
         })
 }
 
-/// Whether some row may be what a query asks for, as far as that is plain: not `o.id = t.id AND o.id <> o.id`.
-fn may_be_true(query: Node<'_>) -> bool {
-    query.get(Field::WhereClause).is_none_or(may_be_so)
-}
-
-fn may_be_so(condition: Node<'_>) -> bool {
-    let (mut seen, mut open) = (HashSet::new(), vec![condition]);
-    let mut bounds: Vec<Bound<'_>> = Vec::new();
-    while let Some(part) = open.pop() {
-        if part.kind() == Kind::BoolExpr && part.word(Field::Boolop) == "AND_EXPR" {
-            open.extend(part.list(Field::Args));
-            continue;
-        }
-        // `o.at >= '2024-01-01' AND o.at < '2025-01-01'`
-        if let Some(bound) = Bound::of(part) {
-            if bounds.iter().any(|other| !bound.agrees(other)) || bounds.len() > MOST_BOUNDS {
-                return false;
-            }
-            bounds.push(bound);
-            continue;
-        }
-        // `JOIN v ON v.id = u.id WHERE NOT EXISTS (SELECT FROM v WHERE v.id = u.id)`
-        let negated = part.kind() == Kind::BoolExpr && part.word(Field::Boolop) == "NOT_EXPR";
-        if negated && part.within().any(|node| node.kind() == Kind::SubLink) {
-            return false;
-        }
-        let alternatives: Vec<Node<'_>> =
-            match part.kind() == Kind::BoolExpr && part.word(Field::Boolop) == "OR_EXPR" {
-                true => part.list(Field::Args).collect(),
-                false => vec![part],
-            };
-        let mut of_part = HashSet::new();
-        for alternative in alternatives {
-            let mut own = HashSet::new();
-            for node in alternative.within() {
-                if node.kind() == Kind::AConst && node.flag(Field::Isnull) {
-                    return false;
-                }
-                if is_nothing(node) {
-                    return false;
-                }
-                let names = node.list(Field::Fields).filter_map(Node::string);
-                let names: Vec<String> = names.map(|name| name.into_owned()).collect();
-                if node.kind() == Kind::ColumnRef && !own.insert(names) {
-                    return false;
-                }
-            }
-            if own.is_empty() {
-                return false;
-            }
-            of_part.extend(own);
-        }
-        if of_part.into_iter().any(|column| !seen.insert(column)) {
-            return false;
-        }
-    }
-    !bounds.iter().any(|bound| seen.contains(&bound.column))
+/// Whether two names may be of one column: `k` and `u.k`.
+fn may_be_one(one: &[String], other: &[String]) -> bool {
+    one.last() == other.last() && (one.len() == 1 || other.len() == 1 || one == other)
 }
 
 /// More comparisons with a constant are not compared with each other.
@@ -793,7 +857,7 @@ impl<'t> Bound<'t> {
         let below = |bound: &Self| bound.name.starts_with('<') && bound.name != "<>";
         let above = |bound: &Self| bound.name.starts_with('>');
         let (low, high) = match (above(self) && below(other), below(self) && above(other)) {
-            _ if self.column != other.column => return true,
+            _ if !may_be_one(&self.column, &other.column) => return true,
             (true, _) => (self.constant, other.constant),
             (_, true) => (other.constant, self.constant),
             (false, false) => return true,

@@ -635,14 +635,19 @@ impl<'t, 'p> Analysis<'t, 'p> {
         }
         // `active IN (SELECT c.id = 1 FROM customers c)`
         let others = !selects_a_test(query) && self.brings_others(query);
-        let truth = if picks_by(tested) && others && self.restricts(query, self.depth) {
-            Picks(Form::Equal)
-        } else {
-            Unclear
+        let restricts = picks_by(tested) && others && self.restricts(query, self.depth);
+        // `id IN (SELECT id FROM t WHERE a <> 2) OR a < 4`: all but some of the table itself.
+        let broadly =
+            restricts && self.reads_the_table(query, 0) && !self.restricts_to(query, self.depth, true);
+        let truth = match restricts {
+            true if broadly => Picks(Form::Negative),
+            true => Picks(Form::Equal),
+            false => Unclear,
         };
         // `id IN (SELECT t_id FROM u) OR NOT EXISTS (SELECT 1 FROM u WHERE u.t_id = t.id)`
+        let columns = if broadly { Columns::ALL } else { whole.columns.and(existence()) };
         // And NULL where one of them is.
-        let whole = Summary { columns: whole.columns.and(existence()), missing: true, ..whole };
+        let whole = Summary { columns, missing: true, ..whole };
         whole.test_of([tested]).test(truth)
     }
 

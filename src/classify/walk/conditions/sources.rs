@@ -402,17 +402,19 @@ impl<'t, 'p> Analysis<'t, 'p> {
                 }
             }
             let items = || query.list(Field::TargetList);
-            let made_up = |item: &Node<'t>| {
-                item.get(Field::Val)
-                    .is_some_and(|value| value.kind() != Kind::ColumnRef && worked_out(value) == Made::Up)
+            // `SELECT 0 AS x`, `SELECT b AS x .. WHERE b < 5`
+            let is_said = |value: Node<'t>| match value.kind() == Kind::ColumnRef {
+                true => named(value).is_some_and(|name| said.contains(&name)),
+                false => worked_out(value) == Made::Up,
             };
-            said.extend(items().filter(made_up).filter_map(|item| item.text(Field::Name)));
-            if items().any(|item| made_up(&item)) {
-                said.extend(
-                    source.node.get(Field::Alias).into_iter().flat_map(|alias| alias.names(Field::Colnames)),
-                );
+            let told: Vec<Node<'t>> =
+                items().filter(|item| item.get(Field::Val).is_some_and(is_said)).collect();
+            if !told.is_empty() {
+                let alias = source.node.get(Field::Alias);
+                said.extend(alias.into_iter().flat_map(|alias| alias.names(Field::Colnames)));
                 said.extend(with.into_iter().flat_map(|with| with.names(Field::Aliascolnames)));
             }
+            said.extend(told.into_iter().filter_map(|item| item.text(Field::Name)));
         }
         let mut columns = condition.within().filter(|node| node.kind() == Kind::ColumnRef);
         !said.is_empty() && columns.any(|column| named(column).is_some_and(|name| said.contains(&name)))

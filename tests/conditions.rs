@@ -727,7 +727,7 @@ fn a_condition_that_is_true_of_every_row_is_never_taken_for_one_that_picks_some(
     let ready = server.ask(&wire::query(&table()));
     assert!(ready.ends_with("C[CREATE FUNCTION]ZI"), "{ready}: {:?}", server.errors);
     server.ask(&wire::query("SET TimeZone = 'UTC'; SET statement_timeout = '60s'"));
-    let rows = ask(&mut server, "SELECT count(*) FROM sample")[0];
+    let rows = server.numbers("SELECT count(*) FROM sample")[0];
 
     let catalogue = Catalogue::built_in(15);
     let classifier = Classifier::new(Limits::default());
@@ -746,7 +746,7 @@ fn a_condition_that_is_true_of_every_row_is_never_taken_for_one_that_picks_some(
         let end = (seed + BATCH).min(first + count);
         let conditions: Vec<String> = (seed..end).map(|seed| Maker(Dice::new(seed)).condition(2)).collect();
         let calls: Vec<String> = conditions.iter().map(|text| format!("matches({})", quoted(text))).collect();
-        let found = ask(&mut server, &format!("SELECT {}", calls.join(", ")));
+        let found = server.numbers(&format!("SELECT {}", calls.join(", ")));
         for ((condition, matches), seed) in conditions.iter().zip(found).zip(seed..) {
             let text = format!("DELETE FROM sample WHERE {condition}");
             let class = classifier.classify(&SqlText::from(text.as_str()), &context).class;
@@ -777,27 +777,4 @@ fn a_condition_that_is_true_of_every_row_is_never_taken_for_one_that_picks_some(
     );
     assert!(picks * 10 > count && all * 100 > count, "there is something to tell");
     assert!(bypasses.is_empty(), "{} bypasses:\n{}", bypasses.len(), bypasses.join("\n"));
-}
-
-/// One row of numbers.
-fn ask(server: &mut Wire, sql: &str) -> Vec<i64> {
-    server.send(&wire::query(sql));
-    let mut values = Vec::new();
-    loop {
-        let (kind, body) = server.read().expect("the server is there");
-        match kind {
-            'D' => {
-                let mut rest = &body[2..];
-                while let Some((length, behind)) = rest.split_first_chunk::<4>() {
-                    let (value, behind) =
-                        behind.split_at(usize::try_from(i32::from_be_bytes(*length)).unwrap());
-                    values.push(std::str::from_utf8(value).unwrap().parse().unwrap());
-                    rest = behind;
-                }
-            }
-            'E' => panic!("{}", String::from_utf8_lossy(&body)),
-            'Z' => return values,
-            _ => {}
-        }
-    }
 }

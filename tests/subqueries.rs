@@ -379,7 +379,7 @@ fn a_subquery_that_is_true_of_every_row_is_never_taken_for_one_that_picks_some()
     let ready = server.ask(&wire::query(TABLES));
     assert!(ready.ends_with("C[CREATE FUNCTION]ZI"), "{ready}: {:?}", server.errors);
     server.ask(&wire::query("SET statement_timeout = '60s'; SET jit = off"));
-    let rows = ask(&mut server, "SELECT (SELECT count(*) FROM first.t), (SELECT count(*) FROM second.t)");
+    let rows = server.numbers("SELECT (SELECT count(*) FROM first.t), (SELECT count(*) FROM second.t)");
 
     let catalogue = Catalogue::built_in(15);
     let classifier = Classifier::new(Limits::default());
@@ -404,7 +404,7 @@ fn a_subquery_that_is_true_of_every_row_is_never_taken_for_one_that_picks_some()
             .map(|text| text.replace('\'', "''"))
             .map(|text| format!("public.matches('{text}', 'first'), public.matches('{text}', 'second')"))
             .collect();
-        let found = ask(&mut server, &format!("SELECT {}", calls.join(", ")));
+        let found = server.numbers(&format!("SELECT {}", calls.join(", ")));
         for (((with, condition), found), seed) in made.iter().zip(found.chunks(2)).zip(seed..) {
             let text = format!("{with} DELETE FROM t WHERE {condition}");
             let class = classifier.classify(&SqlText::from(text.as_str()), &context).class;
@@ -423,27 +423,4 @@ fn a_subquery_that_is_true_of_every_row_is_never_taken_for_one_that_picks_some()
     );
     assert!(picks * 20 > count && all * 100 > count, "there is something to tell");
     assert!(bypasses.is_empty(), "{} bypasses:\n{}", bypasses.len(), bypasses.join("\n"));
-}
-
-/// One row of numbers.
-fn ask(server: &mut Wire, sql: &str) -> Vec<i64> {
-    server.send(&wire::query(sql));
-    let mut values = Vec::new();
-    loop {
-        let (kind, body) = server.read().expect("the server is there");
-        match kind {
-            'D' => {
-                let mut rest = &body[2..];
-                while let Some((length, behind)) = rest.split_first_chunk::<4>() {
-                    let (value, behind) =
-                        behind.split_at(usize::try_from(i32::from_be_bytes(*length)).unwrap());
-                    values.push(std::str::from_utf8(value).unwrap().parse().unwrap());
-                    rest = behind;
-                }
-            }
-            'E' => panic!("{}", String::from_utf8_lossy(&body)),
-            'Z' => return values,
-            _ => {}
-        }
-    }
 }

@@ -117,6 +117,29 @@ impl Wire {
         self.until_ready()
     }
 
+    /// One row of numbers.
+    pub fn numbers(&mut self, sql: &str) -> Vec<i64> {
+        self.send(&query(sql));
+        let mut values = Vec::new();
+        loop {
+            let (kind, body) = self.read().expect("the server is there");
+            match kind {
+                'D' => {
+                    let mut rest = &body[2..];
+                    while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+                        let (value, behind) =
+                            behind.split_at(usize::try_from(i32::from_be_bytes(*length)).unwrap());
+                        values.push(std::str::from_utf8(value).unwrap().parse().unwrap());
+                        rest = behind;
+                    }
+                }
+                'E' => panic!("{}", String::from_utf8_lossy(&body)),
+                'Z' => return values,
+                _ => {}
+            }
+        }
+    }
+
     /// The types of all messages up to the next `ReadyForQuery`; or up to the end, shown as `!`. An
     /// error is followed by its SQLSTATE, and the last by the transaction status. Notices, notifications
     /// and parameter changes are left out.

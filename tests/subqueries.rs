@@ -47,7 +47,7 @@ const TABLES: &str = "
     CREATE TABLE second.v (LIKE first.u);
     INSERT INTO first.t VALUES (0, 1, 1, 'a', false);
     INSERT INTO first.t SELECT g, CASE WHEN g < 60 THEN g % 9 + 1 ELSE g END, g % 7 + 1, CASE WHEN g < 60 THEN chr(97 + g % 5) ELSE 'n' || g END,
-        g % 2 = 0 FROM generate_series(1, 130) g ORDER BY g * 37 % 131;
+        g % 4 < 2 FROM generate_series(1, 130) g ORDER BY g * 37 % 131;
     INSERT INTO first.u SELECT row_number() OVER (), g, k, chr(96 + s) FROM generate_series(31, 91, 3) g,
         generate_series(1, 5) k, generate_series(1, 3) s WHERE k <= g % 5 + 1 AND s <= g % 4 + 1;
     INSERT INTO first.v SELECT * FROM first.u WHERE t_id % 2 = 0 AND k < 5;

@@ -25,10 +25,12 @@ impl<'t> Analysis<'t, '_> {
     }
 
     /// Whether a condition names a column about which a query in the same FROM says something itself:
-    /// `(SELECT * FROM u WHERE k = 1) u WHERE u.k > 2`, `(SELECT id, 0 AS x FROM u) u WHERE u.x = 1`.
+    /// `(SELECT * FROM u WHERE k = 1) u WHERE u.k > 2`, `(SELECT id, 0 AS x FROM u) u WHERE u.x = 1`; or
+    /// two that may be the same: `(SELECT a AS x, a AS y FROM u) u WHERE u.x > u.y`.
     fn asks_again(&self, query: Node<'t>, condition: Node<'t>) -> bool {
         let named = |column: Node<'t>| column.list(Field::Fields).filter_map(Node::string).last();
-        let mut said = HashSet::new();
+        // What is said of a column, and columns that may be the same.
+        let (mut said, mut alike) = (HashSet::new(), HashSet::new());
         for source in From::of(query.list(Field::FromClause)).sources {
             let with = self.tables.with_clause(source.node);
             let Some(query) =
@@ -52,6 +54,19 @@ impl<'t> Analysis<'t, '_> {
                 }
             }
             let items = || query.list(Field::TargetList);
+            // `SELECT a AS x, a AS y`
+            let (mut once, mut twice) = (HashSet::new(), HashSet::new());
+            let of = |item: Node<'t>| -> HashSet<_> {
+                item.within().filter(|node| node.kind() == Kind::ColumnRef).filter_map(named).collect()
+            };
+            for name in items().flat_map(of) {
+                if !once.insert(name.clone()) {
+                    twice.insert(name);
+                }
+            }
+            for item in items().filter(|item| !of(*item).is_disjoint(&twice)) {
+                alike.extend(item.text(Field::Name).or_else(|| item.get(Field::Val).and_then(named)));
+            }
             // `SELECT 0 AS x`, `SELECT b AS x .. WHERE b < 5`
             let is_said = |value: Node<'t>| match value.kind() == Kind::ColumnRef {
                 true => named(value).is_some_and(|name| said.contains(&name)),
@@ -59,15 +74,22 @@ impl<'t> Analysis<'t, '_> {
             };
             let told: Vec<Node<'t>> =
                 items().filter(|item| item.get(Field::Val).is_some_and(is_said)).collect();
+            let alias = source.node.get(Field::Alias);
+            let renamed = || {
+                let names = alias.into_iter().flat_map(|alias| alias.names(Field::Colnames));
+                names.chain(with.into_iter().flat_map(|with| with.names(Field::Aliascolnames)))
+            };
             if !told.is_empty() {
-                let alias = source.node.get(Field::Alias);
-                said.extend(alias.into_iter().flat_map(|alias| alias.names(Field::Colnames)));
-                said.extend(with.into_iter().flat_map(|with| with.names(Field::Aliascolnames)));
+                said.extend(renamed());
+            }
+            if !twice.is_empty() {
+                alike.extend(renamed());
             }
             said.extend(told.into_iter().filter_map(|item| item.text(Field::Name)));
         }
-        let mut columns = condition.within().filter(|node| node.kind() == Kind::ColumnRef);
-        !said.is_empty() && columns.any(|column| named(column).is_some_and(|name| said.contains(&name)))
+        let columns = condition.within().filter(|node| node.kind() == Kind::ColumnRef);
+        let asked: HashSet<_> = columns.filter_map(named).collect();
+        !said.is_disjoint(&asked) || alike.intersection(&asked).count() > 1
     }
 
     /// The same, whatever its WHERE.

@@ -537,7 +537,7 @@ with psycopg.connect(sys.argv[1], autocommit=True) as c, psycopg.connect(sys.arg
             c.execute("select pg_sleep(30)")
         except psycopg.errors.QueryCanceled:
             cancelled += 1
-    active = "select count(*) from pg_stat_activity where pid = %s and state = 'active' and query like '%%pg_sleep%%'"
+    active = "select count(*) from pg_stat_activity where pid = %s and wait_event = 'PgSleep' and query like '%%pg_sleep%%'"
     for n in range(10):
         sleeper = threading.Thread(target=sleep)
         sleeper.start()

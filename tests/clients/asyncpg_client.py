@@ -48,7 +48,7 @@ async def steps(connection, notices):
         return await asyncio.wait_for(connection.fetchval("select 'the session goes on'"), 20)
 
     async def runs():
-        while not await watcher.fetchval("select count(*) from pg_stat_activity where query = 'select pg_sleep(60)' and state = 'active'"):
+        while not await watcher.fetchval("select count(*) from pg_stat_activity where query = 'select pg_sleep(60)' and wait_event = 'PgSleep'"):
             await asyncio.sleep(0.05)
 
     async def held():

@@ -113,7 +113,7 @@ print(f"copied out: {len(values)} rows, sum {sum(map(int, values))}")
 
 # Ctrl-C, when there is something to cancel: psql throws away what it has read and not run.
 psql.type("select pg_sleep(60);\n")
-while once("select count(*) from pg_stat_activity where query = 'select pg_sleep(60);' and state = 'active'").stdout != "1\n":
+while once("select count(*) from pg_stat_activity where query = 'select pg_sleep(60);' and wait_event = 'PgSleep'").stdout != "1\n":
     time.sleep(0.05)
 psql.interrupt()
 print("cancelled:", re.search(r"ERROR:  (\w+): canceling statement due to user request", psql.rest())[1])

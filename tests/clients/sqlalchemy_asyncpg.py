@@ -88,7 +88,7 @@ async def main():
             return await asyncio.wait_for(driver.fetchval("select 'the session goes on'"), 20)
 
         async def runs():
-            active = text("select count(*) from pg_stat_activity where query = 'select pg_sleep(60)' and state = 'active'")
+            active = text("select count(*) from pg_stat_activity where query = 'select pg_sleep(60)' and wait_event = 'PgSleep'")
             while not await watcher.scalar(active):
                 # The view is the same throughout a transaction.
                 await watcher.rollback()

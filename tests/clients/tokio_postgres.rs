@@ -100,13 +100,12 @@ pub async fn steps(url: &str, stranger: &Path, transcript: &mut Transcript) {
     transcript.line(&format!("copied out: {} rows, sum {sum}", out.lines().count()));
 
     // The driver does not wait for the end of its cancel connection, so a cancel is sent once, and only
-    // when there is something to cancel.
+    // when there is something to cancel: not while the statement is parsed, when it is active as well.
     let (watcher, _) = connect(&config, tls.clone()).await.unwrap();
     let cancel = client.cancel_token();
-    let active =
-        "select count(*) from pg_stat_activity where query = 'select pg_sleep(60)' and state = 'active'";
+    let sleeps = "select count(*) from pg_stat_activity where query = 'select pg_sleep(60)' and wait_event = 'PgSleep'";
     let (ended, ()) = future::join(client.execute("select pg_sleep(60)", &[]), async {
-        while one(&watcher, active).await == 0 {
+        while one(&watcher, sleeps).await == 0 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         cancel.cancel_query(tls.clone()).await.unwrap();

@@ -152,12 +152,12 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// A count of things to come. Negative counts are malformed.
+    /// A count of things to come: 16 bits without a sign, so at most 65,535, as the server reads them.
     ///
     /// # Errors
-    /// At the end, or when negative.
+    /// At the end.
     pub fn count(&mut self) -> Result<usize, Malformed> {
-        usize::try_from(self.i16()?).map_err(|_| Malformed)
+        self.array().map(|bytes| usize::from(u16::from_be_bytes(bytes)))
     }
 
     /// Bytes up to a NUL, which is consumed and not returned.

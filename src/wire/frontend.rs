@@ -410,6 +410,38 @@ mod tests {
         Frame::first(&buffer, 1 << 20).unwrap().unwrap().body().to_vec()
     }
 
+    /// Postgres reads these counts without a sign (`pq_getmsgint(.., 2)`).
+    #[test]
+    fn counts_up_to_65535_are_read() {
+        for count in [32_767_u16, 32_768, 65_535] {
+            let mut parse = b"s1\0select 1\0".to_vec();
+            parse.extend(count.to_be_bytes());
+            parse.extend(23_u32.to_be_bytes().repeat(count.into()));
+            assert_eq!(Parse::read(&parse).unwrap().types().len(), usize::from(count));
+
+            let mut bind = b"\0s1\0".to_vec();
+            for code in [1_u16, 0] {
+                bind.extend(count.to_be_bytes());
+                if code == 1 {
+                    bind.extend(code.to_be_bytes().repeat(count.into()));
+                }
+            }
+            bind.extend([0, 0, 0, 1, b'7'].repeat(count.into()));
+            bind.extend(count.to_be_bytes());
+            bind.extend([0; 2].repeat(count.into()));
+            let bind = Bind::read(&bind).unwrap();
+            assert_eq!(bind.len(), usize::from(count));
+            assert_eq!(bind.values().last(), Some((1, Some(&b"7"[..]))));
+
+            let mut call = 1_u32.to_be_bytes().to_vec();
+            call.extend([0, 0]);
+            call.extend(count.to_be_bytes());
+            call.extend((-1_i32).to_be_bytes().repeat(count.into()));
+            call.extend([0, 0]);
+            assert_eq!(FunctionCall::read(&call).unwrap().arguments().len(), usize::from(count));
+        }
+    }
+
     #[test]
     fn parse_and_bind_are_read_as_another_library_writes_them() {
         let parse = body(|out| frontend::parse("s1", "select $1", [23, 0], out).unwrap());

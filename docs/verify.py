@@ -380,7 +380,7 @@ class Meaning:
             self.intents[entry["seq"]] = intent
 
     def end(self, intent, entry, need):
-        need(entry["ending"] in ("completed", "failed", "not_executed", "unknown"), "an unknown ending")
+        need(entry["ending"] in ("completed", "failed", "failed_after_commit", "not_executed", "unknown"), "an unknown ending")
         need(intent["ground"] != "doomed" or entry["ending"] != "completed", "had to fail and completed")
         need(intent["ground"] != "parse_only" or not entry.get("rows", 0), "only parsed, and returned rows")
 

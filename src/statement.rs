@@ -365,6 +365,9 @@ pub enum SessionEffect {
     CatalogueChange,
     /// A temporary table or view may exist afterwards, and stand in front of others of its name.
     TemporaryRelation,
+    /// Outside of a transaction block it may commit parts of its work before it fails (`CALL`, `DO`,
+    /// `VACUUM`, `CREATE INDEX CONCURRENTLY` and other commands that open transactions of their own).
+    CommitsByItself,
     /// The search path may be any afterwards: code ran, or a value was set that the text does not say.
     PathUnknown,
 }
@@ -427,16 +430,38 @@ pub enum Ending {
         /// For instance `UPDATE 3`.
         tag: Arc<str>,
     },
-    /// Upstream answered with an error.
+    /// Upstream answered with an error, and kept nothing of it.
     Failed {
         /// Its code.
+        sqlstate: SqlState,
+    },
+    /// Upstream answered with an error, and a `COMMIT` or `PREPARE TRANSACTION` of the same text had
+    /// completed before: what preceded that is kept.
+    FailedAfterCommit {
+        /// The command tags of what had completed, joined with `; `.
+        tag: Arc<str>,
+        /// The error's code.
         sqlstate: SqlState,
     },
     /// It was forwarded but upstream never came to it: an earlier message of its pipeline failed,
     /// or its portal was bound and never executed.
     NotExecuted,
-    /// The answer never came: upstream or the proxy died first.
-    Unknown,
+    /// Nobody said what is kept of it: the answer never came because upstream or the proxy died first, or
+    /// it was the error of a command that may commit parts of its work by itself (`CALL`, `VACUUM`).
+    Unknown {
+        /// The command tags that had come by then, joined with `; `; empty when none had.
+        tag: Arc<str>,
+        /// The error's code, if there was one.
+        sqlstate: Option<SqlState>,
+    },
+}
+
+impl Ending {
+    /// Nothing was answered.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self::Unknown { tag: Arc::default(), sqlstate: None }
+    }
 }
 
 /// What upstream answered, for the record.

@@ -751,3 +751,166 @@ fn a_crowd_that_proves_nothing_is_bounded_and_the_next_is_told() {
     drop(crowd);
     wait_for("there is room again", || text(&stack.psql(&["select 'in'"])).contains("in"));
 }
+
+/// `Parse` and `Bind` count without a sign.
+#[test]
+fn as_many_values_as_postgres_takes_are_bound_recorded_and_shown_to_reviewers() {
+    const MOST: usize = 65_535;
+    let mut stack = Stack::start();
+    let mut agent = Wire::agent(stack.port);
+    let places = |from: usize| (from..=MOST).map(|n| format!("${n}")).collect::<Vec<_>>().join(",");
+    let values = vec!["7"; MOST];
+    let passes = format!("SELECT count(*) FROM customers WHERE id IN ({})", places(1));
+    let unit = |sql: &str| [wire::extended(sql, &values), wire::sync()].concat();
+
+    assert_eq!(agent.ask(&unit(&passes)), "12DC[SELECT 1]ZI");
+    assert_eq!(agent.row, "1");
+
+    let held = format!("DELETE FROM orders WHERE id IN ({}) OR true", places(1));
+    agent.send(&unit(&held));
+    let request = stack.request();
+    let (status, shown) =
+        stack.api(BOB, "GET", &format!("/requests/{}", request["id"].as_str().unwrap()), None);
+    assert_eq!(status, 200, "{shown}");
+    assert!(shown.to_string().contains("$65535"), "the last value is shown");
+    stack.approve(BOB, &request);
+    assert_eq!(agent.until_ready(), "12C[DELETE 1000]ZI");
+    assert_eq!(stack.superuser("select count(*) from orders"), "0");
+    drop(agent);
+    stack.assert_verifies();
+}
+
+/// Where a transaction stays open behind the status `I`, its locks stay as well.
+#[test]
+fn a_query_behind_an_execute_without_a_sync_leaves_no_transaction_open() {
+    for version in [17, 18] {
+        let stack = Stack::with(&Setup { version, ..Setup::default() });
+        let open = "select count(*) from pg_stat_activity where usename = 'app' and xact_start is not null
+                    and state like 'idle%'";
+        let locks = "select count(*) from pg_locks where relation = 'customers'::regclass";
+        let update = wire::extended("UPDATE customers SET name = 'changed' WHERE id = $1", &["1"]);
+        for (behind, flush) in [
+            (wire::query("SELECT 1"), true),
+            (wire::query("SELECT 1"), false),
+            (wire::query("UPDATE customers SET name = 'again' WHERE id = 2"), true),
+            // The fast path: pg_backend_pid().
+            (wire::frame('F', &[&2026_u32.to_be_bytes()[..], &[0; 6]].concat()), true),
+        ] {
+            let mut agent = Wire::agent(stack.port);
+            agent.send(&update);
+            if flush {
+                agent.send(&wire::flush());
+            }
+            agent.send(&behind);
+            let answer = agent.until_ready();
+            assert!(answer.ends_with("ZI"), "{version}: {answer}");
+            let told = agent.errors.last().is_some_and(|error| error.contains("behind an Execute without"));
+            assert_eq!(told, version >= 18, "{version}: {answer}");
+            assert_eq!(agent.ask(&wire::sync()), "ZI", "{version}");
+            assert_eq!(stack.superuser(open), "0", "{version}");
+            assert_eq!(stack.superuser(locks), "0", "{version}");
+            // The session goes on, and what it does now is kept.
+            let kept = "UPDATE customers SET email = 'kept' WHERE id = 3";
+            assert_eq!(agent.ask(&wire::query(kept)), "C[UPDATE 1]ZI", "{version}");
+            assert_eq!(agent.ask(&[update.clone(), wire::sync()].concat()), "12C[UPDATE 1]ZI", "{version}");
+        }
+        // Inside a block, and behind a Sync, nothing is wrong with it.
+        let mut agent = Wire::agent(stack.port);
+        assert_eq!(agent.ask(&wire::query("BEGIN")), "C[BEGIN]ZT");
+        assert_eq!(
+            agent.ask(&[update.clone(), wire::query("SELECT 1")].concat()),
+            "12C[UPDATE 1]TDC[SELECT 1]ZT"
+        );
+        assert_eq!(agent.ask(&wire::query("COMMIT")), "C[COMMIT]ZI");
+        agent.send(&[update, wire::sync(), wire::query("SELECT 1")].concat());
+        assert_eq!(agent.until_ready(), "12C[UPDATE 1]ZI");
+        assert_eq!(agent.until_ready(), "TDC[SELECT 1]ZI");
+    }
+}
+
+/// The ending in the ledger of the statement whose text holds `mark`, and its tags.
+fn ending_of(stack: &Stack, count: usize, mark: &str) -> (String, String) {
+    let outcomes = stack.entries("outcome", count);
+    let statements = stack.entries("statement", count);
+    let statement = statements
+        .iter()
+        .find(|entry| entry.to_string().contains(mark))
+        .unwrap_or_else(|| panic!("no statement with {mark}"));
+    let ended = |entry: &serde_json::Value| {
+        (entry["ending"].as_str().unwrap().to_owned(), entry["tag"].as_str().unwrap_or_default().to_owned())
+    };
+    match outcomes.iter().find(|outcome| outcome["ref"] == statement["seq"]) {
+        Some(outcome) => ended(outcome),
+        None => ended(statement),
+    }
+}
+
+#[test]
+fn the_ledger_tells_what_was_committed_before_an_error_from_what_was_rolled_back() {
+    let sql = "CREATE TABLE kept (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED);
+               INSERT INTO kept VALUES (1); GRANT ALL ON kept TO app;";
+    let policy = "[[rule]]\nname = \"all\"\nwhen = { class = [\"code\"] }\nthen = \"allow\"\n";
+    let mut stack = Stack::with(&Setup {
+        sql: sql.into(),
+        policy: Some(policy.into()),
+        server: vec![("max_prepared_transactions", "5")],
+        ..Setup::default()
+    });
+    let mut agent = Wire::agent(stack.port);
+    let cases = [
+        ("begin; insert into kept values (11); commit; select 1/0", true, "failed_after_commit"),
+        ("insert into kept values (12); commit; select 1/0", true, "failed_after_commit"),
+        ("begin; insert into kept values (13); commit and chain; select 1/0", true, "failed_after_commit"),
+        ("begin; insert into kept values (14); end; select nosuch", true, "failed_after_commit"),
+        ("insert into kept values (21); select 1/0", false, "failed"),
+        ("begin; insert into kept values (22); rollback; select 1/0", false, "failed"),
+        ("begin; insert into kept values (23), (1); commit; select 1/0", false, "failed"),
+        ("begin; insert into kept values (24); select 1/0; commit", false, "failed"),
+        ("do $$ begin insert into kept values (15); commit; perform 1/0; end $$", true, "unknown"),
+    ];
+    for (text, _, _) in cases {
+        let answer = agent.ask(&wire::query(text));
+        assert!(answer.contains('E'), "{text}: {answer}");
+        agent.ask(&wire::query("rollback"));
+    }
+    let unit = |sql: &str| wire::extended(sql, &[]);
+    agent.ask(
+        &[
+            unit("insert into kept values (16)"),
+            unit("commit"),
+            unit("insert into kept values (26)"),
+            unit("select 1/0"),
+            wire::sync(),
+        ]
+        .concat(),
+    );
+    // A connection that is lost: what was committed before is told all the same.
+    agent.send(&wire::query("begin; insert into kept values (17); commit; select pg_sleep(600)"));
+    wait_for("it sleeps", || {
+        stack
+            .superuser("select count(*) from pg_stat_activity where query like '%(17)%' and state = 'active'")
+            != "0"
+            && stack.superuser("select count(*) from kept where id = 17") == "1"
+    });
+    stack.superuser("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app' and query like '%(17)%'");
+    agent.until_ready();
+
+    let ending = |mark: &str| ending_of(&stack, 1, mark);
+    for (text, kept, expected) in cases {
+        let (id, _) = text.split_once("values (").unwrap().1.split_once(')').unwrap();
+        assert_eq!(
+            stack.superuser(&format!("select count(*) from kept where id = {id}")) == "1",
+            kept,
+            "{text}"
+        );
+        wait_for(&format!("the outcome of {text}"), || ending(&format!("({id})")).0 == expected);
+    }
+    assert_eq!(ending("(12)").1, "INSERT 0 1; COMMIT");
+    assert_eq!(ending("(16)").0, "completed");
+    assert_eq!(ending("(26)").0, "failed");
+    wait_for("the outcome of what was lost", || {
+        ending("(17)") == ("unknown".to_owned(), "BEGIN; INSERT 0 1; COMMIT".to_owned())
+    });
+    drop(agent);
+    stack.assert_verifies();
+}

@@ -146,7 +146,19 @@ pub(super) fn receipt(outcome: &Outcome, duration: Duration) -> ReceiptJson {
         Ending::Completed { tag } => (tag.to_string(), true),
         Ending::Failed { sqlstate } => (sqlstate.to_string(), false),
         Ending::NotExecuted => ("not executed".to_owned(), false),
-        Ending::Unknown => ("unknown".to_owned(), false),
+        Ending::FailedAfterCommit { tag, sqlstate } => {
+            (format!("{sqlstate} after what it had committed: {tag}"), false)
+        }
+        Ending::Unknown { tag, sqlstate } => {
+            let mut known = "unknown what is kept of it".to_owned();
+            if let Some(sqlstate) = sqlstate {
+                known = format!("{sqlstate}, {known}");
+            }
+            if !tag.is_empty() {
+                known = format!("{known}; completed before: {tag}");
+            }
+            (known, false)
+        }
     };
     ReceiptJson {
         result,

@@ -927,7 +927,10 @@ impl World {
                     // What the server did and did not get to say is unknown to everybody.
                     assert!(!seen.began || self.over || self.model.closed, "{receipt} was executed");
                 }
-                Ending::Unknown => {}
+                Ending::FailedAfterCommit { tag, sqlstate } => {
+                    assert!(seen.began && seen.failed, "{receipt} failed after a commit: {tag}, {sqlstate}");
+                }
+                Ending::Unknown { .. } => {}
             }
         }
     }

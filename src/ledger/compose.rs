@@ -246,8 +246,11 @@ pub(crate) fn outcome(fields: &mut Fields, outcome: &Outcome, duration_ns: u64) 
     let (ending, tag, sqlstate) = match &outcome.ending {
         Ending::Completed { tag } => ("completed", Some(&**tag), None),
         Ending::Failed { sqlstate } => ("failed", None, Some(sqlstate)),
+        Ending::FailedAfterCommit { tag, sqlstate } => ("failed_after_commit", Some(&**tag), Some(sqlstate)),
         Ending::NotExecuted => ("not_executed", None, None),
-        Ending::Unknown => ("unknown", None, None),
+        Ending::Unknown { tag, sqlstate } => {
+            ("unknown", Some(&**tag).filter(|tag| !tag.is_empty()), sqlstate.as_ref())
+        }
     };
     fields.text(Key::Ending, ending);
     if let Some(tag) = tag {

@@ -149,7 +149,7 @@ keys! {
     InTransaction = 30, "in_transaction", Shape::Bool;
     /// When the statement arrived.
     Asked = 31, "asked", Shape::Time;
-    /// How it ended: completed, failed, not_executed, unknown.
+    /// How it ended: completed, failed, failed_after_commit, not_executed, unknown.
     Ending = 32, "ending", Shape::Text;
     /// The command tags.
     Tag = 33, "tag", Shape::Text;

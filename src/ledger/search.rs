@@ -74,6 +74,9 @@ const ARMS: [Arm; 7] = [
         session: "t.session",
         what: "t.sql",
         ended: "CASE WHEN t.kind = 'refused' THEN t.refusal \
+            WHEN coalesce(o.ending, t.ending) IN ('failed_after_commit', 'unknown') \
+            THEN coalesce(o.ending, t.ending) || coalesce(': ' || coalesce(o.sqlstate, t.sqlstate), '') \
+                || coalesce(' (' || coalesce(o.tag, t.tag) || ')', '') \
             ELSE coalesce(o.tag, t.tag, o.sqlstate, t.sqlstate, o.ending, t.ending, 'running') END",
     },
     Arm {

@@ -253,6 +253,8 @@ impl Session {
             Wait,
         }
         let Some(item) = self.unit.items.get(at) else { return false };
+        let is_run_at_once = matches!(item.kind, Kind::Query(_) | Kind::FunctionCall);
+        let refused = if is_run_at_once { self.refusal_behind_execute(at) } else { None };
         let then = match &item.kind {
             // A Parse that is bound in the same unit is recorded with its Bind.
             Kind::Parse { name, prepared, .. } => {
@@ -292,6 +294,9 @@ impl Session {
                         Lookup::Unsettled => Then::Wait,
                     }
                 }
+            }
+            Kind::Query(_) | Kind::FunctionCall if refused.is_some() => {
+                refused.map_or(Then::Nothing, |refusal| Then::Refuse(Told::Refusal(refusal)))
             }
             Kind::Query(sql) => Then::Submit(Statement::query(sql.clone()), Purpose::Run),
             Kind::FunctionCall => match self.unit.called_statement(at) {
@@ -344,7 +349,7 @@ impl Session {
         }
     }
 
-    fn run_of_portal(&self, portal: &Name, end: usize) -> Option<RunKey> {
+    pub(super) fn run_of_portal(&self, portal: &Name, end: usize) -> Option<RunKey> {
         match self.unit.portal_before(portal, end) {
             Some(run) => run,
             None => self.portals.latest(portal).map(|portal| portal.run),
@@ -480,6 +485,7 @@ impl Session {
                     shown,
                     steps,
                     done: 0,
+                    committed: false,
                     tag: String::new(),
                     rows: 0,
                     rows_passed: 0,
@@ -659,6 +665,8 @@ impl Session {
                         self.hold_run(run)
                     }
                 };
+                let steps = run.and_then(|run| self.runs.get(run)).map(|run| Arc::clone(&run.steps));
+                self.pipeline.executed(steps.as_deref());
                 if let Some(run) = run {
                     self.propose_effects(run, ticket);
                 }

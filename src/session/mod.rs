@@ -16,6 +16,7 @@
 //! - [`mod@unit`]: the messages of a unit, and what they mean for names.
 //! - `agent` and `upstream`: the two directions.
 //! - [`names`]: prepared statements and portals; confirmed by upstream only.
+//! - `pipeline`: what has been executed since the last `Sync`.
 //! - `unparsed`: asking upstream to parse what our grammar rejects.
 //! - [`fast_path`]: what calls by OID are in SQL.
 //! - [`denial`]: substitutes that make upstream itself refuse.
@@ -29,6 +30,7 @@ mod agent;
 pub mod denial;
 pub mod fast_path;
 pub mod names;
+mod pipeline;
 pub mod probe;
 pub mod settings;
 pub mod startup;
@@ -49,11 +51,12 @@ use slab::Slab;
 use crate::ledger::{IntentId, Receipt};
 use crate::refusal::Refusal;
 use crate::statement::{
-    Digest, Outcome, SearchPath, SessionEffect, SqlState, SqlText, Statement, Step, TransactionStatus,
+    Digest, Ending, Outcome, SearchPath, SessionEffect, SqlState, SqlText, Statement, Step, TransactionStatus,
 };
 use crate::wire::backend;
 use denial::{Substitute, Substitutes};
 use names::{Lookup, Name, Names, Prepared, Statements, Ticket};
+use pipeline::Pipeline;
 use probe::{Probe, Probed};
 use settings::Settings;
 use unit::Unit;
@@ -181,6 +184,8 @@ struct Run {
     steps: Arc<[Step]>,
     /// How many raw statements have completed.
     done: usize,
+    /// One of them has committed what it and those before it did.
+    committed: bool,
     tag: String,
     rows: u64,
     /// Rows that have passed since a tag last said how many there were.
@@ -334,7 +339,9 @@ pub struct Session {
     /// An error was answered since the last `ReadyForQuery`.
     failed: bool,
     /// What has completed outside of a block since then: the transaction around it has not.
-    settling: Vec<Output>,
+    settling: Vec<Settling>,
+    /// A transaction has ended since then, so that what comes behind is outside of the block.
+    left_block: bool,
     /// Upstream has said that it ends the connection.
     farewell: bool,
     /// Upstream drops everything up to a `Sync` that the agent has not sent yet.
@@ -355,6 +362,7 @@ pub struct Session {
     /// Bytes still to come of a message of upstream's that passes by length alone.
     passing: Passing,
     probe: Option<Probe>,
+    pipeline: Pipeline,
     transaction: VecDeque<SqlText>,
     transaction_earlier: u64,
 
@@ -366,6 +374,39 @@ pub struct Session {
     notices: VecDeque<BytesMut>,
     to_upstream: BytesMut,
     to_agent: BytesMut,
+}
+
+/// A run that has completed, in a transaction that has not.
+#[derive(Debug)]
+struct Settling {
+    intent: IntentId,
+    outcome: Outcome,
+    duration_ns: u64,
+    /// It may have committed what is before it, and its own work.
+    commits_by_itself: bool,
+}
+
+/// Whether a command tag says that a transaction has ended. `ROLLBACK` is also what a `COMMIT` of a failed
+/// transaction says, and what `ROLLBACK TO SAVEPOINT` says, which no unit outside of a block has.
+fn is_transaction_end(tag: &str) -> bool {
+    is_commit(tag) || tag == "ROLLBACK"
+}
+
+/// Whether a command tag says that what preceded is kept.
+fn is_commit(tag: &str) -> bool {
+    matches!(tag, "COMMIT" | "PREPARE TRANSACTION")
+}
+
+/// What was told to have completed may have been undone; the tags stay.
+fn make_unknown(ending: &mut Ending) {
+    let tag = match ending {
+        Ending::Completed { tag } => Arc::clone(tag),
+        Ending::Failed { .. }
+        | Ending::FailedAfterCommit { .. }
+        | Ending::NotExecuted
+        | Ending::Unknown { .. } => return,
+    };
+    *ending = Ending::Unknown { tag, sqlstate: None };
 }
 
 /// The rest of a message that passes by length alone.
@@ -402,6 +443,7 @@ impl Session {
             synced: true,
             failed: false,
             settling: Vec::new(),
+            left_block: false,
             farewell: false,
             skipping: false,
             skipped: false,
@@ -412,6 +454,7 @@ impl Session {
             swallowed: 0,
             passing: Passing::default(),
             probe: None,
+            pipeline: Pipeline::default(),
             transaction: VecDeque::new(),
             transaction_earlier: 0,
             substitutes: Substitutes::new(seed),
@@ -631,6 +674,7 @@ impl Session {
     fn expect(&mut self, kind: Owed, substitute: Option<Box<Substitute>>) {
         if kind.ends_in_ready() {
             self.resynced = self.tickets;
+            self.pipeline.synced();
         }
         self.synced = false;
         self.expected.push_back(Expected { kind, substitute });
@@ -653,28 +697,23 @@ impl Session {
             return;
         }
         let ending = if run.done > 0 {
-            crate::statement::Ending::Completed { tag: run.tag.as_str().into() }
+            Ending::Completed { tag: run.tag.as_str().into() }
         } else if run.doubtful {
-            crate::statement::Ending::Unknown
+            Ending::unknown()
         } else {
-            crate::statement::Ending::NotExecuted
+            Ending::NotExecuted
         };
         self.finish_run(key, ending, now_ns);
         self.runs.remove(key);
     }
 
     /// Tells a run's outcome, once.
-    fn finish_run(&mut self, key: RunKey, ending: crate::statement::Ending, now_ns: u64) {
+    fn finish_run(&mut self, key: RunKey, ending: Ending, now_ns: u64) {
         let outcome = self.outcome_of_run(key, ending, now_ns);
         self.outputs.extend(outcome);
     }
 
-    fn outcome_of_run(
-        &mut self,
-        key: RunKey,
-        ending: crate::statement::Ending,
-        now_ns: u64,
-    ) -> Option<Output> {
+    fn outcome_of_run(&mut self, key: RunKey, ending: Ending, now_ns: u64) -> Option<Output> {
         use sha2::Digest as _;
         let run = self.runs.get_mut(key)?;
         let intent = run.intent.take()?;
@@ -694,11 +733,31 @@ impl Session {
     /// Tells what has completed since the last `ReadyForQuery`. Outside of a block an error undoes all of it,
     /// back to the last end of a transaction: the answers said that it had completed, and nothing is left.
     fn settle_completed(&mut self, undone: bool) {
-        use crate::statement::Ending;
-        let ends = |output: &Output| {
-            let Output::Outcome { outcome, .. } = output else { return false };
-            let Ending::Completed { tag } = &outcome.ending else { return false };
-            matches!(&**tag, "COMMIT" | "ROLLBACK" | "PREPARE TRANSACTION")
+        self.left_block = false;
+        let status = self.status;
+        self.settle(undone, |outcome, may_be_kept| {
+            outcome.transaction = Some(status);
+            if may_be_kept {
+                make_unknown(&mut outcome.ending);
+            } else {
+                outcome.ending = Ending::Failed { sqlstate: SqlState::rolled_back() };
+            }
+        });
+    }
+
+    /// Tells what has completed and is settled by the end of the connection: nobody said whether the
+    /// transaction around it came to its end.
+    fn settle_lost(&mut self) {
+        self.settle(true, |outcome, _| make_unknown(&mut outcome.ending));
+    }
+
+    /// Hands out what has completed since the last `ReadyForQuery`. Where the last transaction was
+    /// `undone`, what belongs to it is changed by `undo`, which is told whether a command behind it, or it
+    /// itself, may have committed it all the same.
+    fn settle(&mut self, undone: bool, undo: impl Fn(&mut Outcome, bool)) {
+        let ends = |settling: &Settling| {
+            let Ending::Completed { tag } = &settling.outcome.ending else { return false };
+            is_transaction_end(tag)
         };
         let kept = if undone {
             self.settling.iter().rposition(ends).map_or(0, |last| last + 1)
@@ -706,14 +765,16 @@ impl Session {
             self.settling.len()
         };
         let status = self.status;
-        for (place, mut output) in self.settling.drain(..).enumerate() {
-            if let Output::Outcome { outcome, .. } = &mut output {
-                outcome.transaction = Some(status);
-                if place >= kept {
-                    outcome.ending = Ending::Failed { sqlstate: SqlState::rolled_back() };
-                }
+        let last_commit = self.settling.iter().rposition(|settling| settling.commits_by_itself);
+        for (place, mut settling) in self.settling.drain(..).enumerate() {
+            if !undone {
+                settling.outcome.transaction = Some(status);
             }
-            self.outputs.push_back(output);
+            if place >= kept {
+                undo(&mut settling.outcome, last_commit.is_some_and(|last| place <= last));
+            }
+            let Settling { intent, outcome, duration_ns, .. } = settling;
+            self.outputs.push_back(Output::Outcome { intent, outcome, duration_ns });
         }
     }
 

@@ -40,6 +40,8 @@ pub struct Settings {
     temporary: bool,
     /// What upstream last told of the search path, where it tells each change (18 and later).
     reported_path: Option<Arc<str>>,
+    /// Upstream's major version; 0 as long as it has not said it.
+    server_version: u32,
     /// False once upstream reports that strings or encoding are not what the parser assumes.
     as_assumed: bool,
 }
@@ -55,6 +57,7 @@ impl Settings {
             initial_path,
             temporary: false,
             reported_path: None,
+            server_version: 0,
             as_assumed: true,
         }
     }
@@ -101,6 +104,7 @@ impl Settings {
             | SessionEffect::Savepoint
             | SessionEffect::CopyIn
             | SessionEffect::CopyOut
+            | SessionEffect::CommitsByItself
             | SessionEffect::CatalogueChange => false,
             SessionEffect::TemporaryRelation => !self.temporary,
             SessionEffect::PathUnknown => true,
@@ -157,6 +161,7 @@ impl Settings {
             | SessionEffect::Savepoint
             | SessionEffect::CopyIn
             | SessionEffect::CopyOut
+            | SessionEffect::CommitsByItself
             | SessionEffect::CatalogueChange => {}
         }
     }
@@ -194,10 +199,20 @@ impl Settings {
         }
     }
 
+    /// Upstream's major version; 0 as long as it has not said it.
+    #[must_use]
+    pub fn server_version(&self) -> u32 {
+        self.server_version
+    }
+
     /// A `ParameterStatus` passed by.
     pub fn reported(&mut self, name: &str, value: &str) {
         match name {
             "client_encoding" => self.as_assumed &= value.eq_ignore_ascii_case("UTF8"),
+            "server_version" => {
+                let major = value.split(|c: char| !c.is_ascii_digit()).next();
+                self.server_version = major.and_then(|major| major.parse().ok()).unwrap_or_default();
+            }
             "standard_conforming_strings" => self.as_assumed &= value == "on",
             "search_path" => {
                 self.reported_path = Some(value.into());

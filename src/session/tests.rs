@@ -39,6 +39,10 @@ fn execute(portal: &str) -> Vec<u8> {
     out.to_vec()
 }
 
+fn flush() -> Vec<u8> {
+    frame(b'H', b"")
+}
+
 fn sync() -> Vec<u8> {
     frame(b'S', b"")
 }
@@ -926,7 +930,151 @@ fn what_upstream_never_answered_has_an_unknown_outcome() {
     ends.session.upstream_gone(0);
 
     assert!(matches!(ends.session.poll(), Some(Output::Withdrawn(ticket)) if ticket == held.ticket));
-    assert_eq!(ends.ending(), Ending::Unknown);
+    assert_eq!(ends.ending(), Ending::unknown());
+}
+
+/// The raw statements of a text, each with what it does to the session.
+fn steps(effects: &[Option<SessionEffect>]) -> Arc<[Step]> {
+    effects.iter().map(|effect| Step { effects: effect.iter().cloned().collect() }).collect()
+}
+
+/// The ending of a `Query` with these raw statements that upstream answers with these tags and an error.
+fn ending_of_failed_query(before: u8, effects: &[Option<SessionEffect>], tags: &[&str]) -> Ending {
+    let mut ends = Ends::new();
+    ends.session.status = TransactionStatus::from_byte(before).unwrap();
+    ends.agent(&query("several"));
+    let submission = ends.submission();
+    let receipt = ends.receipt(submission.digest);
+    let shown = submission.statement.sql.clone();
+    let resolution =
+        Resolution::Forward { receipt, steps: steps(effects), shown, digest_result: false, late: false };
+    ends.session.resolve(submission.ticket, resolution, 0);
+    let mut reply: Vec<u8> = tags.iter().flat_map(|tag| complete(tag)).collect();
+    reply.extend(error("22012", "division by zero"));
+    ends.upstream(&reply);
+    ends.ending()
+}
+
+#[test]
+fn what_a_text_has_committed_before_it_fails_is_told_with_its_tags() {
+    use SessionEffect::{Begin, Commit, CommitsByItself, Rollback};
+    let sqlstate = SqlState::new("22012").unwrap();
+    let failed = Ending::Failed { sqlstate };
+    let after = |tag: &str| Ending::FailedAfterCommit { tag: tag.into(), sqlstate };
+    let commit = Some(Commit { chain: false });
+    let begin = Some(Begin);
+
+    let kept = [begin.clone(), None, commit.clone(), None];
+    let tags = ["BEGIN", "INSERT 0 1", "COMMIT"];
+    assert_eq!(ending_of_failed_query(b'I', &kept, &tags), after("BEGIN; INSERT 0 1; COMMIT"));
+    let implicit = [None, commit.clone(), None];
+    assert_eq!(
+        ending_of_failed_query(b'I', &implicit, &["INSERT 0 1", "COMMIT"]),
+        after("INSERT 0 1; COMMIT")
+    );
+    let chained = [None, Some(Commit { chain: true }), None, None];
+    let tags = ["INSERT 0 1", "COMMIT", "DELETE 3"];
+    assert_eq!(ending_of_failed_query(b'T', &chained, &tags), after("INSERT 0 1; COMMIT; DELETE 3"));
+    assert_eq!(ending_of_failed_query(b'I', &kept, &["BEGIN", "INSERT 0 1", "PREPARE TRANSACTION"]), {
+        after("BEGIN; INSERT 0 1; PREPARE TRANSACTION")
+    });
+
+    // A COMMIT that fails, or of a failed transaction, keeps nothing; nor does a ROLLBACK.
+    assert_eq!(ending_of_failed_query(b'I', &kept, &["BEGIN", "INSERT 0 1"]), failed);
+    assert_eq!(ending_of_failed_query(b'E', &[commit, None], &["ROLLBACK"]), failed);
+    let undone = [begin, None, Some(Rollback { chain: false }), None];
+    assert_eq!(ending_of_failed_query(b'I', &undone, &["BEGIN", "INSERT 0 1", "ROLLBACK"]), failed);
+    assert_eq!(ending_of_failed_query(b'I', &[None, None], &["INSERT 0 1"]), failed);
+
+    // What a procedure has committed itself nobody tells; in a block, or in a longer text, it cannot.
+    let call = [Some(CommitsByItself)];
+    let unknown = Ending::Unknown { tag: "".into(), sqlstate: Some(sqlstate) };
+    assert_eq!(ending_of_failed_query(b'I', &call, &[]), unknown);
+    assert_eq!(ending_of_failed_query(b'T', &call, &[]), failed);
+    assert_eq!(ending_of_failed_query(b'I', &[Some(CommitsByItself), None], &[]), failed);
+}
+
+#[test]
+fn what_was_committed_before_the_connection_is_lost_is_told_apart_from_what_is_unknown() {
+    let mut ends = Ends::new();
+    let unit = |name: &str| [parse(name, name), bind("", name, "1"), execute("")].concat();
+    ends.agent(&[unit("insert"), unit("commit"), unit("delete"), flush()].concat());
+    ends.allow();
+    let submission = ends.submission();
+    ends.allow_with(&submission, vec![SessionEffect::Commit { chain: false }]);
+    ends.allow();
+    let done = |tag| [frame(b'1', b""), frame(b'2', b""), complete(tag)].concat();
+    ends.upstream(&[done("INSERT 0 1"), done("COMMIT"), done("DELETE 1")].concat());
+
+    ends.session.upstream_gone(0);
+
+    assert_eq!(ends.ending(), completed("INSERT 0 1"));
+    assert_eq!(ends.ending(), completed("COMMIT"));
+    assert_eq!(ends.ending(), Ending::Unknown { tag: "DELETE 1".into(), sqlstate: None });
+}
+
+#[test]
+fn in_a_pipeline_what_a_procedure_may_have_committed_is_not_told_as_undone() {
+    let mut ends = Ends::new();
+    let unit = |name: &str| [parse(name, name), bind("", name, "1"), execute("")].concat();
+    ends.agent(&[unit("insert"), unit("call"), unit("delete"), unit("fails"), sync()].concat());
+    ends.allow();
+    let submission = ends.submission();
+    ends.allow_with(&submission, vec![SessionEffect::CommitsByItself]);
+    ends.allow();
+    ends.allow();
+    let done = |tag| [frame(b'1', b""), frame(b'2', b""), complete(tag)].concat();
+    let failed =
+        [frame(b'1', b""), frame(b'2', b""), error("22012", "division by zero"), ready(b'I')].concat();
+    ends.upstream(&[done("INSERT 0 1"), done("CALL"), done("DELETE 1"), failed].concat());
+
+    assert_eq!(ends.ending(), Ending::Failed { sqlstate: SqlState::new("22012").unwrap() });
+    assert_eq!(ends.ending(), Ending::Unknown { tag: "INSERT 0 1".into(), sqlstate: None });
+    assert_eq!(ends.ending(), Ending::Unknown { tag: "CALL".into(), sqlstate: None });
+    assert_eq!(ends.ending(), UNDONE);
+}
+
+/// An agent's messages up to a `Query`, on a server of this version whose session has this status.
+fn query_behind(version: &str, status: u8, before: &[u8], effects: &[SessionEffect]) -> Vec<u8> {
+    let mut ends = Ends::new();
+    ends.agent(&sync());
+    ends.forwarded();
+    let said = [b"server_version\0", version.as_bytes(), b"\0"].concat();
+    ends.upstream(&[frame(b'S', &said), ready(status)].concat());
+    ends.agent(&[before, &query("select 2")].concat());
+    while let Some(output) = ends.session.poll() {
+        let Output::Submit(submission) = output else { continue };
+        let is_query = submission.statement.via == Via::Query;
+        ends.allow_with(&submission, if is_query { vec![] } else { effects.to_vec() });
+    }
+    ends.forwarded()
+}
+
+#[test]
+fn since_postgres_18_no_query_goes_upstream_behind_an_execute_without_a_sync() {
+    let executed = [parse("", "update"), bind("", "", "1"), execute("")].concat();
+    let flushed = [executed.clone(), flush()].concat();
+    let refused = |forwarded: &[u8]| {
+        let text = String::from_utf8_lossy(forwarded);
+        assert!(text.contains("countersign_") != text.contains("select 2"), "{text}");
+        text.contains("countersign_")
+    };
+
+    for before in [&executed, &flushed] {
+        assert!(refused(&query_behind("18.4", b'I', before, &[])));
+        assert!(refused(&query_behind("19devel", b'I', before, &[])));
+        assert!(!refused(&query_behind("17.10", b'I', before, &[])));
+        // Inside a block nothing is wrong with it.
+        assert!(!refused(&query_behind("18.4", b'T', before, &[])));
+        assert!(!refused(&query_behind("18.4", b'I', before, &[SessionEffect::Begin])));
+        // Behind the end of a block there is none.
+        let again = [&before[..], &executed].concat();
+        let end = SessionEffect::Commit { chain: false };
+        assert!(!refused(&query_behind("18.4", b'T', before, std::slice::from_ref(&end))));
+        assert!(!refused(&query_behind("18.4", b'T', &again, &[SessionEffect::Commit { chain: true }])));
+        assert!(!refused(&query_behind("18.4", b'I', &[&before[..], &sync()].concat(), &[])));
+        assert!(!refused(&query_behind("18.4", b'I', &[parse("", "x"), bind("", "", "1")].concat(), &[])));
+    }
 }
 
 #[test]

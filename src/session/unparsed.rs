@@ -34,6 +34,7 @@ impl Run {
             shown,
             steps: Arc::from([]),
             done: 0,
+            committed: false,
             tag: String::new(),
             rows: 0,
             rows_passed: 0,

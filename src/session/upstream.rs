@@ -1,8 +1,10 @@
 //! From upstream: messages pass by their headers, and each answer settles what was owed for it.
 
+use std::sync::Arc;
+
 use super::denial::{Substitute, Told};
 use super::probe::ProbeFailed;
-use super::{Expected, Output, Owed, Passing, RunKey, Session};
+use super::{Expected, Output, Owed, Passing, RunKey, Session, Settling, is_commit, is_transaction_end};
 use crate::refusal::Refusal;
 use crate::statement::{Ending, SessionEffect, SqlState, TransactionStatus};
 use crate::wire::backend::{self, Fields, tag};
@@ -301,6 +303,10 @@ impl Session {
         }
         let at = run.and_then(|key| self.runs.get(key)).map_or(0, |run| run.done);
         self.complete(run, tag, rows);
+        self.left_block |= is_transaction_end(tag);
+        if let Some(run) = run.and_then(|key| self.runs.get_mut(key)) {
+            run.committed |= is_commit(tag);
+        }
         // A rollback of our own, which nobody has decided.
         if run.is_none() && tag == "ROLLBACK" {
             self.settings.apply(&SessionEffect::Rollback { chain: false });
@@ -346,16 +352,21 @@ impl Session {
     fn complete_for_now(&mut self, run: RunKey, now_ns: u64) {
         /// An agent that never sends a `Sync` is not waited for.
         const MOST_SETTLING: usize = 4096;
-        if self.status != TransactionStatus::Idle || self.settling.len() >= MOST_SETTLING {
+        let in_block = self.status != TransactionStatus::Idle && !self.left_block;
+        if in_block || self.settling.len() >= MOST_SETTLING {
             return self.finish_completed(run, now_ns);
         }
+        let commits_by_itself = self.commits_by_itself(run);
         let Some((tag, shown)) = self.runs.get(run).map(|run| (run.tag.as_str().into(), run.shown.clone()))
         else {
             return;
         };
         self.remember(shown);
-        let outcome = self.outcome_of_run(run, Ending::Completed { tag }, now_ns);
-        self.settling.extend(outcome);
+        if let Some(Output::Outcome { intent, outcome, duration_ns }) =
+            self.outcome_of_run(run, Ending::Completed { tag }, now_ns)
+        {
+            self.settling.push(Settling { intent, outcome, duration_ns, commits_by_itself });
+        }
     }
 
     /// Keeps a text for the reviewers of what may be held later in this transaction.
@@ -382,6 +393,11 @@ impl Session {
             self.expected.remove(1);
             self.swallowed += 1;
         }
+        if self.swallowed > swallowed
+            && matches!(self.expected.front(), Some(Expected { kind: Owed::Execute { .. }, .. }))
+        {
+            self.pipeline.sync_was_swallowed();
+        }
         // Any other message that is on its way ends the connection: Postgres gives the stream up as out
         // of step (`CopyGetData` complains before it has read the message), and says so itself.
         self.copy_in = self.expected.len() == 1;
@@ -404,6 +420,9 @@ impl Session {
         let head = self.expected.pop_front();
         self.drop_copy_ends();
         self.synced = self.expected.is_empty();
+        if self.synced {
+            self.pipeline.at_rest(status != TransactionStatus::Idle);
+        }
         self.copy_in = false;
         self.copying = false;
         match head.map(|head| head.kind) {
@@ -478,7 +497,8 @@ impl Session {
                 if let Some(run) = run {
                     let done = self.runs.get(run).map_or(0, |run| run.done);
                     self.withdraw_effects(run, done, ticket, now_ns);
-                    self.finish_run(run, Ending::Failed { sqlstate }, now_ns);
+                    let ending = self.ending_of_error(run, sqlstate);
+                    self.finish_run(run, ending, now_ns);
                 }
             }
             Owed::FunctionCall { run } => {
@@ -495,6 +515,28 @@ impl Session {
             | Owed::CopyEnd => self.skip_to_sync(sqlstate, now_ns),
         }
         Ok(fate)
+    }
+
+    /// How a run ends that upstream has answered with an error. The status is still the one that it
+    /// began with.
+    fn ending_of_error(&self, run: RunKey, sqlstate: SqlState) -> Ending {
+        let Some(known) = self.runs.get(run) else { return Ending::Failed { sqlstate } };
+        let tag = || Arc::from(known.tag.as_str());
+        if known.committed {
+            return Ending::FailedAfterCommit { tag: tag(), sqlstate };
+        }
+        let in_block = self.status != TransactionStatus::Idle && !self.left_block;
+        if !in_block && self.commits_by_itself(run) {
+            return Ending::Unknown { tag: tag(), sqlstate: Some(sqlstate) };
+        }
+        Ending::Failed { sqlstate }
+    }
+
+    /// Whether a run may end transactions of its own. In a text of several statements nothing can.
+    fn commits_by_itself(&self, run: RunKey) -> bool {
+        self.runs.get(run).is_some_and(
+            |run| matches!(&*run.steps, [step] if step.effects.contains(&SessionEffect::CommitsByItself)),
+        )
     }
 
     /// An error in the extended protocol: the message that failed, and everything behind it up to
@@ -529,6 +571,13 @@ impl Session {
             }
             session.release_run(run, now_ns);
         };
+        let end_executed = |session: &mut Self, run: Option<RunKey>| {
+            if let (Some(run), Some(sqlstate)) = (run, failed) {
+                let ending = session.ending_of_error(run, sqlstate);
+                session.finish_run(run, ending, now_ns);
+            }
+            session.release_run(run, now_ns);
+        };
         match kind {
             Owed::Parse { ticket, name, run } => {
                 if failed.is_some() && name.is_unnamed() {
@@ -560,7 +609,7 @@ impl Session {
                 if ran && failed.is_some_and(|sqlstate| sqlstate.as_str() == "34000") {
                     self.release_run(run, now_ns);
                 } else {
-                    end(self, run);
+                    end_executed(self, run);
                 }
             }
             Owed::CloseStatement { ticket, name } => {
@@ -590,13 +639,7 @@ impl Session {
         }
         self.ended = true;
         self.drop_skipped_unit(now_ns);
-        // Whether its transaction came to its end nobody said.
-        for mut output in std::mem::take(&mut self.settling) {
-            if let Output::Outcome { outcome, .. } = &mut output {
-                outcome.ending = Ending::Unknown;
-            }
-            self.outputs.push_back(output);
-        }
+        self.settle_lost();
         let unknown: Vec<RunKey> = self
             .expected
             .iter()
@@ -610,7 +653,8 @@ impl Session {
             })
             .collect();
         for run in unknown {
-            self.finish_run(run, Ending::Unknown, now_ns);
+            let tag = self.runs.get(run).map(|run| run.tag.as_str()).unwrap_or_default().into();
+            self.finish_run(run, Ending::Unknown { tag, sqlstate: None }, now_ns);
         }
         let left: Vec<RunKey> = self.runs.iter().map(|(key, _)| key).collect();
         for run in left {

@@ -32,11 +32,14 @@ pub fn difference(shown: &Shown) -> Option<Difference> {
     }
     if let Some(stalled) = &shown.proxied.stalled
         && !is_fetch_refused(&proxied[common..])
+        && !is_query_refused(&proxied[common..])
     {
         return Some(Difference(format!("the proxy stalled: {stalled}")));
     }
     if common < proxied.len()
-        && (is_copy_refused(&direct[common..], &proxied[common..]) || is_fetch_refused(&proxied[common..]))
+        && (is_copy_refused(&direct[common..], &proxied[common..])
+            || is_fetch_refused(&proxied[common..])
+            || is_query_refused(&proxied[common..]))
     {
         // Postgres may have gone on.
         return None;
@@ -106,11 +109,17 @@ fn is_fetch_refused(proxied: &[String]) -> bool {
     proxied.first().is_some_and(|line| line.contains("C=\"0A000\" M=\"a FETCH or MOVE that would run"))
 }
 
+/// Since Postgres 18 a `Query` behind an `Execute` without a `Sync` leaves the transaction open behind a
+/// status that says otherwise; it is not forwarded.
+fn is_query_refused(proxied: &[String]) -> bool {
+    proxied.first().is_some_and(|line| line.contains("C=\"0A000\" M=\"a Query or FunctionCall behind"))
+}
+
 /// The proxy ends a session that breaks the protocol, and says so. Postgres closes in silence where a
 /// length is wrong, tells an error and goes on where only a body is, and inside a copy tells an error
 /// before it ends the session.
 fn ends_as_known(direct: &[String], proxied: &[String]) -> bool {
-    if is_copy_refused(direct, proxied) || is_fetch_refused(proxied) {
+    if is_copy_refused(direct, proxied) || is_fetch_refused(proxied) || is_query_refused(proxied) {
         return true;
     }
     let [ended, closed] = proxied else { return false };

@@ -191,6 +191,7 @@ impl<'a> Walk<'a> {
                 | SessionEffect::Savepoint
                 | SessionEffect::CopyIn
                 | SessionEffect::CopyOut
+                | SessionEffect::CommitsByItself
                 | SessionEffect::CatalogueChange => {}
             }
         }

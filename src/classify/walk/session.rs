@@ -221,6 +221,9 @@ impl<'a> Walk<'a> {
         if self.class == StatementClass::Code {
             effects.push(SessionEffect::PathUnknown);
         }
+        if commits_by_itself(root) {
+            effects.push(SessionEffect::CommitsByItself);
+        }
         Step { effects }
     }
 
@@ -267,6 +270,36 @@ impl<'a> Walk<'a> {
                     root,
                     Kind::DropStmt | Kind::AlterTableStmt | Kind::RenameStmt | Kind::CreateTableAsStmt
                 ))
+    }
+}
+
+/// Commands that end transactions of their own while they run, so that an error does not undo all of
+/// them: those that Postgres refuses inside a block (`PreventInTransactionBlock`), procedures and `DO`.
+#[expect(clippy::wildcard_enum_match_arm, reason = "few commands do")]
+fn commits_by_itself(root: Node<'_>) -> bool {
+    match root.kind() {
+        Kind::CallStmt
+        | Kind::DoStmt
+        | Kind::VacuumStmt
+        | Kind::ClusterStmt
+        | Kind::ReindexStmt
+        | Kind::CreatedbStmt
+        | Kind::DropdbStmt
+        | Kind::AlterDatabaseStmt
+        | Kind::CreateTableSpaceStmt
+        | Kind::DropTableSpaceStmt
+        | Kind::AlterSystemStmt
+        | Kind::CreateSubscriptionStmt
+        | Kind::AlterSubscriptionStmt
+        | Kind::DropSubscriptionStmt => true,
+        Kind::IndexStmt | Kind::DropStmt => root.flag(Field::Concurrent),
+        // DETACH PARTITION .. CONCURRENTLY
+        Kind::AlterTableStmt => root.list(Field::Cmds).any(|command| {
+            command
+                .get(Field::Def)
+                .is_some_and(|def| def.kind() == Kind::PartitionCmd && def.flag(Field::Concurrent))
+        }),
+        _ => false,
     }
 }
 

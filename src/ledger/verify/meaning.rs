@@ -425,7 +425,8 @@ impl Request {
 
 fn ended(intent: &Intent, entry: &Entry<'_>) -> Checked {
     let ending = entry.text(Key::Ending).unwrap_or_default();
-    ensure(["completed", "failed", "not_executed", "unknown"].contains(&ending), "an unknown ending")?;
+    let endings = ["completed", "failed", "failed_after_commit", "not_executed", "unknown"];
+    ensure(endings.contains(&ending), "an unknown ending")?;
     ensure(!intent.doomed || ending != "completed", "a statement that had to fail completed")?;
     ensure(
         !intent.parse_only || number(entry, Key::Rows) == 0,

@@ -135,29 +135,28 @@ pub(super) struct Meaning {
     pub(super) schema: Option<Arc<str>>,
     /// What it reads by itself.
     pub(super) reads: Vec<Effect>,
+    /// Each call leaves something behind: see [`BuiltIn::lasts`].
+    pub(super) lasts: bool,
 }
 
 impl Meaning {
     fn built_in(function: BuiltIn) -> Self {
         Self {
-            class: function.class,
-            why: function.why.into(),
-            schema: Some(Arc::from("pg_catalog")),
-            reads: Vec::new(),
+            lasts: function.lasts,
+            ..Self::of(function.class, function.why, Some(Arc::from("pg_catalog")))
         }
+    }
+
+    fn of(class: StatementClass, why: impl Into<String>, schema: Option<Arc<str>>) -> Self {
+        Self { class, why: why.into(), schema, reads: Vec::new(), lasts: false }
     }
 
     fn harmless(schema: Option<Arc<str>>) -> Self {
-        Self {
-            class: StatementClass::Read,
-            why: "the operator declared safe".into(),
-            schema,
-            reads: Vec::new(),
-        }
+        Self::of(StatementClass::Read, "the operator declared safe", schema)
     }
 
     fn code(why: impl Into<String>) -> Self {
-        Self { class: StatementClass::Code, why: why.into(), schema: None, reads: Vec::new() }
+        Self::of(StatementClass::Code, why, None)
     }
 }
 
@@ -373,7 +372,7 @@ impl Catalogue {
             };
         }
         if let Some((class, why)) = family(name) {
-            return Meaning { class, why: why.into(), schema: None, reads: Vec::new() };
+            return Meaning::of(class, why, None);
         }
         let meant: Vec<&UserFunction> = meant.collect();
         if let Some(schema) = schema {
@@ -389,12 +388,9 @@ impl Catalogue {
         match declared {
             Some(function) if !others => Meaning::harmless(Some(function.schema.clone())),
             // `uuid('..')` with one argument is a cast where no such function exists.
-            None if !others && arguments == 1 && self.built_ins.has_type(name) => Meaning {
-                class: StatementClass::Read,
-                why: "is a cast".into(),
-                schema: Some(Arc::from("pg_catalog")),
-                reads: Vec::new(),
-            },
+            None if !others && arguments == 1 && self.built_ins.has_type(name) => {
+                Meaning::of(StatementClass::Read, "is a cast", Some(Arc::from("pg_catalog")))
+            }
             Some(_) if others => Meaning::code("may be another than the one that was declared safe"),
             _ => self.of_these(&meant),
         }
@@ -408,8 +404,11 @@ impl Catalogue {
         let all: Option<Vec<_>> = meant.iter().map(|function| self.only_reads(function)).collect();
         let schema = rest.iter().all(|other| other.schema == first.schema).then(|| first.schema.clone());
         if let Some(all) = all {
-            let why = "only reads, as its text says".to_owned();
-            return Meaning { class: StatementClass::Read, why, schema, reads: all.concat() };
+            let reads = all.concat();
+            return Meaning {
+                reads,
+                ..Meaning::of(StatementClass::Read, "only reads, as its text says", schema)
+            };
         }
         let why = match rest {
             [] => format!("is not on the allow-list: it is {}", first.described),
@@ -463,14 +462,10 @@ impl Catalogue {
             return Some(Meaning::code(why));
         }
         let called = match self.built_ins.function(name) {
-            Some(function) => (function.takes_one && function.class > StatementClass::Read)
+            Some(function) => (function.takes_one
+                && (function.class > StatementClass::Read || function.lasts))
                 .then(|| Meaning::built_in(function)),
-            None => family(name).map(|(class, why)| Meaning {
-                class,
-                why: why.into(),
-                schema: None,
-                reads: Vec::new(),
-            }),
+            None => family(name).map(|(class, why)| Meaning::of(class, why, None)),
         };
         // `('x'::text).domain` is a cast (`FuncNameAsType`). Asked for every column that is written with its
         // table, so names of no such type must cost next to nothing.
@@ -484,6 +479,11 @@ impl Catalogue {
             || self.built_ins.function(name).is_some()
             || family(name).is_some()
             || self.types.is_known(name)
+    }
+
+    /// Whether Postgres itself has a function of that name.
+    pub(super) fn is_built_in(&self, name: &str) -> bool {
+        self.built_ins.function(name).is_some()
     }
 
     /// Whether values of a type have no columns: one of Postgres's own that is no row.

@@ -173,6 +173,34 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
     ("lo_unlink", Write, "removes a large object"),
 ];
 
+/// Functions whose every call leaves something behind that outlives the statement, or takes a place of what
+/// all sessions share. `nextval` is not one of them: to take a block of numbers at once is what sequences are
+/// for, and it loses nothing.
+const LASTING: [&str; 14] = [
+    "lo_creat",
+    "lo_create",
+    "lo_from_bytea",
+    "lo_put",
+    "lo_truncate*",
+    "lo_unlink",
+    "lowrite",
+    "setval",
+    // The queue of notifications is one for the whole server.
+    "pg_notify",
+    // A file for each call, until the transaction ends.
+    "pg_export_snapshot",
+    // A place in the server's lock table for each key.
+    "pg_advisory_lock*",
+    "pg_advisory_xact_lock*",
+    "pg_try_advisory_lock*",
+    "pg_try_advisory_xact_lock*",
+];
+
+/// Whether each call of a function leaves something behind.
+pub(super) fn lasts(name: &str) -> bool {
+    LASTING.iter().any(|pattern| matches(pattern, name))
+}
+
 /// The exception for a function's name.
 pub(super) fn exception(name: &str) -> Option<&'static Exception> {
     EXCEPTIONS.iter().find(|(pattern, ..)| matches(pattern, name))

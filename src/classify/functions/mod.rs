@@ -25,6 +25,9 @@ pub(super) struct BuiltIn {
     pub(super) why: &'static str,
     /// Whether some overload takes one argument, so that `x.f` calls it.
     pub(super) takes_one: bool,
+    /// Each call leaves something behind, or takes some of what the whole server shares. One call is what
+    /// its class says; one for each row of a query is a mass write.
+    pub(super) lasts: bool,
 }
 
 /// Who may read a relation of the catalogue.
@@ -55,6 +58,9 @@ const FUNCTIONS: &str = include_str!("../../../fixtures/functions/functions.tsv"
 const TYPES: &str = include_str!("../../../fixtures/functions/types.tsv");
 const OPERATORS: &str = include_str!("../../../fixtures/functions/operators.tsv");
 const RELATIONS: &str = include_str!("../../../fixtures/functions/relations.tsv");
+
+const AGGREGATES: &str = include_str!("../../../fixtures/functions/aggregates.txt");
+const SETS: &str = include_str!("../../../fixtures/functions/set_returning.txt");
 
 /// Names of types that only the grammar knows; it turns them into others.
 const GRAMMAR_TYPES: [&str; 8] =
@@ -170,13 +176,23 @@ impl BuiltIns {
 fn judge(name: &'static str, volatility: &str, acl: &str, one: &str) -> BuiltIn {
     let takes_one = one == "one";
     if let Some((_, class, why)) = exceptions::exception(name) {
-        return BuiltIn { class: *class, why, takes_one };
+        return BuiltIn { class: *class, why, takes_one, lasts: exceptions::lasts(name) };
     }
     if !volatility.contains('v') && acl == "public" {
-        return BuiltIn { class: StatementClass::Read, why: "only reads", takes_one };
+        return BuiltIn { class: StatementClass::Read, why: "only reads", takes_one, lasts: false };
     }
     let why = if acl == "public" { "is volatile and not on the allow-list" } else { "is not for everybody" };
-    BuiltIn { class: StatementClass::Code, why, takes_one }
+    BuiltIn { class: StatementClass::Code, why, takes_one, lasts: false }
+}
+
+/// Whether a name is one of Postgres's own aggregates in every overload that it has.
+pub(super) fn is_aggregate(name: &str) -> bool {
+    AGGREGATES.split_ascii_whitespace().any(|known| known == name)
+}
+
+/// Whether a name is one of Postgres's own functions that return sets of rows.
+pub(super) fn is_set_returning(name: &str) -> bool {
+    SETS.split_ascii_whitespace().any(|known| known == name)
 }
 
 /// The class of a name that is dangerous in whatever schema it was installed: extensions go anywhere.

@@ -3,6 +3,7 @@
 mod catalogue_and_path;
 mod columns;
 mod foreign_keys;
+mod repeated_calls;
 mod sensitive_tables;
 
 use std::sync::Arc;

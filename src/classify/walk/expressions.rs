@@ -200,6 +200,14 @@ impl<'a> Walk<'a> {
             self.found.effects.extend(reads);
         }
         self.calls(meaning.class, node, format!("{verb} {}, which {}", shown(schema, name), meaning.why));
+        if meaning.lasts && !self.is_planned(node) && self.may_repeat(node) {
+            let what = format!(
+                "{verb} {}, which {}, perhaps for each of many rows",
+                shown(schema, name),
+                meaning.why
+            );
+            self.calls(StatementClass::MassWrite, node, what);
+        }
     }
 
     /// Syntax that is a function of the grammar's from some version on. Before, the same text calls a

@@ -9,6 +9,7 @@
 //! - `expressions`: functions, operators, types, attributes; `conditions`: is a WHERE a real one
 //! - `sources`: what stands in a FROM, and which columns that has; `detail`: which of them are named
 //! - `relations`: tables and the names that only look like tables
+//! - `repetition`: whether a call runs once, or for each row of something
 //! - `patience`: how much is looked at for all that
 //! - `sensitive`: tables that the operator calls so, read as a whole
 //! - `session`: settings, and what the session will be like afterwards
@@ -19,6 +20,7 @@ mod detail;
 mod expressions;
 mod patience;
 mod relations;
+mod repetition;
 mod sensitive;
 mod session;
 mod sources;

@@ -66,6 +66,7 @@ fn draft(number: u128) -> Draft {
             syntax_error: None,
             redacted_sql: None,
             explainable: false,
+            if_temporary: None,
         }),
         identity: Arc::new(AgentIdentity {
             agent,

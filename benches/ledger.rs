@@ -120,6 +120,7 @@ impl Asked {
             syntax_error: None,
             redacted_sql: None,
             explainable: true,
+            if_temporary: None,
         };
         Self {
             statement: Statement::query("SELECT abalance FROM pgbench_accounts WHERE aid = 4711;".into()),

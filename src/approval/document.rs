@@ -14,7 +14,7 @@ use super::difference;
 use super::parameter::{self, ShownParameter};
 use super::request::{Draft, Request};
 use super::visible::Shown;
-use crate::classify::{Effect, ObjectKind, RowSecurity};
+use crate::classify::{Effect, ObjectKind, RowSecurity, Verb};
 use crate::policy::{Approval, Escalation};
 use crate::statement::{Digest, TransactionStatus};
 
@@ -224,6 +224,9 @@ fn effects(draft: &Draft) -> Option<Body> {
 /// ` (through public.view)`: what leads to it, where the statement does not name it itself.
 pub fn way_of(effect: &Effect) -> String {
     match &effect.through {
+        Some(by) if effect.cascades && matches!(effect.verb, Verb::Drop | Verb::Alter) => {
+            format!(" (by CASCADE from {by})")
+        }
         Some(key) if effect.cascades => format!(" (by foreign key {key})"),
         Some(view) => format!(" (through {view})"),
         None => String::new(),

@@ -88,6 +88,7 @@ pub(crate) fn classification(sql: &str) -> Classification {
         syntax_error: None,
         redacted_sql: None,
         explainable: false,
+        if_temporary: None,
     }
 }
 

@@ -12,8 +12,8 @@ use super::parser::{Failure, LARGE, parse};
 use super::tree::{Room, Tree};
 use super::walk::{Findings, Names, Surroundings, Touched, columns, relations_of_a_scheduler, walk};
 use super::{
-    Catalogue, Classification, Effect, ObjectKind, Reason, SearchPath, StatementClass, StatementPart,
-    SyntaxError, Verb, bulk, crosscheck, fingerprint, redact,
+    Catalogue, Classification, Effect, IfTemporary, ObjectKind, Reason, SearchPath, StatementClass,
+    StatementPart, SyntaxError, Verb, bulk, crosscheck, fingerprint, redact,
 };
 use crate::statement::{SqlText, Step};
 
@@ -230,8 +230,10 @@ impl Classifier {
             tokens: &lexed.tokens,
             catalogue: context.catalogue,
             search_path: context.search_path,
+            assumes_temporary: false,
         };
         let mut findings = walk(&tree, &around);
+        let if_temporary = if_temporary(&tree, &around, &findings);
         match newer_number(text, lexed) {
             // `1_000` was an error in 15, and `1 AS _000` before.
             Some(number) if context.server_version == 15 => {
@@ -251,7 +253,13 @@ impl Classifier {
         if room.is_small() {
             ROOM.set(room);
         }
-        let classified = finish(text, lexed, findings, nodes);
+        let mut classified = finish(text, lexed, findings, nodes);
+        classified.if_temporary = if_temporary.and_then(|findings| {
+            let names = findings.assumed_temporary.clone();
+            let alternative = finish(text, lexed, findings, nodes);
+            let passes = !alternative.class.is_privileged() && classified.class.is_privileged();
+            passes.then(|| Arc::new(IfTemporary { names, classification: Arc::new(alternative) }))
+        });
         // What is held, and everything but the plainest, is read anew each time.
         let is_plain = matches!(classified.parts.as_slice(), [part]
             if matches!(&*part.kind, "SelectStmt" | "InsertStmt"));
@@ -260,8 +268,34 @@ impl Classifier {
     }
 }
 
+/// What a statement does if the relations that it changes, named without a schema, are temporary ones of the
+/// session. A single statement only: another one may have dropped or renamed them before.
+fn if_temporary(tree: &Tree<'_>, around: &Surroundings<'_>, findings: &Findings) -> Option<Findings> {
+    const KINDS: [&str; 12] = [
+        "DropStmt",
+        "IndexStmt",
+        "TruncateStmt",
+        "VacuumStmt",
+        "AlterTableStmt",
+        "RenameStmt",
+        "CommentStmt",
+        "AlterSeqStmt",
+        "UpdateStmt",
+        "DeleteStmt",
+        "MergeStmt",
+        "CreateStatsStmt",
+    ];
+    let [part] = findings.parts.as_slice() else { return None };
+    if !part.class.is_privileged() || !KINDS.contains(&&*part.kind) {
+        return None;
+    }
+    let findings = walk(tree, &Surroundings { assumes_temporary: true, ..*around });
+    (!findings.assumed_temporary.is_empty()).then_some(findings)
+}
+
 fn finish(text: &str, lexed: &Lexed, findings: Findings, nodes: usize) -> Classification {
-    let Findings { parts, effects, mut reasons, steps, names, called, too_new } = findings;
+    let Findings { parts, effects, mut reasons, steps, names, called, too_new, assumed_temporary: _ } =
+        findings;
     let mut class = parts.iter().map(|part| part.class).max().unwrap_or(StatementClass::Session);
     // Where the class hangs on a name, it may come out harmless later.
     let may_pass = !class.is_privileged() || !names.is_empty();
@@ -297,6 +331,7 @@ fn finish(text: &str, lexed: &Lexed, findings: Findings, nodes: usize) -> Classi
         syntax_error,
         redacted_sql: redacted.map(Into::into),
         explainable,
+        if_temporary: None,
     }
 }
 
@@ -350,6 +385,7 @@ fn held(bytes: &[u8], class: StatementClass, why: &str) -> Classification {
         syntax_error: None,
         redacted_sql: None,
         explainable: false,
+        if_temporary: None,
     }
 }
 

@@ -44,7 +44,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::catalogue::Catalogue;
 pub use self::classifier::{Classifier, Context, Limits};
-pub use self::declared::{Declared, SensitiveName};
+pub use self::declared::{Declared, SensitiveName, reach_of};
 pub use self::functions::SERVER_VERSIONS;
 pub use self::names::resolve_names;
 pub use crate::statement::SearchPath;
@@ -220,7 +220,8 @@ pub struct Effect {
     /// the foreign key that does it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub through: Option<Arc<str>>,
-    /// A foreign key does it, because of what the statement does to the table that it refers to.
+    /// A foreign key does it, because of what the statement does to the table that it refers to; or it is lost
+    /// by the `CASCADE` of `through`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cascades: bool,
     /// The columns that the statement names, `*` for all of them. Told by [`Classifier::detail`] only.
@@ -233,6 +234,9 @@ pub struct Effect {
 }
 
 impl Effect {
+    /// Stands for the name of a setting or role that only the server will know.
+    pub const UNKNOWN_NAME: &str = "(computed)";
+
     /// What a statement does to something that it names.
     #[must_use]
     pub fn of(verb: Verb, kind: ObjectKind, schema: Option<Arc<str>>, name: Arc<str>) -> Self {
@@ -362,6 +366,17 @@ impl Classification {
         self.effects.sort_unstable();
     }
 
+    /// Stands for what `CASCADE` takes along where it is not known, or no relation.
+    const UNKNOWN_LOSSES: &str = "what depends on it";
+
+    /// Whether it drops more than its effects on relations tell.
+    #[must_use]
+    pub fn drops_unknown_objects(&self) -> bool {
+        self.effects
+            .iter()
+            .any(|effect| effect.kind == ObjectKind::Other && *effect.name == *Self::UNKNOWN_LOSSES)
+    }
+
     const UNKNOWN_ROWS: &str = "rows of a query that is not known";
 
     /// Whether it takes rows of which nobody here knows whose they are.
@@ -453,4 +468,16 @@ pub struct Classification {
     /// EXPLAIN (without ANALYZE) of it runs no function of unknown effect, so that the proxy may
     /// ask for a plan on its own connection.
     pub explainable: bool,
+    /// What it does where the relations that it names without a schema are temporary ones, if it then passes.
+    pub if_temporary: Option<Arc<IfTemporary>>,
+}
+
+/// What a statement does if the relations that it changes are temporary ones of its session. Only the server
+/// can tell: a temporary table may be gone, rolled back or shadowed by now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IfTemporary {
+    /// Those relations, as Postgres keeps their names.
+    pub names: Vec<Arc<str>>,
+    /// What it does then.
+    pub classification: Arc<Classification>,
 }

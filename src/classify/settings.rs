@@ -4,8 +4,10 @@
 //! own statements slower, shorter or differently printed. Whatever changes how later SQL is read
 //! (`standard_conforming_strings`, `client_encoding`), where names are looked up (`search_path` with
 //! `pg_catalog` or `pg_temp` in it), or what is checked (`session_replication_role`)
-//! is not, and neither is a setting that nobody has heard of: row-level security often hangs on such.
+//! is not, and neither is a setting that nobody has heard of: row-level security often hangs on such. The
+//! policy can name those ([`Declared::allows_setting`]).
 
+use super::Declared;
 use super::StatementClass::{self, Identity, Session, Settings};
 
 /// What a setting is set to.
@@ -155,13 +157,33 @@ const RULES: &[(&str, Rule)] = &[
     ("seq_page_cost", Rule::Any),
     ("stats_fetch_consistency", Rule::Any),
     ("synchronize_seqscans", Rule::Any),
+    // How well-known extensions search an index or compare: the session's own queries only.
+    ("diskann.query_rescore", Rule::Any),
+    ("diskann.query_search_list_size", Rule::Any),
+    ("hnsw.ef_search", Rule::Any),
+    ("hnsw.iterative_scan", Rule::Any),
+    ("hnsw.max_scan_tuples", Rule::Any),
+    ("hnsw.scan_mem_multiplier", Rule::Any),
+    ("ivfflat.iterative_scan", Rule::Any),
+    ("ivfflat.max_probes", Rule::Any),
+    ("ivfflat.probes", Rule::Any),
+    ("pg_trgm.similarity_threshold", Rule::Any),
+    ("pg_trgm.strict_word_similarity_threshold", Rule::Any),
+    ("pg_trgm.word_similarity_threshold", Rule::Any),
+    ("postgis.backend", Rule::Any),
+    ("vchordrq.epsilon", Rule::Any),
+    ("vchordrq.probes", Rule::Any),
 ];
 
 /// Settings by which a session becomes somebody else.
 const IDENTITY: [&str; 2] = ["role", "session_authorization"];
 
 /// The class of setting `name`, and what to say about it. The name must be in lower case.
-pub(super) fn judge(name: &str, value: Value<'_>) -> (StatementClass, Option<&'static str>) {
+pub(super) fn judge(
+    name: &str,
+    value: Value<'_>,
+    declared: &Declared,
+) -> (StatementClass, Option<&'static str>) {
     if IDENTITY.contains(&name) {
         return (Identity, Some("changes who the session acts as"));
     }
@@ -173,8 +195,16 @@ pub(super) fn judge(name: &str, value: Value<'_>) -> (StatementClass, Option<&'s
     if value == Value::Default {
         return (Session, None);
     }
+    if declared.allows_setting(name) {
+        return (Session, None);
+    }
     let Some((_, rule)) = RULES.iter().find(|(known, _)| *known == name) else {
-        return (Settings, Some("is not on the list of settings that may be changed"));
+        let why = if name.contains('.') {
+            "is not on the list of settings that may be changed; safe_settings in the policy can name it"
+        } else {
+            "is not on the list of settings that may be changed"
+        };
+        return (Settings, Some(why));
     };
     let allowed = match (rule, value) {
         (Rule::Any, _) => true,
@@ -255,7 +285,7 @@ mod tests {
     use super::*;
 
     fn class(name: &str, value: &str) -> StatementClass {
-        judge(name, Value::Given(&[value])).0
+        judge(name, Value::Given(&[value]), &Declared::default()).0
     }
 
     #[test]
@@ -291,9 +321,12 @@ mod tests {
             assert_eq!(class(name, value), Settings, "{name} = {value}");
         }
         assert_eq!(class("role", "none"), Identity);
-        assert_eq!(judge("client_encoding", Value::Computed).0, Settings);
-        assert_eq!(judge("statement_timeout", Value::Computed).0, Session);
-        assert_eq!(judge("client_encoding", Value::Given(&["UTF8", "SJIS"])).0, Settings);
+        assert_eq!(judge("client_encoding", Value::Computed, &Declared::default()).0, Settings);
+        assert_eq!(judge("statement_timeout", Value::Computed, &Declared::default()).0, Session);
+        assert_eq!(
+            judge("client_encoding", Value::Given(&["UTF8", "SJIS"]), &Declared::default()).0,
+            Settings
+        );
     }
 
     #[test]
@@ -311,7 +344,8 @@ mod tests {
     fn every_name_on_the_list_is_a_setting_that_anybody_may_change() {
         let table = include_str!("../../fixtures/functions/settings.tsv");
         // `pg_settings` does not show `seed` (GUC_NO_SHOW_ALL).
-        for (name, _) in RULES.iter().filter(|(name, _)| *name != "seed") {
+        let of_extension = |name: &str| name.contains('.');
+        for (name, _) in RULES.iter().filter(|(name, _)| *name != "seed" && !of_extension(name)) {
             let known = table.lines().any(|line| {
                 let mut columns = line.split('\t');
                 columns.next().is_some_and(|known| known.eq_ignore_ascii_case(name))

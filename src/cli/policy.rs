@@ -212,29 +212,36 @@ fn render(policy: &Policy) -> String {
     ));
     let declared = policy.declared();
     if !declared.safe_functions().is_empty() {
-        lines.push(format!("safe functions: {}", declared.safe_functions().join(", ")));
+        lines.push(format!("safe functions: {}", list(declared.safe_functions())));
+    }
+    if !declared.safe_extensions().is_empty() {
+        lines.push(format!("safe extensions: {}", list(declared.safe_extensions())));
+    }
+    if !declared.safe_settings().is_empty() {
+        lines.push(format!("safe settings: {}", list(declared.safe_settings())));
     }
     if !declared.sensitive().is_empty() {
-        let names: Vec<String> = declared.sensitive().iter().map(ToString::to_string).collect();
-        lines.push(format!("sensitive: {}", names.join(", ")));
+        lines.push(format!("sensitive: {}", list(declared.sensitive())));
     }
     lines.push(format!("digest {}", policy.digest()));
     lines.join("\n") + "\n"
 }
 
 fn conditions(when: &When) -> Vec<String> {
-    fn list<T: ToString>(what: &str, values: Option<&Vec<T>>) -> Option<String> {
+    fn one_of<T: ToString>(what: &str, values: Option<&Vec<T>>) -> Option<String> {
         let values: Vec<String> = values?.iter().map(ToString::to_string).collect();
         Some(format!("{what} is {}", values.join(" or ")))
     }
     let mut lines: Vec<String> = [
-        list("class", when.classes.as_ref()),
-        list("table", when.tables.as_ref()),
-        list("agent", when.agents.as_ref()),
-        list("database", when.databases.as_ref()),
-        list("upstream", when.upstreams.as_ref()),
-        list("role", when.roles.as_ref()),
-        list("time", when.hours.as_ref()),
+        one_of("class", when.classes.as_ref()),
+        one_of("table", when.tables.as_ref()),
+        one_of("agent", when.agents.as_ref()),
+        one_of("database", when.databases.as_ref()),
+        one_of("upstream", when.upstreams.as_ref()),
+        one_of("role", when.roles.as_ref()),
+        one_of("a setting that it changes", when.settings.as_ref()),
+        one_of("the role that it takes", when.set_roles.as_ref()),
+        one_of("time", when.hours.as_ref()),
     ]
     .into_iter()
     .flatten()
@@ -243,6 +250,12 @@ fn conditions(when: &When) -> Vec<String> {
         lines.push(if wanted { "a transaction is open" } else { "no transaction is open" }.to_owned());
     }
     lines
+}
+
+/// Names with commas between.
+fn list<T: ToString>(names: &[T]) -> String {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    names.join(", ")
 }
 
 fn consequences(rule: &Rule) -> Vec<String> {

@@ -14,7 +14,7 @@ use super::rule::{HoldTerms, Rule, Then, When};
 use super::{Approval, Assurance, InTransaction, PolicyError};
 use crate::actor::{AgentName, GroupName};
 use crate::classify::pattern::{Glob, TablePattern};
-use crate::classify::{Declared, SensitiveName, StatementClass};
+use crate::classify::{Declared, SensitiveName, StatementClass, reach_of};
 use crate::statement::RuleName;
 use crate::toml_reader::{self, At, Problem, Problems, Table, is_near, parse_duration};
 
@@ -36,14 +36,16 @@ pub(super) struct Set {
 pub(super) fn read(files: &[(String, String)]) -> Result<Set, Vec<PolicyError>> {
     let mut problems = Vec::new();
     let (mut rules, mut cases) = (Vec::new(), Vec::new());
-    let (mut safe_functions, mut sensitive) = (Vec::new(), Vec::new());
+    let mut declared = Lists::default();
     for (file, text) in files {
         match toml_reader::read(file, text, |root, problems| Some(read_file(file, root, problems))) {
             Ok(its) => {
                 rules.extend(its.rules);
                 cases.extend(its.cases);
-                safe_functions.extend(its.safe_functions);
-                sensitive.extend(its.sensitive);
+                declared.functions.extend(its.declared.functions);
+                declared.extensions.extend(its.declared.extensions);
+                declared.settings.extend(its.declared.settings);
+                declared.sensitive.extend(its.declared.sensitive);
             }
             Err(found) => problems.extend(found),
         }
@@ -56,45 +58,101 @@ pub(super) fn read(files: &[(String, String)]) -> Result<Set, Vec<PolicyError>> 
         return Err(problems);
     }
     rules.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Set { rules, cases, declared: Declared::new(safe_functions, sensitive) })
+    Ok(Set { rules, cases, declared: declared.into() })
 }
 
 /// What one file says.
 struct File {
     rules: Vec<Rule>,
     cases: Vec<Case>,
-    safe_functions: Vec<String>,
+    declared: Lists,
+}
+
+/// What a file declares of the database.
+#[derive(Default)]
+struct Lists {
+    functions: Vec<TablePattern>,
+    extensions: Vec<String>,
+    settings: Vec<Glob>,
     sensitive: Vec<SensitiveName>,
+}
+
+impl From<Lists> for Declared {
+    fn from(lists: Lists) -> Self {
+        Self::default()
+            .with_safe_functions(lists.functions)
+            .with_safe_extensions(lists.extensions)
+            .with_safe_settings(lists.settings)
+            .with_sensitive(lists.sensitive)
+    }
 }
 
 fn read_file(file: &str, root: &Table<'_>, problems: &Problems) -> File {
     let file: Arc<str> = file.into();
-    let safe_functions = read_list(root, "safe_functions", problems, read_safe_function).unwrap_or_default();
-    let sensitive = read_list(root, "sensitive", problems, SensitiveName::parse).unwrap_or_default();
+    let declared = Lists {
+        functions: read_list(root, "safe_functions", problems, read_safe_function).unwrap_or_default(),
+        extensions: read_list(root, "safe_extensions", problems, read_safe_extension).unwrap_or_default(),
+        settings: read_list(root, "safe_settings", problems, read_safe_setting).unwrap_or_default(),
+        sensitive: read_list(root, "sensitive", problems, SensitiveName::parse).unwrap_or_default(),
+    };
     let rules = root.tables("rule", |table| read_rule(&file, table, problems));
     let cases = root.tables("case", |table| read_case(&file, table, problems));
     File {
         rules: rules.into_iter().flatten().collect(),
         cases: cases.into_iter().flatten().collect(),
-        safe_functions,
-        sensitive,
+        declared,
     }
 }
 
-/// A function whose calls are reads, because the operator says so. What Postgres has built in is
-/// known for what it is, and no file makes it harmless.
-fn read_safe_function(text: &str) -> Result<String, String> {
-    let fits =
-        |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || "()\"".contains(c));
-    match text.split_once('.') {
-        Some(("pg_catalog" | "information_schema" | "*", _)) => {
-            Err(format!("\"{text}\": what is built in cannot be declared safe"))
-        }
-        Some((schema, name)) if fits(schema) && fits(name) && !schema.contains('*') => Ok(text.to_owned()),
-        Some(_) | None => Err(format!(
-            "\"{text}\" is not of the form \"schema.function\" or \"schema.*\", without arguments"
-        )),
+/// Functions whose calls are reads, because the operator says so. What Postgres has built in is known for
+/// what it is, and no file makes it harmless.
+fn read_safe_function(text: &str) -> Result<TablePattern, String> {
+    let form = || {
+        format!(
+            "\"{text}\" is not of the form \"schema.function\", \"schema.prefix_*\" or \"schema.*\", without arguments"
+        )
+    };
+    if text.contains(['(', ')']) {
+        return Err(form());
     }
+    let pattern = TablePattern::parse(text).map_err(|_| form())?;
+    if ["pg_catalog", "information_schema"].iter().any(|own| pattern.schema.matches(own)) {
+        return Err(format!("\"{text}\": what is built in cannot be declared safe"));
+    }
+    Ok(pattern)
+}
+
+/// An extension whose functions are safe.
+fn read_safe_extension(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(['*', '"', '.']) || text.contains(char::is_whitespace) {
+        return Err(format!(
+            "\"{text}\" is not the name of an extension, such as \"vector\" or \"uuid-ossp\"; patterns are not taken, so that each is a decision"
+        ));
+    }
+    match reach_of(text) {
+        Some(reach) => Err(format!(
+            "the extension \"{text}\" {reach}, so it cannot be trusted as a whole; name single functions of it in safe_functions"
+        )),
+        None => Ok(text.to_owned()),
+    }
+}
+
+/// A custom setting that may be changed to anything.
+fn read_safe_setting(text: &str) -> Result<Glob, String> {
+    if text.is_empty() || text.contains(char::is_whitespace) {
+        return Err(format!(
+            "\"{text}\" is not the name of a setting, such as \"app.tenant_id\" or \"app.*\""
+        ));
+    }
+    let Some((class, _)) = text.split_once('.') else {
+        return Err(format!(
+            "\"{text}\": only settings with a dot in their name can be declared safe, such as \"app.*\"; a setting of the server itself can be allowed by a rule with class = [\"settings\"] and setting = [\"{text}\"]"
+        ));
+    };
+    if class.is_empty() {
+        return Err(format!("\"{text}\" has nothing before its dot"));
+    }
+    Ok(Glob::new(&text.to_ascii_lowercase()))
 }
 
 fn repeated_names(rules: &[Rule]) -> Vec<PolicyError> {
@@ -184,12 +242,16 @@ fn check_allow(table: &Table<'_>, when: &When) {
         );
     }
     let opaque = [StatementClass::Admin, StatementClass::Code, StatementClass::ServerIo];
-    if let Some(class) = opaque.into_iter().find(|class| classes.contains(class))
-        && when.tables.is_some()
-    {
+    let Some(class) = opaque.into_iter().find(|class| classes.contains(class)) else { return };
+    let unseen = [
+        (when.tables.is_some(), "which tables", "touches", "table"),
+        (when.settings.is_some(), "which settings", "changes", "setting"),
+        (when.set_roles.is_some(), "which role", "takes", "set_role"),
+    ];
+    for (_, what, does, key) in unseen.into_iter().filter(|(given, ..)| *given) {
         table.problem(
             "when",
-            format!("which tables a statement of class \"{class}\" touches cannot be seen, so it cannot be allowed by table"),
+            format!("{what} a statement of class \"{class}\" {does} cannot be seen, so it cannot be allowed by {key}"),
         );
     }
 }
@@ -202,6 +264,8 @@ fn read_when(when: &Table<'_>, problems: &Problems) -> When {
         databases: read_list(when, "database", problems, read_glob),
         upstreams: read_list(when, "upstream", problems, read_glob),
         roles: read_list(when, "role", problems, read_glob),
+        settings: read_list(when, "setting", problems, read_setting),
+        set_roles: read_list(when, "set_role", problems, read_glob),
         hours: read_list(when, "hours", problems, Hours::parse),
         in_transaction: when.boolean("in_transaction"),
     }
@@ -242,6 +306,11 @@ fn read_glob(text: &str) -> Result<Glob, String> {
         return Err("an empty name never matches".to_owned());
     }
     Ok(Glob::new(text))
+}
+
+/// A pattern for settings, whose names know no case.
+fn read_setting(text: &str) -> Result<Glob, String> {
+    read_glob(&text.to_ascii_lowercase())
 }
 
 fn read_hold(table: &Table<'_>, problems: &Problems) -> HoldTerms {

@@ -101,6 +101,8 @@ fn covers(large: &When, small: &When) -> bool {
         && globs(&large.databases, &small.databases)
         && globs(&large.upstreams, &small.upstreams)
         && globs(&large.roles, &small.roles)
+        && globs(&large.settings, &small.settings)
+        && globs(&large.set_roles, &small.set_roles)
         && subset(&large.hours, &small.hours, |large, small| large == small || large.is_always())
         && large.in_transaction.is_none_or(|wanted| small.in_transaction == Some(wanted))
 }
@@ -124,6 +126,15 @@ fn never_matches(when: &When) -> Vec<(&'static str, String)> {
         && classes.iter().all(|class| TABLELESS.contains(class))
     {
         findings.push((".when", "never matches: statements of these classes name no table".to_owned()));
+    }
+    let only =
+        |class| when.classes.as_ref().is_some_and(|classes| classes.iter().all(|known| *known == class));
+    if only(StatementClass::Identity) && when.roles.is_some() && when.set_roles.is_none() {
+        findings.push((
+            ".when.role",
+            "names the role that the proxy logs in with; the role that a statement takes is set_role"
+                .to_owned(),
+        ));
     }
     for pattern in when.tables.iter().flatten() {
         let text = pattern.to_string();

@@ -4,11 +4,11 @@
 //! or of lists, or in leaving defaults out or writing them down, have one normal form. It is JSON:
 //!
 //! ```text
-//! {"defaults":{..},"safe_functions":[..],"sensitive":[..],"rules":[{"name":..,"when":{..},"then":..,..}, ..]}
+//! {"defaults":{..},"safe_functions":[..],"safe_extensions":[..],"safe_settings":[..],"sensitive":[..],"rules":[{"name":..,"when":{..},"then":..,..}, ..]}
 //! ```
 //!
 //! with keys in the order below, rules sorted by name, lists sorted, times in milliseconds, and no
-//! blanks; `sensitive` is left out where it is empty. Cases are no part of it: they test a set and decide nothing. The digest is
+//! blanks; `safe_extensions`, `safe_settings` and `sensitive` are left out where they are empty. Cases are no part of it: they test a set and decide nothing. The digest is
 //!
 //! ```text
 //! SHA-256("countersign/policy/v1" 0x00 || normal form)
@@ -26,7 +26,11 @@ use crate::statement::Digest;
 #[derive(Serialize)]
 struct NormalSet<'a> {
     defaults: NormalDefaults<'a>,
-    safe_functions: &'a [String],
+    safe_functions: Vec<String>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    safe_extensions: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    safe_settings: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sensitive: Vec<String>,
     rules: Vec<NormalRule<'a>>,
@@ -65,6 +69,10 @@ struct NormalWhen {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    setting: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set_role: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     hours: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     in_transaction: Option<bool>,
@@ -98,7 +106,9 @@ pub(super) fn digest(form: &str) -> Digest {
 /// The normal form. `rules` are sorted by name, what is declared by itself.
 pub(super) fn form(rules: &[Rule], declared: &Declared, defaults: &Defaults) -> String {
     let set = NormalSet {
-        safe_functions: declared.safe_functions(),
+        safe_functions: sorted(declared.safe_functions()),
+        safe_extensions: declared.safe_extensions(),
+        safe_settings: sorted(declared.safe_settings()),
         sensitive: declared.sensitive().iter().map(ToString::to_string).collect(),
         defaults: NormalDefaults {
             reviewers: defaults.reviewers.as_str(),
@@ -135,6 +145,8 @@ fn normal_when(when: &When) -> NormalWhen {
         database: when.databases.as_deref().map(sorted),
         upstream: when.upstreams.as_deref().map(sorted),
         role: when.roles.as_deref().map(sorted),
+        setting: when.settings.as_deref().map(sorted),
+        set_role: when.set_roles.as_deref().map(sorted),
         hours: when.hours.as_deref().map(sorted),
         in_transaction: when.in_transaction,
     }

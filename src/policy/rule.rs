@@ -14,7 +14,7 @@ use super::hours::Hours;
 use super::{Approval, Assurance, InTransaction, Subject};
 use crate::actor::GroupName;
 use crate::classify::pattern::{Glob, TablePattern};
-use crate::classify::{Classification, Effect, ObjectKind, SearchPath, StatementClass};
+use crate::classify::{Classification, Effect, ObjectKind, SearchPath, StatementClass, Verb};
 use crate::statement::RuleName;
 use crate::toml_reader::Place;
 
@@ -91,8 +91,12 @@ pub struct When {
     pub databases: Option<Vec<Glob>>,
     /// One of these upstreams.
     pub upstreams: Option<Vec<Glob>>,
-    /// One of these roles.
+    /// The upstream's login is one of these roles.
     pub roles: Option<Vec<Glob>>,
+    /// It changes one of these settings.
+    pub settings: Option<Vec<Glob>>,
+    /// It makes the session act as one of these roles.
+    pub set_roles: Option<Vec<Glob>>,
     /// One of these times of the week.
     pub hours: Option<Vec<Hours>>,
     /// Whether a transaction is open.
@@ -108,6 +112,17 @@ pub enum Matched {
     No(&'static str),
     /// It cannot be told, and why not.
     Unknown(&'static str),
+}
+
+impl Matched {
+    /// Both of two conditions.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::No(why), _) | (_, Self::No(why)) => Self::No(why),
+            (Self::Unknown(why), _) | (_, Self::Unknown(why)) => Self::Unknown(why),
+            (Self::Yes, Self::Yes) => Self::Yes,
+        }
+    }
 }
 
 /// A set of classes, one bit each.
@@ -168,13 +183,28 @@ impl Rule {
         {
             return Matched::No("hours");
         }
-        match &self.when.tables {
-            None => Matched::Yes,
-            Some(patterns) => match self.then {
-                Then::Allow => allows_tables(patterns, subject, classes),
-                Then::Hold(_) | Then::Deny { .. } => names_a_table(patterns, subject, classes),
-            },
+        let allows = self.then == Then::Allow;
+        let named = [
+            ("setting", ObjectKind::Setting, &self.when.settings),
+            ("set_role", ObjectKind::Role, &self.when.set_roles),
+        ];
+        let mut answer = Matched::Yes;
+        for (what, kind, patterns) in named {
+            let Some(patterns) = patterns else { continue };
+            answer = answer.and(if allows {
+                allows_set(what, kind, patterns, subject, classes)
+            } else {
+                names_set(what, kind, patterns, subject, classes)
+            });
         }
+        if let Some(patterns) = &self.when.tables {
+            answer = answer.and(if allows {
+                allows_tables(patterns, subject, classes)
+            } else {
+                names_a_table(patterns, subject, classes)
+            });
+        }
+        answer
     }
 
     fn names_a_class(&self, classes: ClassSet) -> bool {
@@ -207,6 +237,10 @@ fn is_opaque(classification: &Classification, classes: ClassSet) -> bool {
     }
     // `FETCH ALL c`, `query_to_xml('..')`
     if classification.takes_unknown_rows() {
+        return true;
+    }
+    // `DROP .. CASCADE`, where functions and the like go as well.
+    if classification.drops_unknown_objects() {
         return true;
     }
     if classes.has(StatementClass::Invalid) {
@@ -256,6 +290,64 @@ fn is_named(pattern: &TablePattern, effect: &Effect, path: &SearchPath) -> bool 
             .chain(["pg_catalog", "pg_temp"])
             .any(|schema| pattern.matches(schema, &effect.name)),
     }
+}
+
+/// What a statement sets, of one kind. Several names may stand for one change: what it is set to counts as a
+/// role only for the two settings that are roles.
+fn set_by<'s>(kind: ObjectKind, subject: &'s Subject<'_>) -> impl Iterator<Item = &'s Effect> {
+    let effects = subject.classification.effects.iter();
+    effects.filter(move |effect| effect.verb == Verb::Set && effect.kind == kind)
+}
+
+/// Whether a statement may set more than its effects tell: an approved piece of code, an UPDATE of
+/// `pg_settings`, a name or value that is computed.
+fn sets_unknown(kind: ObjectKind, subject: &Subject<'_>, classes: ClassSet) -> bool {
+    let writes_settings = subject.classification.effects.iter().any(|effect| {
+        effect.kind == ObjectKind::Relation
+            && *effect.name == *"pg_settings"
+            && !matches!(effect.verb, Verb::Read | Verb::Use)
+    });
+    let opaque = [StatementClass::Admin, StatementClass::Code, StatementClass::ServerIo]
+        .into_iter()
+        .any(|class| classes.has(class));
+    opaque
+        || writes_settings
+        || set_by(kind, subject).any(|effect| *effect.name == *Effect::UNKNOWN_NAME)
+        || set_by(ObjectKind::Setting, subject).any(|effect| *effect.name == *Effect::UNKNOWN_NAME)
+}
+
+/// Whether a statement sets one of these.
+fn names_set(
+    what: &'static str,
+    kind: ObjectKind,
+    patterns: &[Glob],
+    subject: &Subject<'_>,
+    classes: ClassSet,
+) -> Matched {
+    let named = |effect: &Effect| patterns.iter().any(|pattern| pattern.matches(&effect.name));
+    if set_by(kind, subject).any(named) {
+        Matched::Yes
+    } else if sets_unknown(kind, subject, classes) {
+        Matched::Unknown("what it sets cannot be seen")
+    } else {
+        Matched::No(what)
+    }
+}
+
+/// Whether these cover everything that a statement sets.
+fn allows_set(
+    what: &'static str,
+    kind: ObjectKind,
+    patterns: &[Glob],
+    subject: &Subject<'_>,
+    classes: ClassSet,
+) -> Matched {
+    if sets_unknown(kind, subject, classes) {
+        return Matched::Unknown("what it sets cannot be seen");
+    }
+    let mut all = set_by(kind, subject).peekable();
+    let covered = |effect: &Effect| patterns.iter().any(|pattern| pattern.matches(&effect.name));
+    if all.peek().is_some() && all.all(covered) { Matched::Yes } else { Matched::No(what) }
 }
 
 /// Whether `patterns` cover everything the statement touches. Only names with a schema can be

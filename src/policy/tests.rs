@@ -471,6 +471,199 @@ fn functions_that_the_operator_declared_safe_are_read() {
     assert_eq!(problems.len(), 4, "{problems:#?}");
 }
 
+#[test]
+fn what_cannot_be_trusted_as_a_whole_is_a_mistake_in_the_file() {
+    for (line, why) in [
+        ("safe_functions = ['public.st_(']", "without arguments"),
+        ("safe_functions = ['pg_*.x']", "built in"),
+        ("safe_functions = ['st_*']", "not of the form"),
+        ("safe_extensions = ['dblink']", "over the network"),
+        ("safe_extensions = ['postgres_fdw']", "over the network"),
+        ("safe_extensions = ['other_fdw']", "over the network"),
+        ("safe_extensions = ['file_fdw']", "files"),
+        ("safe_extensions = ['adminpack']", "files"),
+        ("safe_extensions = ['plpython3u']", "code that its caller writes"),
+        ("safe_extensions = ['plpgsql']", "code that its caller writes"),
+        ("safe_extensions = ['tablefunc']", "SQL given as a string"),
+        ("safe_extensions = ['*']", "patterns are not taken"),
+        ("safe_settings = ['*']", "with a dot"),
+        ("safe_settings = ['session_replication_role']", "with a dot"),
+        ("safe_settings = ['search_*']", "with a dot"),
+        ("safe_settings = ['.x']", "nothing before its dot"),
+        ("safe_settings = []", "is empty"),
+    ] {
+        let problems = errors(line);
+        assert!(problems.iter().any(|problem| problem.contains(why)), "{line}: {problems:#?}");
+    }
+    let policy = load(
+        "safe_functions = ['public.st_*', 'public.\"My F\"']\nsafe_extensions = ['vector', 'uuid-ossp']\nsafe_settings = ['App.*', '*.tenant']",
+    );
+    let form = policy.normal_form();
+    assert!(
+        form.contains(r#""safe_extensions":["uuid-ossp","vector"],"safe_settings":["*.tenant","app.*"]"#),
+        "{form}"
+    );
+    assert_ne!(policy.digest(), load("safe_functions = ['public.st_*']").digest());
+}
+
+#[test]
+fn a_rule_by_setting_is_about_what_a_statement_sets() {
+    let policy = load(
+        r#"
+[[rule]]
+name = "tenants"
+when = { class = ["settings"], setting = ["App.*", "work_*"] }
+then = "allow"
+
+[[rule]]
+name = "no-jit"
+when = { setting = "jit*" }
+then = "deny"
+
+[[rule]]
+name = "readers"
+when = { class = ["identity"], set_role = ["reader", "app_*"] }
+then = "allow"
+"#,
+    );
+    for (sql, expected) in [
+        ("SET app.tenant = 1", "allow [tenants]"),
+        ("SET LOCAL APP.tenant = 1; SET work_mem = '1MB'", "allow [tenants]"),
+        ("SELECT set_config('app.x', $1, true)", "allow [tenants]"),
+        ("SET other.x = 1", "hold dba:1 []"),
+        ("SET app.tenant = 1; SET other.x = 1", "hold dba:1 []"),
+        ("SET app.tenant = 1; SET session_replication_role = replica", "hold dba:1 []"),
+        ("SELECT set_config(a, b, true), set_config('app.x', '1', true) FROM t", "hold dba:1 [no-jit]"),
+        ("UPDATE pg_settings SET setting = 'x' WHERE name = 'app.x'", "hold dba:1 [no-jit]"),
+        ("SET jit_above_cost = 1", "deny [no-jit]"),
+        ("SELECT set_config('jit', 'off', false)", "deny [no-jit]"),
+        ("SET enable_seqscan = off", "allow []"),
+        ("SET ROLE reader", "allow [readers]"),
+        ("SET SESSION AUTHORIZATION app_reader", "allow [readers]"),
+        ("SET LOCAL ROLE app_x", "allow [readers]"),
+        ("SET ROLE admin", "hold dba:1 []"),
+        ("SELECT set_config('role', 'reader', false)", "allow [readers]"),
+        ("SELECT set_config('role', $1, false)", "hold dba:1 []"),
+        ("SET ROLE reader; SELECT set_config('role', $1, false)", "hold dba:1 []"),
+        ("SET ROLE reader; SET ROLE admin", "hold dba:1 []"),
+    ] {
+        assert_eq!(short(&decide(&policy, sql)), expected, "{sql}");
+    }
+    for key in ["setting = 'app.*'", "set_role = 'reader'"] {
+        let text = format!("[[rule]]\nname = 'x'\nwhen = {{ class = ['code'], {key} }}\nthen = 'allow'\n");
+        assert!(errors(&text)[0].contains("cannot be seen"), "{text}");
+    }
+}
+
+#[test]
+fn lint_says_that_role_is_the_login_and_set_role_the_one_that_is_taken() {
+    let policy = load(
+        "[[rule]]\nname = 'x'\nwhen = { class = ['identity'], role = ['reader'], agent = 'bot' }\nthen = 'hold'\n",
+    );
+
+    let found = policy.lint();
+    assert!(found.iter().any(|problem| problem.message.contains("set_role")), "{found:?}");
+}
+
+/// A database in which things depend on tables whose names begin with `scratch`.
+fn with_dependents(sql: &str) -> Arc<Classification> {
+    let row = |text: &str| -> crate::classify::catalogue::Row {
+        text.split('|').map(|column| (column != "-").then(|| column.to_owned())).collect()
+    };
+    let dependents = [
+        "public|scratch|public|report|v|n",
+        "public|scratch|public|child|r|n",
+        "public|scratch_2|public|scratch_v|v|n",
+        "public|scratch_v|public|late|v|n",
+        "public|scratch_3|public|scratch_4|r|n",
+        "public|scratch_5|-|-|-|n",
+        "public|scratch_s|public|orders|r|n",
+    ];
+    let answers: Vec<Vec<crate::classify::catalogue::Row>> = crate::classify::catalogue::QUERIES
+        .iter()
+        .map(|query| if query.name == "dependents" { dependents.map(row).to_vec() } else { Vec::new() })
+        .collect();
+    let catalogue = crate::classify::catalogue::from_rows(15, &answers, &Arc::default()).unwrap();
+    let path = SearchPath::Known(vec!["public".into()]);
+    Classifier::new(Limits::default()).classify(
+        &SqlText::from(sql),
+        &Context {
+            server_version: 15,
+            catalogue: &catalogue,
+            search_path: &path,
+            database: "app",
+            role: "bot",
+            strings_standard: true,
+        },
+    )
+}
+
+#[test]
+fn an_allow_by_table_covers_what_goes_along_and_the_name_that_is_given() {
+    let policy = load(
+        r#"
+[[rule]]
+name = "scratch"
+when = { class = ["ddl"], table = ["public.scratch", "public.scratch_*", "scratch.*"] }
+then = "allow"
+
+[[rule]]
+name = "invoices"
+when = { class = ["ddl"], table = ["public.invoices"] }
+then = "deny"
+"#,
+    );
+    let decision = |sql: &str| short(&decide_classified(&policy, &with_dependents(sql), &asked()));
+    for sql in [
+        "DROP TABLE public.scratch",
+        "DROP TABLE public.scratch_3 CASCADE",
+        "DROP TABLE public.scratch_9 CASCADE",
+        "ALTER TABLE public.scratch DROP COLUMN v",
+        "ALTER TABLE public.scratch_3 DROP COLUMN v CASCADE",
+        "ALTER TABLE public.scratch_2 RENAME TO scratch_7",
+        "ALTER TABLE public.scratch_2 RENAME COLUMN a TO b",
+        "ALTER TABLE public.scratch_2 SET SCHEMA scratch",
+        "ALTER SEQUENCE public.scratch_s OWNED BY public.scratch.id",
+        "ALTER SEQUENCE public.scratch_s OWNED BY NONE",
+        "CREATE TABLE public.scratch_8 (LIKE public.scratch)",
+        "CREATE VIEW public.scratch_w AS SELECT * FROM public.scratch",
+    ] {
+        assert_eq!(decision(sql), "allow [scratch]", "{sql}");
+    }
+    for sql in [
+        "DROP TABLE public.scratch CASCADE",
+        "DROP TABLE public.scratch_3, public.scratch CASCADE",
+        "DROP TABLE public.scratch_2 CASCADE",
+        "DROP VIEW public.scratch_v CASCADE",
+        "DROP TABLE public.scratch_5 CASCADE",
+        "DROP SEQUENCE public.scratch_s CASCADE",
+        "DROP INDEX public.scratch_idx CASCADE",
+        "DROP TYPE public.scratch_t CASCADE",
+        "DROP SCHEMA app CASCADE",
+        "ALTER TABLE public.scratch DROP COLUMN v CASCADE",
+        "ALTER TABLE public.scratch DROP CONSTRAINT scratch_pkey CASCADE",
+        "ALTER TABLE public.scratch_2 RENAME TO customers",
+        "ALTER VIEW public.scratch_v RENAME TO report_2",
+        "ALTER SEQUENCE public.scratch_s RENAME TO s",
+        "ALTER TABLE public.scratch_2 SET SCHEMA app",
+        "ALTER SCHEMA scratch RENAME TO app",
+        "ALTER SEQUENCE public.scratch_s OWNED BY public.customers.id",
+        "ALTER SEQUENCE public.customers_id_seq OWNED BY public.scratch.id",
+        "CREATE SEQUENCE public.scratch_t OWNED BY public.customers.id",
+        "ALTER TABLE public.scratch INHERIT public.customers",
+        "ALTER TABLE public.scratch ATTACH PARTITION public.customers FOR VALUES IN (1)",
+        "ALTER TABLE public.scratch ADD FOREIGN KEY (a) REFERENCES public.customers",
+        "CREATE TABLE public.scratch_8 (LIKE public.customers)",
+        "CREATE TABLE public.scratch_8 () INHERITS (public.customers)",
+        "CREATE TABLE public.scratch_8 PARTITION OF public.customers FOR VALUES IN (1)",
+        "CREATE VIEW public.scratch_w AS SELECT * FROM public.customers",
+    ] {
+        let decision = decision(sql);
+        assert!(decision.starts_with("hold dba:1 ["), "{sql}: {decision}");
+    }
+    assert_eq!(decision("ALTER TABLE public.scratch_2 RENAME TO invoices"), "deny [invoices]");
+}
+
 // ---- the file ---------------------------------------------------------------------------------
 
 #[test]

@@ -351,5 +351,6 @@ fn classification(sql: &str) -> Classification {
         syntax_error: None,
         redacted_sql: None,
         explainable: false,
+        if_temporary: None,
     }
 }

@@ -26,6 +26,11 @@ impl<T> ByType<T> {
         self.all.entry(name.into()).or_default().push(what);
     }
 
+    /// Whether some type is of a kind.
+    pub(super) fn any(&self, is: impl Fn(&T) -> bool) -> bool {
+        self.all.values().flatten().any(is)
+    }
+
     /// Whether a type has exactly that name.
     pub(super) fn is_known(&self, name: &str) -> bool {
         self.all.contains_key(name)

@@ -9,6 +9,7 @@
 //! built-in. We know no types, so a user's function counts wherever it *could* be meant.
 
 mod by_type;
+mod dependents;
 mod keys;
 mod parts;
 mod queries;
@@ -19,6 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use self::by_type::ByType;
+use self::dependents::Dependents;
+pub(super) use self::dependents::TakenAlong;
 use self::keys::{Action, ForeignKeys};
 pub(super) use self::keys::{Change, ForeignKey};
 pub(super) use self::parts::Base;
@@ -44,7 +47,10 @@ struct UserFunction {
     arguments: (usize, usize),
     /// Its one argument can be a row, not only a scalar.
     takes_rows: bool,
-    from_extension: bool,
+    /// The extension that it came with.
+    extension: Option<Box<str>>,
+    /// Trust in its extension covers it: see [`is_covered_by_trust`].
+    trustworthy: bool,
     /// `a volatile plpgsql function that runs as its owner, postgres`
     described: Box<str>,
     body: Option<Body>,
@@ -189,7 +195,21 @@ pub struct Catalogue {
     /// View or partition, by name, to what its rows are made of.
     made_of: HashMap<Box<str>, Vec<MadeOf>>,
     foreign_keys: ForeignKeys,
+    dependents: Dependents,
+    /// Operator classes and access methods that are not Postgres's own, by name.
+    extension_parts: HashMap<Box<str>, Vec<ExtensionPart>>,
+    /// The extensions that are installed, with their versions.
+    extensions: Vec<(Box<str>, Box<str>)>,
     declared: Arc<Declared>,
+}
+
+/// An operator class or access method.
+#[derive(Debug)]
+struct ExtensionPart {
+    kind: Box<str>,
+    /// Access methods have none.
+    schema: Box<str>,
+    extension: Option<Box<str>>,
 }
 
 /// Loaded catalogues count from here; the built-in ones are their server's version.
@@ -238,6 +258,9 @@ impl Catalogue {
             is_loaded: false,
             made_of: HashMap::new(),
             foreign_keys: ForeignKeys::default(),
+            dependents: Dependents::default(),
+            extension_parts: HashMap::new(),
+            extensions: Vec::new(),
             declared: Arc::clone(declared),
         }
     }
@@ -274,7 +297,8 @@ impl Catalogue {
                 schema: shared(0)?,
                 arguments: (text(2)?.parse::<i64>().ok()?.max(0) as usize, text(3)?.parse().ok()?),
                 takes_rows: text(4) != Some("scalar"),
-                from_extension: yes(5),
+                extension: extension_of(text(5)),
+                trustworthy: is_covered_by_trust(text(6)?, text(7)?, yes(8), text(10)?),
                 described: describe(text(6)?, text(7)?, yes(8), text(9)?, text(10)?),
                 body: text(11).map(|body| Body {
                     text: body.into(),
@@ -289,7 +313,7 @@ impl Catalogue {
             "operators" => self.operators.entry(text(1)?.into()).or_default().push(UserOperator {
                 schema: shared(0)?,
                 function: (shared(2)?, shared(3)?),
-                from_extension: yes(4),
+                from_extension: extension_of(text(4)).is_some(),
             }),
             "types" => {
                 let runs_code = yes(3);
@@ -332,13 +356,97 @@ impl Catalogue {
                     own: parts.columns(text(8)?)?,
                 },
             ),
+            "dependents" => self.dependents.add(row)?,
+            "extensions" => match text(0)? {
+                "extension" => self.extensions.push((text(2)?.into(), text(3)?.into())),
+                kind => self.extension_parts.entry(text(2)?.into()).or_default().push(ExtensionPart {
+                    kind: kind.into(),
+                    schema: text(1).unwrap_or_default().into(),
+                    extension: text(3).map(Into::into),
+                }),
+            },
             _ => return None,
         }
         Some(())
     }
 
-    fn is_safe(&self, schema: &str, name: &str) -> bool {
+    /// The extensions that are installed, with their versions.
+    pub fn extensions(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.extensions.iter().map(|(name, version)| (&**name, &**version))
+    }
+
+    /// What the operator declares.
+    pub(super) fn declared(&self) -> &Declared {
+        &self.declared
+    }
+
+    /// Whether the operator calls a function safe: by its name, or with all of its extension.
+    fn is_safe(&self, name: &str, function: &UserFunction) -> bool {
+        let trusted = || {
+            function.trustworthy
+                && function.extension.as_deref().is_some_and(|extension| self.declared.trusts(extension))
+        };
+        self.declared.is_safe(&function.schema, name) || trusted()
+    }
+
+    /// The same of whatever function has a name in a schema: all of them have to be.
+    fn all_safe(&self, schema: &str, name: &str) -> bool {
+        let mut there = self.functions_in(schema, name).peekable();
         self.declared.is_safe(schema, name)
+            || (there.peek().is_some() && there.all(|function| self.is_safe(name, function)))
+    }
+
+    fn functions_in(&self, schema: &str, name: &str) -> impl Iterator<Item = &UserFunction> {
+        let overloads = self.functions.get(name).map_or(&[][..], Vec::as_slice);
+        overloads.iter().filter(move |function| *function.schema == *schema)
+    }
+
+    /// Whether a TABLESAMPLE method, which is a function, is safe.
+    pub(super) fn is_safe_method(&self, schema: Option<&str>, name: &str, path: &SearchPath) -> bool {
+        let overloads = self.functions.get(name).map_or(&[][..], Vec::as_slice);
+        let mut meant = overloads
+            .iter()
+            .filter(|f| schema.map_or_else(|| is_searched(path, &f.schema), |schema| *f.schema == *schema))
+            .peekable();
+        meant.peek().is_some() && meant.all(|function| self.is_safe(name, function))
+    }
+
+    /// Whether an operator class or access method is one of a trusted extension, and no other can be meant.
+    pub(super) fn is_trusted_part(
+        &self,
+        kind: &str,
+        schema: Option<&str>,
+        name: &str,
+        path: &SearchPath,
+    ) -> bool {
+        let parts = self.extension_parts.get(name).map_or(&[][..], Vec::as_slice);
+        let mut meant = parts
+            .iter()
+            .filter(|part| {
+                *part.kind == *kind
+                    && (part.schema.is_empty()
+                        || schema.map_or_else(
+                            || is_searched(path, &part.schema),
+                            |schema| *part.schema == *schema,
+                        ))
+            })
+            .peekable();
+        meant.peek().is_some()
+            && meant.all(|part| {
+                part.extension.as_deref().is_some_and(|extension| self.declared.trusts(extension))
+            })
+    }
+
+    /// What a policy can say so that a function passes.
+    fn remedy(&self, schema: &str, name: &str) -> String {
+        let functions: Vec<_> = self.functions_in(schema, name).collect();
+        let extension = functions
+            .iter()
+            .filter(|function| function.trustworthy)
+            .find_map(|function| function.extension.as_deref())
+            .filter(|extension| super::reach_of(extension).is_none());
+        let or = extension.map(|extension| format!(", or the extension {extension}")).unwrap_or_default();
+        format!("; if it is harmless, declare {schema}.{name} safe{or}")
     }
 
     /// What a call of `name` with so many arguments means. `None` as the schema: as written without one.
@@ -350,11 +458,11 @@ impl Catalogue {
         path: &SearchPath,
     ) -> Meaning {
         let overloads = self.functions.get(name).map_or(&[][..], Vec::as_slice);
-        let mut meant = overloads.iter().filter(|f| {
+        let fits = |f: &&UserFunction| {
             (f.arguments.0..=f.arguments.1).contains(&arguments)
                 && schema.map_or_else(|| is_searched(path, &f.schema), |schema| *f.schema == *schema)
-                && !self.is_safe(&f.schema, name)
-        });
+        };
+        let mut meant = overloads.iter().filter(fits).filter(|f| !self.is_safe(name, f));
         let built_in = match schema {
             None | Some("pg_catalog") => self.built_ins.function(name),
             Some("information_schema") => self.built_ins.information_function(name),
@@ -363,7 +471,7 @@ impl Catalogue {
         if let Some(function) = built_in {
             // Extensions overload Postgres's names for types of their own (citext's `replace`, pg_trgm's
             // `%`), and were installed by a statement that was held. Anybody else's could be meant.
-            return match meant.find(|f| !f.from_extension && self.only_reads(f).is_none()) {
+            return match meant.find(|f| f.extension.is_none() && self.only_reads(f).is_none()) {
                 Some(other) => Meaning::code(format!(
                     "may be the one in schema {} rather than Postgres's own",
                     other.schema
@@ -375,16 +483,19 @@ impl Catalogue {
             return Meaning::of(class, why, None);
         }
         let meant: Vec<&UserFunction> = meant.collect();
-        if let Some(schema) = schema {
-            return if self.is_safe(schema, name) {
-                Meaning::harmless(Some(schema.into()))
-            } else {
-                self.of_these(&meant)
-            };
+        if let Some(schema) = schema
+            && self.declared.is_safe(schema, name)
+        {
+            return Meaning::harmless(Some(schema.into()));
         }
         let others = !meant.is_empty();
-        let declared =
-            overloads.iter().find(|f| is_searched(path, &f.schema) && self.is_safe(&f.schema, name));
+        let declared = overloads.iter().filter(fits).find(|f| self.is_safe(name, f));
+        if let Some(schema) = schema {
+            return match declared {
+                Some(_) if !others => Meaning::harmless(Some(schema.into())),
+                Some(_) | None => self.of_these(name, &meant),
+            };
+        }
         match declared {
             Some(function) if !others => Meaning::harmless(Some(function.schema.clone())),
             // `uuid('..')` with one argument is a cast where no such function exists.
@@ -392,12 +503,12 @@ impl Catalogue {
                 Meaning::of(StatementClass::Read, "is a cast", Some(Arc::from("pg_catalog")))
             }
             Some(_) if others => Meaning::code("may be another than the one that was declared safe"),
-            _ => self.of_these(&meant),
+            _ => self.of_these(name, &meant),
         }
     }
 
     /// What a call means that may be of any of these functions.
-    fn of_these(&self, meant: &[&UserFunction]) -> Meaning {
+    fn of_these(&self, name: &str, meant: &[&UserFunction]) -> Meaning {
         let Some((first, rest)) = meant.split_first() else {
             return Meaning::code("is not on the allow-list");
         };
@@ -410,10 +521,11 @@ impl Catalogue {
                 ..Meaning::of(StatementClass::Read, "only reads, as its text says", schema)
             };
         }
+        let remedy = self.remedy(&first.schema, name);
         let why = match rest {
-            [] => format!("is not on the allow-list: it is {}", first.described),
+            [] => format!("is not on the allow-list: it is {}{remedy}", first.described),
             [..] => format!(
-                "is not on the allow-list: it is one of {} functions, such as {}",
+                "is not on the allow-list: it is one of {} functions, such as {}{remedy}",
                 meant.len(),
                 first.described
             ),
@@ -455,7 +567,7 @@ impl Catalogue {
             (f.arguments.0..=f.arguments.1).contains(&1)
                 && is_searched(path, &f.schema)
                 && (f.takes_rows || applied == Applied::Anything)
-                && !self.is_safe(&f.schema, name)
+                && !self.is_safe(name, f)
         });
         if let Some(function) = user {
             let why = format!("is a function of schema {} if no column has this name", function.schema);
@@ -496,7 +608,7 @@ impl Catalogue {
         let user = self.operators.get(name).map_or(&[][..], Vec::as_slice);
         let mut others = user.iter().filter(|o| {
             schema.map_or_else(|| is_searched(path, &o.schema), |schema| *o.schema == *schema)
-                && !self.is_safe(&o.function.0, &o.function.1)
+                && !self.all_safe(&o.function.0, &o.function.1)
         });
         if matches!(schema, None | Some("pg_catalog")) && self.built_ins.has_operator(name) {
             return others.find(|o| !o.from_extension).map(|other| {
@@ -505,19 +617,26 @@ impl Catalogue {
         }
         let declared = user.iter().any(|o| {
             schema.map_or_else(|| is_searched(path, &o.schema), |schema| *o.schema == *schema)
-                && self.is_safe(&o.function.0, &o.function.1)
+                && self.all_safe(&o.function.0, &o.function.1)
         });
-        if declared && others.next().is_none() {
-            return None;
+        match others.next() {
+            None if declared => None,
+            None => Some(Meaning::code("runs a function that is not on the allow-list")),
+            Some(other) => {
+                let (schema, function) = &other.function;
+                Some(Meaning::code(format!(
+                    "runs {schema}.{function}, which is not on the allow-list{}",
+                    self.remedy(schema, function)
+                )))
+            }
         }
-        Some(Meaning::code("runs a function that is not on the allow-list"))
     }
 
     /// What a value of a type runs: `None` when nothing, or when the type is unknown. A type is made by
     /// a held statement, and an unknown one is nearly always an enum or a composite.
     pub(super) fn of_type(&self, schema: Option<&str>, name: &str, path: &SearchPath) -> Option<Meaning> {
         let mut casts = self.casts.named(name);
-        if let Some((schema, function)) = casts.find(|(schema, function)| !self.is_safe(schema, function)) {
+        if let Some((schema, function)) = casts.find(|(schema, function)| !self.all_safe(schema, function)) {
             return Some(Meaning::code(format!("may run the cast function {schema}.{function}")));
         }
         // Postgres's own come first, unless the path says otherwise in so many words.
@@ -581,6 +700,29 @@ impl Catalogue {
     ) -> Vec<(Verb, &ForeignKey)> {
         let behind = self.bases(schema, name).map(|base| (Some(&*base.schema), &*base.name));
         self.foreign_keys.follow(behind.chain([(schema, name)]), change)
+    }
+
+    /// What `DROP .. CASCADE` of a relation, or of a part of it, takes along.
+    pub(super) fn taken_along(&self, schema: Option<&str>, name: &str) -> TakenAlong {
+        let mut taken = self.dependents.taken_along(schema, name);
+        taken.others |= !self.is_loaded;
+        taken
+    }
+
+    /// The same of a whole schema. What depends on its functions and types, nobody has listed.
+    pub(super) fn taken_along_from(&self, schema: &str) -> TakenAlong {
+        let mut taken = TakenAlong::default();
+        for name in self.dependents.in_schema(schema) {
+            let with = self.dependents.taken_along(Some(schema), name);
+            taken.others |= with.others;
+            taken.relations.extend(with.relations);
+        }
+        taken.relations.sort();
+        taken.relations.dedup();
+        taken.others |= !self.is_loaded
+            || self.functions.values().flatten().any(|function| *function.schema == *schema)
+            || self.types.any(|of_type| *of_type.schema == *schema);
+        taken
     }
 
     /// Whether the operator called anything sensitive.
@@ -686,6 +828,19 @@ impl Catalogue {
         }
         path.iter().find_map(|schema| within(schema))
     }
+}
+
+/// The name of an extension, where there is one.
+fn extension_of(column: Option<&str>) -> Option<Box<str>> {
+    column.filter(|name| *name != "false").map(Box::from)
+}
+
+/// Whether trust in an extension covers one of its functions. One that runs as its owner may do what the caller
+/// may not. One that may write and is written in a procedural language runs statements that nobody sees:
+/// PostGIS's `DropGeometryTable` drops tables.
+fn is_covered_by_trust(language: &str, volatility: &str, definer: bool, kind: &str) -> bool {
+    let compiled = matches!(language, "c" | "internal");
+    !definer && kind != "p" && (compiled || volatility != "v")
 }
 
 /// A function, for a reviewer.

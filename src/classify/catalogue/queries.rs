@@ -15,17 +15,18 @@ pub struct Query {
 pub type Row = Vec<Option<String>>;
 
 /// The queries to run after connecting, in this order. Everything below OID 16384 came with initdb.
-pub const QUERIES: [Query; 7] = [
+pub const QUERIES: [Query; 9] = [
     Query {
         name: "functions",
-        // The fifth column says what the first argument can be, for attribute notation: a base type,
+        // The sixth column is the extension that it came with. The fifth says what the first argument can be, for attribute notation: a base type,
         // enum or range is no table's row. The body comes for functions that might only read: in SQL, not
         // volatile (such a one may not write), run as whoever calls it, with no defaults and settings that
         // would run or change something; and what types it takes and returns.
         sql: "SELECT n.nspname::text, p.proname::text, (p.pronargs - p.pronargdefaults - (p.provariadic <> 0)::int)::text,
  CASE WHEN p.provariadic <> 0 THEN '1000' ELSE p.pronargs::text END,
  (SELECT CASE WHEN t.typtype IN ('b', 'e', 'r', 'm') THEN 'scalar' ELSE 'any' END FROM pg_catalog.pg_type t WHERE t.oid = p.proargtypes[0]),
- EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')::text,
+ COALESCE((SELECT e.extname::text FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+  WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass LIMIT 1), 'false'),
  l.lanname::text, p.provolatile::text, p.prosecdef::text, pg_catalog.pg_get_userbyid(p.proowner)::text, p.prokind::text,
  CASE WHEN l.lanname = 'sql' AND p.provolatile IN ('i', 's') AND NOT p.prosecdef AND p.prokind = 'f' AND p.pronargdefaults = 0
   AND NOT EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) c WHERE c NOT LIKE 'search_path=%')
@@ -135,5 +136,45 @@ JOIN pg_catalog.pg_class t ON t.oid = c.conrelid JOIN pg_catalog.pg_namespace n 
 LEFT JOIN pg_catalog.pg_constraint w ON w.oid = c.conparentid
 WHERE c.contype = 'f' AND (c.conparentid = 0 OR w.conrelid = c.conrelid)",
         columns: 9,
+    },
+    Query {
+        name: "extensions",
+        // What is installed, and the parts of it that have no function of their own name: operator classes and
+        // access methods, with the extension that they came with.
+        sql: "SELECT 'extension', NULL::text, e.extname::text, e.extversion::text FROM pg_catalog.pg_extension e
+UNION ALL SELECT 'operator class', n.nspname::text, o.opcname::text,
+ (SELECT e.extname::text FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+  WHERE d.classid = 'pg_catalog.pg_opclass'::pg_catalog.regclass AND d.objid = o.oid AND d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass LIMIT 1)
+FROM pg_catalog.pg_opclass o JOIN pg_catalog.pg_namespace n ON n.oid = o.opcnamespace WHERE o.oid >= 16384
+UNION ALL SELECT 'access method', NULL::text, a.amname::text,
+ (SELECT e.extname::text FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+  WHERE d.classid = 'pg_catalog.pg_am'::pg_catalog.regclass AND d.objid = a.oid AND d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass LIMIT 1)
+FROM pg_catalog.pg_am a WHERE a.oid >= 16384",
+        columns: 4,
+    },
+    Query {
+        name: "dependents",
+        // What DROP .. CASCADE of a relation, or of a part of it, takes along: pairs of relations, each with
+        // its constraints, defaults, indexes, row type and so on. Without a dependent relation, it is a function
+        // or the like. A partition goes without CASCADE; a sequence that belongs to a column is part of it.
+        sql: "WITH part(classid, objid, rel) AS MATERIALIZED (
+ SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, COALESCE(i.indrelid, c.oid) FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid WHERE c.oid >= 16384
+ UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, r.oid, r.ev_class FROM pg_catalog.pg_rewrite r WHERE r.oid >= 16384
+ UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, c.oid, c.conrelid FROM pg_catalog.pg_constraint c WHERE c.oid >= 16384 AND c.conrelid <> 0
+ UNION ALL SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, a.oid, a.adrelid FROM pg_catalog.pg_attrdef a
+ UNION ALL SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid, t.tgrelid FROM pg_catalog.pg_trigger t
+ UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid, p.polrelid FROM pg_catalog.pg_policy p
+ UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, s.oid, s.stxrelid FROM pg_catalog.pg_statistic_ext s
+ UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid, COALESCE(NULLIF(t.typrelid, 0), e.typrelid) FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem
+  WHERE t.oid >= 16384 AND COALESCE(NULLIF(t.typrelid, 0), e.typrelid, 0) <> 0
+)
+SELECT DISTINCT rn.nspname::text, r.relname::text, dn.nspname::text, k.relname::text, k.relkind::text, d.deptype::text
+FROM pg_catalog.pg_depend d JOIN part f ON f.classid = d.refclassid AND f.objid = d.refobjid
+JOIN pg_catalog.pg_class r ON r.oid = f.rel JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
+LEFT JOIN part t ON t.classid = d.classid AND t.objid = d.objid
+LEFT JOIN pg_catalog.pg_class k ON k.oid = t.rel LEFT JOIN pg_catalog.pg_namespace dn ON dn.oid = k.relnamespace
+WHERE d.deptype IN ('n', 'a') AND t.rel IS DISTINCT FROM f.rel AND r.relkind <> 'c'
+ AND NOT (d.deptype = 'a' AND (k.oid IS NULL OR k.relkind = 'S'))",
+        columns: 6,
     },
 ];

@@ -1,6 +1,7 @@
 //! What names mean, with catalogues made up and one of a real server.
 
 use super::*;
+use crate::classify::pattern::TablePattern;
 
 fn row(text: &str) -> Row {
     text.split('|').map(|column| Some(column.to_owned())).collect()
@@ -13,8 +14,10 @@ fn catalogue(functions: &[&str], operators: &[&str], types: &[&str], safe: &[&st
         row.extend([None, Some(String::new())]);
         row
     });
-    let safe = Declared::new(safe.iter().map(|name| (*name).to_owned()).collect(), Vec::new());
-    let answers = [functions.collect(), rows(operators), rows(types), vec![], vec![], vec![], vec![]];
+    let safe = safe.iter().map(|name| TablePattern::parse(name).unwrap()).collect();
+    let safe = Declared::default().with_safe_functions(safe);
+    let answers =
+        [functions.collect(), rows(operators), rows(types), vec![], vec![], vec![], vec![], vec![], vec![]];
     from_rows(15, &answers, &Arc::new(safe)).unwrap()
 }
 
@@ -145,7 +148,7 @@ fn a_real_servers_answers_mean_what_its_objects_do() {
 #[test]
 fn answers_of_another_shape_are_an_error() {
     assert!(from_rows(15, &[], &Arc::default()).is_err());
-    let short = vec![vec![row("a|b")], vec![], vec![], vec![], vec![], vec![], vec![]];
+    let short = vec![vec![row("a|b")], vec![], vec![], vec![], vec![], vec![], vec![], vec![], vec![]];
     assert_eq!(
         from_rows(15, &short, &Arc::default()).unwrap_err().to_string(),
         "the catalogue query `functions` answered 2 columns instead of 13"

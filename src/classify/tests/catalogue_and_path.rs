@@ -9,9 +9,12 @@ fn class(sql: &str, functions: &[&str], path: SearchPath) -> StatementClass {
         columns.chain([None, Some(String::new())]).collect()
     };
     let rows = functions.iter().map(row).collect();
-    let catalogue =
-        catalogue::from_rows(15, &[rows, vec![], vec![], vec![], vec![], vec![], vec![]], &Arc::default())
-            .unwrap();
+    let catalogue = catalogue::from_rows(
+        15,
+        &[rows, vec![], vec![], vec![], vec![], vec![], vec![], vec![], vec![]],
+        &Arc::default(),
+    )
+    .unwrap();
     let context = context(&catalogue, &path);
     Classifier::new(Limits::default()).classify(&SqlText::from(sql), &context).class
 }

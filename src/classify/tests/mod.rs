@@ -2,6 +2,7 @@
 
 mod catalogue_and_path;
 mod columns;
+mod declared_names;
 mod foreign_keys;
 mod repeated_calls;
 mod sensitive_tables;

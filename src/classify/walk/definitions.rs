@@ -1,10 +1,13 @@
 //! Statements that make, alter and drop objects.
 
+use std::sync::Arc;
+
 use super::Walk;
 use super::statements::is_temporary;
 use crate::classify::StatementClass::{self, Admin, Code, Ddl, Grant, Read, ServerIo, Write};
+use crate::classify::catalogue::TakenAlong;
 use crate::classify::tree::{Field, Kind, Node};
-use crate::classify::{ObjectKind, Verb};
+use crate::classify::{Classification, Effect, ObjectKind, Verb};
 
 impl<'a> Walk<'a> {
     /// A new table. A temporary one is the session's own, but for what ties it to others.
@@ -45,6 +48,7 @@ impl<'a> Walk<'a> {
     /// Storage methods are code of extensions.
     fn access_method(&mut self, node: Node<'a>) {
         if let Some(method) = node.text(Field::AccessMethod)
+            && !self.around.catalogue.is_trusted_part("access method", None, &method, self.path)
             && !matches!(&*method, "heap" | "btree" | "hash" | "gist" | "gin" | "spgist" | "brin")
         {
             self.does(
@@ -57,7 +61,8 @@ impl<'a> Walk<'a> {
 
     /// A statement on one relation that is a write where that is temporary.
     pub(super) fn temporary_or_ddl(&mut self, node: Node<'a>, relation: Field, what: &str) {
-        if node.get(relation).is_some_and(is_temporary) {
+        self.owned_by(node);
+        if node.get(relation).is_some_and(|relation| self.is_temporary(relation)) {
             self.does(Write, node, what);
             self.access_method(node);
         } else {
@@ -68,7 +73,7 @@ impl<'a> Walk<'a> {
     /// The commands say what it is; each is visited.
     pub(super) fn alter_table(&mut self, node: Node<'a>) {
         let foreign = node.word(Field::Objtype) == "OBJECT_FOREIGN_TABLE";
-        let temporary = node.get(Field::Relation).is_some_and(is_temporary);
+        let temporary = node.get(Field::Relation).is_some_and(|table| self.is_temporary(table));
         let plain = node.list(Field::Cmds).all(|command| {
             matches!(
                 command.word(Field::Subtype),
@@ -85,6 +90,18 @@ impl<'a> Walk<'a> {
                     | "AT_ResetRelOptions"
             )
         });
+        let cascades = node.list(Field::Cmds).any(|command| command.word(Field::Behavior) == "DROP_CASCADE");
+        if let Some(table) = node.get(Field::Relation)
+            && cascades
+            && !temporary
+        {
+            if matches!(node.word(Field::Objtype), "OBJECT_TABLE" | "OBJECT_VIEW" | "OBJECT_MATVIEW") {
+                let name = table.text(Field::Relname).unwrap_or_default();
+                self.takes_along(table.text(Field::Schemaname).as_deref(), &name);
+            } else {
+                self.takes_unknown_along();
+            }
+        }
         if foreign {
             self.does(ServerIo, node, "changes a foreign table");
         } else if temporary && plain {
@@ -126,34 +143,106 @@ impl<'a> Walk<'a> {
         let word = [Field::RenameType, Field::ObjectType].into_iter().map(|field| node.word(field));
         let word = word.into_iter().find(|word| !word.is_empty()).unwrap_or("");
         let class = altering(word);
-        let temporary = class == Ddl && node.get(Field::Relation).is_some_and(is_temporary);
+        let temporary =
+            class == Ddl && node.get(Field::Relation).is_some_and(|relation| self.is_temporary(relation));
         // A temporary table can leave its schema for no other, so only renames are left.
         let class = if temporary && node.kind() == Kind::RenameStmt { Write } else { class };
+        self.new_name(node, word);
         self.does(class, node, &format!("alters {}", with_article(spoken(word))));
+    }
+
+    /// Under which name a relation is to be found afterwards: rules by table are about that as well.
+    fn new_name(&mut self, node: Node<'a>, word: &str) {
+        let Some(relation) = node.get(Field::Relation) else { return };
+        let assumed = self.assumed.contains(&relation.index());
+        let schema = if assumed { Some("pg_temp".into()) } else { relation.text(Field::Schemaname) };
+        let name = relation.text(Field::Relname).unwrap_or_default();
+        match (node.text(Field::Newname), node.text(Field::Newschema)) {
+            (Some(new), None) if is_relation(word) => {
+                let known =
+                    schema.map(Arc::from).or_else(|| self.around.catalogue.relation_schema(&name, self.path));
+                self.effect(Verb::Create, ObjectKind::Relation, known.as_deref(), &new);
+            }
+            (None, Some(new)) => self.effect(Verb::Create, ObjectKind::Relation, Some(&new), &name),
+            _ => {}
+        }
+    }
+
+    /// What `CASCADE` takes along from a relation.
+    fn takes_along(&mut self, schema: Option<&str>, name: &str) {
+        let catalogue = self.around.catalogue;
+        let found = match schema {
+            Some(_) => None,
+            None => catalogue.relation_schema(name, self.path),
+        };
+        let schema = found.as_deref().or(schema);
+        let by = schema.map_or_else(|| name.to_owned(), |schema| format!("{schema}.{name}"));
+        self.loses(catalogue.taken_along(schema, name), &by);
+    }
+
+    fn loses(&mut self, taken: TakenAlong, by: &str) {
+        let by: Arc<str> = by.into();
+        self.found.effects.extend(taken.relations.into_iter().map(|((schema, name), dropped)| {
+            let verb = if dropped { Verb::Drop } else { Verb::Alter };
+            let through = Some(Arc::clone(&by));
+            Effect { through, cascades: true, ..Effect::of(verb, ObjectKind::Relation, Some(schema), name) }
+        }));
+        if taken.others {
+            self.takes_unknown_along();
+        }
+    }
+
+    fn takes_unknown_along(&mut self) {
+        self.effect(Verb::Drop, ObjectKind::Other, None, Classification::UNKNOWN_LOSSES);
+    }
+
+    /// The column that a sequence is to belong to: its table is altered, and whoever drops it drops the
+    /// sequence.
+    pub(super) fn owned_by(&mut self, node: Node<'a>) {
+        for option in node.list(Field::Options) {
+            if option.text(Field::Defname).as_deref() != Some("owned_by") {
+                continue;
+            }
+            let names = option.get(Field::Arg).map(|list| list.names(Field::Items)).unwrap_or_default();
+            if let [table @ .., _column] = names.as_slice()
+                && let [schema @ .., table] = table
+            {
+                let schema = schema.last().map(|schema| &**schema);
+                self.effect(Verb::Alter, ObjectKind::Relation, schema, table);
+            }
+        }
     }
 
     pub(super) fn drop_objects(&mut self, node: Node<'a>) {
         let word = node.word(Field::RemoveType);
-        let relations = matches!(
-            word,
-            "OBJECT_TABLE"
-                | "OBJECT_INDEX"
-                | "OBJECT_SEQUENCE"
-                | "OBJECT_VIEW"
-                | "OBJECT_MATVIEW"
-                | "OBJECT_FOREIGN_TABLE"
-        );
+        let relations = is_relation(word);
         let mut temporary = relations;
+        let cascades = node.word(Field::Behavior) == "DROP_CASCADE";
         for object in node.list(Field::Objects) {
             let names = object.names(Field::Items);
             if let [schema @ .., name] = names.as_slice()
                 && relations
             {
-                let schema = schema.last().map(|schema| &**schema);
+                let assumed = schema.is_empty() && self.around.assumes_temporary;
+                if assumed {
+                    self.found.assumed_temporary.push((**name).into());
+                }
+                let schema = if assumed { Some("pg_temp") } else { schema.last().map(|schema| &**schema) };
                 self.effect(Verb::Drop, ObjectKind::Relation, schema, name);
                 temporary &= schema == Some("pg_temp");
+                match (cascades, word) {
+                    (true, "OBJECT_INDEX") => self.takes_unknown_along(),
+                    (true, _) if schema != Some("pg_temp") => self.takes_along(schema, name),
+                    _ => {}
+                }
             } else if let Some(name) = object.string() {
                 self.effect(Verb::Drop, object_kind(word), None, &name);
+                if cascades && word == "OBJECT_SCHEMA" {
+                    self.loses(self.around.catalogue.taken_along_from(&name), &name);
+                }
+            }
+            if cascades && !relations && word != "OBJECT_SCHEMA" {
+                self.takes_unknown_along();
             }
         }
         let class = altering(word);
@@ -161,10 +250,48 @@ impl<'a> Walk<'a> {
         self.does(class, node, &format!("drops {}", with_article(spoken(word))));
     }
 
+    /// COMMENT ON. That of a temporary table goes with it.
+    pub(super) fn comment(&mut self, node: Node<'a>) {
+        let names = node.get(Field::Object).map(|object| object.names(Field::Items)).unwrap_or_default();
+        let relation = match (node.word(Field::Objtype), names.as_slice()) {
+            ("OBJECT_COLUMN", [relation @ .., _column]) => relation,
+            (word, relation) if is_relation(word) => relation,
+            _ => &[],
+        };
+        let assumed = relation.len() == 1 && self.around.assumes_temporary;
+        if let [name] = relation
+            && assumed
+        {
+            self.found.assumed_temporary.push((**name).into());
+        }
+        let temporary =
+            assumed || relation.first().is_some_and(|schema| relation.len() == 2 && *schema == "pg_temp");
+        let class = if temporary { Write } else { Ddl };
+        self.does(class, node, "changes a comment");
+    }
+
+    /// CREATE VIEW. A temporary one that only reads is the session's own, as what it reads already is.
+    pub(super) fn create_view(&mut self, node: Node<'a>) {
+        self.later_until = self.later_until.max(node.end());
+        if !node.get(Field::View).is_some_and(is_temporary) {
+            self.does(Ddl, node, "creates a view");
+        }
+    }
+
+    /// The same when everything in it has been looked at.
+    pub(super) fn created_view(&mut self, root: Node<'a>) {
+        if root.kind() == Kind::ViewStmt && root.get(Field::View).is_some_and(is_temporary) {
+            let class = if self.class <= Read { Write } else { Ddl };
+            self.does(class, root, "creates a temporary view");
+        }
+    }
+
     pub(super) fn vacuum(&mut self, node: Node<'a>) {
         let tables = node.list(Field::Rels);
         let temporary = tables.clone().count() > 0
-            && tables.into_iter().all(|table| table.get(Field::Relation).is_some_and(is_temporary));
+            && tables
+                .into_iter()
+                .all(|table| table.get(Field::Relation).is_some_and(|table| self.is_temporary(table)));
         match (node.flag(Field::IsVacuumcmd), temporary) {
             (_, true) => self.does(Write, node, "maintains a temporary table"),
             (true, false) => self.does(Admin, node, "vacuums tables"),
@@ -221,6 +348,19 @@ impl<'a> Walk<'a> {
             self.effect(Verb::Create, ObjectKind::Schema, None, &name);
         }
     }
+}
+
+/// Whether objects of a kind are rows of `pg_class`.
+fn is_relation(word: &str) -> bool {
+    matches!(
+        word,
+        "OBJECT_TABLE"
+            | "OBJECT_INDEX"
+            | "OBJECT_SEQUENCE"
+            | "OBJECT_VIEW"
+            | "OBJECT_MATVIEW"
+            | "OBJECT_FOREIGN_TABLE"
+    )
 }
 
 /// The class of altering or dropping an object of a kind.

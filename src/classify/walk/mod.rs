@@ -61,6 +61,8 @@ pub(super) struct Findings {
     pub(super) called: Option<StatementClass>,
     /// What an older server's grammar would say to syntax that it does not have.
     pub(super) too_new: Option<String>,
+    /// The relations that were taken for temporary ones ([`Surroundings::assumes_temporary`]).
+    pub(super) assumed_temporary: Vec<Arc<str>>,
 }
 
 /// What the walk needs to know beside the tree.
@@ -69,6 +71,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) tokens: &'a [Token],
     pub(super) catalogue: &'a Catalogue,
     pub(super) search_path: &'a SearchPath,
+    /// Whether relations that are changed, named without a schema, are taken for temporary ones of the session.
+    pub(super) assumes_temporary: bool,
 }
 
 /// Visits the whole tree.
@@ -86,6 +90,7 @@ pub(super) fn walk(tree: &Tree<'_>, around: &Surroundings<'_>) -> Findings {
         function_aliases: None,
         config_calls: Vec::new(),
         temporary: false,
+        assumed: HashSet::new(),
         patience: Patience::for_tree(tree.len()),
         limited: 0,
         part_range: 0..0,
@@ -125,6 +130,8 @@ struct Walk<'a> {
     config_calls: Vec<u32>,
     /// This raw statement makes a temporary table or view.
     temporary: bool,
+    /// The relations that are taken for temporary ones.
+    assumed: HashSet<u32>,
     /// How many nodes may still be looked at to judge conditions, and what is read of sensitive tables.
     patience: Patience,
     /// How many rows of sensitive tables the LIMITs so far allow.
@@ -151,6 +158,7 @@ impl<'a> Walk<'a> {
             self.visit(node);
         }
         let Some(root) = root else { return };
+        self.created_view(root);
         let step = self.step(root);
         self.found.steps.push(step);
         self.found.parts.push(StatementPart { kind: kind_name(root.kind()), class: self.class, span });
@@ -280,14 +288,11 @@ impl<'a> Walk<'a> {
             Kind::DefineStmt => self.define(node),
             Kind::CreateRangeStmt => self.create_range(node),
             Kind::CreateSchemaStmt => self.create_schema(node),
-            Kind::ViewStmt => {
-                self.later_until = self.later_until.max(node.end());
-                self.does(StatementClass::Ddl, node, "creates a view");
-            }
+            Kind::ViewStmt => self.create_view(node),
 
             // The rest is one class each.
             Kind::RefreshMatViewStmt => self.does(StatementClass::Ddl, node, "refreshes a materialized view"),
-            Kind::CommentStmt => self.does(StatementClass::Ddl, node, "changes a comment"),
+            Kind::CommentStmt => self.comment(node),
             Kind::CreateStatsStmt | Kind::AlterStatsStmt => {
                 self.does(StatementClass::Ddl, node, "changes extended statistics");
             }

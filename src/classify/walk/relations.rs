@@ -81,7 +81,8 @@ impl<'a> Walk<'a> {
     /// A relation that a statement names.
     pub(super) fn relation(&mut self, node: Node<'a>) {
         let name = node.text(Field::Relname).unwrap_or_default();
-        let schema = node.text(Field::Schemaname);
+        let assumed = self.assumed.contains(&node.index());
+        let schema = if assumed { Some("pg_temp".into()) } else { node.text(Field::Schemaname) };
         let place = node.place();
         let verb = match place {
             // Names of other FROM items, not of relations.

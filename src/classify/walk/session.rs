@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Walk;
 use crate::classify::settings::{self, Value};
 use crate::classify::tree::{Field, Kind, Node};
-use crate::classify::{ObjectKind, StatementClass, Verb};
+use crate::classify::{Effect, ObjectKind, StatementClass, Verb};
 use crate::statement::{SessionEffect, Step};
 
 /// A constant of SET as text; `None` for anything that is computed.
@@ -102,10 +102,23 @@ impl<'a> Walk<'a> {
     }
 
     fn sets(&mut self, node: Node<'a>, name: &str, value: Value<'_>) {
-        let (class, why) = settings::judge(name, value);
+        let (class, why) = settings::judge(name, value, self.around.catalogue.declared());
         self.effect(Verb::Set, ObjectKind::Setting, None, name);
+        self.becomes(name, value);
         if let Some(why) = why {
             self.does(class, node, &format!("sets {name}, which {why}"));
+        }
+    }
+
+    /// The role that a session will act as, for rules by `set_role`.
+    fn becomes(&mut self, name: &str, value: Value<'_>) {
+        if matches!(name, "role" | "session_authorization") {
+            let role = match value {
+                Value::Given([role]) => *role,
+                Value::Default => "none",
+                Value::Given(_) | Value::Computed => Effect::UNKNOWN_NAME,
+            };
+            self.effect(Verb::Set, ObjectKind::Role, None, role);
         }
     }
 
@@ -120,6 +133,7 @@ impl<'a> Walk<'a> {
             return self.effect(Verb::Set, ObjectKind::Setting, None, RESTRICT);
         }
         let Some(name) = name.and_then(Node::literal) else {
+            self.effect(Verb::Set, ObjectKind::Setting, None, Effect::UNKNOWN_NAME);
             let what = "calls set_config for a setting that only the server will know".to_owned();
             return self.calls(StatementClass::Settings, node, what);
         };
@@ -127,17 +141,23 @@ impl<'a> Walk<'a> {
         self.effect(Verb::Set, ObjectKind::Setting, None, &name);
         let literal = value.and_then(Node::literal);
         let is_null = value.is_some_and(|value| value.flag(Field::Isnull));
+        match &literal {
+            _ if is_null => self.becomes(&name, Value::Default),
+            Some(value) => self.becomes(&name, Value::Given(&[value])),
+            None => self.becomes(&name, Value::Computed),
+        }
+        let declared = self.around.catalogue.declared();
         let (class, why) = match &literal {
-            _ if is_null => settings::judge(&name, Value::Default),
-            None => settings::judge(&name, Value::Computed),
+            _ if is_null => settings::judge(&name, Value::Default, declared),
+            None => settings::judge(&name, Value::Computed, declared),
             Some(value) if name == "search_path" => match settings::split_search_path(value) {
                 Some(schemas) => {
                     let schemas: Vec<&str> = schemas.iter().map(String::as_str).collect();
-                    settings::judge(&name, Value::Given(&schemas))
+                    settings::judge(&name, Value::Given(&schemas), declared)
                 }
                 None => (StatementClass::Settings, Some("is set to something that is no list of schemas")),
             },
-            Some(value) => settings::judge(&name, Value::Given(&[value])),
+            Some(value) => settings::judge(&name, Value::Given(&[value]), declared),
         };
         if let Some(why) = why {
             return self.calls(class, node, format!("calls set_config for {name}, which {why}"));

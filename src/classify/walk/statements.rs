@@ -75,7 +75,7 @@ impl<'a> Walk<'a> {
 
     fn needs_condition(&mut self, node: Node<'a>, what: &str) {
         let target = node.get(Field::Relation);
-        if target.is_some_and(is_temporary) {
+        if target.is_some_and(|target| self.is_temporary(target)) {
             return;
         }
         let why = match node.get(Field::WhereClause) {
@@ -96,7 +96,7 @@ impl<'a> Walk<'a> {
         self.does(StatementClass::Write, node, "merges rows");
         self.merges_sensitive(node);
         self.returns_sensitive(node, Field::SourceRelation);
-        if node.get(Field::Relation).is_some_and(is_temporary) {
+        if node.get(Field::Relation).is_some_and(|target| self.is_temporary(target)) {
             return;
         }
         let picks = node.get(Field::JoinCondition).is_some_and(|condition| {
@@ -125,7 +125,7 @@ impl<'a> Walk<'a> {
     }
 
     pub(super) fn truncate(&mut self, node: Node<'a>) {
-        if node.list(Field::Relations).all(is_temporary) {
+        if node.list(Field::Relations).all(|table| self.is_temporary(table)) {
             self.does(StatementClass::Write, node, "empties temporary tables");
         } else {
             self.does(StatementClass::MassWrite, node, "removes every row");
@@ -223,11 +223,27 @@ fn scope_of(names: Names<'_>, query: Node<'_>, patience: &Patience) -> &'static 
     }
 }
 
-/// Whether a relation is temporary by the way it is written. Unqualified names are not: a temporary
-/// table of that name may be gone by now.
+/// Whether a relation is temporary by the way it is written.
 pub(super) fn is_temporary(relation: Node<'_>) -> bool {
     let kept = relation.text(Field::Relpersistence);
     kept.as_deref() == Some("t") || relation.text(Field::Schemaname).as_deref() == Some("pg_temp")
+}
+
+impl<'a> Walk<'a> {
+    /// Whether a relation that a statement changes is temporary: by the way it is written or, where that is
+    /// assumed of names without a schema, because upstream will be asked.
+    pub(super) fn is_temporary(&mut self, relation: Node<'a>) -> bool {
+        if is_temporary(relation) {
+            return true;
+        }
+        let assumed = self.around.assumes_temporary && !relation.has(Field::Schemaname);
+        if assumed {
+            let name = relation.text(Field::Relname).unwrap_or_default();
+            self.found.assumed_temporary.push(name.into());
+            self.assumed.insert(relation.index());
+        }
+        assumed
+    }
 }
 
 /// Whether an option's argument is certainly false.

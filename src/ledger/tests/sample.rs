@@ -107,6 +107,7 @@ pub(crate) fn classified(class: StatementClass) -> Classification {
         syntax_error: None,
         redacted_sql: None,
         explainable: false,
+        if_temporary: None,
     }
 }
 

@@ -902,6 +902,85 @@ then = "deny"
     assert!(later.ask(&read).starts_with('E'), "{:?}", later.errors);
 }
 
+/// What goes along with a table, and where it goes, is covered by a rule or asked about.
+#[test]
+fn an_allow_of_ddl_by_table_takes_nothing_else_along() {
+    let rule = "[[rule]]\nname = 'scratch'\nwhen = { class = ['ddl'], table = ['public.scratch', 'public.scratch_*'] }\nthen = 'allow'\n";
+    let stack = Stack::with(&Setup {
+        policy: Some(rule.into()),
+        sql: "SET ROLE app; CREATE TABLE scratch (id int PRIMARY KEY, v text); CREATE VIEW report AS SELECT id FROM scratch;
+              CREATE TABLE child (id int CONSTRAINT child_fk REFERENCES scratch); CREATE TABLE scratch_2 (id int);
+              CREATE SEQUENCE scratch_s; CREATE TABLE numbered (id int DEFAULT nextval('scratch_s'));
+              CREATE TABLE scratch_3 (id int); CREATE VIEW scratch_v AS SELECT * FROM scratch_3;
+              CREATE VIEW late AS SELECT * FROM scratch_v; CREATE SCHEMA attic"
+            .into(),
+        ..Setup::default()
+    });
+    let mut agent = wire::Wire::agent(stack.port);
+    agent.ask(&wire::query("SET countersign.hold = 'defer'"));
+    for sql in [
+        "drop table public.scratch cascade",
+        "alter table public.scratch drop column id cascade",
+        "alter table public.scratch drop constraint scratch_pkey cascade",
+        "drop table public.scratch_3 cascade",
+        "drop view public.scratch_v cascade",
+        "drop sequence public.scratch_s cascade",
+        "alter table public.scratch_2 rename to invoices",
+        "alter table public.scratch_2 set schema attic",
+        "alter sequence public.scratch_s owned by public.child.id",
+        "alter table public.scratch_2 inherit public.child",
+    ] {
+        let seen = agent.ask(&wire::query(sql));
+        assert!(seen.contains("E42501"), "{sql}: {seen}");
+    }
+    let left = "select count(*) from unnest(array['report', 'late', 'scratch_v', 'scratch_2', 'numbered']) n where to_regclass(n) is not null";
+    assert_eq!(stack.superuser(left), "5");
+    assert_eq!(stack.superuser("select count(*) from pg_constraint where conname = 'child_fk'"), "1");
+    for sql in [
+        "create table public.scratch_9 (id int)",
+        "alter table public.scratch_9 rename to scratch_8",
+        "alter table public.scratch_2 add column x int",
+        "drop table public.scratch_2, public.scratch_8 cascade",
+    ] {
+        let seen = agent.ask(&wire::query(sql));
+        assert!(!seen.contains('E') || seen.starts_with("C["), "{sql}: {seen} {:?}", agent.errors);
+    }
+}
+
+/// One statement, one call in its text, all large objects.
+#[test]
+fn a_call_for_each_row_is_not_judged_as_one() {
+    let stack = Stack::with(&Setup {
+        sql: "SELECT lo_from_bytea(0, 'x') FROM generate_series(1, 50); UPDATE pg_largeobject_metadata SET lomowner = 'app'::regrole;
+              CREATE SEQUENCE s1; CREATE SEQUENCE s2; ALTER SEQUENCE s1 OWNER TO app; ALTER SEQUENCE s2 OWNER TO app"
+            .into(),
+        ..Setup::default()
+    });
+    let mut agent = wire::Wire::agent(stack.port);
+    agent.ask(&wire::query("SET countersign.hold = 'defer'"));
+    for sql in [
+        "select count(lo_unlink(oid)) from pg_largeobject_metadata",
+        "select 1 from pg_largeobject_metadata where lo_unlink(oid) = 1",
+        "select u from pg_largeobject_metadata m, lo_unlink(m.oid) u",
+        "select (select lo_unlink(m.oid)) from pg_largeobject_metadata m",
+        "select lo_unlink(unnest(array(select oid from pg_largeobject_metadata)))",
+        "create temp table x (o oid check (lo_unlink(o) = 1))",
+        "select setval(oid::regclass, 1) from pg_class where relname in ('s1', 's2')",
+    ] {
+        let seen = agent.ask(&wire::query(sql));
+        assert!(seen.contains("E42501"), "{sql}: {seen}");
+    }
+    assert_eq!(stack.superuser("select count(*) from pg_largeobject_metadata"), "50");
+    for sql in [
+        "select setval('s1', coalesce(max(id), 1), max(id) is not null) from orders",
+        "select nextval('s1') from generate_series(1, 10)",
+        "select pg_notify('c', id::text) from customers where id = 5",
+    ] {
+        let seen = agent.ask(&wire::query(sql));
+        assert!(seen.starts_with("TD"), "{sql}: {seen}");
+    }
+}
+
 /// `DELETE .. WHERE x IN (SELECT x FROM u)` where u has no x compares x with itself.
 #[test]
 fn a_subquery_of_a_table_without_the_column_deletes_nothing_unasked() {

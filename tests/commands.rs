@@ -223,6 +223,34 @@ fn a_proxy_whose_policies_fail_their_cases_does_not_start() {
 }
 
 #[test]
+fn check_lists_extensions_with_what_trusting_them_means() {
+    let stack = Stack::with(&Setup {
+        policy: Some("safe_extensions = ['pg_trgm']\n".into()),
+        sql: "CREATE EXTENSION pg_trgm; CREATE EXTENSION fuzzystrmatch; CREATE EXTENSION dblink".into(),
+        ..Setup::default()
+    });
+    let config = stack.path("countersign.toml");
+    let checked = countersign().args(["check", "--json", "-c"]).arg(&config).output().unwrap();
+    let good = json(&checked)["ok"].to_string();
+    for line in [
+        "extension pg_trgm 1.6 is trusted",
+        "safe_extensions = [\\\"fuzzystrmatch\\\"]",
+        "reaches other servers over the network: it cannot be trusted as a whole",
+    ] {
+        assert!(good.contains(line), "{line}: {good}");
+    }
+
+    let told = countersign()
+        .args(["classify", "-c"])
+        .arg(&config)
+        .arg("SELECT levenshtein('a', 'b')")
+        .output()
+        .unwrap();
+    let told = text(&told);
+    assert!(told.contains("declare public.levenshtein safe, or the extension fuzzystrmatch"), "{told}");
+}
+
+#[test]
 fn classify_asks_the_upstream_of_a_configuration_what_names_mean() {
     let stack = Stack::with(&Setup {
         policy: Some("safe_functions = [\"public.harmless\"]\nsensitive = [\"public.customers\"]\n".into()),

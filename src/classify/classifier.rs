@@ -10,19 +10,19 @@ use super::cache::{Cache, Spelling, mask};
 use super::lex::{LONGEST_OPERATOR_RUN, Lexed, TokenKind, lex};
 use super::parser::{Failure, LARGE, parse};
 use super::tree::{Room, Tree};
-use super::walk::{Findings, Names, Surroundings, Touched, columns, relations_of_a_scheduler, walk};
+use super::walk::{Findings, Names, Surroundings, Touched, columns, walk};
 use super::{
     Catalogue, Classification, Effect, IfTemporary, ObjectKind, Reason, SearchPath, StatementClass,
-    StatementPart, SyntaxError, Verb, bulk, crosscheck, fingerprint, redact,
+    SyntaxError, bulk, crosscheck, fingerprint, redact,
 };
-use crate::statement::{SqlText, Step};
+use crate::statement::SqlText;
 
 /// How large and how deep a text may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The longest text that is parsed.
     pub parse_bytes: usize,
-    /// The longest text that may be recognised as a bulk INSERT of literals.
+    /// The longest text that is looked through for lists of literals, without which it may be short enough.
     pub bulk_bytes: usize,
     /// The deepest nesting of comments; Postgres's scanner takes quadratic time for it.
     pub comment_depth: u32,
@@ -181,14 +181,17 @@ impl Classifier {
         if bytes.contains(&0) {
             return held(bytes, StatementClass::Invalid, "holds a NUL byte");
         }
-        // Large inserts of literals are common, harmless, and dear to parse.
+        // Long texts are mostly literals, which do nothing and are dear to parse.
         if bytes.len() > LARGE
-            && let Some(insert) = bulk::recognise(text)
+            && let Some(found) = self.classify_shortened(text, context)
         {
-            return bulk_insert(bytes, &insert, context);
+            return found;
         }
         if bytes.len() > self.limits.parse_bytes {
-            return hold("is longer than 1 MiB and no plain INSERT of literal rows, so it was not read");
+            return hold(&format!(
+                "is longer than {} even without its lists of literals, so it was not read (text_bytes in [limits])",
+                size(self.limits.parse_bytes)
+            ));
         }
         let lexed = lex(text);
         if lexed.comment_depth > self.limits.comment_depth {
@@ -206,6 +209,29 @@ impl Classifier {
                 hold
             }
         }
+    }
+
+    /// What a text does that is short enough without most of its literals. `None` where it is not, or where
+    /// the whole text has to be looked at.
+    fn classify_shortened(&self, text: &str, context: &Context<'_>) -> Option<Classification> {
+        let short = bulk::shorten(text, self.limits.parse_bytes)?;
+        // Otherwise nothing is gained, and what is remembered by its text would not be.
+        (short.text.len() < text.len() / 2).then_some(())?;
+        let lexed = lex(&short.text);
+        let json = parse(&short.text).ok()?;
+        let mut found = self.read(&short.text, &lexed, json.as_bytes(), context, &mut false);
+        // A secret has to be hidden in the text that is kept.
+        if found.redacted_sql.is_some() || found.parts.is_empty() {
+            return None;
+        }
+        for part in &mut found.parts {
+            part.span = short.in_original(&part.span);
+        }
+        for reason in &mut found.reasons {
+            reason.span = reason.span.as_ref().map(|span| short.in_original(span));
+        }
+        found.if_temporary = None;
+        Some(found)
     }
 
     fn read(
@@ -431,24 +457,11 @@ fn token_at(text: &str, lexed: &Lexed, position: u32) -> Option<std::ops::Range<
     Some(start..end.max(start))
 }
 
-fn bulk_insert(bytes: &[u8], insert: &bulk::BulkInsert, context: &Context<'_>) -> Classification {
-    let schema = insert.schema.as_deref();
-    let system = context.catalogue.system_relation(schema, &insert.name).is_some()
-        || matches!(schema, Some("pg_catalog" | "pg_toast" | "information_schema"));
-    let (class, why) = if relations_of_a_scheduler(schema) {
-        (
-            StatementClass::Code,
-            format!("writes to {} of a job scheduler, which runs what stands there", insert.name),
-        )
-    } else if system {
-        (StatementClass::Admin, format!("writes to {} of the system catalogue", insert.name))
+/// A number of bytes in words.
+fn size(bytes: usize) -> String {
+    if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) {
+        format!("{} MiB", bytes >> 20)
     } else {
-        (StatementClass::Write, "inserts rows of literals".to_owned())
-    };
-    let mut insertion = held(bytes, class, &why);
-    insertion.parts.push(StatementPart { kind: "InsertStmt".into(), class, span: 0..insert.end });
-    insertion.steps = Arc::from([Step::default()]);
-    let (schema, name) = (insert.schema.clone(), Arc::clone(&insert.name));
-    insertion.effects.push(Effect::of(Verb::Insert, ObjectKind::Relation, schema, name));
-    insertion
+        format!("{bytes} bytes")
+    }
 }

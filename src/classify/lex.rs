@@ -164,6 +164,11 @@ impl<'t> Lexer<'t> {
         self.unterminated
     }
 
+    /// How deep comments nested so far.
+    pub(super) fn comment_depth(&self) -> u32 {
+        self.comment_depth
+    }
+
     /// The longest run of operator characters so far.
     pub(super) fn operator_run(&self) -> u32 {
         self.operator_run

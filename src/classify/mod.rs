@@ -42,7 +42,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::catalogue::Catalogue;
+pub use self::catalogue::{Catalogue, InstalledExtension};
 pub use self::classifier::{Classifier, Context, Limits};
 pub use self::declared::{Declared, SensitiveName, reach_of};
 pub use self::functions::SERVER_VERSIONS;

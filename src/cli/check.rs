@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
 
 use super::{reload, serve, unseen};
-use crate::classify::{self, Classifier};
+use crate::classify::{Classifier, Declared, InstalledExtension};
 use crate::config::{Config, Upstream};
 use crate::identity::KeySources;
 use crate::ledger::key::RootKey;
@@ -89,12 +90,14 @@ async fn look(config: &Config, findings: &mut Findings) {
             .push("no TLS towards agents: only agents on this machine can connect".to_owned()),
         Err(error) => findings.problems.push(format!("TLS towards agents: {error:#}")),
     }
+    let mut declared = Arc::default();
     match config.load_policy() {
         Err(problems) => findings.problems.extend(problems.iter().map(ToString::to_string)),
         Ok(policy) => {
             let (rules, cases) = (policy.rules().len(), policy.cases().len());
+            declared = Arc::clone(policy.declared());
             findings.warnings.extend(config.concerns(&policy).iter().map(ToString::to_string));
-            let classifier = Classifier::new(classify::Limits::default());
+            let classifier = Classifier::new(config.limits.classify());
             match reload::passing(&classifier, policy) {
                 Ok(_) => findings.good.push(format!("policies: {rules} rules, {cases} cases pass")),
                 Err(failed) => {
@@ -106,7 +109,7 @@ async fn look(config: &Config, findings: &mut Findings) {
     look_at_issuers(config, findings).await;
     look_at_ledger(config, findings);
     for upstream in config.upstreams.values() {
-        look_at_upstream(upstream, findings).await;
+        look_at_upstream(upstream, &declared, findings).await;
     }
 }
 
@@ -152,9 +155,9 @@ SELECT CASE WHEN r.rolsuper THEN 'is a superuser' END, CASE WHEN r.rolbypassrls 
   AND NOT r.rolsuper AND pg_catalog.pg_has_role(r.oid, m.oid, 'MEMBER'))
 FROM pg_catalog.pg_roles r WHERE r.rolname = current_user";
 
-async fn look_at_upstream(upstream: &Upstream, findings: &mut Findings) {
+async fn look_at_upstream(upstream: &Upstream, declared: &Arc<Declared>, findings: &mut Findings) {
     let name = &upstream.name;
-    let state = match serve::state(upstream, std::sync::Arc::default()) {
+    let state = match serve::state(upstream, Arc::clone(declared)) {
         Ok(state) => state,
         Err(error) => {
             findings.problems.push(format!("upstream \"{name}\": {error:#}"));
@@ -177,6 +180,8 @@ async fn look_at_upstream(upstream: &Upstream, findings: &mut Findings) {
                     known.server_version
                 ));
             }
+            let extensions = known.catalogue.extensions().filter_map(|extension| trust(&extension));
+            findings.good.extend(extensions.map(|line| format!("upstream \"{name}\": {line}")));
             match powers(&state).await {
                 Err(error) => findings
                     .warnings
@@ -192,6 +197,31 @@ async fn look_at_upstream(upstream: &Upstream, findings: &mut Findings) {
             }
         }
     }
+}
+
+/// What trust in an extension means or would mean; nothing of one that brings no functions to call.
+fn trust(extension: &InstalledExtension<'_>) -> Option<String> {
+    let InstalledExtension { name, version, covered, excluded, trusted, reach } = *extension;
+    if covered + excluded == 0 || name == "plpgsql" {
+        return None;
+    }
+    let but = match excluded {
+        0 => String::new(),
+        some => format!(
+            "; {some} others run as their owner, or may write in a procedural language, and stay held"
+        ),
+    };
+    Some(match (trusted, reach) {
+        (_, Some(reach)) => format!(
+            "extension {name} {version} {reach}: it cannot be trusted as a whole, its functions are held one by one"
+        ),
+        (true, None) => format!(
+            "extension {name} {version} is trusted: calls of its {covered} functions, and its operators, pass as reads{but}"
+        ),
+        (false, None) => format!(
+            "extension {name} {version} is not trusted: each call of its {covered} functions or operators is held; safe_extensions = [\"{name}\"] in the policy would let them pass as reads{but}"
+        ),
+    })
 }
 
 /// What our role may do, and what hides in its database.

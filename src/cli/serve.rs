@@ -20,7 +20,7 @@ use super::views::Seen;
 use super::{metrics, reload};
 use crate::actor::UpstreamName;
 use crate::channel::slack::{SLACK_API, Slack, SlackSettings, Timing, Token};
-use crate::classify::{self, Classifier, Declared};
+use crate::classify::{Classifier, Declared};
 use crate::config::{self, ApplicationName, Config, UpstreamTls};
 use crate::desk::accounts::SlackAnswers;
 use crate::desk::{Clock, Desk};
@@ -107,7 +107,7 @@ impl Running {
             super::report_problems(&problems);
             anyhow::anyhow!("the policies cannot be loaded")
         })?;
-        let classifier = Classifier::new(classify::Limits::default());
+        let classifier = Classifier::new(config.limits.classify());
         let policy = reload::passing(&classifier, policy).map_err(|failed| {
             for failure in &failed {
                 eprintln!("countersign: {failure}");

@@ -217,6 +217,8 @@ pub struct Limits {
     pub sessions_per_agent: usize,
     /// The longest message of the protocol, in bytes.
     pub message_bytes: usize,
+    /// The longest text of a statement that is parsed, in bytes; lists of literals do not count.
+    pub text_bytes: usize,
     /// How long an agent may take to log in.
     pub login: Duration,
     /// Connections at a time that have not proved who they are.
@@ -225,6 +227,19 @@ pub struct Limits {
     pub unauthenticated_per_address: Option<usize>,
     /// How much waits.
     pub desk: desk::Limits,
+}
+
+impl Limits {
+    /// Those of classification.
+    #[must_use]
+    pub fn classify(&self) -> crate::classify::Limits {
+        let default = crate::classify::Limits::default();
+        crate::classify::Limits {
+            parse_bytes: self.text_bytes,
+            bulk_bytes: default.bulk_bytes.max(self.text_bytes),
+            ..default
+        }
+    }
 }
 
 impl Config {

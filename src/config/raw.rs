@@ -708,6 +708,7 @@ fn default_limits() -> Limits {
         sessions: 5_000,
         sessions_per_agent: 500,
         message_bytes: 64 << 20,
+        text_bytes: 1 << 20,
         login: Duration::from_secs(10),
         unauthenticated: 256,
         unauthenticated_per_address: None,
@@ -725,6 +726,7 @@ fn read_limits(table: &Table<'_>) -> Limits {
     number("sessions", 1_000_000, &mut limits.sessions);
     number("sessions_per_agent", 1_000_000, &mut limits.sessions_per_agent);
     number("message_bytes", 1 << 30, &mut limits.message_bytes);
+    number("text_bytes", 16 << 20, &mut limits.text_bytes);
     number("waiting_per_agent", 10_000, &mut limits.desk.waiting_per_agent);
     number("waiting", 100_000, &mut limits.desk.waiting);
     number("waiting_bytes_per_agent", 1 << 40, &mut limits.desk.waiting_bytes_per_agent);

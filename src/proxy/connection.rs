@@ -489,6 +489,7 @@ impl Connection {
             log: &self.log,
             defer: self.defer,
             created: &self.created,
+            temporary: false,
         }
     }
 
@@ -515,7 +516,7 @@ impl Connection {
 
     /// Something has to be held: first upstream itself is asked what the session is like.
     fn hold(&mut self, pending: Box<Pending>) {
-        if self.session.probe() {
+        if self.session.probe_with(pending.may_be_temporary()) {
             self.holding = Some(Holding::Probing { pending });
         } else {
             let settings = holding::hints(&self.session);
@@ -525,6 +526,16 @@ impl Connection {
 
     fn on_probed(&mut self, probed: Result<Probed, ProbeFailed>) {
         match (self.holding.take(), probed) {
+            (Some(Holding::Probing { pending }), Ok(probed)) if probed.temporary => {
+                let ticket = pending.submission.ticket;
+                let gate = Gate { temporary: true, ..self.gate() };
+                match gate.decide(pending.submission, Timestamp::now()) {
+                    Decided::Resolved(resolution) => {
+                        self.session.resolve(ticket, resolution, self.shared.now_ns());
+                    }
+                    Decided::Hold(pending) => self.open(pending, probed.settings),
+                }
+            }
             (Some(Holding::Probing { pending }), Ok(probed)) => self.open(pending, probed.settings),
             (Some(Holding::Reprobing { pending, grant }), Ok(probed)) => {
                 self.use_grant(&pending, grant, probed.settings)

@@ -38,6 +38,20 @@ pub(super) struct Pending {
     pub(super) request: Option<RequestId>,
 }
 
+impl Pending {
+    /// The relations about which upstream is to be asked whether they are temporary ones of the session. The
+    /// answer must hold for what runs: nothing may run before it, and its names must be looked up anew when
+    /// it runs. A prepared query keeps the table that it was analysed for, whatever stands before it by now.
+    pub(super) fn may_be_temporary(&self) -> &[Arc<str>] {
+        let Submission { first, status, statement, .. } = &self.submission;
+        let looked_up_anew = statement.via == Via::Query || self.classification.is_bound_late();
+        match &self.classification.if_temporary {
+            Some(temporary) if *first && status.is_some() && looked_up_anew => &temporary.names,
+            Some(_) | None => &[],
+        }
+    }
+}
+
 /// What is to be done with a submission.
 pub(super) enum Decided {
     /// The session can be told at once.
@@ -57,6 +71,8 @@ pub(super) struct Gate<'a> {
     /// Functions, operators and types that this session's open transaction has created: nobody else
     /// can see them yet, so no catalogue has them.
     pub(super) created: &'a [Arc<str>],
+    /// Upstream says that the relations of [`Pending::may_be_temporary`] are temporary ones.
+    pub(super) temporary: bool,
 }
 
 impl Gate<'_> {
@@ -93,6 +109,11 @@ impl Gate<'_> {
             }
         };
         let mut classification = classify(&submission.statement.sql);
+        if self.temporary
+            && let Some(temporary) = &classification.if_temporary
+        {
+            classification = Arc::clone(&temporary.classification);
+        }
         if submission.statement.via == Via::FunctionCall && classification.parts.is_empty() {
             // It runs some function by its OID, of which we can say nothing.
             let policy = self.shared.policy.load().digest();

@@ -4,6 +4,9 @@
 //! opens, and again right before the statement is forwarded, a few `SHOW`s run on the agent's own
 //! upstream connection. `SHOW` takes no snapshot, so a `SET TRANSACTION` may still follow; the
 //! statement and portal have names of their own, so the agent's unnamed ones survive.
+//!
+//! Where a statement would be harmless if the relations that it changes were temporary ones, one more question
+//! asks that. It takes a snapshot, as the statement itself is about to.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,6 +61,8 @@ pub struct Probed {
     pub settings: BTreeMap<Arc<str>, Arc<str>>,
     /// The transaction status behind the probe.
     pub status: TransactionStatus,
+    /// Whether all relations that were asked about are temporary ones of this session.
+    pub temporary: bool,
 }
 
 /// Why upstream did not say.
@@ -76,12 +81,19 @@ pub enum ProbeFailed {
 pub(super) struct Probe {
     answers: Vec<Arc<str>>,
     failed: bool,
+    /// Behind the settings, it asks about relations.
+    of_relations: bool,
 }
 
 impl Session {
     /// Sends a probe, if upstream is idle and healthy; `false` when it is not. The answer comes as
     /// [`Output::Probed`].
     pub fn probe(&mut self) -> bool {
+        self.probe_with(&[])
+    }
+
+    /// The same, and whether these relations, named without a schema, are all temporary ones of this session.
+    pub fn probe_with(&mut self, relations: &[Arc<str>]) -> bool {
         let between_messages = self.copy_rest == 0 && self.passing.rest == 0;
         let healthy = self.is_idle() && self.status != TransactionStatus::Failed && !self.ended;
         if !healthy || !between_messages || self.probe.is_some() {
@@ -90,10 +102,13 @@ impl Session {
         let name = self.substitutes.name("probe");
         let out = &mut self.to_upstream;
         for setting in SETTINGS {
-            put_show(&name, setting, out);
+            put_question(&name, &format!("SHOW {setting}"), out);
+        }
+        if !relations.is_empty() {
+            put_question(&name, &are_temporary(relations), out);
         }
         frontend::sync(out);
-        self.probe = Some(Probe::default());
+        self.probe = Some(Probe { of_relations: !relations.is_empty(), ..Probe::default() });
         self.expect(Owed::Probe, None);
         true
     }
@@ -115,15 +130,17 @@ impl Session {
             }
             tag::READY => {
                 self.ready(frame.body(), now_ns)?;
-                let probe = self.probe.take().unwrap_or_default();
-                let complete = !probe.failed && probe.answers.len() == SETTINGS.len();
+                let mut probe = self.probe.take().unwrap_or_default();
+                let asked = SETTINGS.len() + usize::from(probe.of_relations);
+                let complete = !probe.failed && probe.answers.len() == asked;
+                let temporary = probe.of_relations && probe.answers.pop().as_deref() == Some("t");
                 let probed = if complete {
                     let settings: BTreeMap<Arc<str>, Arc<str>> =
                         SETTINGS.iter().map(|&name| Arc::from(name)).zip(probe.answers).collect();
                     if let Some(path) = settings.get("search_path") {
                         self.settings.learn_search_path(path);
                     }
-                    Ok(Probed { settings, status: self.status })
+                    Ok(Probed { settings, status: self.status, temporary })
                 } else {
                     Err(ProbeFailed::Refused)
                 };
@@ -136,10 +153,25 @@ impl Session {
     }
 }
 
+/// Asks whether relations, looked up as an unqualified name of them would be, are all temporary ones of the
+/// session. Operators and functions are named with their schema: the session's path may lead elsewhere.
+fn are_temporary(relations: &[Arc<str>]) -> String {
+    let names: Vec<String> = relations
+        .iter()
+        .map(|name| format!("'\"{}\"'", name.replace('"', "\"\"").replace('\'', "''")))
+        .collect();
+    format!(
+        "SELECT pg_catalog.bool_and(COALESCE(c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema(), false))
+ FROM pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[]) AS n(name)
+ LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(n.name)::pg_catalog.oid",
+        names.join(", ")
+    )
+}
+
 /// Parse, Bind, Execute, and Close of both, so that nothing of ours stays behind.
-fn put_show(name: &str, setting: &str, out: &mut BytesMut) {
+fn put_question(name: &str, sql: &str, out: &mut BytesMut) {
     let before = out.len();
-    let written = frontend::parse(name, &format!("SHOW {setting}"), [], out)
+    let written = frontend::parse(name, sql, [], out)
         .map(|()| put_bind(name, out))
         .and_then(|()| frontend::execute(name, 0, out))
         .and_then(|()| frontend::close(b'P', name, out))

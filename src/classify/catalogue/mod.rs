@@ -203,6 +203,23 @@ pub struct Catalogue {
     declared: Arc<Declared>,
 }
 
+/// An extension of an upstream's database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InstalledExtension<'c> {
+    /// Its name.
+    pub name: &'c str,
+    /// Its version.
+    pub version: &'c str,
+    /// How many of its functions trust in it covers.
+    pub covered: usize,
+    /// How many it does not, because they run as their owner or may write in a procedural language.
+    pub excluded: usize,
+    /// The policy trusts it.
+    pub trusted: bool,
+    /// Why it cannot be trusted as a whole.
+    pub reach: Option<&'static str>,
+}
+
 /// An operator class or access method.
 #[derive(Debug)]
 struct ExtensionPart {
@@ -370,9 +387,18 @@ impl Catalogue {
         Some(())
     }
 
-    /// The extensions that are installed, with their versions.
-    pub fn extensions(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.extensions.iter().map(|(name, version)| (&**name, &**version))
+    /// The extensions that are installed, and what trust in each means.
+    pub fn extensions(&self) -> impl Iterator<Item = InstalledExtension<'_>> {
+        self.extensions.iter().map(|(name, version)| {
+            let all = self.functions.values().flatten();
+            let of_it = all.filter(|function| function.extension.as_deref() == Some(name));
+            let (mut covered, mut excluded) = (0, 0);
+            for function in of_it {
+                *if function.trustworthy { &mut covered } else { &mut excluded } += 1;
+            }
+            let trusted = self.declared.trusts(name);
+            InstalledExtension { name, version, covered, excluded, trusted, reach: super::reach_of(name) }
+        })
     }
 
     /// What the operator declares.

@@ -160,7 +160,7 @@ fn what_is_too_large_or_too_deep_is_held_with_a_reason() {
             format!("SELECT 1 {}", ["/*".repeat(60), "*/".repeat(60)].concat().repeat(4_000)),
             "operator characters too long",
         ),
-        (format!("SELECT '{}'", "x".repeat(1 << 20)), "longer than 1 MiB"),
+        (format!("SELECT '{}'", "x".repeat(1 << 20)), "longer than 1 MiB even without"),
         (format!("SELECT 1 {}", " ".repeat(33 << 20)), "too long"),
     ];
     for (text, why) in cases {
@@ -186,9 +186,75 @@ fn a_bulk_insert_of_literals_is_a_write_however_long() {
     assert_eq!((found.parts.len(), found.steps.len()), (1, 1));
 
     let call = format!("INSERT INTO t VALUES {rows} (f(), 2, 3, 4, 5, 6)");
-    assert_eq!(classify(&call).class, StatementClass::Admin);
+    assert_eq!(classify(&call).class, StatementClass::Code, "the call is found among the literals");
+    let calls = format!("INSERT INTO t VALUES {} (f())", "(f()),".repeat(300_000));
+    assert_eq!(classify(&calls).class, StatementClass::Admin, "too long to be read");
     let system = format!("INSERT INTO pg_proc VALUES {rows} (1, 2, 3, 4, 5, 6)");
     assert_eq!(classify(&system).class, StatementClass::Admin);
+}
+
+/// The same statement with few rows and with many, by the ordinary way and by the one for long texts.
+#[test]
+fn a_long_statement_is_what_a_short_one_is() {
+    let vector = vec!["0.123456789"; 1536].join(",");
+    let forms: [(&str, &str, StatementClass); 22] = [
+        ("INSERT INTO t VALUES ", "(7, ARRAY[VECTOR])", StatementClass::Write),
+        ("INSERT INTO t VALUES ", "(7, '[VECTOR]'::text)", StatementClass::Write),
+        ("INSERT INTO t (a) VALUES ", "('7'::int)", StatementClass::Write),
+        (
+            "INSERT INTO t VALUES ",
+            "(-7, CAST('7' AS numeric(10, 2)), DATE '2026-01-01')",
+            StatementClass::Write,
+        ),
+        (
+            "INSERT INTO t VALUES ",
+            "(TIMESTAMP WITH TIME ZONE 'now', INTERVAL '1 day', ROW(7, 'a'))",
+            StatementClass::Write,
+        ),
+        ("INSERT INTO t VALUES ", "($1, $2, DEFAULT, NULL, true)", StatementClass::Write),
+        ("INSERT INTO t VALUES ", "(7, 'customers'::pg_temp.evil)", StatementClass::Write),
+        ("INSERT INTO pg_proc VALUES ", "(7, 'a')", StatementClass::Admin),
+        ("INSERT INTO cron.job VALUES ", "(7, 'a')", StatementClass::Code),
+        (
+            "INSERT INTO t VALUES ",
+            "(7, 'a') ON CONFLICT (a) DO UPDATE SET b = excluded.b",
+            StatementClass::Write,
+        ),
+        ("INSERT INTO t VALUES ", "(7, 'a') RETURNING evil(a)", StatementClass::Code),
+        ("INSERT INTO t VALUES ", "(7, 'a') RETURNING lo_unlink(a)", StatementClass::MassWrite),
+        ("INSERT INTO t VALUES ", "(7, 'a'); DROP TABLE t", StatementClass::Ddl),
+        ("UPDATE t SET b = v.b FROM (VALUES ", "(7, 'a')) v (a, b) WHERE t.a = v.a", StatementClass::Write),
+        ("UPDATE t SET b = v.b FROM (VALUES ", "(7, 'a')) v (a, b)", StatementClass::MassWrite),
+        ("SELECT * FROM t WHERE a IN (", "7)", StatementClass::Read),
+        ("DELETE FROM t WHERE a IN (", "7)", StatementClass::Write),
+        ("DELETE FROM t WHERE a NOT IN (", "7)", StatementClass::Write),
+        ("DELETE FROM t WHERE (a, b) IN (", "(7, 'a'))", StatementClass::Write),
+        ("DELETE FROM t WHERE a IN (1, 0, ", "7)", StatementClass::MassWrite),
+        ("DELETE FROM t WHERE a = ANY (ARRAY[", "7])", StatementClass::Write),
+        ("WITH x AS (DELETE FROM t) INSERT INTO t VALUES ", "(7, 'a')", StatementClass::MassWrite),
+    ];
+    for (before, last, class) in forms {
+        let last = last.replace("VECTOR", &vector);
+        // All but the last one end where that has its own list's end.
+        let one = match last.find([')', ']']) {
+            Some(end) if !last.starts_with('(') => last[..end].to_owned(),
+            _ => {
+                let mut depth = 0;
+                let end = last.find(|c| {
+                    depth += i32::from(c == '(') - i32::from(c == ')');
+                    depth == 0
+                });
+                last[..=end.unwrap()].to_owned()
+            }
+        };
+        let short = classify(&format!("{before}{one}, {last}"));
+        assert_eq!(short.class, class, "{before}{last:.60}: {:?}", short.reasons);
+        let long = format!("{before}{}{last}", format!("{one}, ").repeat((1200 << 10) / (one.len() + 2) + 1));
+        let long = classify(&long);
+        assert_eq!(long.class, class, "long: {before}{last:.60}: {:?}", long.reasons);
+        assert_eq!(long.effects, short.effects, "{before}{last:.60}");
+        assert_eq!(long.parts.len(), short.parts.len());
+    }
 }
 
 #[test]

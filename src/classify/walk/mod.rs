@@ -27,7 +27,6 @@ mod sources;
 mod statements;
 
 pub(super) use detail::{Touched, columns};
-pub(super) use relations::relations_of_a_scheduler;
 pub(super) use sources::Names;
 
 use std::borrow::Cow;

@@ -12,7 +12,7 @@ use crate::classify::tree::{Field, Kind, Node};
 use crate::classify::{Effect, ObjectKind, StatementClass, Verb};
 
 /// Whether a schema holds the tables of a job scheduler (pg_cron, pgAgent).
-pub(in crate::classify) fn relations_of_a_scheduler(schema: Option<&str>) -> bool {
+fn relations_of_a_scheduler(schema: Option<&str>) -> bool {
     matches!(schema, Some("cron" | "pgagent"))
 }
 

@@ -300,10 +300,7 @@ fn takes_one_row(query: Node<'_>) -> bool {
 
 /// Whether an expression is one value, given or bound.
 fn is_value(node: Node<'_>) -> bool {
-    match node.kind() {
-        Kind::TypeCast => {
-            node.get(Field::Arg).is_some_and(|arg| arg.kind() != Kind::TypeCast && is_value(arg))
-        }
-        kind => matches!(kind, Kind::AConst | Kind::ParamRef),
-    }
+    let cast = node.kind() == Kind::TypeCast;
+    let value = if cast { node.get(Field::Arg) } else { Some(node) };
+    value.is_some_and(|value| matches!(value.kind(), Kind::AConst | Kind::ParamRef))
 }

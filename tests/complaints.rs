@@ -19,7 +19,7 @@ use std::io::Write as _;
 use std::process::Command;
 use std::time::Duration;
 
-use support::{AGENT, Setup, Stack, TOKEN, text, wait_for};
+use support::{AGENT, BOB, Setup, Stack, TOKEN, text, wait_for};
 use wire::{Wire, bind, cancel, close, describe, execute, extended, flush, frame, parse, query, sync};
 
 /// Denies what the tests need denied at once, so that no reviewer has to answer.
@@ -233,7 +233,16 @@ fn a_trusted_extension_is_known_as_soon_as_it_is_there_and_covers_its_own_only()
     ] {
         assert_eq!(class(sql), "held", "{sql}");
     }
-    stack.superuser("CREATE EXTENSION \"uuid-ossp\"");
+    let creating = stack.psql_start(&["CREATE EXTENSION \"uuid-ossp\""]);
+    let mut request = None;
+    wait_for("the request for it", || {
+        request =
+            stack.waiting().into_iter().find(|waiting| waiting.to_string().contains("CREATE EXTENSION"));
+        request.is_some()
+    });
+    stack.approve(BOB, &request.unwrap());
+    let said = support::ended(creating);
+    assert!(!said.contains("ERROR"), "{said}");
     wait_for("the new extension to be known", || class("SELECT uuid_generate_v4()") == "passes");
 }
 

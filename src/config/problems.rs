@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Config, UpstreamTls};
-use crate::actor::{Agent, GroupName, PersonName, Reviewer};
+use crate::actor::{Agent, GroupName, PersonName, Reviewer, may_be_one_person};
 use crate::approval::quorum::{self, Seats};
 use crate::identity::Directory;
 use crate::policy::rule::Then;
@@ -95,6 +95,11 @@ impl Config {
                 self.directory.reviewers().filter_map(|entry| almost_the_same(owner, &entry.reviewer)),
             );
         }
+        let reviewers: Vec<&Reviewer> = self.directory.reviewers().map(|entry| &*entry.reviewer).collect();
+        for (place, one) in reviewers.iter().enumerate() {
+            let others = reviewers.iter().skip(place + 1);
+            concerns.extend(others.filter_map(|other| almost_twice(one, other)));
+        }
         concerns
     }
 }
@@ -112,9 +117,8 @@ fn almost_the_same(owner: &PersonName, reviewer: &Reviewer) -> Option<Concern> {
     if reviewer.is(owner) {
         return None;
     }
-    let names = std::iter::once(reviewer.id.as_str()).chain(reviewer.also.iter().map(PersonName::as_str));
-    let plain = plain_name(owner.as_str());
-    let similar = names.filter(|name| plain_name(name) == plain).map(str::to_owned).next()?;
+    let similar = names(reviewer).find(|name| may_be_one_person(owner.as_str(), name))?;
+    let (owner, similar) = (plainly(owner.as_str()), plainly(similar));
     Some(Concern::new(
         format!("owner {owner}"),
         format!(
@@ -123,10 +127,27 @@ fn almost_the_same(owner: &PersonName, reviewer: &Reviewer) -> Option<Concern> {
     ))
 }
 
-/// The part of an address before the @, without dots, tags and case.
-fn plain_name(address: &str) -> String {
-    let local = address.split(['@', '+']).next().unwrap_or_default();
-    local.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+/// Two reviewers who are perhaps one person, whose answers would count twice.
+fn almost_twice(one: &Reviewer, other: &Reviewer) -> Option<Concern> {
+    let alike = names(one).any(|mine| names(other).any(|theirs| may_be_one_person(mine, theirs)));
+    let (one, other) = (plainly(one.id.as_str()), plainly(other.id.as_str()));
+    alike.then(|| {
+        Concern::new(
+            format!("reviewer {one}"),
+            format!(
+                "looks like reviewer \"{other}\"; one person is one reviewer, with other names in also = [..]"
+            ),
+        )
+    })
+}
+
+fn names(reviewer: &Reviewer) -> impl Iterator<Item = &str> {
+    std::iter::once(reviewer.id.as_str()).chain(reviewer.also.iter().map(PersonName::as_str))
+}
+
+/// A name with its letters spelled out, where some of them may pass for others.
+fn plainly(name: &str) -> String {
+    if name.is_ascii() { name.to_owned() } else { name.escape_default().to_string() }
 }
 
 /// Rules whose quorum cannot be reached: because a group is unknown or too small, or because those in

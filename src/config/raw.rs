@@ -11,7 +11,7 @@ use url::Url;
 
 use super::secret::Named;
 use super::{ApplicationName, ConfigError, Console, Limits, UpstreamTls, is_local_host};
-use crate::actor::{Agent, AgentName, GroupName, PersonName, Reviewer, ReviewerId, UpstreamName};
+use crate::actor::{Agent, AgentName, GroupName, PersonName, Reviewer, ReviewerId, UpstreamName, person_key};
 use crate::desk;
 use crate::identity::directory::{Entry, SlackAccount};
 use crate::identity::keys::{self, KeyPlace};
@@ -434,9 +434,15 @@ fn read_agent(table: &Table<'_>, problems: &Problems) -> Option<RawAgent> {
         .iter()
         .chain(&owners)
         .filter(|at| {
-            let empty = at.value.trim().is_empty();
+            let empty = person_key(&at.value).is_empty();
             if empty {
                 problems.add(&at.place, "is empty");
+            }
+            if at.value.matches(['@', '\u{ff20}', '\u{fe6b}']).count() > 1 || at.value.contains([';', '\n']) {
+                problems.add(
+                    &at.place,
+                    "names several people; write owners = [\"..\", \"..\"], one address each",
+                );
             }
             !empty
         })

@@ -4,7 +4,7 @@
 //! be one person, or with a reviewer who goes by an agent's name: those would be ways to approve for
 //! oneself that no rule could see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -222,8 +222,11 @@ fn usual_iterations(agents: &[AgentEntry]) -> u32 {
 fn conflicts(agents: &[AgentEntry], reviewers: &[ReviewerEntry]) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
     let mut agent_names: BTreeMap<String, usize> = BTreeMap::new();
+    let agents_as_people: BTreeSet<String> =
+        agents.iter().map(|entry| person_key(entry.agent.name.as_str())).collect();
     for (number, entry) in agents.iter().enumerate() {
-        if agent_names.insert(person_key(entry.agent.name.as_str()), number).is_some() {
+        let folded = entry.agent.name.as_str().trim().to_lowercase();
+        if agent_names.insert(folded, number).is_some() {
             conflicts.push(Conflict {
                 entry: Entry::Agent(number),
                 message: format!("another agent is called \"{}\", but for case", entry.agent.name),
@@ -248,7 +251,7 @@ fn conflicts(agents: &[AgentEntry], reviewers: &[ReviewerEntry]) -> Vec<Conflict
                     other(place)
                 ));
             }
-            if agent_names.contains_key(&folded) {
+            if agents_as_people.contains(&folded) {
                 conflict(format!("\"{name}\" is the name of an agent; an agent cannot answer requests"));
             }
         }

@@ -215,7 +215,7 @@ fn a_denial_tells_the_agent_why() {
 }
 
 #[test]
-fn escalating_asks_the_next_group_at_once() {
+fn escalating_tells_the_next_group_at_once() {
     let house = House::open();
     let opened = house.ask(EXPORT);
     let path = format!("/requests/{}/escalate", opened.request.id);

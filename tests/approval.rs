@@ -629,6 +629,184 @@ fn what_the_policy_declares_of_the_database_counts_and_so_does_a_change_of_it() 
     assert_eq!(says("SELECT * FROM customers LIMIT 5"), "runs");
 }
 
+/// Adds a file of policies, or replaces it, and waits until it is in force.
+fn load_policy(stack: &Stack, name: &str, policy: &str) {
+    let before = stack.log().matches("policies loaded").count();
+    std::fs::write(stack.path(&format!("policies/{name}.toml")), policy).unwrap();
+    wait_for("the policy is loaded", || stack.log().matches("policies loaded").count() > before);
+}
+
+fn exists(stack: &Stack, table: &str) -> bool {
+    stack.superuser(&format!("select to_regclass('{table}') is not null")) == "t"
+}
+
+#[test]
+fn a_policy_that_denies_what_waits_withdraws_it_and_the_agent_is_told_the_rule() {
+    let mut stack = Stack::start();
+    for (round, when) in [
+        r#"class = ["ddl"]"#,
+        r#"table = ["public.orders"], class = ["ddl"]"#,
+        r#"agent = "reporting-*", class = ["ddl"]"#,
+        r#"upstream = "app", class = ["ddl"]"#,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let psql = stack.psql_start(&["drop table orders", "select 'still here'"]);
+        let request = stack.request();
+
+        let rule = format!("[[rule]]\nname = \"freeze-{round}\"\nwhen = {{ {when} }}\nthen = \"deny\"\n");
+        load_policy(&stack, "freeze", &rule);
+
+        let shown = ended(psql);
+        assert!(shown.contains(&format!("freeze-{round}")) && shown.contains("still here"), "{shown}");
+        assert_eq!(state_of(&stack, &request), "withdrawn");
+        let (status, answer) = stack.answer(BOB, &request, "approve", Some("ok"));
+        assert_eq!((status, answer["error"].as_str()), (409, Some("too_late")), "{answer}");
+        assert!(exists(&stack, "orders"));
+        load_policy(&stack, "freeze", "");
+    }
+    stack.assert_verifies();
+}
+
+#[test]
+fn a_policy_that_asks_for_more_withdraws_what_waits_and_a_looser_one_does_not() {
+    let mut stack = Stack::start();
+    let hold = |terms: &str| {
+        format!("[[rule]]\nname = \"ddl\"\nwhen = {{ class = [\"ddl\"] }}\nthen = \"hold\"\n{terms}\n")
+    };
+    for terms in [
+        r#"approvals = [{ group = "dba", count = 2 }]"#,
+        r#"approvals = [{ group = "security", count = 1 }]"#,
+        r#"assurance = "login""#,
+        r#"reason = "required""#,
+    ] {
+        let psql = stack.psql_start(&["drop table orders"]);
+        let request = stack.request();
+        load_policy(&stack, "more", &hold(terms));
+
+        let shown = ended(psql);
+        assert!(shown.contains("asks for more") && shown.contains("Retry the statement"), "{shown}");
+        assert_eq!(state_of(&stack, &request), "withdrawn");
+        load_policy(&stack, "more", "");
+    }
+    let psql = stack.psql_start(&["drop table orders"]);
+    let request = stack.request();
+    load_policy(&stack, "more", "[[rule]]\nname = \"fine\"\nwhen = { class = [\"ddl\"] }\nthen = \"allow\"\n");
+    assert_eq!(state_of(&stack, &request), "waiting");
+    stack.approve(BOB, &request);
+    ended(psql);
+    assert!(!exists(&stack, "orders"));
+    stack.assert_verifies();
+}
+
+#[test]
+fn p4_a_deferred_grant_does_not_outlive_its_approver() {
+    let mut stack = Stack::start();
+    let deferred = format!("{}?options=-c%20countersign.hold%3Ddefer", stack.url());
+    let run = |stack: &Stack| {
+        let output = stack
+            .psql_command(&deferred)
+            .args(["-v", "VERBOSITY=verbose", "-c", "drop table orders"])
+            .output();
+        text(&output.unwrap())
+    };
+    let bob_in = |groups: &str| format!("id = \"{}\"\ngroups = [{groups}]", BOB.0);
+    let owner = |owners: &str| format!("owners = [{owners}]\nverifier");
+    let alice = format!("owner = \"{}\"\nverifier", ALICE.0);
+    let as_dba = bob_in("\"dba\"");
+    for (what, from, to) in [
+        ("left the group", as_dba.clone(), bob_in("\"marketing\"")),
+        ("is another person", as_dba.clone(), as_dba.replace("bob@", "robert@")),
+        ("owns the agent", alice.clone(), owner("\"alice@example.com\", \"Bob <BOB@example.com>\"")),
+        ("owns the agent alone", alice.clone(), owner("\"mailto:bob@example.com\"")),
+        ("is called as the owner", as_dba.clone(), format!("also = [\"alice@example.net\"]\n{as_dba}")),
+    ] {
+        if what == "is called as the owner" {
+            stack.reconfigure(|text| text.replace(&alice, &owner("\"alice@example.com\", \"alice@example.net\"")));
+        }
+        assert!(run(&stack).contains(", pending"));
+        let request = stack.request();
+        stack.approve(BOB, &request);
+
+        stack.reconfigure(|text| {
+            assert!(text.contains(&from), "{what}: {text}");
+            text.replace(&from, &to)
+        });
+
+        let shown = run(&stack);
+        assert!(shown.contains(", pending"), "{what}: people are asked anew: {shown}");
+        assert!(exists(&stack, "orders"), "{what}");
+        let (_, first) = stack.api(CAROL, "GET", &format!("/requests/{}", request["id"].as_str().unwrap()), None);
+        assert_eq!(first["state"], "withdrawn", "{what}");
+        stack.reconfigure(|text| text.replace(&to, &from));
+        let again = stack.request();
+        stack.answer(ALICE, &again, "deny", Some("not now"));
+        // A denied statement may not be asked for again for a while.
+        stack.stop_proxy();
+        stack.run();
+    }
+    stack.assert_verifies();
+}
+
+#[test]
+fn p4_two_approvals_count_only_while_both_people_may_give_them() {
+    let mut stack = Stack::with(&Setup {
+        policy: Some(
+            "[[rule]]\nname = \"two\"\nwhen = { class = [\"ddl\"] }\nthen = \"hold\"\napprovals = [{ group = \"dba\", count = 1 }, { group = \"security\", count = 1 }]\n"
+                .to_owned(),
+        ),
+        ..Setup::default()
+    });
+    let psql = stack.psql_start(&["drop table orders"]);
+    let request = stack.request();
+    stack.approve(CAROL, &request);
+
+    let carol = format!("id = \"{}\"\ngroups = [\"security\"]", CAROL.0);
+    stack.reconfigure(|text| text.replace(&carol, &carol.replace("security", "marketing")));
+    stack.approve(BOB, &request);
+    assert_eq!(state_of(&stack, &request), "waiting", "Carol's approval does not count any more");
+    assert!(exists(&stack, "orders"));
+
+    stack.reconfigure(|text| text.replace(&carol.replace("security", "marketing"), &carol));
+    let (status, _) = stack.answer(CAROL, &request, "deny", Some("no"));
+    assert_eq!(status, 200);
+    ended(psql);
+    stack.assert_verifies();
+}
+
+#[test]
+fn p4_a_stand_in_cannot_bring_their_own_time_forward() {
+    let olga = ("olga@example.com", "csr_token-of-olga");
+    let hash = countersign::identity::secret::SecretHash::of(olga.1).to_string();
+    let mut stack = Stack::with(&Setup {
+        policy: Some(
+            "[[rule]]\nname = \"slow\"\nwhen = { class = [\"ddl\"] }\nthen = \"hold\"\nescalate = [{ after = \"10m\", to = \"oncall\" }]\n"
+                .to_owned(),
+        ),
+        config: format!("[[reviewer]]\nid = \"{}\"\ngroups = [\"oncall\"]\ntoken_hash = \"{hash}\"\n", olga.0),
+        ..Setup::default()
+    });
+    let psql = stack.psql_start(&["drop table orders"]);
+    let request = stack.request();
+    let not_yet = |(status, answer): (u16, Value)| {
+        assert_eq!((status, answer["error"].as_str()), (403, Some("not_yet")), "{answer}");
+        assert!(answer["message"].as_str().unwrap().contains("you stand in for others"), "{answer}");
+    };
+
+    not_yet(stack.answer(olga, &request, "approve", Some("now")));
+    for who in [olga, BOB] {
+        let (status, answer) = stack.answer(who, &request, "escalate", Some("nobody is there"));
+        assert!(status == 200 || answer["error"] == "no_further_step", "{answer}");
+        not_yet(stack.answer(olga, &request, "approve", Some("now")));
+    }
+    assert!(exists(&stack, "orders"));
+    let (status, _) = stack.answer(olga, &request, "deny", Some("no"));
+    assert_eq!(status, 200, "no is possible at once");
+    ended(psql);
+    stack.assert_verifies();
+}
+
 #[test]
 fn a_rule_by_table_sees_what_foreign_keys_do_to_it() {
     let policy = "[[rule]]

@@ -137,7 +137,7 @@ fn a_denial_carries_its_reason() {
 }
 
 #[test]
-fn an_escalation_asks_the_next_group() {
+fn an_escalation_tells_the_next_group() {
     let house = House::open();
     let opened = house.ask(EXPORT);
 

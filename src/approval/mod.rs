@@ -21,6 +21,6 @@ pub mod visible;
 pub mod words;
 
 pub use document::Document;
-pub use hold::{Grant, Hold, HoldState, Misfit, Reply, Review, Verdict, VerdictError};
+pub use hold::{Grant, Hold, HoldState, Lapse, Misfit, Release, Reply, Review, Verdict, VerdictError};
 pub use request::{Draft, Request, Seal};
 pub use visible::Shown;

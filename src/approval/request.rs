@@ -290,7 +290,7 @@ impl Request {
         if !speaks_of_it || seal.session.is_none() != draft.terms.defer {
             return Err(BadDraft::SealDiffers);
         }
-        let expires_at = later(now, waiting_time(&draft)?);
+        let expires_at = later(now, waiting_time(&draft.terms, draft.transaction.status)?);
         Ok(Self {
             id,
             words: words(&digest),
@@ -336,11 +336,10 @@ impl Request {
     }
 }
 
-/// How long `draft` may wait. Inside an open transaction it keeps locks, so the limit is shorter
-/// there; what upstream has not answered yet counts as open.
-fn waiting_time(draft: &Draft) -> Result<Duration, BadDraft> {
-    let terms = &draft.terms;
-    if terms.defer || draft.transaction.status == Some(TransactionStatus::Idle) {
+/// How long a statement on these terms may wait. Inside an open transaction it keeps locks, so the
+/// limit is shorter there; what upstream has not answered yet (no `status`) counts as open.
+pub(super) fn waiting_time(terms: &Terms, status: Option<TransactionStatus>) -> Result<Duration, BadDraft> {
+    if terms.defer || status == Some(TransactionStatus::Idle) {
         return Ok(terms.expires);
     }
     match terms.in_transaction {

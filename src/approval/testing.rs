@@ -12,7 +12,7 @@ use super::request::{Insight, TransactionView};
 use super::{Draft, Request, Seal};
 use crate::actor::{
     Agent, AgentIdentity, AgentName, Assurance, AuthenticationMethod, ChannelName, Claims, GroupName,
-    PersonName, Reviewer, ReviewerId,
+    PersonName, Reviewer, ReviewerId, UpstreamName,
 };
 use crate::classify::{Classification, Effect, ObjectKind, Reason, StatementClass, StatementPart, Verb};
 use crate::policy::{Approval, Escalation, InTransaction, Terms};
@@ -148,11 +148,13 @@ pub(crate) fn request(terms: Terms) -> Arc<Request> {
 pub(crate) struct Crowd {
     pub(crate) people: Vec<Arc<Reviewer>>,
     pub(crate) owners: Vec<PersonName>,
+    /// The agent was revoked, or lost its upstream.
+    pub(crate) agent_is_gone: bool,
 }
 
 impl Crowd {
     pub(crate) fn of(people: &[&Arc<Reviewer>]) -> Self {
-        Self { people: people.iter().map(|person| (*person).clone()).collect(), owners: Vec::new() }
+        Self { people: people.iter().map(|person| (*person).clone()).collect(), ..Self::default() }
     }
 }
 
@@ -163,6 +165,10 @@ impl People for Crowd {
 
     fn owners(&self, _: &AgentName) -> Vec<PersonName> {
         self.owners.clone()
+    }
+
+    fn may_use(&self, _: &AgentName, _: &UpstreamName) -> bool {
+        !self.agent_is_gone
     }
 }
 

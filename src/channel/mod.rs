@@ -64,12 +64,14 @@ pub enum Notice {
         /// Who is still missing.
         missing: Vec<Approval>,
     },
-    /// Further groups may answer now.
+    /// A further group is told: because its time has come, or by somebody who did not wait for that.
     Escalated {
         /// The request.
         request: Arc<Request>,
-        /// The group that may answer from now on.
+        /// The group.
         to: GroupName,
+        /// How many of the further groups have been told, this one included.
+        told: usize,
     },
     /// It was granted, or ended.
     Ended {

@@ -200,7 +200,7 @@ pub(super) fn refuse(no: &No, json: bool) -> ExitCode {
     }
     ExitCode::from(match no.word.as_str() {
         "too_late" => 3,
-        "not_allowed" | "not_enrolled" | "assurance_too_low" | "agent_credential" => 4,
+        "not_allowed" | "not_yet" | "not_enrolled" | "assurance_too_low" | "agent_credential" => 4,
         "unknown_request" | "unknown_session" => 5,
         "digest_mismatch" | "already_answered" | "no_further_step" | "reason_required"
         | "reason_too_long" => 6,

@@ -239,7 +239,7 @@ fn narrate(event: &DeskEvent) {
         DeskEvent::Reviewed { request, review, .. } => {
             Some(format!("{} {}: {}", request.id, verb(review.verdict), review.reviewer))
         }
-        DeskEvent::Escalated { request, to } => Some(format!("{} escalated to {to}", request.id)),
+        DeskEvent::Escalated { request, to, .. } => Some(format!("{} escalated to {to}", request.id)),
         DeskEvent::Ended { request, state } => match state {
             HoldState::Expired | HoldState::Withdrawn { .. } => {
                 Some(format!("{} {}", request.id, state.as_str()))

@@ -118,6 +118,7 @@ fn reload_policies(shared: &Shared, config: &Config) {
             upstream.declare(Arc::clone(&declared));
         }
     }
+    shared.reconsider();
 }
 
 /// `policy`, if its own cases pass.
@@ -147,7 +148,7 @@ fn reload_configuration(shared: &Shared, config: &ArcSwap<Config>) {
         }
     };
     let parts = serve::agent_tls(&new)
-        .and_then(|tls| Ok((tls, serve::upstreams(&new, shared.policy.load().declared())?)));
+        .and_then(|tls| Ok((tls, serve::upstreams(&new, shared.policy.load().declared(), &shared.upstreams.load())?)));
     let (tls, upstreams) = match parts {
         Ok(parts) => parts,
         Err(error) => {
@@ -178,4 +179,5 @@ fn reload_configuration(shared: &Shared, config: &ArcSwap<Config>) {
     shared.upstreams.store(Arc::new(upstreams));
     config.store(Arc::new(new));
     shared.end_revoked();
+    shared.reconsider();
 }

@@ -52,7 +52,7 @@ enum Command {
     Approve(Verdict),
     /// Deny: the agent is told no, and the reason
     Deny(Verdict),
-    /// Escalate: ask the next group now
+    /// Escalate: tell the next group now; it may approve once its time has come
     Escalate(Verdict),
     /// Print what happens as it happens; with a request, until that has ended
     Watch {

@@ -143,9 +143,6 @@ impl Running {
             rules: policy.rules().len() as u64,
         })?;
 
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}", config.listen))?;
         let declared = Arc::clone(policy.declared());
         let shared = Arc::new(Shared {
             classifier,
@@ -153,7 +150,7 @@ impl Running {
             ledger,
             desk: desk.clone(),
             directory,
-            upstreams: ArcSwap::from_pointee(upstreams(&config, &declared)?),
+            upstreams: ArcSwap::from_pointee(upstreams(&config, &declared, &BTreeMap::new())?),
             tls: ArcSwap::from_pointee(agent_tls(&config)?),
             insecure_plaintext: config.insecure_plaintext,
             sessions: Sessions::default(),
@@ -183,6 +180,10 @@ impl Running {
             ),
             None => None,
         };
+        // Last: who can connect can be held, and what is held has to be answered somewhere.
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}", config.listen))?;
         let (stop, stopped) = watch::channel(Stop::Run);
         info!(listen = %listener.local_addr()?, upstreams = config.upstreams.len(), "countersign is ready");
         let agents = tokio::spawn(proxy::serve(Arc::clone(&shared), listener, stopped));
@@ -326,13 +327,19 @@ pub(super) fn agent_tls(config: &Config) -> anyhow::Result<Option<AgentTls>> {
     Ok(Some(AgentTls::load(&tls.certificate, &tls.key, tls.client_ca.as_deref())?))
 }
 
-/// The upstreams of a configuration.
+/// The upstreams of a configuration, which come after `earlier` ones of the same names.
 pub(super) fn upstreams(
     config: &Config,
     declared: &Arc<Declared>,
+    earlier: &BTreeMap<UpstreamName, Arc<UpstreamState>>,
 ) -> anyhow::Result<BTreeMap<UpstreamName, Arc<UpstreamState>>> {
     let reached = |(name, upstream): (&UpstreamName, _)| {
-        Ok((name.clone(), Arc::new(state(upstream, Arc::clone(declared))?)))
+        let state = state(upstream, Arc::clone(declared))?;
+        let state = match earlier.get(name) {
+            Some(earlier) => state.succeeding(earlier),
+            None => state,
+        };
+        Ok((name.clone(), Arc::new(state)))
     };
     config.upstreams.iter().map(reached).collect()
 }

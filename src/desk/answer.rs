@@ -120,9 +120,10 @@ impl Desk {
             missing: missing.clone(),
         });
         if verdict == Verdict::Escalate
-            && let Some(step) = slot.request.draft.terms.escalate.get(live.hold.steps().saturating_sub(1))
+            && let Some(step) = slot.request.draft.terms.escalate.get(live.hold.told().saturating_sub(1))
         {
-            self.tell(DeskEvent::Escalated { request: slot.request.clone(), to: step.to.clone() });
+            let told = live.hold.told();
+            self.tell(DeskEvent::Escalated { request: slot.request.clone(), to: step.to.clone(), told });
         }
         self.settle(slot, &mut live, &before, Some(&recorded));
         let state = live.hold.state().clone();
@@ -185,6 +186,7 @@ impl Desk {
     fn note_refused(&self, slot: &Arc<Slot>, verdict: Verdict, reply: &Reply, error: &VerdictError) {
         let worth_noting = match error {
             VerdictError::NotAllowed { .. }
+            | VerdictError::NotYet { .. }
             | VerdictError::NotEnrolled
             | VerdictError::AssuranceTooLow { .. }
             | VerdictError::DigestMismatch => true,

@@ -11,6 +11,7 @@
 //! - `shelf`: how requests are found.
 //! - `answer`: how verdicts are given.
 //! - `timers`: the clock's part.
+//! - `release`: grants that are used, and what a change of policy or people ends.
 //!
 //! **Identical requests** have one card. Several sessions of one agent that ask for the same thing
 //! (the same seal, sessions aside) wait in line, and reviewers are shown the first, with how many
@@ -25,6 +26,7 @@ pub mod accounts;
 mod answer;
 pub mod clock;
 pub mod recorder;
+mod release;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -49,7 +51,7 @@ use self::view::{Eligible, Enrolled};
 pub use self::view::{Filter, RequestView};
 use crate::actor::ReviewerId;
 use crate::approval::request::BadDraft;
-use crate::approval::{Draft, Grant, Hold, HoldState, Request, Seal, VerdictError};
+use crate::approval::{Draft, Grant, Hold, HoldState, Lapse, Request, Seal, VerdictError};
 pub use crate::channel::Notice as DeskEvent;
 use crate::identity::Directory;
 use crate::ledger::{Event, HoldEnd};
@@ -109,6 +111,8 @@ pub enum Ending {
         /// In one lower-case phrase.
         reason: &'static str,
     },
+    /// Policy or people have changed, and what was asked for does not fit any more.
+    Lapsed(Lapse),
 }
 
 /// An opened request. For a deferred hold `ending` never comes: the statement fails at once, and is
@@ -540,7 +544,7 @@ impl Desk {
         };
         self.reschedule(live);
         match sender.send(ending) {
-            Ok(()) | Err(Ending::Denied { .. } | Ending::Expired | Ending::Withdrawn { .. }) => false,
+            Ok(()) | Err(Ending::Denied { .. } | Ending::Expired | Ending::Withdrawn { .. } | Ending::Lapsed(_)) => false,
             Err(Ending::Granted(_)) => {
                 let before = self.change(live, |hold| hold.on_withdrawn(SESSION_GONE, now));
                 debug_assert!(matches!(before, HoldState::Granted { .. }));
@@ -619,6 +623,7 @@ fn view_of(
         missing: if waits { live.hold.missing_at(&Enrolled(directory), now) } else { Vec::new() },
         may_answer: if waits { eligible.of(&live.hold, &seats) } else { Vec::new() },
         seats,
+        told: live.hold.told(),
         reviews: live.hold.reviews().to_vec(),
         state,
         behind,

@@ -58,7 +58,8 @@ impl Desk {
                 error!(request = %slot.request.id, %unrecorded, "an escalation is not in the ledger");
             }
             info!(request = %slot.request.id, to = %step.to, "escalated");
-            self.tell(DeskEvent::Escalated { request: slot.request.clone(), to: step.to.clone() });
+            let told = live.hold.told();
+            self.tell(DeskEvent::Escalated { request: slot.request.clone(), to: step.to.clone(), told });
         }
         self.settle(slot, &mut live, &before, None);
     }

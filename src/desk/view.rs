@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::actor::{Agent, AgentName, GroupName, PersonName, Reviewer, ReviewerId};
+use crate::actor::{Agent, AgentName, GroupName, PersonName, Reviewer, ReviewerId, UpstreamName};
 use crate::approval::hold::People;
 use crate::approval::json::{ReceiptJson, RequestJson};
 use crate::approval::quorum::{self, Seats};
@@ -28,6 +28,8 @@ pub struct RequestView {
     pub may_answer: Vec<ReviewerId>,
     /// What is asked now, escalations included; empty once it does not wait any more.
     pub seats: Vec<Seats>,
+    /// How many of the rule's further groups were told of it, in order.
+    pub told: usize,
     /// Identical requests that wait behind it.
     pub behind: usize,
     /// It waits behind another, identical one, and has no card of its own yet.
@@ -82,6 +84,10 @@ impl People for Enrolled<'_> {
 
     fn owners(&self, agent: &AgentName) -> Vec<PersonName> {
         self.0.owners(agent).to_vec()
+    }
+
+    fn may_use(&self, agent: &AgentName, upstream: &UpstreamName) -> bool {
+        self.0.agent(agent).is_some_and(|entry| entry.agent.upstreams.contains(upstream))
     }
 }
 

@@ -83,7 +83,7 @@ use self::store::Store;
 pub use self::store::StoreError;
 use self::writer::Writer;
 use crate::actor::Claims;
-use crate::approval::Grant;
+use crate::approval::Release;
 pub use crate::approval::request::TreeHead;
 use crate::classify::StatementClass;
 use crate::refusal::Refusal;
@@ -551,7 +551,7 @@ impl SessionLog {
         self.shared.admit()?;
         let ground = clearance.as_str();
         match &clearance {
-            Clearance::Granted(grant) => self.forward_granted(statement, grant),
+            Clearance::Granted(release) => self.forward_granted(statement, release),
             Clearance::Allowed(_) | Clearance::Doomed | Clearance::ParseOnly => {
                 let by_rule = clearance.rule().map(std::slice::from_ref).unwrap_or_default();
                 let mut statement = *statement;
@@ -588,9 +588,13 @@ impl SessionLog {
     fn forward_granted(
         &self,
         statement: &StatementRecord<'_>,
-        grant: &Grant,
+        release: &Release,
     ) -> Result<Receipt, LedgerError> {
+        let grant = release.grant();
         let request = grant.request();
+        // What decided is what the grant was judged by, not what the request was opened under.
+        let statement =
+            &StatementRecord { policy: release.policy(), rules: release.rules(), ..*statement };
         let (covers, hidden) = {
             let requests = self.shared.requests.lock();
             let waiting = requests

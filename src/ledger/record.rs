@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::actor::{AgentIdentity, ChannelName, Claims, GroupName, Reviewer, ReviewerId};
-use crate::approval::{Grant, Request, Verdict};
+use crate::approval::{Release, Request, Verdict};
 use crate::classify::Classification;
 use crate::policy::{Allowed, Assurance};
 use crate::statement::{Digest, RequestId, RuleName, SessionId, Statement, Target};
@@ -51,8 +51,8 @@ pub struct StatementRecord<'a> {
 pub enum Clearance {
     /// Policy allowed it.
     Allowed(Allowed),
-    /// People approved it.
-    Granted(Grant),
+    /// People approved it, and what they approved was judged once more.
+    Granted(Release),
     /// Upstream must refuse it: its transaction has failed.
     Doomed,
     /// It is parsed and never bound, so nothing runs.

@@ -256,3 +256,12 @@ pub struct Terms {
     /// The policy set that was in force.
     pub policy: Digest,
 }
+
+impl Terms {
+    /// How many of the escalations are in force at `now`, for a request that was opened at `opened_at`.
+    #[must_use]
+    pub fn steps_due(&self, opened_at: jiff::Timestamp, now: jiff::Timestamp) -> usize {
+        let waited = Duration::try_from(now.duration_since(opened_at)).unwrap_or_default();
+        self.escalate.iter().take_while(|step| step.after <= waited).count()
+    }
+}

@@ -61,10 +61,10 @@ pub struct UpstreamState {
     /// Where it is.
     pub upstream: Upstream,
     /// What the operator says of its database.
-    declared: ArcSwap<Declared>,
+    declared: Arc<ArcSwap<Declared>>,
     known: ArcSwap<Option<Arc<Known>>>,
     /// Counts the changes that we know of.
-    change: AtomicU64,
+    change: Arc<AtomicU64>,
     reading: Mutex<()>,
     trouble: parking_lot::Mutex<Option<String>>,
     /// Something in between refused protocol 3.2 although the server knows it.
@@ -77,13 +77,20 @@ impl UpstreamState {
     pub fn new(upstream: Upstream, declared: Arc<Declared>) -> Self {
         Self {
             upstream,
-            declared: ArcSwap::new(declared),
+            declared: Arc::new(ArcSwap::new(declared)),
             known: ArcSwap::default(),
-            change: AtomicU64::new(0),
+            change: Arc::default(),
             reading: Mutex::new(()),
             trouble: parking_lot::Mutex::default(),
             only_3_0: AtomicBool::new(false),
         }
+    }
+
+    /// The same upstream in a configuration that was loaded later. Sessions keep the state that they began
+    /// with, so what is told to the one has to reach the other.
+    #[must_use]
+    pub fn succeeding(self, earlier: &Self) -> Self {
+        Self { declared: Arc::clone(&earlier.declared), change: Arc::clone(&earlier.change), ..self }
     }
 
     /// A forwarded statement may have changed the catalogue: what is known is not good any more.

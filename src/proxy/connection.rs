@@ -16,13 +16,14 @@ use tokio::time::Sleep;
 use tracing::{debug, info, warn};
 
 use super::catalogue::{Known, UpstreamState};
-use super::gate::{Decided, Gate, Pending, record};
+use super::gate::{Decided, Gate, Judged, Judgement, Pending, record};
 use super::holding::{self, Holding};
 use super::pipe::Pipe;
 use super::sessions::{Control, Doing, Watch};
 use super::upstream::{self, ConnectError};
 use super::{Shared, created};
-use crate::approval::Grant;
+use crate::approval::{Grant, Release, Seal};
+use crate::classify::Classification;
 use crate::desk::{self, Claim};
 use crate::ledger::{Clearance, IntentId, SessionLog};
 use crate::refusal::{OneLine, Refusal};
@@ -112,6 +113,12 @@ pub(super) struct Parts {
     pub(super) upstream: Pipe,
     pub(super) control: mpsc::Receiver<Control>,
     pub(super) defer: bool,
+}
+
+/// A grant that stands, with what the statement was found to do at that moment.
+struct Released {
+    release: Release,
+    classification: Arc<Classification>,
 }
 
 /// Hands upstream's bytes to the agent: the first piece straight to its socket, if nothing waits.
@@ -538,7 +545,7 @@ impl Connection {
             }
             (Some(Holding::Probing { pending }), Ok(probed)) => self.open(pending, probed.settings),
             (Some(Holding::Reprobing { pending, grant }), Ok(probed)) => {
-                self.use_grant(&pending, grant, probed.settings)
+                self.use_grant(pending, grant, probed.settings)
             }
             (Some(Holding::Probing { pending } | Holding::Reprobing { pending, .. }), Err(error)) => {
                 warn!(session = %self.watch.id, %error, "upstream did not tell its state");
@@ -555,7 +562,14 @@ impl Connection {
         let seal = holding::seal(&self.watch, &pending, settings);
         if pending.terms.defer {
             match self.shared.desk.claim(&seal) {
-                Claim::Granted(grant) => return self.forward_granted(&pending, grant),
+                Claim::Granted(grant) => match self.release(&pending, grant, &seal) {
+                    Ok(released) => return self.forward_released(&pending, *released),
+                    Err((refusal @ Refusal::DeniedByPolicy { .. }, request)) => {
+                        return self.refuse_under(&pending, refusal, Some(request));
+                    }
+                    // It was approved and does not stand any more: people are asked anew.
+                    Err(_) => {}
+                },
                 Claim::Waiting(request) => return self.refuse(&pending, Refusal::Deferred { request }),
                 Claim::Denied { request, message, .. } => {
                     return self.refuse(&pending, Refusal::DeniedByReviewer { request, message });
@@ -570,6 +584,7 @@ impl Connection {
             Ok(opened) if pending.terms.defer => {
                 let request = opened.request.id;
                 self.refuse_under(&pending, Refusal::Deferred { request }, Some(request));
+                self.reconsider_opened(&pending);
             }
             Ok(opened) => {
                 let notice = holding::opened_notice(&opened.request);
@@ -579,6 +594,7 @@ impl Connection {
                     Some("Cancel the statement to withdraw the request."),
                 );
                 *self.watch.held.lock() = Some(opened.request.id);
+                self.reconsider_opened(&pending);
                 self.holding = Some(Holding::Waiting {
                     pending,
                     request: opened.request,
@@ -589,6 +605,13 @@ impl Connection {
         }
     }
 
+    /// A policy that was loaded while the request was being opened has not seen it.
+    fn reconsider_opened(&self, pending: &Pending) {
+        if self.shared.policy.load().digest() != pending.terms.policy {
+            self.shared.reconsider();
+        }
+    }
+
     fn on_ending(&mut self, ending: desk::Ending) {
         let Some(Holding::Waiting { pending, request, .. }) = self.holding.take() else { return };
         *self.watch.held.lock() = None;
@@ -596,12 +619,16 @@ impl Connection {
         match ending {
             desk::Ending::Granted(grant) => {
                 info!(session = %self.watch.id, request = %id, "grant received");
-                // The state is asked for again: what was approved was approved for that state.
-                if self.session.probe() {
-                    self.holding = Some(Holding::Reprobing { pending, grant });
-                } else {
-                    let settings = holding::hints(&self.session);
-                    self.use_grant(&pending, grant, settings);
+                match self.state.current() {
+                    Some(known) => {
+                        self.known = known;
+                        self.reprobe(pending, grant);
+                    }
+                    None => {
+                        let state = Arc::clone(&self.state);
+                        let reading = tokio::spawn(async move { state.known().await });
+                        self.holding = Some(Holding::Rereading { pending, grant, reading });
+                    }
                 }
             }
             desk::Ending::Denied { message, .. } => {
@@ -611,26 +638,67 @@ impl Connection {
             desk::Ending::Withdrawn { reason } => {
                 self.refuse(&pending, Refusal::HoldWithdrawn { request: id, reason });
             }
+            desk::Ending::Lapsed(lapse) => {
+                self.refuse_under(&pending, holding::lapsed(id, &lapse), Some(id));
+            }
         }
     }
 
-    fn use_grant(&mut self, pending: &Pending, grant: Grant, settings: holding::SealedSettings) {
-        let seal = holding::seal(&self.watch, pending, settings);
-        let request = grant.request();
-        if let Err(misfit) = grant.fits(&seal, Timestamp::now()) {
-            warn!(session = %self.watch.id, %request, %misfit, "grant does not fit any more");
-            let reason = "the session is not what it was when approval was asked for";
-            self.shared.desk.withdraw(request, reason);
-            return self.refuse(pending, Refusal::HoldWithdrawn { request, reason });
+    /// The session's state is asked for again: what was approved was approved for that state.
+    fn reprobe(&mut self, pending: Box<Pending>, grant: Grant) {
+        if self.session.probe() {
+            self.holding = Some(Holding::Reprobing { pending, grant });
+        } else {
+            let settings = holding::hints(&self.session);
+            self.use_grant(pending, grant, settings);
         }
-        self.forward_granted(pending, grant);
     }
 
-    fn forward_granted(&mut self, pending: &Pending, grant: Grant) {
+    fn use_grant(&mut self, pending: Box<Pending>, grant: Grant, settings: holding::SealedSettings) {
+        let seal = holding::seal(&self.watch, &pending, settings);
+        match self.release(&pending, grant, &seal) {
+            Ok(released) => self.forward_released(&pending, *released),
+            Err((refusal, request)) => self.refuse_under(&pending, refusal, Some(request)),
+        }
+    }
+
+    /// Judges what was approved once more, at the moment of its use: by one policy, which is the one that
+    /// is recorded. A grant that does not stand is void.
+    fn release(
+        &self,
+        pending: &Pending,
+        grant: Grant,
+        seal: &Seal,
+    ) -> Result<Box<Released>, (Refusal, RequestId)> {
         let request = grant.request();
-        let Pending { submission, classification, terms, arrived, .. } = pending;
-        let record = record(submission, classification, &terms.rules, terms.policy, Some(request), *arrived);
-        let resolution = self.gate().forward(submission, classification, &record, Clearance::Granted(grant));
+        match self.gate().judge(&pending.submission, Timestamp::now()) {
+            Judged::Decided(Judgement { classification, decision, .. }) => {
+                match self.shared.desk.release(grant, seal, &decision) {
+                    Ok(release) => Ok(Box::new(Released { release, classification })),
+                    Err(lapse) => Err((holding::lapsed(request, &lapse), request)),
+                }
+            }
+            Judged::Refused(_, refusal) => {
+                self.shared.desk.withdraw(request, "it cannot run any more");
+                Err((refusal, request))
+            }
+            // Nothing was forwarded while it was held, so nothing of it can depend on an answer.
+            Judged::WhenIdle => {
+                let reason = "the session is not what it was when approval was asked for";
+                self.shared.desk.withdraw(request, reason);
+                Err((Refusal::HoldWithdrawn { request, reason }, request))
+            }
+        }
+    }
+
+    fn forward_released(&mut self, pending: &Pending, released: Released) {
+        let Released { release, classification } = released;
+        let request = release.request();
+        let Pending { submission, arrived, .. } = pending;
+        let policy = release.policy();
+        let record = record(submission, &classification, &[], policy, Some(request), *arrived);
+        let clearance = Clearance::Granted(release);
+        let resolution = self.gate().forward(submission, &classification, &record, clearance);
         if let Resolution::Forward { receipt, .. } = &resolution {
             self.granted.push_back((receipt.intent(), request));
             self.created.extend(created::names(&classification.effects));
@@ -676,7 +744,7 @@ impl Connection {
                 self.shared.desk.withdraw(request.id, reason);
                 Some(Box::new(Pending { request: Some(request.id), ..*pending }))
             }
-            Holding::Reprobing { pending, grant } => {
+            Holding::Rereading { pending, grant, .. } | Holding::Reprobing { pending, grant } => {
                 let request = grant.request();
                 self.shared.desk.withdraw(request, reason);
                 Some(Box::new(Pending { request: Some(request), ..*pending }))
@@ -685,7 +753,14 @@ impl Connection {
     }
 
     fn on_catalogue(&mut self, read: Result<Arc<Known>, ConnectError>) {
-        let Some(Holding::Catalogue { submission, .. }) = self.holding.take() else { return };
+        let submission = match self.holding.take() {
+            Some(Holding::Catalogue { submission, .. }) => submission,
+            Some(Holding::Rereading { pending, grant, .. }) => return self.on_reread(pending, grant, read),
+            other => {
+                self.holding = other;
+                return;
+            }
+        };
         match read {
             Ok(known) => {
                 self.known = known;
@@ -696,6 +771,27 @@ impl Connection {
                 let upstream = self.watch.target.upstream.to_string();
                 let refusal = Refusal::UpstreamUnreachable { upstream };
                 self.session.resolve(submission.ticket, Resolution::Refuse(refusal), self.shared.now_ns());
+            }
+        }
+    }
+
+    fn on_reread(
+        &mut self,
+        pending: Box<Pending>,
+        grant: Grant,
+        read: Result<Arc<Known>, ConnectError>,
+    ) {
+        match read {
+            Ok(known) => {
+                self.known = known;
+                self.reprobe(pending, grant);
+            }
+            Err(error) => {
+                let request = grant.request();
+                warn!(session = %self.watch.id, %request, %error, "catalogue not read; a grant is not used");
+                let reason = "upstream could not be asked what the statement would do now";
+                self.shared.desk.withdraw(request, reason);
+                self.refuse(&pending, Refusal::HoldWithdrawn { request, reason });
             }
         }
     }
@@ -821,7 +917,7 @@ fn poll_holding(holding: &mut Holding, cx: &mut Context<'_>) -> Option<Event> {
             Poll::Ready(Err(_)) => Some(Event::Ended(desk::Ending::Withdrawn { reason: "the desk closed" })),
             Poll::Pending => None,
         },
-        Holding::Catalogue { reading, .. } => match Pin::new(reading).poll(cx) {
+        Holding::Catalogue { reading, .. } | Holding::Rereading { reading, .. } => match Pin::new(reading).poll(cx) {
             Poll::Ready(Ok(read)) => Some(Event::Catalogue(read)),
             Poll::Ready(Err(_)) => {
                 Some(Event::Catalogue(Err(ConnectError::Protocol("the reading broke off"))))

@@ -60,6 +60,23 @@ pub(super) enum Decided {
     Hold(Box<Pending>),
 }
 
+/// What policy says of a submission, and what it was told. Nothing has been recorded yet.
+pub(super) struct Judgement {
+    pub(super) classification: Arc<Classification>,
+    pub(super) refers_to: Vec<Referred>,
+    pub(super) decision: Decision,
+}
+
+/// What can be said of a submission at this moment.
+pub(super) enum Judged {
+    /// Policy was asked.
+    Decided(Judgement),
+    /// It is refused whatever policy says.
+    Refused(Arc<Classification>, Refusal),
+    /// It depends on answers that upstream still owes.
+    WhenIdle,
+}
+
 /// The parties to a decision.
 pub(super) struct Gate<'a> {
     pub(super) shared: &'a Shared,
@@ -96,7 +113,9 @@ impl Gate<'_> {
         self.shared.classifier.detail(texts, &self.context(&search_path), &pending.classification)
     }
 
-    pub(super) fn decide(&self, submission: Submission, now: Timestamp) -> Decided {
+    /// Asks policy about a submission, as everything stands now. What is about to be used on a grant is
+    /// judged by this once more, so it may not depend on anything that was found out before.
+    pub(super) fn judge(&self, submission: &Submission, now: Timestamp) -> Judged {
         let search_path = self.session.search_path();
         let context = self.context(&search_path);
         let classify = |sql: &SqlText| {
@@ -116,13 +135,11 @@ impl Gate<'_> {
         }
         if submission.statement.via == Via::FunctionCall && classification.parts.is_empty() {
             // It runs some function by its OID, of which we can say nothing.
-            let policy = self.shared.policy.load().digest();
-            let record = record(&submission, &classification, &[], policy, None, now);
             let refusal = Refusal::Unsupported {
                 feature: "a fast-path function call",
                 hint: "Call the function with SELECT.",
             };
-            return Decided::Resolved(self.refuse(&record, refusal));
+            return Judged::Refused(classification, refusal);
         }
         let mut refers_to = Vec::new();
         if executed(&classification).next().is_some() {
@@ -135,7 +152,7 @@ impl Gate<'_> {
                     }),
                     Lookup::Unknown => {}
                     Lookup::Unsettled if self.session.settles() && !self.session.is_idle() => {
-                        return Decided::Resolved(Resolution::WhenIdle);
+                        return Judged::WhenIdle;
                     }
                     // It cannot be told what it means: treated as a name that is not known, held.
                     Lookup::Unsettled => {}
@@ -150,14 +167,12 @@ impl Gate<'_> {
         let mut meanings = refers_to.iter().map(|known| classify(&known.sql));
         let late = self.fetches_late(&classification) || meanings.any(|meaning| self.fetches_late(&meaning));
         let runs = submission.purpose == Purpose::Run;
-        if late && runs && !Session::is_doomed(&submission, &classification.steps) {
-            let policy = self.shared.policy.load().digest();
-            let record = record(&submission, &classification, &[], policy, None, now);
+        if late && runs && !Session::is_doomed(submission, &classification.steps) {
             let refusal = Refusal::Unsupported {
                 feature: "a FETCH or MOVE that would run a statement bound by the protocol",
                 hint: "Send Execute for that portal, or DECLARE a cursor.",
             };
-            return Decided::Resolved(self.refuse(&record, refusal));
+            return Judged::Refused(classification, refusal);
         }
         // A `Parse` declares its parameters' types by number; making their values runs what the types run.
         let declared = submission.statement.parameters.iter().map(|parameter| parameter.type_oid);
@@ -209,6 +224,19 @@ impl Gate<'_> {
             now,
         };
         let decision = self.shared.policy.load().decide(&subject);
+        Judged::Decided(Judgement { classification, refers_to, decision })
+    }
+
+    pub(super) fn decide(&self, submission: Submission, now: Timestamp) -> Decided {
+        let Judgement { classification, refers_to, decision } = match self.judge(&submission, now) {
+            Judged::Decided(judgement) => judgement,
+            Judged::WhenIdle => return Decided::Resolved(Resolution::WhenIdle),
+            Judged::Refused(classification, refusal) => {
+                let policy = self.shared.policy.load().digest();
+                let record = record(&submission, &classification, &[], policy, None, now);
+                return Decided::Resolved(self.refuse(&record, refusal));
+            }
+        };
         let resolution = match decision {
             // Upstream is asked to parse it when nothing else is on its way; and whether the name of a
             // Bind means it at all may depend on an answer that has not come.

@@ -15,12 +15,14 @@ use super::gate::{Pending, Referred};
 use super::sessions::Watch;
 use super::upstream::ConnectError;
 use crate::approval::request::{Insight, TransactionView};
-use crate::approval::{Draft, Grant, Request, Seal};
-use crate::classify::Classification;
+use crate::approval::{Draft, Grant, Lapse, Request, Seal};
+use crate::classify::{Classification, SearchPath};
 use crate::desk;
+use crate::policy::{Decision, Policy, Subject};
 use crate::refusal::Refusal;
+use crate::session::settings::parse_search_path;
 use crate::session::{Session, Submission};
-use crate::statement::{Digest, SqlText, TransactionStatus};
+use crate::statement::{Digest, RequestId, SqlText, TransactionStatus};
 
 /// The settings that a grant is bound to, by name.
 pub(super) type SealedSettings = BTreeMap<Arc<str>, Arc<str>>;
@@ -39,6 +41,8 @@ pub(super) enum Holding {
         /// When the agent is told again that it waits.
         notice_at: Instant,
     },
+    /// People have approved, and the catalogue is being read: what was approved is judged once more.
+    Rereading { pending: Box<Pending>, grant: Grant, reading: JoinHandle<Result<Arc<Known>, ConnectError>> },
     /// People have approved, and upstream is asked once more.
     Reprobing { pending: Box<Pending>, grant: Grant },
 }
@@ -47,8 +51,8 @@ pub(super) enum Holding {
 /// middle of an unfinished pipeline.
 pub(super) fn hints(session: &Session) -> SealedSettings {
     let path = match session.search_path() {
-        crate::statement::SearchPath::Known(schemas) => schemas.join(", "),
-        crate::statement::SearchPath::Unknown => "(not known)".to_owned(),
+        SearchPath::Known(schemas) => schemas.join(", "),
+        SearchPath::Unknown => "(not known)".to_owned(),
     };
     [("search_path", path.as_str()), ("(upstream could not be asked)", "mid-pipeline")]
         .into_iter()
@@ -173,6 +177,38 @@ pub(super) fn waiting_notice(request: &Request, now: Timestamp) -> Notice {
 
 fn at(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// The refusal of something that was asked for, or approved, and does not stand any more.
+pub(super) fn lapsed(request: RequestId, lapse: &Lapse) -> Refusal {
+    match lapse {
+        Lapse::DeniedByPolicy { rule, message } => {
+            Refusal::DeniedByPolicy { rule: rule.clone(), message: message.clone() }
+        }
+        Lapse::Misfit(_)
+        | Lapse::Unreadable
+        | Lapse::Stricter { .. }
+        | Lapse::ApproversChanged
+        | Lapse::AgentRevoked => Refusal::HoldWithdrawn { request, reason: lapse.reason() },
+    }
+}
+
+/// What an open request is about, as a policy is asked.
+pub(super) fn decide_again(policy: &Policy, request: &Request, now: Timestamp) -> Decision {
+    let draft = &request.draft;
+    let target = &draft.target;
+    let path = draft.seal.settings.get("search_path").filter(|path| !path.starts_with('('));
+    let search_path =
+        path.map_or(SearchPath::Unknown, |path| parse_search_path(path, target.role.as_str()));
+    policy.decide(&Subject {
+        agent: &draft.identity.agent,
+        target,
+        classification: &draft.classification,
+        search_path: &search_path,
+        in_transaction: draft.transaction.status != Some(TransactionStatus::Idle),
+        claimed_defer: draft.terms.defer,
+        now,
+    })
 }
 
 /// The refusal of something that is withdrawn for a reason of ours.

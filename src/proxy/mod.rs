@@ -151,6 +151,14 @@ impl Shared {
         }
     }
 
+    /// Looks again at every request: what waits, and what was granted and not used, has to stand before
+    /// the policy and the people of this moment. To be called when either has changed.
+    pub fn reconsider(&self) {
+        let policy = self.policy.load_full();
+        let now = Timestamp::now();
+        self.desk.reconsider(|request| holding::decide_again(&policy, request, now));
+    }
+
     fn may_stay(&self, watch: &Watch) -> bool {
         let directory = self.directory.load();
         let entry = directory.agent(&watch.identity.agent.name);

@@ -151,14 +151,14 @@ async fn two_groups_have_to_agree_and_the_card_says_who_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_escalation_asks_the_next_group_now() {
+async fn an_escalation_tells_the_next_group_and_lets_nobody_of_it_approve_before_its_time() {
     let office = Office::open().await;
-    let opened = office.hold_on(SQL, with_escalation());
+    let mut opened = office.hold_on(SQL, with_escalation());
     let card = office.fake.first_card().await;
     assert_eq!(card.buttons(), [APPROVE, DENY, ESCALATE, OPEN]);
     // Not yet asked.
     office.fake.click(OLGA, &card, APPROVE).await;
-    office.fake.told(OLGA, "You are in none of the groups that are asked").await;
+    office.fake.told(OLGA, "You stand in for others, and may approve this from").await;
 
     office.fake.click(BOB, &card, ESCALATE).await;
     let card = office
@@ -167,6 +167,10 @@ async fn an_escalation_asks_the_next_group_now() {
         .await;
     assert!(card.says().contains("bob@example.com escalated"), "{}", card.says());
     office.fake.click(OLGA, &card, APPROVE).await;
+    office.fake.told(OLGA, "You stand in for others, and may approve this from").await;
+    assert!(opened.ending.try_recv().is_err());
+
+    office.fake.click(BOB, &card, APPROVE).await;
 
     assert!(matches!(outcome(opened.ending).await, Ending::Granted(_)));
 }

@@ -22,16 +22,20 @@
 //! [`Hold::on_verdict`], at most once per hold, only while it waits, and it names the digest of what
 //! the reviewers saw. It cannot be cloned, and it leaves the hold once.
 
+mod release;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use self::release::{Lapse, Release};
 use super::quorum::{self, NotAllowed};
 use super::request::{Request, Seal, later};
 use super::visible::is_invisible;
-use crate::actor::{AgentName, ChannelName, PersonName, Reviewer, ReviewerId};
+use crate::actor::{Agent, AgentName, ChannelName, PersonName, Reviewer, ReviewerId, UpstreamName};
 use crate::policy::{Approval, Assurance};
 use crate::statement::{Digest, RequestId};
 
@@ -43,7 +47,7 @@ pub enum Verdict {
     Approve,
     /// Do not let it run.
     Deny,
-    /// Ask the next group now.
+    /// Tell the next group now that it will be asked.
     Escalate,
 }
 
@@ -83,6 +87,8 @@ pub trait People {
     fn reviewer(&self, id: &ReviewerId) -> Option<Arc<Reviewer>>;
     /// The owners of an agent as configured now.
     fn owners(&self, agent: &AgentName) -> Vec<PersonName>;
+    /// Whether the agent is configured now, for this upstream.
+    fn may_use(&self, agent: &AgentName, upstream: &UpstreamName) -> bool;
 }
 
 /// An answer that counted.
@@ -168,11 +174,11 @@ impl HoldState {
 }
 
 /// Permission to forward one statement, once: made by [`Hold::on_verdict`] and nowhere else, not
-/// clonable, consumed by value when the statement is forwarded.
+/// clonable, consumed by value when the statement is forwarded: it is judged once more then, see
+/// [`Grant::release`].
 #[derive(Debug)]
 pub struct Grant {
-    seal: Seal,
-    request: RequestId,
+    request: Arc<Request>,
     approvals: Vec<Review>,
     expires: Timestamp,
 }
@@ -213,26 +219,27 @@ impl Grant {
         if now >= self.expires {
             return Err(Misfit::Expired);
         }
-        if self.seal.statement != seal.statement {
+        let own = self.seal();
+        if own.statement != seal.statement {
             return Err(Misfit::Statement);
         }
-        if self.seal.agent != seal.agent {
+        if own.agent != seal.agent {
             return Err(Misfit::Agent);
         }
-        if self.seal.session.is_some() && self.seal.session != seal.session {
+        if own.session.is_some() && own.session != seal.session {
             return Err(Misfit::Session);
         }
         let targets = [
-            ("upstream", self.seal.upstream == seal.upstream),
-            ("database", self.seal.database == seal.database),
-            ("role", self.seal.role == seal.role),
+            ("upstream", own.upstream == seal.upstream),
+            ("database", own.database == seal.database),
+            ("role", own.role == seal.role),
         ];
         if let Some((what, _)) = targets.into_iter().find(|(_, same)| !same) {
             return Err(Misfit::Target { what });
         }
-        let names = self.seal.settings.keys().chain(seal.settings.keys());
+        let names = own.settings.keys().chain(seal.settings.keys());
         for name in names {
-            if self.seal.settings.get(name) != seal.settings.get(name) {
+            if own.settings.get(name) != seal.settings.get(name) {
                 return Err(Misfit::Setting { name: name.clone() });
             }
         }
@@ -242,13 +249,13 @@ impl Grant {
     /// The request it came from.
     #[must_use]
     pub fn request(&self) -> RequestId {
-        self.request
+        self.request.id
     }
 
     /// What it covers.
     #[must_use]
     pub fn seal(&self) -> &Seal {
-        &self.seal
+        &self.request.draft.seal
     }
 
     /// The approvals that it rests on.
@@ -265,13 +272,8 @@ impl Grant {
 
     /// A grant out of thin air, for tests of what consumes grants.
     #[cfg(test)]
-    pub(crate) fn for_test(
-        seal: Seal,
-        request: RequestId,
-        approvals: Vec<Review>,
-        expires: Timestamp,
-    ) -> Self {
-        Self { seal, request, approvals, expires }
+    pub(crate) fn for_test(request: Arc<Request>, approvals: Vec<Review>, expires: Timestamp) -> Self {
+        Self { request, approvals, expires }
     }
 }
 
@@ -292,6 +294,12 @@ pub enum VerdictError {
     NotAllowed {
         /// Why.
         why: NotAllowed,
+    },
+    /// They stand in for a group that is asked, and its time to answer is not over.
+    #[error("you stand in for others, and may approve this from {} on", in_words(*.from))]
+    NotYet {
+        /// From when on they may.
+        from: Timestamp,
     },
     /// They were a reviewer when they signed in, and are none now.
     #[error("you are not enrolled as a reviewer")]
@@ -319,12 +327,16 @@ pub enum VerdictError {
     /// They gave this answer before.
     #[error("you have answered already")]
     AlreadyAnswered,
-    /// Everybody there is to ask is being asked.
-    #[error("there is nobody further to ask")]
+    /// Everybody there is to ask is being asked, or was told.
+    #[error("there is nobody further to tell")]
     NoFurtherStep,
     /// The ledger could not write the answer down, so it did not happen.
     #[error("the ledger cannot write, so the answer does not count; try again")]
     Unrecorded,
+}
+
+fn in_words(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 impl From<NotAllowed> for VerdictError {
@@ -351,7 +363,8 @@ enum Effect {
     Grants,
     Denies,
     TakesBack,
-    Escalates { steps: usize },
+    /// Tells so many of the further groups, whose time has not come.
+    Tells { groups: usize },
 }
 
 impl Considered {
@@ -367,11 +380,11 @@ impl Considered {
         self.effect == Effect::Grants
     }
 
-    /// The number of the escalation that it brings into force, from 0.
+    /// The number of the escalation that it has announced before its time, from 0.
     #[must_use]
     pub fn next_step(&self) -> Option<usize> {
         match self.effect {
-            Effect::Escalates { steps } => steps.checked_sub(1),
+            Effect::Tells { groups } => groups.checked_sub(1),
             Effect::Counts | Effect::Grants | Effect::Denies | Effect::TakesBack => None,
         }
     }
@@ -389,8 +402,10 @@ pub struct Hold {
     request: Arc<Request>,
     state: HoldState,
     reviews: Vec<Review>,
-    /// How many escalations were announced. More may be due by the clock.
+    /// How many escalations are in force and were announced. More may be due by the clock.
     steps: usize,
+    /// How many of the further groups were told of it, by the clock or by somebody who did not wait.
+    told: usize,
     /// Made and not yet handed out.
     grant: Option<Grant>,
     /// Counts changes, so that what was considered for one state is never applied to another.
@@ -401,7 +416,7 @@ impl Hold {
     /// A hold that waits.
     #[must_use]
     pub fn new(request: Arc<Request>) -> Self {
-        Self { request, state: HoldState::Waiting, reviews: Vec::new(), steps: 0, grant: None, revision: 0 }
+        Self { request, state: HoldState::Waiting, reviews: Vec::new(), steps: 0, told: 0, grant: None, revision: 0 }
     }
 
     /// What reviewers are shown.
@@ -416,10 +431,17 @@ impl Hold {
         &self.reviews
     }
 
-    /// How many escalations were announced so far.
+    /// How many escalations are in force and were announced.
     #[must_use]
     pub fn steps(&self) -> usize {
         self.steps
+    }
+
+    /// How many of the further groups were told of it: those whose time has come, and those whom
+    /// somebody told before. Being told early lets nobody answer early.
+    #[must_use]
+    pub fn told(&self) -> usize {
+        self.told.max(self.steps)
     }
 
     /// Where it stood when something last happened to it.
@@ -496,8 +518,11 @@ impl Hold {
         let steps = self.steps_at(now);
         let seats = quorum::seats(terms, steps);
         match verdict {
-            Verdict::Approve => quorum::may_approve(&reply.by, agent, &owners, &seats)?,
-            // Those who would be asked later may say no, or hurry things along to their turn, now.
+            Verdict::Approve => {
+                quorum::may_approve(&reply.by, agent, &owners, &seats)
+                    .map_err(|why| self.unless_later(why, &reply.by, agent, &owners))?;
+            }
+            // Those who would be asked later may say no, or have others told, now.
             Verdict::Escalate => {
                 quorum::may_approve(&reply.by, agent, &owners, &quorum::seats(terms, usize::MAX))?;
             }
@@ -535,8 +560,13 @@ impl Hold {
             }
             Verdict::Deny if unused => Effect::TakesBack,
             Verdict::Deny => Effect::Denies,
-            Verdict::Escalate if steps >= terms.escalate.len() => return Err(VerdictError::NoFurtherStep),
-            Verdict::Escalate => Effect::Escalates { steps: steps + 1 },
+            Verdict::Escalate => {
+                let told = self.told.max(steps);
+                if told >= terms.escalate.len() {
+                    return Err(VerdictError::NoFurtherStep);
+                }
+                Effect::Tells { groups: told + 1 }
+            }
         };
         let shown_since = reply.displayed_at.filter(|at| *at <= now).unwrap_or(self.request.opened_at);
         let shown_for = now.duration_since(shown_since.max(self.request.opened_at));
@@ -564,9 +594,12 @@ impl Hold {
     /// the hold has expired and the answer does nothing.
     #[must_use]
     pub fn on_verdict(self, considered: Considered, now: Timestamp) -> Self {
+        // What was considered for another hold, or before something else happened, is void. An escalation
+        // that is due counted when it was considered, whether or not it was announced.
+        let is_void = considered.request != self.request.id || considered.revision != self.revision;
+        let before = self.state.clone();
         let hold = self.on_time(now);
-        // What was considered for another hold, or before something else happened, is void.
-        if considered.request != hold.request.id || considered.revision != hold.revision {
+        if is_void || hold.state != before {
             return hold;
         }
         let Considered { review, effect, counted, .. } = considered;
@@ -574,7 +607,7 @@ impl Hold {
         let mut hold = hold.changed();
         match effect {
             Effect::Counts => {}
-            Effect::Escalates { steps } => hold.steps = steps,
+            Effect::Tells { groups } => hold.told = groups,
             Effect::Denies => {
                 hold.state =
                     HoldState::Denied { by: review.reviewer.clone(), message: review.reason.clone() };
@@ -593,12 +626,7 @@ impl Hold {
                     .cloned()
                     .collect();
                 hold.state = HoldState::Granted { until, handed_out: false };
-                hold.grant = Some(Grant {
-                    seal: hold.request.draft.seal.clone(),
-                    request: hold.request.id,
-                    approvals,
-                    expires: until,
-                });
+                hold.grant = Some(Grant { request: hold.request.clone(), approvals, expires: until });
             }
         }
         hold.reviews.push(review);
@@ -659,11 +687,30 @@ impl Hold {
         Self { revision: self.revision + 1, ..self }
     }
 
-    /// The escalations in force at `now`: those that were announced, and those that are due.
+    /// The escalations in force at `now`. Only time brings them into force: `after` is the least that a
+    /// stand-in waits, whoever says that they are needed sooner.
     fn steps_at(&self, now: Timestamp) -> usize {
-        let waited = Duration::try_from(now.duration_since(self.request.opened_at)).unwrap_or_default();
-        let due = self.request.draft.terms.escalate.iter().take_while(|step| step.after <= waited).count();
-        self.steps.max(due)
+        // The wall clock may have been set back since.
+        self.steps.max(self.request.draft.terms.steps_due(self.request.opened_at, now))
+    }
+
+    /// The refusal of somebody who may not approve, which says from when on they may, if they may later.
+    fn unless_later(
+        &self,
+        why: NotAllowed,
+        by: &Reviewer,
+        agent: &Agent,
+        owners: &[PersonName],
+    ) -> VerdictError {
+        let terms = &self.request.draft.terms;
+        let mut steps = terms.escalate.iter().enumerate();
+        let first = steps.find(|(place, _)| {
+            quorum::may_approve(by, agent, owners, &quorum::seats(terms, place + 1)).is_ok()
+        });
+        match first {
+            Some((_, step)) => VerdictError::NotYet { from: later(self.request.opened_at, step.after) },
+            None => why.into(),
+        }
     }
 
     /// The people whose approvals still count.
@@ -695,6 +742,3 @@ impl Hold {
         Ok(reason.map(|reason| reason.chars().map(plain).collect()))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,10 +1,12 @@
 //! Promises P2, P4 and P6 at the hold, and every race between an answer, the clock and the session.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::approval::testing::*;
-use crate::policy::Terms;
+use crate::policy::{Decision, Terms};
 
 /// Considers and applies, as the desk does when the ledger writes.
 fn give(
@@ -368,29 +370,277 @@ fn an_approval_sooner_than_it_can_be_read_is_flagged() {
     assert!(!quick(60, Some(500)));
 }
 
-#[test]
-fn an_escalation_lets_its_group_answer_when_its_time_has_come_or_when_somebody_asks() {
-    let oncall = reviewer("olga@example.com", &["oncall"]);
-    let crowd = Crowd::of(&[&bob(), &oncall]);
-    let with_steps = Terms { escalate: vec![escalation(300, "oncall", &["dba"])], ..terms() };
+fn stand_in(id: &str) -> Arc<Reviewer> {
+    reviewer(id, &["oncall"])
+}
 
-    let (hold, early) = give(waiting(with_steps), Verdict::Approve, &oncall, &crowd, 299);
-    assert!(matches!(early, Err(VerdictError::NotAllowed { why: NotAllowed::NotAsked { .. } })));
+fn escalating() -> Terms {
+    Terms { escalate: vec![escalation(300, "oncall", &["dba"])], ..terms() }
+}
+
+#[test]
+fn an_escalation_lets_its_group_answer_when_its_time_has_come() {
+    let crowd = Crowd::of(&[&bob(), &stand_in("olga")]);
+
+    let (hold, early) = give(waiting(escalating()), Verdict::Approve, &stand_in("olga"), &crowd, 299);
+    assert_eq!(early, Err(VerdictError::NotYet { from: after(300) }));
     assert_eq!(hold.next_change(), Some(after(300)));
     // No timer has fired.
-    let (_, in_time) = give(hold, Verdict::Approve, &oncall, &crowd, 300);
+    let (hold, in_time) = give(hold, Verdict::Approve, &stand_in("olga"), &crowd, 300);
     assert_eq!(in_time, Ok(()));
-
-    let with_steps = Terms { escalate: vec![escalation(300, "oncall", &["dba"])], ..terms() };
-    let (hold, _) = give(waiting(with_steps), Verdict::Escalate, &bob(), &crowd, 10);
-    assert_eq!((hold.steps(), hold.next_change()), (1, Some(after(900))));
-    let (hold, again) = give(hold, Verdict::Escalate, &bob(), &crowd, 11);
-    assert_eq!(again, Err(VerdictError::AlreadyAnswered));
-    let (hold, further) = give(hold, Verdict::Escalate, &oncall, &crowd, 11);
-    assert_eq!(further, Err(VerdictError::NoFurtherStep));
-    let (hold, result) = give(hold, Verdict::Approve, &oncall, &crowd, 12);
-    assert_eq!(result, Ok(()));
     assert!(matches!(hold.state(), HoldState::Granted { .. }));
+}
+
+#[test]
+fn p4_no_escalation_by_hand_lets_a_stand_in_approve_before_their_time() {
+    let crowd = Crowd::of(&[&bob(), &stand_in("olga"), &stand_in("otto")]);
+    let not_yet = Err(VerdictError::NotYet { from: after(300) });
+
+    for who in [bob(), stand_in("olga"), stand_in("otto")] {
+        let (hold, told) = give(waiting(escalating()), Verdict::Escalate, &who, &crowd, 10);
+        assert_eq!((told, hold.told(), hold.steps()), (Ok(()), 1, 0));
+        assert_eq!(hold.next_change(), Some(after(300)), "the clock brings it into force");
+        let (hold, again) = give(hold, Verdict::Escalate, &who, &crowd, 11);
+        assert_eq!(again, Err(VerdictError::AlreadyAnswered));
+        let (hold, early) = give(hold, Verdict::Approve, &stand_in("olga"), &crowd, 12);
+        assert_eq!(early, not_yet);
+        assert_eq!(hold.missing_at(&crowd, after(12)), [approval("dba", 1)]);
+        let (hold, in_time) = give(hold, Verdict::Approve, &stand_in("olga"), &crowd, 300);
+        assert_eq!(in_time, Ok(()));
+        assert!(matches!(hold.state(), HoldState::Granted { .. }));
+    }
+}
+
+#[test]
+fn of_several_stand_ins_each_waits_for_its_own_time() {
+    let two = Terms {
+        escalate: vec![escalation(60, "leads", &["dba"]), escalation(300, "oncall", &["dba"])],
+        ..terms()
+    };
+    let lead = reviewer("lena", &["leads"]);
+    let crowd = Crowd::of(&[&bob(), &lead, &stand_in("olga")]);
+    let (hold, _) = give(waiting(two), Verdict::Escalate, &bob(), &crowd, 5);
+    let (hold, second) = give(hold, Verdict::Escalate, &lead, &crowd, 6);
+    assert_eq!((second, hold.told()), (Ok(()), 2));
+    let (hold, further) = give(hold, Verdict::Escalate, &stand_in("olga"), &crowd, 7);
+    assert_eq!(further, Err(VerdictError::NoFurtherStep));
+
+    let (hold, early) = give(hold, Verdict::Approve, &stand_in("olga"), &crowd, 100);
+    assert_eq!(early, Err(VerdictError::NotYet { from: after(300) }));
+    let (_, in_time) = give(hold, Verdict::Approve, &lead, &crowd, 100);
+    assert_eq!(in_time, Ok(()));
+}
+
+#[test]
+fn a_stand_in_gives_a_reason_where_the_rule_wants_one() {
+    let strict = Terms { reason_required: true, ..escalating() };
+    let olga = stand_in("olga");
+
+    let (hold, result) = give(waiting(strict), Verdict::Approve, &olga, &Crowd::of(&[&olga]), 400);
+
+    assert_eq!(result, Err(VerdictError::ReasonRequired));
+    assert_eq!(hold.state(), &HoldState::Waiting);
+}
+
+// ---- what was approved is judged once more -----------------------------------------------------
+
+fn granted(terms: Terms, crowd: &Crowd, at: u64, by: &[Arc<Reviewer>]) -> Hold {
+    let mut hold = waiting(terms);
+    for reviewer in by {
+        let reply = Reply { reason: Some("ticket 7".into()), ..reply(reviewer, hold.request()) };
+        let (next, result) = give_reply(hold, Verdict::Approve, &reply, crowd, at);
+        assert_eq!(result, Ok(()));
+        hold = next;
+    }
+    assert!(matches!(hold.state(), HoldState::Granted { .. }), "{:?}", hold.state());
+    hold
+}
+
+fn release(mut hold: Hold, decision: &Decision, crowd: &Crowd, at: u64) -> Result<Digest, Lapse> {
+    let seal = hold.request().draft.seal.clone();
+    let grant = hold.take_grant(after(at)).expect("a grant");
+    grant.release(&seal, decision, crowd, after(at)).map(|release| release.policy())
+}
+
+fn newer(terms: Terms) -> Decision {
+    Decision::Hold(Terms { policy: Digest::of(b"newer policy"), ..terms })
+}
+
+fn denied() -> Decision {
+    Decision::Deny(crate::policy::Denied {
+        rule: "freeze".into(),
+        message: Some("frozen".into()),
+        policy: Digest::of(b"newer policy"),
+    })
+}
+
+fn denied_by_policy() -> Lapse {
+    Lapse::DeniedByPolicy { rule: "freeze".into(), message: Some("frozen".into()) }
+}
+
+fn allowed() -> Decision {
+    Decision::Allow(crate::policy::Allowed::for_test(Some("fine".into()), Digest::of(b"newer policy")))
+}
+
+#[test]
+fn p2_a_grant_that_stands_is_released_under_the_policy_that_judged_it() {
+    let crowd = Crowd::of(&[&bob()]);
+    let released = |decision: &Decision| release(granted(terms(), &crowd, 10, &[bob()]), decision, &crowd, 11);
+
+    assert_eq!(released(&newer(terms())), Ok(Digest::of(b"newer policy")));
+    assert_eq!(released(&allowed()), Ok(Digest::of(b"newer policy")));
+}
+
+#[test]
+fn a_grant_that_the_policy_in_force_denies_is_void() {
+    let crowd = Crowd::of(&[&bob()]);
+
+    assert_eq!(
+        release(granted(terms(), &crowd, 10, &[bob()]), &denied(), &crowd, 11),
+        Err(denied_by_policy())
+    );
+}
+
+#[test]
+fn a_grant_satisfies_the_terms_in_force_or_is_void() {
+    let crowd = Crowd::of(&[&bob(), &carol()]);
+    let two = || Terms { approvals: vec![approval("dba", 2)], ..terms() };
+    let judged = |own: Terms, by: &[Arc<Reviewer>], now: Terms| {
+        release(granted(own, &crowd, 10, by), &newer(now), &crowd, 11).map(|_| ())
+    };
+    let stricter = |what| Err(Lapse::Stricter { what });
+    let approvals = || stricter("other or more approvals");
+    let security = || Terms { approvals: vec![approval("security", 1)], ..terms() };
+
+    assert_eq!(judged(terms(), &[bob()], two()), approvals());
+    assert_eq!(judged(terms(), &[bob()], security()), approvals());
+    assert_eq!(judged(terms(), &[carol()], security()), Ok(()), "she is in both groups");
+    assert_eq!(judged(two(), &[bob(), carol()], two()), Ok(()));
+    assert_eq!(judged(two(), &[bob(), carol()], terms()), Ok(()), "more than is asked now");
+    let login = Terms { assurance: Assurance::Login, ..terms() };
+    assert_eq!(judged(terms(), &[bob()], login), approvals(), "a click is not a login");
+    let short = Terms { expires: Duration::from_secs(5), ..terms() };
+    assert_eq!(judged(terms(), &[bob()], short), stricter("an approval in less time"));
+    let with_reason = Terms { reason_required: true, ..terms() };
+    assert_eq!(judged(terms(), &[bob()], with_reason), Ok(()), "he gave one");
+}
+
+#[test]
+fn an_approval_without_a_reason_does_not_satisfy_a_policy_that_wants_one_by_now() {
+    let crowd = Crowd::of(&[&bob()]);
+    let (hold, _) = give(waiting(terms()), Verdict::Approve, &bob(), &crowd, 10);
+
+    let lapsed = release(hold, &newer(Terms { reason_required: true, ..terms() }), &crowd, 11);
+
+    assert_eq!(lapsed, Err(Lapse::Stricter { what: "other or more approvals" }));
+}
+
+#[test]
+fn a_stand_in_who_answered_in_time_is_void_when_the_policy_lets_them_answer_later_by_now() {
+    let crowd = Crowd::of(&[&stand_in("olga")]);
+    let hold = || granted(escalating(), &crowd, 400, &[stand_in("olga")]);
+    let later = Terms { escalate: vec![escalation(600, "oncall", &["dba"])], ..terms() };
+
+    assert!(release(hold(), &newer(later), &crowd, 401).is_err());
+    assert!(release(hold(), &newer(escalating()), &crowd, 401).is_ok());
+}
+
+#[test]
+fn p4_a_grant_is_void_when_somebody_who_approved_could_not_any_more() {
+    let before = Crowd::of(&[&bob(), &carol()]);
+    let owner = Crowd { owners: vec!["mailto:BOB@example.com".into()], ..before.clone() };
+    let also = Arc::new(Reviewer { also: vec!["alice@example.com".into()], ..(*bob()).clone() });
+    let changes = [
+        ("removed", Crowd::of(&[&carol()])),
+        ("left the group", Crowd::of(&[&reviewer("bob@example.com", &["marketing"]), &carol()])),
+        ("owns the agent", owner),
+        ("is the owner by another name", Crowd::of(&[&also, &carol()])),
+        ("goes by the agent's name", {
+            let twin = Reviewer { also: vec!["Reporting-Bot".into()], ..(*bob()).clone() };
+            Crowd::of(&[&Arc::new(twin), &carol()])
+        }),
+    ];
+    let deferred = Terms { defer: true, ..terms() };
+    let two = Terms { approvals: vec![approval("dba", 2)], ..terms() };
+
+    for (what, now) in &changes {
+        for (own, by) in [(terms(), vec![bob()]), (deferred.clone(), vec![bob()]), (two.clone(), vec![bob(), carol()])]
+        {
+            for decision in [newer(own.clone()), allowed()] {
+                let lapsed = release(granted(own.clone(), &before, 10, &by), &decision, now, 20);
+                assert_eq!(lapsed, Err(Lapse::ApproversChanged), "{what}");
+            }
+            let unused = granted(own.clone(), &before, 10, &by);
+            assert_eq!(
+                unused.reconsider(&newer(own), now, after(20)),
+                Err(Lapse::ApproversChanged),
+                "{what}, unused"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_grant_of_an_agent_that_was_revoked_or_moved_is_void() {
+    let crowd = Crowd::of(&[&bob()]);
+    let gone = Crowd { agent_is_gone: true, ..crowd.clone() };
+
+    let lapsed = release(granted(terms(), &crowd, 10, &[bob()]), &newer(terms()), &gone, 11);
+
+    assert_eq!(lapsed, Err(Lapse::AgentRevoked));
+    assert_eq!(waiting(terms()).reconsider(&newer(terms()), &gone, after(1)), Err(Lapse::AgentRevoked));
+}
+
+#[test]
+fn a_deferred_grant_lives_no_longer_than_the_policy_in_force_says() {
+    let crowd = Crowd::of(&[&bob()]);
+    let deferred = |seconds| Terms { defer: true, expires: Duration::from_secs(seconds), ..terms() };
+    let hold = || granted(deferred(900), &crowd, 10, &[bob()]);
+
+    assert!(release(hold(), &newer(deferred(60)), &crowd, 69).is_ok());
+    assert_eq!(
+        release(hold(), &newer(deferred(60)), &crowd, 70),
+        Err(Lapse::Stricter { what: "an approval in less time" })
+    );
+    let not_deferred = Terms { defer: false, ..deferred(900) };
+    assert_eq!(
+        release(hold(), &newer(not_deferred), &crowd, 20),
+        Err(Lapse::Stricter { what: "it may not be deferred" })
+    );
+}
+
+#[test]
+fn what_waits_goes_on_waiting_unless_the_policy_in_force_denies_it_or_asks_for_more() {
+    let crowd = Crowd::of(&[&bob()]);
+    let own = || Terms { escalate: vec![escalation(300, "oncall", &["dba"])], ..terms() };
+    let judged = |decision: &Decision| waiting(own()).reconsider(decision, &crowd, after(10));
+    let stricter = |what| Err(Lapse::Stricter { what });
+
+    assert_eq!(judged(&newer(own())), Ok(()));
+    assert_eq!(judged(&allowed()), Ok(()), "sent again it runs; this one may still be answered");
+    assert_eq!(judged(&newer(Terms { rules: vec!["renamed".into()], ..own() })), Ok(()));
+    assert_eq!(judged(&newer(Terms { expires: Duration::from_secs(100), ..own() })), Ok(()));
+    assert_eq!(judged(&denied()), Err(denied_by_policy()));
+    let approvals = |asked| newer(Terms { approvals: asked, ..own() });
+    assert_eq!(judged(&approvals(vec![approval("dba", 2)])), stricter("other or more approvals"));
+    assert_eq!(judged(&approvals(vec![approval("security", 1)])), stricter("other or more approvals"));
+    assert_eq!(judged(&newer(Terms { reason_required: true, ..own() })), stricter("a reason with the answer"));
+    assert_eq!(judged(&newer(Terms { assurance: Assurance::Login, ..own() })), stricter("more assurance"));
+    assert_eq!(judged(&newer(terms())), stricter("stand-ins later, or none"));
+    let later = Terms { escalate: vec![escalation(301, "oncall", &["dba"])], ..own() };
+    assert_eq!(judged(&newer(later)), stricter("stand-ins later, or none"));
+    let earlier = Terms { escalate: vec![escalation(60, "oncall", &["dba"])], ..own() };
+    assert_eq!(judged(&newer(earlier)), Ok(()));
+}
+
+#[test]
+fn what_has_ended_or_is_in_a_sessions_hand_is_not_judged_from_afar() {
+    let crowd = Crowd::of(&[&bob()]);
+    let mut handed_out = granted(terms(), &crowd, 10, &[bob()]);
+    handed_out.take_grant(after(11)).unwrap();
+
+    assert_eq!(handed_out.reconsider(&denied(), &crowd, after(12)), Ok(()));
+    assert_eq!(waiting(terms()).reconsider(&denied(), &crowd, after(900)), Ok(()), "it has expired");
 }
 
 #[test]
@@ -516,6 +766,10 @@ proptest! {
                 Happening::Withdraw => hold = hold.on_withdrawn("the agent hung up", after(now)),
                 Happening::Take => {
                     if let Some(grant) = hold.take_grant(after(now)) {
+                        let early = grant.approvals().iter().any(|review| {
+                            review.reviewer.as_str() == "olga@example.com" && review.at < after(300)
+                        });
+                        prop_assert!(!early, "a stand-in before their time");
                         prop_assert!(ended.is_none(), "a grant after {ended:?}");
                         prop_assert!(after(now) < grant.expires());
                         grants.push(grant);

@@ -66,7 +66,7 @@ impl Button {
 /// What is rendered.
 pub(super) struct View<'a> {
     pub(super) standing: &'a Standing,
-    /// How many of its escalations are in force.
+    /// How many of the further groups have been told.
     pub(super) escalated: usize,
     /// What the buttons carry; clicks must bring it back.
     pub(super) key: &'a str,

@@ -160,7 +160,7 @@ impl Channel for Slack {
         match notice {
             Notice::Opened { request, .. } => outbox.opened(request),
             Notice::Joined { request, .. } | Notice::Reviewed { request, .. } => outbox.changed(request.id),
-            Notice::Escalated { request, .. } => outbox.escalated(request.id),
+            Notice::Escalated { request, told, .. } => outbox.escalated(request.id, *told),
             Notice::Ended { request, state } => outbox.ended(request.id, state),
             Notice::Ran { request, receipt } => outbox.ran(request.id, receipt),
             // Its card, if there was one, was found in the journal at the start.

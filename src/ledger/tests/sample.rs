@@ -11,7 +11,7 @@ use crate::actor::{
     Agent, AgentIdentity, AuthenticationMethod, ChannelName, Claims, GroupName, PersonName, Reviewer,
 };
 use crate::approval::request::TransactionView;
-use crate::approval::{Draft, Grant, Request, Review, Seal, Verdict};
+use crate::approval::{Draft, Grant, Release, Request, Review, Seal, Verdict};
 use crate::classify::{Classification, Effect, ObjectKind, Reason, StatementClass, Verb};
 use crate::ledger::clock::{Clock, ManualClock};
 use crate::ledger::key::{KeyFiles, RootKey};
@@ -266,7 +266,7 @@ pub(crate) fn answer(request: &Request, reviewer: &Arc<Reviewer>, verdict: Verdi
     }
 }
 
-pub(crate) fn grant(request: &Request, reviewers: &[&Arc<Reviewer>]) -> Grant {
+pub(crate) fn grant(request: &Request, reviewers: &[&Arc<Reviewer>]) -> Release {
     let approvals = reviewers
         .iter()
         .map(|reviewer| Review {
@@ -280,7 +280,8 @@ pub(crate) fn grant(request: &Request, reviewers: &[&Arc<Reviewer>]) -> Grant {
             quick: false,
         })
         .collect();
-    Grant::for_test(request.draft.seal.clone(), request.id, approvals, request.expires_at)
+    let grant = Grant::for_test(Arc::new(request.clone()), approvals, request.expires_at);
+    Release::for_test(grant, policy())
 }
 
 /// A held statement from the first question to its outcome.

@@ -186,6 +186,11 @@ impl From<VerdictError> for ApiError {
                 "not_allowed",
                 "`may_answer` of the request names the people who may.",
             ),
+            VerdictError::NotYet { .. } => (
+                StatusCode::FORBIDDEN,
+                "not_yet",
+                "Those who are asked first have until then. You can deny it now.",
+            ),
             VerdictError::NotEnrolled => {
                 (StatusCode::FORBIDDEN, "not_enrolled", "Ask the operator to enrol you as a reviewer.")
             }
@@ -219,6 +224,7 @@ impl From<VerdictError> for ApiError {
             VerdictError::TooLate { state } => Some(state.as_str()),
             VerdictError::Unknown
             | VerdictError::NotAllowed { .. }
+            | VerdictError::NotYet { .. }
             | VerdictError::NotEnrolled
             | VerdictError::DigestMismatch
             | VerdictError::ReasonRequired

@@ -508,8 +508,7 @@ fn form(
     let in_time = quorum::seats(terms, usize::MAX);
     let cannot = cannot_approve(reviewer, browser.who.assurance(), found, owners);
     let deny = quorum::may_deny(reviewer, agent, owners, &in_time).is_ok();
-    let next =
-        terms.escalate.iter().find(|step| !found.seats.iter().any(|seat| seat.stand_ins.contains(&step.to)));
+    let next = terms.escalate.get(found.told);
     let may_escalate = quorum::may_approve(reviewer, agent, owners, &in_time).is_ok();
     let escalate = next.filter(|_| may_escalate).map(|step| step.to.to_string());
     let approve = cannot.is_none() && whole;
@@ -583,7 +582,7 @@ fn banner(verdict: &str, found: &RequestView, browser: &Browser) -> Option<Banne
         (Verdict::Deny, _) => {
             ("Denied", "The agent has been told, and the statement did not run.".to_owned())
         }
-        (Verdict::Escalate, _) => ("Escalated", "The next group has been asked as well.".to_owned()),
+        (Verdict::Escalate, _) => ("Escalated", "The next group has been told. It may approve once its time has come.".to_owned()),
     };
     Some(Banner { kind: "good", title: title.to_owned(), text })
 }

@@ -271,10 +271,10 @@ impl Outbox {
         }
     }
 
-    /// One more group may answer.
-    pub(super) fn escalated(&mut self, id: RequestId) {
+    /// So many of the further groups have been told.
+    pub(super) fn escalated(&mut self, id: RequestId, told: usize) {
         if let Some(card) = self.cards.get_mut(&id) {
-            card.escalated += 1;
+            card.escalated = card.escalated.max(told);
         }
         self.changed(id);
     }
@@ -496,8 +496,8 @@ impl Outbox {
         self.cards.values().find(|card| card.place.as_ref() == Some(place)).and_then(Card::known)
     }
 
-    /// What a request's card is rendered from besides the request: its buttons' key, the escalations
-    /// in force, and how it stood when that was last heard of.
+    /// What a request's card is rendered from besides the request: its buttons' key, how many of the
+    /// further groups were told, and how it stood when that was last heard of.
     pub(super) fn known(&self, id: RequestId) -> Option<(Arc<Request>, HoldState, usize)> {
         let card = self.cards.get(&id)?;
         Some((card.request.clone()?, card.state.clone(), card.escalated))

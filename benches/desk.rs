@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use countersign::actor::{Agent, AgentIdentity, Assurance, AuthenticationMethod, Claims, Reviewer};
-use countersign::approval::request::{Insight, TransactionView, TreeHead};
+use countersign::approval::request::{TransactionView, TreeHead};
 use countersign::approval::{Draft, Seal, Verdict};
 use countersign::classify::{Classification, StatementClass};
 use countersign::desk::{Answer, Clock, Desk, Filter, Limits, Recorder, Unrecorded};
@@ -92,7 +92,6 @@ fn draft(number: u128) -> Draft {
             policy: Digest::of(b"policy"),
         },
         refers_to: Vec::new(),
-        insight: Insight::default(),
     }
 }
 

@@ -158,8 +158,6 @@ pub enum Assurance {
     Click,
     /// A console session with a recent sign-in.
     Login,
-    /// A passkey or SSH signature over the request.
-    Signature,
 }
 
 impl Assurance {
@@ -169,7 +167,6 @@ impl Assurance {
         match self {
             Self::Click => "click",
             Self::Login => "login",
-            Self::Signature => "signature",
         }
     }
 }

@@ -62,7 +62,8 @@ fn same_words(one: &str, other: &str) -> bool {
     let bare = !one.contains('@') || !other.contains('@');
     let in_part = bare && (mine.is_subset(&theirs) || theirs.is_subset(&mine));
     // `r.ita` is `rita` for some providers, and `Smith, Rita` is `rita.smith`.
-    let joined = |words: &str| drawn(&local(words).chars().filter(|c| c.is_alphanumeric()).collect::<String>());
+    let joined =
+        |words: &str| drawn(&local(words).chars().filter(|c| c.is_alphanumeric()).collect::<String>());
     in_part || mine == theirs || joined(one) == joined(other)
 }
 

@@ -66,12 +66,8 @@ pub enum SectionId {
     Target,
     /// The transaction around it.
     Transaction,
-    /// What upstream expects of it.
-    Plan,
     /// What was said about its like before.
     Past,
-    /// What the agent ran before.
-    Recent,
     /// Who must answer, and until when.
     Answer,
     /// What the answer is bound to.
@@ -124,9 +120,7 @@ impl Document {
         add(SectionId::Claims, "What the agent says about itself (nobody checked this)", claims(draft));
         add(SectionId::Target, "Where it would run", Some(Body::Facts(target(draft))));
         add(SectionId::Transaction, "The transaction around it", transaction(draft));
-        add(SectionId::Plan, "What upstream expects", plan(draft));
         add(SectionId::Past, "Earlier requests like this one", past(request));
-        add(SectionId::Recent, "What the agent ran before", recent(draft));
         add(SectionId::Answer, "Who must answer", Some(Body::Facts(answer(request))));
         add(SectionId::Proof, "What the answer is bound to", Some(Body::Facts(proof(request))));
         Self {
@@ -345,7 +339,6 @@ fn transaction(draft: &Draft) -> Option<Body> {
         }
         None => lines.push(Shown::line("Upstream is still busy with what was sent before.")),
     }
-    lines.extend(draft.insight.locks.iter().map(|lock| Shown::after("holds ", &Shown::line(lock))));
     if transaction.earlier > 0 {
         lines.push(Shown::line(&format!("{} earlier statements are not listed", transaction.earlier)));
     }
@@ -358,21 +351,6 @@ fn transaction(draft: &Draft) -> Option<Body> {
     let batch = transaction.batch.iter();
     lines.extend(batch.map(|sql| Shown::after("before it in the same batch: ", &Shown::line(sql))));
     Some(Body::Lines(lines))
-}
-
-fn plan(draft: &Draft) -> Option<Body> {
-    let insight = &draft.insight;
-    let mut lines = Vec::new();
-    for table in &insight.tables {
-        let rows = table.rows.map_or_else(|| "?".to_owned(), |rows| rows.to_string());
-        let bytes = table.bytes.map_or_else(|| "?".to_owned(), |bytes| bytes.to_string());
-        lines.push(Shown::line(&format!("{}: about {rows} rows, {bytes} bytes", table.name)));
-    }
-    if let Some(plan) = &insight.plan {
-        lines.push(Shown::line(&format!("estimated rows {}, cost {}", plan.rows, plan.cost)));
-        lines.extend(plan.text.lines().map(Shown::line));
-    }
-    (!lines.is_empty()).then_some(Body::Lines(lines))
 }
 
 fn past(request: &Request) -> Option<Body> {
@@ -394,19 +372,6 @@ fn past(request: &Request) -> Option<Body> {
             lines.extend(different.iter().map(|line| Shown::after("  ", line)));
         }
     }
-    (!lines.is_empty()).then_some(Body::Lines(lines))
-}
-
-fn recent(draft: &Draft) -> Option<Body> {
-    let lines: Vec<Shown> = draft
-        .insight
-        .recent
-        .iter()
-        .map(|recent| {
-            let ours = format!("{} {} ({}): ", moment(recent.at), recent.class, Shown::line(&recent.ended));
-            Shown::after(&ours, &Shown::line(&recent.sql))
-        })
-        .collect();
     (!lines.is_empty()).then_some(Body::Lines(lines))
 }
 
@@ -466,11 +431,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::approval::request::{
-        Insight, Past, PlanView, RecentStatement, TableView, TransactionView, TreeHead,
-    };
+    use crate::approval::request::{Past, TransactionView, TreeHead};
     use crate::approval::testing::{after, approval, draft_of, escalation, start, terms};
-    use crate::classify::StatementClass;
     use crate::policy::Terms;
     use crate::statement::{Parameter, RequestId, Statement, Via};
 
@@ -505,21 +467,6 @@ mod tests {
             earlier: 3,
             batch: vec!["SET LOCAL work_mem = '1MB'".to_owned()],
             batch_earlier: 1,
-        };
-        draft.insight = Insight {
-            plan: Some(PlanView { rows: 120_000.0, cost: 4_321.5, text: "Seq Scan on customers".to_owned() }),
-            tables: vec![TableView {
-                name: "public.customers".to_owned(),
-                bytes: Some(9_000_000),
-                rows: Some(120_000),
-            }],
-            locks: vec!["AccessShareLock on public.t".to_owned()],
-            recent: vec![RecentStatement {
-                at: after(1),
-                class: StatementClass::Read,
-                sql: "SELECT count(*) FROM customers".to_owned(),
-                ended: "SELECT 1".to_owned(),
-            }],
         };
         let before = Statement {
             sql: "COPY (SELECT * FROM customers WHERE region = $1) TO STDOUT".into(),

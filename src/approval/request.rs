@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::visible::Shown;
 use super::words::words;
 use crate::actor::{AgentIdentity, AgentName, Claims, DatabaseName, ReviewerId, RoleName, UpstreamName};
-use crate::classify::{Classification, StatementClass};
+use crate::classify::Classification;
 use crate::policy::{InTransaction, Terms};
 use crate::statement::{Digest, RequestId, SessionId, SqlText, Statement, Target, TransactionStatus};
 
@@ -116,67 +116,6 @@ impl fmt::Debug for TransactionView {
     }
 }
 
-/// What upstream says about the statement without running it. All of it is optional: it is asked
-/// on another connection, under a time limit, and only where asking runs no unknown code.
-#[derive(Clone, Default, PartialEq)]
-pub struct Insight {
-    /// The planner's estimate.
-    pub plan: Option<PlanView>,
-    /// The tables it touches.
-    pub tables: Vec<TableView>,
-    /// Locks that its transaction holds already, in words (`RowExclusiveLock on public.orders`).
-    pub locks: Vec<String>,
-    /// The agent's recent statements, newest first.
-    pub recent: Vec<RecentStatement>,
-}
-
-impl fmt::Debug for Insight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Insight {{ tables: {}, recent: {} }}", self.tables.len(), self.recent.len())
-    }
-}
-
-/// What `EXPLAIN` estimates.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PlanView {
-    /// Rows it would return or change.
-    pub rows: f64,
-    /// The planner's total cost.
-    pub cost: f64,
-    /// The plan as text.
-    pub text: String,
-}
-
-/// One table that a statement touches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableView {
-    /// `schema.table`
-    pub name: String,
-    /// Size on disk, with indexes and TOAST.
-    pub bytes: Option<u64>,
-    /// Rows, as the statistics estimate them.
-    pub rows: Option<u64>,
-}
-
-/// A statement that the agent ran a short while ago.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RecentStatement {
-    /// When.
-    pub at: Timestamp,
-    /// Its class.
-    pub class: StatementClass,
-    /// Its text.
-    pub sql: String,
-    /// How it ended, in a few words (`SELECT 3`, `42501`).
-    pub ended: String,
-}
-
-impl fmt::Debug for RecentStatement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RecentStatement {{ at: {}, class: {} }}", self.at, self.class)
-    }
-}
-
 /// The tree head that was current when a request was shown, so that a chat message or a page is
 /// itself an anchor of the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,8 +150,6 @@ pub struct Draft {
     /// Prepared statements that it runs by name (`EXECUTE x`), with their texts: whoever approves it
     /// approves them.
     pub refers_to: Vec<(String, SqlText)>,
-    /// What upstream says about it.
-    pub insight: Insight,
 }
 
 /// An earlier request of this agent with the same fingerprint: what was asked before, in other

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::hold::{People, Reply};
-use super::request::{Insight, TransactionView};
+use super::request::TransactionView;
 use super::{Draft, Request, Seal};
 use crate::actor::{
     Agent, AgentIdentity, AgentName, Assurance, AuthenticationMethod, ChannelName, Claims, GroupName,
@@ -131,7 +131,6 @@ pub(crate) fn draft_of(sql: &str, session: u128, terms: Terms) -> Draft {
         transaction: TransactionView { status: Some(TransactionStatus::Idle), ..TransactionView::default() },
         terms,
         refers_to: Vec::new(),
-        insight: Insight::default(),
     }
 }
 

@@ -147,8 +147,9 @@ fn reload_configuration(shared: &Shared, config: &ArcSwap<Config>) {
             return;
         }
     };
-    let parts = serve::agent_tls(&new)
-        .and_then(|tls| Ok((tls, serve::upstreams(&new, shared.policy.load().declared(), &shared.upstreams.load())?)));
+    let parts = serve::agent_tls(&new).and_then(|tls| {
+        Ok((tls, serve::upstreams(&new, shared.policy.load().declared(), &shared.upstreams.load())?))
+    });
     let (tls, upstreams) = match parts {
         Ok(parts) => parts,
         Err(error) => {

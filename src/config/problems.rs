@@ -134,7 +134,9 @@ fn almost_twice(one: &Reviewer, other: &Reviewer) -> Option<Concern> {
     alike.then(|| {
         Concern::new(
             format!("reviewer {one}"),
-            format!("looks like reviewer \"{other}\"; one person is one reviewer, with other names in also = [..]"),
+            format!(
+                "looks like reviewer \"{other}\"; one person is one reviewer, with other names in also = [..]"
+            ),
         )
     })
 }

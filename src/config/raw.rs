@@ -439,7 +439,10 @@ fn read_agent(table: &Table<'_>, problems: &Problems) -> Option<RawAgent> {
                 problems.add(&at.place, "is empty");
             }
             if at.value.matches(['@', '\u{ff20}', '\u{fe6b}']).count() > 1 || at.value.contains([';', '\n']) {
-                problems.add(&at.place, "names several people; write owners = [\"..\", \"..\"], one address each");
+                problems.add(
+                    &at.place,
+                    "names several people; write owners = [\"..\", \"..\"], one address each",
+                );
             }
             !empty
         })

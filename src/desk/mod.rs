@@ -544,7 +544,10 @@ impl Desk {
         };
         self.reschedule(live);
         match sender.send(ending) {
-            Ok(()) | Err(Ending::Denied { .. } | Ending::Expired | Ending::Withdrawn { .. } | Ending::Lapsed(_)) => false,
+            Ok(())
+            | Err(Ending::Denied { .. } | Ending::Expired | Ending::Withdrawn { .. } | Ending::Lapsed(_)) => {
+                false
+            }
             Err(Ending::Granted(_)) => {
                 let before = self.change(live, |hold| hold.on_withdrawn(SESSION_GONE, now));
                 debug_assert!(matches!(before, HoldState::Granted { .. }));

@@ -597,8 +597,7 @@ fn what_a_changed_policy_denies_is_withdrawn_and_the_session_is_told_the_rule() 
         world.give(&opened.request, Verdict::Approve, "bob"),
         Err(VerdictError::TooLate { state: HoldState::Withdrawn { .. } })
     ));
-    let reasons: Vec<String> =
-        world.notebook.records.lock().iter().filter_map(withdrawn_because).collect();
+    let reasons: Vec<String> = world.notebook.records.lock().iter().filter_map(withdrawn_because).collect();
     assert_eq!(reasons, ["rule \"freeze\" of the policy in force denies it"; 2]);
     assert_eq!(world.desk.counts().0, 0, "their places are free again");
 }
@@ -637,7 +636,10 @@ fn of_identical_requests_the_next_is_shown_only_if_it_stands() {
 #[test]
 fn a_deferred_grant_is_withdrawn_with_its_approver_and_then_the_agent_may_ask_again() {
     let without_bob = Directory::new(
-        vec![AgentEntry::with_password((*DIRECTORY.agent(&"reporting-bot".into()).unwrap().agent).clone(), ScramVerifier::of_password("csa_bot"))],
+        vec![AgentEntry::with_password(
+            (*DIRECTORY.agent(&"reporting-bot".into()).unwrap().agent).clone(),
+            ScramVerifier::of_password("csa_bot"),
+        )],
         vec![person("carol", &[], &["dba"])],
         [7; 32],
     )
@@ -668,11 +670,16 @@ fn a_deferred_grant_is_withdrawn_with_its_approver_and_then_the_agent_may_ask_ag
 fn requests_of_an_agent_that_is_gone_are_withdrawn() {
     let world = world();
     let opened = world.open(1, deferred());
-    world.directory.store(Arc::new(Directory::new(Vec::new(), vec![person("bob", &[], &["dba"])], [7; 32]).unwrap()));
+    world
+        .directory
+        .store(Arc::new(Directory::new(Vec::new(), vec![person("bob", &[], &["dba"])], [7; 32]).unwrap()));
 
     world.desk.reconsider(as_before);
 
-    assert!(matches!(world.state(&opened.request), HoldState::Withdrawn { reason: "the agent is no longer allowed here" }));
+    assert!(matches!(
+        world.state(&opened.request),
+        HoldState::Withdrawn { reason: "the agent is no longer allowed here" }
+    ));
 }
 
 #[test]
@@ -717,12 +724,7 @@ fn what_has_ended_is_forgotten_in_the_end() {
 
     assert_eq!(world.desk.requests(&Filter::default()).len(), 3);
     assert!(world.desk.request(&ids[0].code()).is_none());
-    let answer = Answer {
-        by: world.who("bob"),
-        digest: Digest::of(b""),
-        reason: None,
-        displayed_at: None,
-    };
+    let answer = Answer { by: world.who("bob"), digest: Digest::of(b""), reason: None, displayed_at: None };
     assert_eq!(world.desk.verdict(ids[0], Verdict::Approve, answer).unwrap_err(), VerdictError::Unknown);
 }
 

@@ -593,8 +593,7 @@ impl SessionLog {
         let grant = release.grant();
         let request = grant.request();
         // What decided is what the grant was judged by, not what the request was opened under.
-        let statement =
-            &StatementRecord { policy: release.policy(), rules: release.rules(), ..*statement };
+        let statement = &StatementRecord { policy: release.policy(), rules: release.rules(), ..*statement };
         let (covers, hidden) = {
             let requests = self.shared.requests.lock();
             let waiting = requests

@@ -351,9 +351,16 @@ fn read_hold(table: &Table<'_>, problems: &Problems) -> HoldTerms {
         assurance: table.text("assurance").and_then(|at| match at.value.as_str() {
             "click" => Some(Assurance::Click),
             "login" => Some(Assurance::Login),
-            "signature" => Some(Assurance::Signature),
+            // The ledger's format has a place for it, but nothing here can make one.
+            "signature" => {
+                problems.add(
+                    &at.place,
+                    "\"signature\" is not supported: no channel can take a reviewer's signature, so nobody could ever approve; write \"login\"",
+                );
+                None
+            }
             other => {
-                problems.add(&at.place, format!("\"{other}\" is not \"click\", \"login\" or \"signature\""));
+                problems.add(&at.place, format!("\"{other}\" is not \"click\" or \"login\""));
                 None
             }
         }),

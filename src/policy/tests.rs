@@ -667,6 +667,17 @@ then = "deny"
 // ---- the file ---------------------------------------------------------------------------------
 
 #[test]
+fn an_assurance_that_nobody_could_ever_meet_does_not_load() {
+    let file = "[[rule]]\nname = \"x\"\nthen = \"hold\"\nassurance = \"signature\"\n";
+
+    let problems = Policy::load(&[("p.toml".to_owned(), file.to_owned())], Defaults::default()).unwrap_err();
+
+    let [problem] = &problems[..] else { panic!("{problems:?}") };
+    let said = problem.to_string();
+    assert!(said.contains("p.toml:4") && said.contains("\"signature\" is not supported"), "{said}");
+}
+
+#[test]
 fn every_mistake_in_a_file_is_reported_at_once() {
     let text = r#"
 [[rule]]

@@ -775,12 +775,7 @@ impl Connection {
         }
     }
 
-    fn on_reread(
-        &mut self,
-        pending: Box<Pending>,
-        grant: Grant,
-        read: Result<Arc<Known>, ConnectError>,
-    ) {
+    fn on_reread(&mut self, pending: Box<Pending>, grant: Grant, read: Result<Arc<Known>, ConnectError>) {
         match read {
             Ok(known) => {
                 self.known = known;
@@ -917,13 +912,15 @@ fn poll_holding(holding: &mut Holding, cx: &mut Context<'_>) -> Option<Event> {
             Poll::Ready(Err(_)) => Some(Event::Ended(desk::Ending::Withdrawn { reason: "the desk closed" })),
             Poll::Pending => None,
         },
-        Holding::Catalogue { reading, .. } | Holding::Rereading { reading, .. } => match Pin::new(reading).poll(cx) {
-            Poll::Ready(Ok(read)) => Some(Event::Catalogue(read)),
-            Poll::Ready(Err(_)) => {
-                Some(Event::Catalogue(Err(ConnectError::Protocol("the reading broke off"))))
+        Holding::Catalogue { reading, .. } | Holding::Rereading { reading, .. } => {
+            match Pin::new(reading).poll(cx) {
+                Poll::Ready(Ok(read)) => Some(Event::Catalogue(read)),
+                Poll::Ready(Err(_)) => {
+                    Some(Event::Catalogue(Err(ConnectError::Protocol("the reading broke off"))))
+                }
+                Poll::Pending => None,
             }
-            Poll::Pending => None,
-        },
+        }
         Holding::Probing { .. } | Holding::Reprobing { .. } => None,
     }
 }

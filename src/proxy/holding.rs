@@ -14,7 +14,7 @@ use super::comment;
 use super::gate::{Pending, Referred};
 use super::sessions::Watch;
 use super::upstream::ConnectError;
-use crate::approval::request::{Insight, TransactionView};
+use crate::approval::request::TransactionView;
 use crate::approval::{Draft, Grant, Lapse, Request, Seal};
 use crate::classify::{Classification, SearchPath};
 use crate::desk;
@@ -131,7 +131,6 @@ pub(super) fn draft(
             .iter()
             .map(|known| (known.name.to_string(), known.sql.clone()))
             .collect(),
-        insight: Insight::default(),
     }
 }
 
@@ -198,8 +197,7 @@ pub(super) fn decide_again(policy: &Policy, request: &Request, now: Timestamp) -
     let draft = &request.draft;
     let target = &draft.target;
     let path = draft.seal.settings.get("search_path").filter(|path| !path.starts_with('('));
-    let search_path =
-        path.map_or(SearchPath::Unknown, |path| parse_search_path(path, target.role.as_str()));
+    let search_path = path.map_or(SearchPath::Unknown, |path| parse_search_path(path, target.role.as_str()));
     policy.decide(&Subject {
         agent: &draft.identity.agent,
         target,

@@ -407,12 +407,12 @@ async fn an_approval_that_nobody_waits_for_can_be_taken_back_until_it_is_used() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_needs_more_than_a_click_offers_no_approval() {
     let office = Office::open().await;
-    let terms = Terms { assurance: countersign::actor::Assurance::Signature, ..terms() };
+    let terms = Terms { assurance: countersign::actor::Assurance::Login, ..terms() };
     let opened = office.desk.open(draft(SQL, terms)).unwrap();
 
     let card = office.fake.first_card().await;
 
     assert_eq!(card.buttons(), [DENY, OPEN]);
-    assert!(card.says().contains("It needs a signature to be approved"), "{}", card.says());
+    assert!(card.says().contains("It needs a login to be approved"), "{}", card.says());
     drop(opened);
 }

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use countersign::actor::{
     Agent, AgentIdentity, Assurance, AuthenticationMethod, Claims, GroupName, PersonName, Reviewer,
 };
-use countersign::approval::request::{Insight, TransactionView, TreeHead};
+use countersign::approval::request::{TransactionView, TreeHead};
 use countersign::approval::{Draft, Seal};
 use countersign::channel::slack::{Slack, SlackSettings, Timing, Token};
 use countersign::classify::{
@@ -322,7 +322,6 @@ pub fn draft(sql: &str, terms: Terms) -> Draft {
         transaction: TransactionView { status: Some(TransactionStatus::Idle), ..TransactionView::default() },
         terms,
         refers_to: Vec::new(),
-        insight: Insight::default(),
     }
 }
 

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::approval::request::{RecentStatement, TransactionView};
-use countersign::classify::{Classification, StatementClass};
+use countersign::approval::request::TransactionView;
+use countersign::classify::Classification;
 use countersign::desk::{self, Opened};
 use countersign::ledger::{Clearance, Ledger, SessionInfo, SessionLog, StatementRecord};
 use countersign::policy::Decision;
@@ -14,10 +14,9 @@ use countersign::statement::{
     Ending, Outcome, Parameter, RequestId, SessionId, Statement, TransactionStatus, Via,
 };
 use countersign::web::views::Activity;
-use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use super::web::{House, claims, insight, room};
+use super::web::{House, claims, room};
 
 /// What the scene holds on to: dropping an opened request withdraws it.
 pub struct Scene {
@@ -131,10 +130,6 @@ pub fn set(house: &House) -> Scene {
                     ],
                     ..TransactionView::default()
                 };
-                draft.insight.locks = vec![
-                    "ShareRowExclusiveLock on public.orders".to_owned(),
-                    "RowExclusiveLock on public.orders".to_owned(),
-                ];
             })
             .unwrap(),
     );
@@ -142,23 +137,6 @@ pub fn set(house: &House) -> Scene {
         house
             .ask_as("reporting-bot", EXPORT, |draft| {
                 draft.claimed = claims();
-                draft.insight = insight();
-                draft.insight.recent = vec![
-                    recent(
-                        house,
-                        4,
-                        StatementClass::Read,
-                        "SELECT count(*) FROM customers WHERE country = 'DE'",
-                        "SELECT 1",
-                    ),
-                    recent(
-                        house,
-                        9,
-                        StatementClass::Read,
-                        "SELECT column_name FROM information_schema.columns WHERE table_name = 'customers'",
-                        "SELECT 7",
-                    ),
-                ];
             })
             .unwrap(),
     );
@@ -199,11 +177,6 @@ pub fn set(house: &House) -> Scene {
     Scene { opened, export, migration, attack, denied, ran, mine: bound }
 }
 
-fn recent(house: &House, minutes: i64, class: StatementClass, sql: &str, ended: &str) -> RecentStatement {
-    let at = house.now().checked_sub(SignedDuration::from_mins(minutes)).unwrap();
-    RecentStatement { at, class, sql: sql.to_owned(), ended: ended.to_owned() }
-}
-
 fn verdict(house: &House, who: &str, request: RequestId, verdict: &str, body: Value) {
     let answer = ureq::post(house.at(&format!("/api/v1/requests/{}/{verdict}", request.code())))
         .header("authorization", format!("Bearer {}", house.secrets[who]))
@@ -217,7 +190,6 @@ fn verdict(house: &House, who: &str, request: RequestId, verdict: &str, body: Va
 pub fn record_a_morning(house: &House, ledger: &Ledger) -> (RequestId, SessionId) {
     let draft = house.draft("reporting-bot", EXPORT, |draft| {
         draft.claimed = claims();
-        draft.insight = insight();
     });
     let info = SessionInfo {
         session: draft.session,
@@ -255,7 +227,9 @@ pub fn record_a_morning(house: &House, ledger: &Ledger) -> (RequestId, SessionId
     let held = (draft.statement.clone(), draft.classification.clone());
     let rules = draft.terms.rules.clone();
     let record = StatementRecord { request: Some(id), rules: &rules, ..house.record(&held) };
-    let receipt = log.forward(&record, Clearance::Granted(grant)).unwrap();
+    let decision = Decision::Hold(draft.terms.clone());
+    let release = house.desk.release(grant, &draft.seal, &decision).unwrap();
+    let receipt = log.forward(&record, Clearance::Granted(release)).unwrap();
     let outcome = completed("COPY 84213", 84_213, 9_120_443);
     log.outcome(receipt.intent(), &outcome, 1_240_000_000);
     house.desk.ran(id, &outcome, Duration::from_millis(1_240));

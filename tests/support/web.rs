@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use countersign::actor::{
     Agent, AgentIdentity, AuthenticationMethod, Claims, GroupName, PersonName, Reviewer, ReviewerId,
 };
-use countersign::approval::request::{Insight, PlanView, TableView, TransactionView, TreeHead};
+use countersign::approval::request::{TransactionView, TreeHead};
 use countersign::approval::{Draft, Seal};
 use countersign::classify::{self, Catalogue, Classification, Classifier, Context, SearchPath};
 use countersign::desk::{Clock, Desk, Limits, Opened, Recorder, Unrecorded};
@@ -331,7 +331,6 @@ impl House {
                 ..TransactionView::default()
             },
             terms,
-            insight: Insight::default(),
             refers_to: Default::default(),
         };
         change(&mut draft);
@@ -370,24 +369,6 @@ pub fn claims() -> Claims {
     claims.set("task", "weekly customer report");
     claims.set("purpose", "build the churn table that finance asked for");
     claims
-}
-
-/// What upstream knows of `customers`.
-pub fn insight() -> Insight {
-    Insight {
-        plan: Some(PlanView {
-            rows: 84_213.0,
-            cost: 2318.45,
-            text: "Seq Scan on customers  (cost=0.00..2318.45 rows=84213 width=61)".to_owned(),
-        }),
-        tables: vec![TableView {
-            name: "public.customers".to_owned(),
-            bytes: Some(13_631_488),
-            rows: Some(84_213),
-        }],
-        locks: Vec::new(),
-        recent: Vec::new(),
-    }
 }
 
 pub fn room(agent: &str, minutes: i64, now: Timestamp, activity: Activity) -> SessionRow {

@@ -364,7 +364,9 @@ enum Effect {
     Denies,
     TakesBack,
     /// Tells so many of the further groups, whose time has not come.
-    Tells { groups: usize },
+    Tells {
+        groups: usize,
+    },
 }
 
 impl Considered {
@@ -416,7 +418,15 @@ impl Hold {
     /// A hold that waits.
     #[must_use]
     pub fn new(request: Arc<Request>) -> Self {
-        Self { request, state: HoldState::Waiting, reviews: Vec::new(), steps: 0, told: 0, grant: None, revision: 0 }
+        Self {
+            request,
+            state: HoldState::Waiting,
+            reviews: Vec::new(),
+            steps: 0,
+            told: 0,
+            grant: None,
+            revision: 0,
+        }
     }
 
     /// What reviewers are shown.

@@ -153,18 +153,15 @@ impl Grant {
 impl Hold {
     /// Whether what waits, or was granted and not handed out, may stay as it is now that policy or
     /// people have changed. What a session has in hand is judged when it is used.
-    pub fn reconsider(
-        &self,
-        decision: &Decision,
-        people: &dyn People,
-        now: Timestamp,
-    ) -> Result<(), Lapse> {
+    pub fn reconsider(&self, decision: &Decision, people: &dyn People, now: Timestamp) -> Result<(), Lapse> {
         match (self.state_at(now), &self.grant) {
             (HoldState::Waiting, _) => {
                 let terms = asked_now(&self.request, decision, people)?;
                 terms.map_or(Ok(()), |terms| not_stricter(&self.request, terms))
             }
-            (HoldState::Granted { handed_out: false, .. }, Some(grant)) => grant.stands(decision, people, now),
+            (HoldState::Granted { handed_out: false, .. }, Some(grant)) => {
+                grant.stands(decision, people, now)
+            }
             (
                 HoldState::Granted { .. }
                 | HoldState::Denied { .. }

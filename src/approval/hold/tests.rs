@@ -485,7 +485,8 @@ fn allowed() -> Decision {
 #[test]
 fn p2_a_grant_that_stands_is_released_under_the_policy_that_judged_it() {
     let crowd = Crowd::of(&[&bob()]);
-    let released = |decision: &Decision| release(granted(terms(), &crowd, 10, &[bob()]), decision, &crowd, 11);
+    let released =
+        |decision: &Decision| release(granted(terms(), &crowd, 10, &[bob()]), decision, &crowd, 11);
 
     assert_eq!(released(&newer(terms())), Ok(Digest::of(b"newer policy")));
     assert_eq!(released(&allowed()), Ok(Digest::of(b"newer policy")));
@@ -564,7 +565,8 @@ fn p4_a_grant_is_void_when_somebody_who_approved_could_not_any_more() {
     let two = Terms { approvals: vec![approval("dba", 2)], ..terms() };
 
     for (what, now) in &changes {
-        for (own, by) in [(terms(), vec![bob()]), (deferred.clone(), vec![bob()]), (two.clone(), vec![bob(), carol()])]
+        for (own, by) in
+            [(terms(), vec![bob()]), (deferred.clone(), vec![bob()]), (two.clone(), vec![bob(), carol()])]
         {
             for decision in [newer(own.clone()), allowed()] {
                 let lapsed = release(granted(own.clone(), &before, 10, &by), &decision, now, 20);
@@ -624,7 +626,10 @@ fn what_waits_goes_on_waiting_unless_the_policy_in_force_denies_it_or_asks_for_m
     let approvals = |asked| newer(Terms { approvals: asked, ..own() });
     assert_eq!(judged(&approvals(vec![approval("dba", 2)])), stricter("other or more approvals"));
     assert_eq!(judged(&approvals(vec![approval("security", 1)])), stricter("other or more approvals"));
-    assert_eq!(judged(&newer(Terms { reason_required: true, ..own() })), stricter("a reason with the answer"));
+    assert_eq!(
+        judged(&newer(Terms { reason_required: true, ..own() })),
+        stricter("a reason with the answer")
+    );
     assert_eq!(judged(&newer(Terms { assurance: Assurance::Login, ..own() })), stricter("more assurance"));
     assert_eq!(judged(&newer(terms())), stricter("stand-ins later, or none"));
     let later = Terms { escalate: vec![escalation(301, "oncall", &["dba"])], ..own() };

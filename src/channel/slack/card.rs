@@ -488,7 +488,7 @@ mod tests {
         }
         draft.transaction.status = None;
         draft.transaction.statements = vec!["\u{1F600}\"\\".repeat(3_000); 20];
-        draft.insight.locks = vec!["\n".repeat(2_000); 50];
+        draft.transaction.batch = vec!["\n".repeat(2_000); 20];
         let request = request_of(draft);
         let quiet = Standing { request, ..standing(SQL, terms(), HoldState::Waiting) };
         let loud = Standing {

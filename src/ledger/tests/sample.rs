@@ -235,7 +235,6 @@ pub(crate) fn request(number: u128, info: &SessionInfo, asked: &Asked, terms: Te
             },
             terms,
             refers_to: Vec::new(),
-            insight: crate::approval::request::Insight::default(),
         },
         past: Vec::new(),
         last_approved: None,

@@ -15,8 +15,7 @@ use crate::actor::{Assurance, Reviewer};
 use crate::approval::document::{Body, Document, Section, SectionId};
 use crate::approval::parameter::ShownParameter;
 use crate::approval::quorum::{self, Seats};
-use crate::approval::request::TableView;
-use crate::approval::{Draft, HoldState, Review, Shown, Verdict};
+use crate::approval::{HoldState, Review, Shown, Verdict};
 use crate::desk::RequestView;
 use crate::statement::TransactionStatus;
 use crate::web::Web;
@@ -217,7 +216,7 @@ pub(super) fn show(
         scope: if request.is_deferred() { "any one session of this agent" } else { "this session" },
         reasons: reasons(found, &laid),
         rules: rules.join(", "),
-        cards: document.sections.iter().filter_map(|section| card(section, draft)).collect(),
+        cards: document.sections.iter().filter_map(card).collect(),
         standing: standing(found, now),
         parameters,
         laid,
@@ -255,13 +254,8 @@ fn notes(found: &RequestView, laid: &Laid, whole: bool) -> Vec<Note> {
         Some(TransactionStatus::InBlock) if waits => note(
             "warning",
             "Locks are held while this waits",
-            format!(
-                "The agent's transaction is open{}. It keeps its locks until this is answered or expires.",
-                match draft.insight.locks.len() {
-                    0 => String::new(),
-                    locks => format!(" and holds {}", count(locks, "lock", "locks")),
-                }
-            ),
+            "The agent's transaction is open. It keeps its locks until this is answered or expires."
+                .to_owned(),
         ),
         None if waits => note(
             "warning",
@@ -326,7 +320,7 @@ fn reasons(found: &RequestView, laid: &Laid) -> Vec<ReasonLine> {
 }
 
 /// The sections that have no place of their own on the page.
-fn card(section: &Section, draft: &Draft) -> Option<Card> {
+fn card(section: &Section) -> Option<Card> {
     // What stands below the statement already.
     let is_said = |label| section.id == SectionId::Proof && matches!(label, "digest" | "words");
     let (facts, lines) = match &section.body {
@@ -334,7 +328,6 @@ fn card(section: &Section, draft: &Draft) -> Option<Card> {
             let facts = facts.iter().filter(|fact| !is_said(fact.label));
             (facts.map(|fact| (fact.label, fact.value.to_string())).collect(), vec![])
         }
-        Body::Lines(_) if section.id == SectionId::Plan => (vec![], expectations(draft)),
         // The first line of the effects stands above the statement.
         Body::Lines(lines) if section.id == SectionId::Effects => {
             (vec![], lines.iter().skip(1).map(context_line).collect())
@@ -343,9 +336,7 @@ fn card(section: &Section, draft: &Draft) -> Option<Card> {
         Body::Sql(_) | Body::Parameters(_) => return None,
     };
     let wide = match section.id {
-        SectionId::Transaction | SectionId::Plan | SectionId::Recent | SectionId::Past | SectionId::Proof => {
-            true
-        }
+        SectionId::Transaction | SectionId::Past | SectionId::Proof => true,
         SectionId::Effects | SectionId::Agent | SectionId::Claims | SectionId::Target => false,
         SectionId::Statement | SectionId::Parameters | SectionId::Reasons | SectionId::Answer => return None,
     };
@@ -356,22 +347,6 @@ fn card(section: &Section, draft: &Draft) -> Option<Card> {
         return None;
     }
     Some(Card { id, title, claimed: section.claimed, facts, lines, wide })
-}
-
-/// What upstream expects, with numbers as people read them.
-fn expectations(draft: &Draft) -> Vec<String> {
-    let insight = &draft.insight;
-    let table = |table: &TableView| {
-        let rows = table.rows.map_or_else(|| "?".to_owned(), number);
-        let size = table.bytes.map_or_else(|| "?".to_owned(), bytes);
-        Shown::line(&format!("{}: about {rows} rows, {size}", table.name)).to_string()
-    };
-    let mut lines: Vec<String> = insight.tables.iter().map(table).collect();
-    if let Some(plan) = &insight.plan {
-        lines.push(format!("estimate: {:.0} rows, cost {:.0}", plan.rows, plan.cost));
-        lines.extend(plan.text.lines().map(|line| context_line(&Shown::line(line))));
-    }
-    lines
 }
 
 /// The longest line of what is around the statement. It is context: the answer does not cover it.
@@ -551,16 +526,9 @@ fn cannot_approve(
         return cannot("You have approved", "Others are still missing. You can still deny.".to_owned());
     }
     if assurance < terms.assurance {
-        let text = match terms.assurance {
-            Assurance::Click | Assurance::Login => {
-                "The rule asks for a recent sign-in by a link from the operator. Sign in again, then answer."
-                    .to_owned()
-            }
-            Assurance::Signature => {
-                "The rule asks for a signature over the request, which this page cannot make.".to_owned()
-            }
-        };
-        return cannot("Not sure enough that it is you", text);
+        let text =
+            "The rule asks for a recent sign-in by a link from the operator. Sign in again, then answer.";
+        return cannot("Not sure enough that it is you", text.to_owned());
     }
     None
 }
@@ -582,7 +550,9 @@ fn banner(verdict: &str, found: &RequestView, browser: &Browser) -> Option<Banne
         (Verdict::Deny, _) => {
             ("Denied", "The agent has been told, and the statement did not run.".to_owned())
         }
-        (Verdict::Escalate, _) => ("Escalated", "The next group has been told. It may approve once its time has come.".to_owned()),
+        (Verdict::Escalate, _) => {
+            ("Escalated", "The next group has been told. It may approve once its time has come.".to_owned())
+        }
     };
     Some(Banner { kind: "good", title: title.to_owned(), text })
 }

@@ -981,6 +981,42 @@ fn a_call_for_each_row_is_not_judged_as_one() {
     }
 }
 
+/// A role's own path may lead to operators of somebody else's, with which our queries would find nothing.
+#[test]
+fn own_queries_of_the_catalogue_call_nobodys_operators() {
+    let stack = Stack::with(&Setup {
+        sql: "CREATE TABLE reached (what text); GRANT ALL ON reached TO PUBLIC;
+              CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO PUBLIC;
+              CREATE FUNCTION evil.no(oid, oid) RETURNS bool LANGUAGE plpgsql AS
+                'BEGIN INSERT INTO public.reached VALUES (''oid''); RETURN false; END';
+              CREATE OPERATOR evil.= (LEFTARG = oid, RIGHTARG = oid, FUNCTION = evil.no);
+              CREATE OPERATOR evil.>= (LEFTARG = oid, RIGHTARG = oid, FUNCTION = evil.no);
+              CREATE FUNCTION evil.no(text, text) RETURNS bool LANGUAGE plpgsql AS
+                'BEGIN INSERT INTO public.reached VALUES (''text''); RETURN false; END';
+              CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.no);
+              CREATE FUNCTION evil.no(name, name) RETURNS bool LANGUAGE plpgsql AS
+                'BEGIN INSERT INTO public.reached VALUES (''name''); RETURN false; END';
+              CREATE OPERATOR evil.= (LEFTARG = name, RIGHTARG = name, FUNCTION = evil.no);
+              CREATE FUNCTION public.harmful() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';
+              ALTER ROLE app SET search_path = evil, pg_catalog, public"
+            .into(),
+        ..Setup::default()
+    });
+    let mut agent = wire::Wire::agent(stack.port);
+    agent.ask(&wire::query("SET countersign.hold = 'defer'"));
+    let seen = agent.ask(&wire::query("SELECT harmful()"));
+    assert!(seen.contains("E42501"), "{seen}");
+    let checked =
+        support::countersign().args(["check", "-c"]).arg(stack.path("countersign.toml")).output().unwrap();
+    assert!(
+        text(&checked).contains("public.customers"),
+        "it lists the role's own tables: {}",
+        text(&checked)
+    );
+
+    assert_eq!(stack.superuser("select count(*) from reached"), "0");
+}
+
 /// `DELETE .. WHERE x IN (SELECT x FROM u)` where u has no x compares x with itself.
 #[test]
 fn a_subquery_of_a_table_without_the_column_deletes_nothing_unasked() {

@@ -406,7 +406,7 @@ fn check_lists_what_statements_set_off_unseen() {
         (": watch.", "event triggers"),
         ("theirs.far", "foreign tables"),
         (": open, public.", "the role may create"),
-        ("customers, orders, own", "the role's own"),
+        ("public.customers, public.orders, public.own", "the role's own"),
     ] {
         let found = unseen.iter().any(|line| line.contains(what) && line.contains(name));
         assert!(found, "{name}: {unseen:#?}");

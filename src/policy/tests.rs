@@ -578,6 +578,7 @@ fn with_dependents(sql: &str) -> Arc<Classification> {
         "public|scratch_3|public|scratch_4|r|n",
         "public|scratch_5|-|-|-|n",
         "public|scratch_s|public|orders|r|n",
+        "public|scratch_6|public|heir|r|i",
     ];
     let answers: Vec<Vec<crate::classify::catalogue::Row>> = crate::classify::catalogue::QUERIES
         .iter()
@@ -625,6 +626,7 @@ then = "deny"
         "ALTER TABLE public.scratch_2 SET SCHEMA scratch",
         "ALTER SEQUENCE public.scratch_s OWNED BY public.scratch.id",
         "ALTER SEQUENCE public.scratch_s OWNED BY NONE",
+        "ALTER TABLE ONLY public.scratch_6 ADD COLUMN x int",
         "CREATE TABLE public.scratch_8 (LIKE public.scratch)",
         "CREATE VIEW public.scratch_w AS SELECT * FROM public.scratch",
     ] {
@@ -650,6 +652,11 @@ then = "deny"
         "ALTER SEQUENCE public.scratch_s OWNED BY public.customers.id",
         "ALTER SEQUENCE public.customers_id_seq OWNED BY public.scratch.id",
         "CREATE SEQUENCE public.scratch_t OWNED BY public.customers.id",
+        "ALTER TABLE public.scratch_6 ADD COLUMN x int",
+        "ALTER TABLE public.scratch_6 RENAME COLUMN x TO y",
+        "DROP TABLE public.scratch_6 CASCADE",
+        "ALTER TYPE public.scratch_t RENAME ATTRIBUTE a TO b CASCADE",
+        "ALTER TYPE public.scratch_t DROP ATTRIBUTE a CASCADE",
         "ALTER TABLE public.scratch INHERIT public.customers",
         "ALTER TABLE public.scratch ATTACH PARTITION public.customers FOR VALUES IN (1)",
         "ALTER TABLE public.scratch ADD FOREIGN KEY (a) REFERENCES public.customers",

@@ -248,12 +248,15 @@ impl Asking {
         &self.connected.parameters
     }
 
-    /// Asks one query; returns its rows as text.
+    /// Asks one query; returns its rows as text. Its names are looked up in `pg_catalog` only: a role's own
+    /// `search_path` may lead to operators and functions of somebody else's.
     ///
     /// # Errors
     /// When upstream refuses it, is gone, or answers something else.
     pub async fn ask(&mut self, sql: &str) -> Result<Vec<Row>, ConnectError> {
-        self.send(std::iter::once(sql)).await?;
+        // One `Query`, with which the setting ends.
+        let sql = format!("SET LOCAL search_path = pg_catalog, pg_temp; {sql}");
+        self.send(std::iter::once(sql.as_str())).await?;
         self.answer().await
     }
 

@@ -10,6 +10,8 @@ use super::QualifiedName;
 enum Dependent {
     /// Another relation, or a constraint, default, trigger of one.
     Relation { name: QualifiedName, is_view: bool },
+    /// A table that inherits its columns.
+    Heir(QualifiedName),
     /// A partition, which goes without being asked for.
     Partition(QualifiedName),
     /// A function, or whatever else is no part of a relation.
@@ -38,6 +40,7 @@ impl Dependents {
                 let name = (Arc::from(schema), Arc::from(name));
                 match text(5)? {
                     "a" => Dependent::Partition(name),
+                    "i" => Dependent::Heir(name),
                     _ => Dependent::Relation { name, is_view: matches!(text(4)?, "v" | "m") },
                 }
             }
@@ -53,6 +56,25 @@ impl Dependents {
             .iter()
             .filter(move |(_, all)| all.iter().any(|(known, _)| **known == *schema))
             .map(|(name, _)| &**name)
+    }
+
+    /// The tables that inherit from one, by way of others as well.
+    pub(super) fn heirs(&self, schema: Option<&str>, name: &str) -> Vec<QualifiedName> {
+        let mut heirs: Vec<QualifiedName> = Vec::new();
+        let mut open = vec![(schema, name)];
+        let mut seen = HashSet::new();
+        while let Some((schema, name)) = open.pop() {
+            for (known, dependent) in self.0.get(name).into_iter().flatten() {
+                if let Dependent::Heir(heir) = dependent
+                    && schema.is_none_or(|schema| **known == *schema)
+                    && seen.insert(heir)
+                {
+                    heirs.push(heir.clone());
+                    open.push((Some(&*heir.0), &*heir.1));
+                }
+            }
+        }
+        heirs
     }
 
     /// What goes with a relation, wherever it may be, and with that.
@@ -73,6 +95,8 @@ impl Dependents {
                     }
                     Dependent::Partition(next) => (next, None),
                     Dependent::Relation { name, is_view } => (name, Some(*is_view)),
+                    // It is dropped as well.
+                    Dependent::Heir(name) => (name, Some(true)),
                 };
                 if let Some(is_view) = is_view {
                     taken.relations.push((next.clone(), is_view));
@@ -126,6 +150,16 @@ mod tests {
         assert!(!taken.others);
         assert_eq!(all.taken_along(None, "t").relations.len(), 5, "in whichever schema it is");
         assert_eq!(all.in_schema("other").collect::<Vec<_>>(), ["t"]);
+    }
+
+    #[test]
+    fn heirs_are_told_and_go_with_their_table() {
+        let all = dependents(&["public|t|app|heir|r|i", "app|heir|app|late|r|i", "public|t|public|p|r|a"]);
+        let names: Vec<String> =
+            all.heirs(Some("public"), "t").iter().map(|(schema, name)| format!("{schema}.{name}")).collect();
+
+        assert_eq!(names, ["app.heir", "app.late"]);
+        assert_eq!(all.taken_along(Some("public"), "t").relations.len(), 2);
     }
 
     #[test]

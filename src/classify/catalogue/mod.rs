@@ -751,6 +751,11 @@ impl Catalogue {
         taken
     }
 
+    /// The tables that inherit from one, wherever `schema.name` may be.
+    pub(super) fn heirs(&self, schema: Option<&str>, name: &str) -> Vec<QualifiedName> {
+        self.dependents.heirs(schema, name)
+    }
+
     /// Whether the operator called anything sensitive.
     pub(super) fn knows_sensitive(&self) -> bool {
         !self.declared.sensitive().is_empty()

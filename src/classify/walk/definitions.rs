@@ -91,6 +91,9 @@ impl<'a> Walk<'a> {
             )
         });
         let cascades = node.list(Field::Cmds).any(|command| command.word(Field::Behavior) == "DROP_CASCADE");
+        if let Some(table) = node.get(Field::Relation).filter(|_| !temporary) {
+            self.alters_heirs(table);
+        }
         if let Some(table) = node.get(Field::Relation)
             && cascades
             && !temporary
@@ -148,6 +151,15 @@ impl<'a> Walk<'a> {
         // A temporary table can leave its schema for no other, so only renames are left.
         let class = if temporary && node.kind() == Kind::RenameStmt { Write } else { class };
         self.new_name(node, word);
+        // Columns are renamed in the tables that inherit them; attributes, in tables of their type.
+        if let Some(relation) = node.get(Field::Relation)
+            && word == "OBJECT_COLUMN"
+        {
+            self.alters_heirs(relation);
+        }
+        if node.word(Field::Behavior) == "DROP_CASCADE" {
+            self.takes_unknown_along();
+        }
         self.does(class, node, &format!("alters {}", with_article(spoken(word))));
     }
 
@@ -166,6 +178,31 @@ impl<'a> Walk<'a> {
             (None, Some(new)) => self.effect(Verb::Create, ObjectKind::Relation, Some(&new), &name),
             _ => {}
         }
+    }
+
+    /// What is done to the columns and constraints of a table is done to those of its heirs, unless ONLY says
+    /// otherwise.
+    fn alters_heirs(&mut self, table: Node<'a>) {
+        if !table.flag(Field::Inh) || self.assumed.contains(&table.index()) {
+            return;
+        }
+        let catalogue = self.around.catalogue;
+        let name = table.text(Field::Relname).unwrap_or_default();
+        let schema = table.text(Field::Schemaname).map(Arc::from);
+        let schema: Option<Arc<str>> = schema.or_else(|| catalogue.relation_schema(&name, self.path));
+        let by: Arc<str> = match &schema {
+            Some(schema) => format!("{schema}.{name}").into(),
+            None => (*name).into(),
+        };
+        let heirs = catalogue.heirs(schema.as_deref(), &name).into_iter().map(|(schema, name)| {
+            let through = Some(Arc::clone(&by));
+            Effect {
+                through,
+                cascades: true,
+                ..Effect::of(Verb::Alter, ObjectKind::Relation, Some(schema), name)
+            }
+        });
+        self.found.effects.extend(heirs);
     }
 
     /// What `CASCADE` takes along from a relation.

@@ -51,8 +51,9 @@ fn pictures_of_every_page() {
         browser.goto(house.web.sign_in_link(&"carol@example.com".into()).unwrap().as_str());
         picture(&mut browser, "sign-in-link");
         browser.submit("button.primary");
+        browser.note_session();
         for (name, path) in scene.pages() {
-            browser.goto(&house.at(&path));
+            house.visit(&mut browser, &path);
             if browser.count("[data-live]") > 0 {
                 browser.wait("#live.on");
             }
@@ -65,16 +66,16 @@ fn pictures_of_every_page() {
         browser.fill("#what-if-sql", "copy (select * from customers) to stdout");
         browser.submit("button.primary");
         picture(&mut browser, "what-if");
-        browser.goto(&house.at("/nowhere"));
+        house.visit(&mut browser, "/nowhere");
         picture(&mut browser, "nowhere");
 
         browser.fresh(json!({"scheme": scheme, "width": width, "height": 860}));
         recorded.sign_in(&mut browser, "carol");
-        browser.goto(&recorded.at("/ledger"));
+        recorded.visit(&mut browser, "/ledger");
         browser.submit(".verify button");
         browser.wait(".verify .banner");
         picture(&mut browser, "ledger");
-        browser.goto(&recorded.at(&format!("/ledger?kind=statement&request={}", request.code())));
+        recorded.visit(&mut browser, &format!("/ledger?kind=statement&request={}", request.code()));
         browser.submit("td a");
         picture(&mut browser, "entry");
     }
@@ -93,11 +94,23 @@ impl House {
         let link = self.web.sign_in_link(&format!("{who}@example.com").as_str().into()).unwrap();
         browser.goto(link.as_str());
         assert_eq!(browser.submit("button.primary"), 200);
+        browser.note_session();
     }
 
-    fn page(&self, request: &countersign::approval::Request) -> String {
-        self.at(&format!("/requests/{}", request.id.code()))
+    /// Opens `path` in the session of `browser`.
+    fn visit(&self, browser: &mut Browser, path: &str) -> u64 {
+        let url = self.at(&format!("{}{path}", browser.base));
+        browser.goto(&url)
     }
+
+    /// Opens the page of `request` in the session of `browser`.
+    fn read(&self, browser: &mut Browser, request: &countersign::approval::Request) {
+        self.visit(browser, &page_of(request));
+    }
+}
+
+fn page_of(request: &countersign::approval::Request) -> String {
+    format!("/requests/{}", request.id.code())
 }
 
 #[test]
@@ -105,7 +118,7 @@ fn a_statement_is_read_and_approved() {
     let (house, mut browser) = signed_in("bob");
     let opened = house.ask(DDL);
 
-    browser.goto(&house.page(&opened.request));
+    house.read(&mut browser, &opened.request);
     assert_eq!(browser.text("#sql").trim_end(), DDL);
     assert!(browser.text(".digest").contains(&opened.request.digest.to_string()));
     assert!(browser.text(".digest").contains(&opened.request.words.join(" ")));
@@ -132,7 +145,7 @@ fn an_approval_that_cannot_have_been_read_is_flagged() {
     let opened = house.ask(DDL);
     house.pass(60);
 
-    browser.goto(&house.page(&opened.request));
+    house.read(&mut browser, &opened.request);
     house.pass(2);
     browser.submit("button.approve");
 
@@ -149,7 +162,7 @@ fn a_denial_with_its_reason_reaches_the_agent_without_any_script() {
     house.sign_in(&mut browser, "bob");
     let opened = house.ask(DDL);
 
-    browser.goto(&house.at("/requests"));
+    house.visit(&mut browser, "/requests");
     assert_eq!(browser.submit(&format!("text={}", opened.request.id.code())), 200);
     browser.fill("#reason", "Use the migration tool,\nplease.");
     assert_eq!(browser.submit("button.deny"), 200);
@@ -166,7 +179,7 @@ fn an_escalation_tells_the_next_group() {
     let (house, mut browser) = signed_in("bob");
     let opened = house.ask(EXPORT);
 
-    browser.goto(&house.page(&opened.request));
+    house.read(&mut browser, &opened.request);
     assert_eq!(browser.text("button.escalate"), "Escalate to oncall");
     browser.fill("#reason", "it is 3 am");
     browser.submit("button.escalate");
@@ -197,7 +210,7 @@ fn the_list_follows_what_happens() {
 fn the_page_of_a_request_follows_what_others_do_and_keeps_what_is_typed() {
     let (house, mut browser) = signed_in("carol");
     let opened = house.ask(EXPORT);
-    browser.goto(&house.page(&opened.request));
+    house.read(&mut browser, &opened.request);
     browser.wait("#live.on");
     browser.fill("#reason", "I have read");
 
@@ -216,7 +229,7 @@ fn the_page_of_a_request_follows_what_others_do_and_keeps_what_is_typed() {
 fn a_request_that_expires_says_so_by_itself() {
     let (house, mut browser) = signed_in("bob");
     let opened = house.ask(DDL);
-    browser.goto(&house.page(&opened.request));
+    house.read(&mut browser, &opened.request);
     browser.wait("#live.on");
 
     house.pass(16 * 60);
@@ -240,7 +253,9 @@ fn a_link_signs_in_once_and_only_by_its_button() {
     assert!(browser.text(".who").contains("bob@example.com"));
     let cookies = browser.cookies();
     assert_eq!(cookies[0]["httpOnly"], true);
-    assert_eq!(cookies[0]["sameSite"], "Lax");
+    assert_eq!(cookies[0]["sameSite"], "Strict");
+    browser.note_session();
+    assert_eq!(cookies[0]["path"], format!("{}/", browser.base));
 
     browser.fresh(json!({}));
     browser.goto(link.as_str());
@@ -261,13 +276,14 @@ fn whoever_is_not_signed_in_is_asked_to_and_comes_back() {
     let mut browser = Browser::open();
     let opened = house.ask("GRANT ALL ON orders TO reporting");
 
-    browser.goto(&house.page(&opened.request));
+    house.read(&mut browser, &opened.request);
     assert!(browser.url().contains("/sign-in?next="));
     assert!(browser.text("main").contains("countersign reviewer link"));
     browser.fill("#token", &house.secrets["bob"]);
     browser.submit("button.primary");
 
-    assert_eq!(browser.url(), house.page(&opened.request));
+    browser.note_session();
+    assert_eq!(browser.url(), house.at(&format!("{}{}", browser.base, page_of(&opened.request))));
     // A token is no login, and this rule wants one.
     assert_eq!(browser.text("#cannot .note-title"), "Not sure enough that it is you");
     assert_eq!(browser.count("button.approve"), 0);
@@ -308,8 +324,11 @@ fn signing_out_ends_the_session_everywhere() {
     browser.submit("button.quiet");
 
     assert!(browser.url().ends_with("/sign-in"));
-    let stolen = house.raw("GET", "/requests", &[("cookie", &format!("countersign={secret}"))], "");
-    assert_eq!(stolen.0, 303);
+    let cookie = format!("countersign={secret}");
+    for path in ["/requests", &format!("{}/requests", browser.base)] {
+        let stolen = house.raw("GET", path, &[("cookie", &cookie)], "");
+        assert_eq!(stolen.0, 303, "{path}");
+    }
 }
 
 #[test]
@@ -317,7 +336,7 @@ fn an_owner_is_told_why_they_cannot_approve() {
     let (house, mut browser) = signed_in("alice");
     let opened = house.ask(DDL);
 
-    browser.goto(&house.page(&opened.request));
+    house.read(&mut browser, &opened.request);
 
     assert_eq!(browser.count("button.approve"), 0);
     let why = browser.text("#cannot");
@@ -331,11 +350,76 @@ fn an_owner_is_told_why_they_cannot_approve() {
 }
 
 #[test]
+fn the_list_has_as_many_pages_as_it_needs() {
+    let limits = countersign::desk::Limits {
+        waiting_per_agent: 1_000,
+        opened_per_minute: 1_000,
+        ..countersign::desk::Limits::default()
+    };
+    let house = House::open_with(Plan { limits: Some(limits), ..Plan::default() });
+    let mut browser = Browser::open();
+    let oldest = house.ask(DDL);
+    house.pass(1);
+    let mut flood: Vec<_> = (0..220).map(|number| house.ask(&format!("drop table t{number}"))).collect();
+    house.sign_in(&mut browser, "bob");
+
+    house.visit(&mut browser, "/requests");
+    assert_eq!(browser.text(".request-row .code"), oldest.request.id.code(), "the most urgent first");
+    assert_eq!(browser.text(".list-head .count"), "221");
+    let mut codes = browser.texts(".request-row .code");
+    assert!(browser.text("nav.more").contains("Page 1 of 3"));
+    for page in ["2", "3"] {
+        browser.submit("nav.more a[rel=next]");
+        assert!(browser.text("nav.more").contains(&format!("Page {page} of 3")));
+        codes.extend(browser.texts(".request-row .code"));
+    }
+    assert_eq!(browser.axe(), Vec::<String>::new());
+    codes.sort();
+    codes.dedup();
+    assert_eq!(codes.len(), 221);
+
+    for opened in flood.drain(..) {
+        house.desk.withdraw(opened.request.id, "the agent cancelled");
+    }
+    house.visit(&mut browser, "/history?state=withdrawn");
+    let mut ended = browser.texts(".request-row .code");
+    for _ in 0..2 {
+        browser.submit(".more a");
+        ended.extend(browser.texts(".request-row .code"));
+    }
+    ended.sort();
+    ended.dedup();
+    assert_eq!((ended.len(), browser.count(".more a")), (220, 0));
+}
+
+#[test]
+fn a_page_hears_nothing_more_when_its_session_is_over() {
+    let (house, mut browser) = signed_in("bob");
+    let cookie = format!("countersign={}", browser.cookies()[0]["value"].as_str().unwrap());
+    let answer =
+        ureq::get(house.at(&format!("{}/live", browser.base))).header("cookie", cookie).call().unwrap();
+    let mut stream = std::io::BufReader::new(answer.into_body().into_reader());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut stream, &mut line).unwrap();
+    assert_eq!(line, "event: ready\n");
+
+    house.change_people(|_, reviewers| reviewers.retain(|one| one.reviewer.id.as_str() != "bob@example.com"));
+    let _opened = house.ask(DDL);
+
+    let mut rest = String::new();
+    // It ends, so this does.
+    let _ = std::io::Read::read_to_string(&mut stream, &mut rest);
+    assert!(!rest.contains("opened"), "{rest}");
+    assert_eq!(house.visit(&mut browser, "/requests"), 200);
+    assert!(browser.url().contains("/sign-in"), "{}", browser.url());
+}
+
+#[test]
 fn somebody_who_is_not_asked_is_told_who_is() {
     let (house, mut browser) = signed_in("dave");
     let opened = house.ask(DDL);
 
-    browser.goto(&house.page(&opened.request));
+    house.read(&mut browser, &opened.request);
 
     assert!(browser.text("#cannot").contains("dba"));
     assert_eq!(browser.count("form.verdict"), 0);
@@ -345,7 +429,7 @@ fn somebody_who_is_not_asked_is_told_who_is() {
 fn an_answer_that_comes_late_is_told_what_happened() {
     let (house, mut browser) = signed_in("bob");
     let opened = house.ask(DDL);
-    browser.goto(&house.page(&opened.request));
+    house.read(&mut browser, &opened.request);
     // Pressed by hand below, as by a browser that has not heard yet.
     let form =
         ["csrf", "seen"].map(|name| (name, browser.value(&format!("form.verdict input[name={name}]"))));
@@ -360,22 +444,143 @@ fn an_answer_that_comes_late_is_told_what_happened() {
         ("sec-fetch-site", "same-origin"),
     ];
     let (status, page) =
-        house.raw("POST", &format!("/requests/{}/verdict", opened.request.id.code()), &headers, &body);
+        house.raw("POST", &format!("{}{}/verdict", browser.base, page_of(&opened.request)), &headers, &body);
 
     assert_eq!(status, 409);
     assert!(page.contains("too late: the request is denied already"), "{page}");
 }
 
 #[test]
+fn another_port_of_the_host_is_sent_nothing_of_the_session() {
+    for sign_in in ["link", "token"] {
+        let house = House::open();
+        let mut browser = Browser::open();
+        let snoop = Snoop::open();
+        if sign_in == "link" {
+            house.sign_in(&mut browser, "bob");
+        } else {
+            browser.goto(&house.at("/sign-in"));
+            browser.fill("#token", &house.secrets["bob"]);
+            browser.submit("button.primary");
+            browser.note_session();
+        }
+        let opened = house.ask(DDL);
+        house.read(&mut browser, &opened.request);
+        // A link to elsewhere on a page of the session, which no page has: what it would tell.
+        let elsewhere = snoop.at("/from-the-console");
+        browser.evaluate(&format!("location.assign('{elsewhere}')"));
+        browser.wait("#snoop");
+        for path in ["/", "/requests", "/s", "/s/", "/s/guess/requests", "/sign-in", "/s/../s/"] {
+            browser.goto(&snoop.at(path));
+        }
+
+        // Neither as a cookie nor as the page that one came from.
+        let console = format!("127.0.0.1:{}", house.url.port().unwrap());
+        let heard = snoop.0.lock().clone();
+        assert!(heard.len() >= 8, "{heard:?}");
+        for head in heard {
+            assert!(!head.contains("css_") && !head.contains("cookie:"), "{head}");
+            assert!(!head.contains(&console) && !head.contains(&browser.base.to_lowercase()), "{head}");
+        }
+        assert_eq!(browser.evaluate("document.cookie + JSON.stringify(localStorage)"), "{}");
+    }
+}
+
+#[test]
+fn a_cookie_without_its_path_opens_nothing_and_neither_does_the_path_alone() {
+    let (house, mut browser) = signed_in("bob");
+    let opened = house.ask(DDL);
+    house.read(&mut browser, &opened.request);
+    let fields =
+        ["csrf", "seen"].map(|name| (name, browser.value(&format!("form.verdict input[name={name}]"))));
+    let form = fields.iter().map(|(name, value)| (*name, value.as_str())).chain([("verdict", "approve")]);
+    let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+    let cookie = format!("countersign={}", browser.cookies()[0]["value"].as_str().unwrap());
+    let (page, base) = (page_of(&opened.request), browser.base.clone());
+    let other = format!("/s/{}", "A".repeat(32));
+
+    let tries = [
+        (cookie.as_str(), String::new()),
+        (&cookie, "/s".to_owned()),
+        (&cookie, "/s/".to_owned()),
+        (&cookie, other.clone()),
+        (&cookie, format!("{other}{base}")),
+        (&cookie, format!("/S{}", &base[2..])),
+        (&cookie, base.to_lowercase()),
+        ("countersign=css_guess", base.clone()),
+        ("countersign=", base.clone()),
+        ("", base.clone()),
+    ];
+    for (cookie, base) in tries {
+        let headers = [
+            ("cookie", cookie),
+            ("content-type", "application/x-www-form-urlencoded"),
+            ("sec-fetch-site", "same-origin"),
+        ];
+        for path in ["/requests", page.as_str(), "/ledger", "/sessions", "/live", "/"] {
+            let (status, body) = house.raw("GET", &format!("{base}{path}"), &headers, "");
+            assert!(matches!(status, 303 | 401 | 404), "{base}{path}: {status}");
+            assert!(!body.contains("orders"), "{base}{path}");
+        }
+        let (status, _) = house.raw("POST", &format!("{base}{page}/verdict"), &headers, &form);
+        assert!(matches!(status, 303 | 404), "{base}: {status}");
+    }
+    // By the API neither of them is anything.
+    assert_eq!(house.raw("GET", &format!("{base}/api/v1/requests"), &[("cookie", &cookie)], "").0, 404);
+    assert_eq!(house.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
+    assert_eq!(house.raw("GET", &format!("{base}{page}"), &[("cookie", &cookie)], "").0, 200);
+}
+
+#[test]
+fn a_link_from_a_chat_leads_into_the_session_of_this_browser() {
+    let (house, mut browser) = signed_in("bob");
+    let opened = house.ask(DDL);
+    let inside = house.at(&format!("{}{}", browser.base, page_of(&opened.request)));
+
+    browser.goto(&house.at(&page_of(&opened.request)));
+    browser.wait("#sql");
+    assert_eq!(browser.url(), inside);
+
+    // Whoever signs out leaves nothing behind, and a session that is over is forgotten.
+    browser.submit("button.quiet");
+    browser.goto(&house.at(&page_of(&opened.request)));
+    assert!(browser.url().contains("/sign-in?next="));
+    house.sign_in(&mut browser, "bob");
+    house.pass(13 * 3600);
+    for _ in 0..2 {
+        browser.goto(&house.at(&page_of(&opened.request)));
+        browser.wait("#token");
+        assert!(browser.url().contains("/sign-in?next="), "{}", browser.url());
+    }
+    assert_eq!(browser.evaluate("JSON.stringify(localStorage)"), "{}");
+}
+
+#[test]
+fn another_local_name_of_the_console_leads_to_its_address() {
+    let (house, mut browser) = signed_in("bob");
+    let port = house.url.port().unwrap();
+
+    browser.goto(&format!("http://localhost:{port}/history"));
+    browser.wait(".filters");
+
+    assert_eq!(browser.url(), house.at(&format!("{}/history", browser.base)));
+    let head = [("host", format!("localhost:{port}"))].map(|(name, value)| (name, value));
+    let headers: Vec<(&str, &str)> = head.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let (status, _) = house.raw("POST", "/sign-in", &headers, &format!("token={}", house.secrets["bob"]));
+    assert_eq!(status, 421);
+}
+
+#[test]
 fn a_form_of_another_site_does_nothing() {
     let (house, mut browser) = signed_in("bob");
     let opened = house.ask(DDL);
-    browser.goto(&house.page(&opened.request));
+    house.read(&mut browser, &opened.request);
     let field =
         |browser: &mut Browser, name: &str| browser.value(&format!("form.verdict input[name={name}]"));
     // The worst case: the other site knows every token.
     let (csrf, seen) = (field(&mut browser, "csrf"), field(&mut browser, "seen"));
-    let target = house.at(&format!("/requests/{}/verdict", opened.request.id.code()));
+    // Its path, too.
+    let target = house.at(&format!("{}{}/verdict", browser.base, page_of(&opened.request)));
     let evil = evil_site(format!(
         "<form method=post action='{target}'><input name=csrf value='{csrf}'><input name=seen value='{seen}'>\
          <button name=verdict value=approve>win a prize</button></form>"
@@ -393,7 +598,7 @@ fn a_form_of_another_site_does_nothing() {
 fn no_other_site_can_frame_or_read_the_console() {
     let (house, mut browser) = signed_in("bob");
     let _opened = house.ask(DDL);
-    let page = house.at("/requests");
+    let page = house.at(&format!("{}/requests", browser.base));
     let evil = evil_site(format!(
         "<iframe src='{page}'></iframe><img id=i src='{page}'><script>\
          fetch('{page}', {{ credentials: 'include', mode: 'no-cors' }}).then(() => document.title = 'read', () => document.title = 'blocked')</script>"
@@ -412,10 +617,11 @@ fn a_form_counts_only_with_the_tokens_of_this_session() {
     let (house, mut browser) = signed_in("bob");
     let opened = house.ask(DDL);
     let other = house.ask("DROP TABLE old_orders");
-    browser.goto(&house.page(&opened.request));
+    house.read(&mut browser, &opened.request);
     let cookie = format!("countersign={}", browser.cookies()[0]["value"].as_str().unwrap());
     let csrf = browser.value("form.verdict input[name=csrf]");
     let seen = browser.value("form.verdict input[name=seen]");
+    let base = browser.base.clone();
     let send = |request: &countersign::approval::Request, form: &[(&str, &str)], headers: &[(&str, &str)]| {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let origin = house.url.origin().ascii_serialization();
@@ -431,7 +637,7 @@ fn a_form_counts_only_with_the_tokens_of_this_session() {
                 all.push((name, value));
             }
         }
-        house.raw("POST", &format!("/requests/{}/verdict", request.id.code()), &all, &body).0
+        house.raw("POST", &format!("{base}{}/verdict", page_of(request)), &all, &body).0
     };
     let good = [("csrf", csrf.as_str()), ("seen", seen.as_str()), ("verdict", "approve")];
     let flipped = seen.replacen(".1.", ".0.", 1);
@@ -450,12 +656,11 @@ fn a_form_counts_only_with_the_tokens_of_this_session() {
     assert_eq!(send(&opened.request, &good, &[("sec-fetch-site", "cross-site")]), 403);
     assert_eq!(send(&opened.request, &good, &[("host", "evil.example")]), 421);
     assert_eq!(send(&opened.request, &good, &[("cookie", "")]), 303);
-    assert_eq!(
-        send(&opened.request, &good, &[("cookie", &format!("countersign=css_planted; {cookie}"))]),
-        303
-    );
+    assert_eq!(send(&opened.request, &good, &[("cookie", "countersign=css_planted")]), 303);
     assert_eq!(house.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
-    assert_eq!(send(&opened.request, &good, &[]), 303);
+    // What another port planted beside the session's cookie does not keep its owner out.
+    let planted = format!("countersign=css_planted; {cookie}; countersign=css_other");
+    assert_eq!(send(&opened.request, &good, &[("cookie", &planted)]), 303);
     assert_eq!(house.desk.request(&opened.request.id.code()).unwrap().reviews.len(), 1);
 }
 
@@ -470,7 +675,7 @@ fn what_an_agent_writes_is_text_and_nothing_hides_in_it() {
         })
         .unwrap();
 
-    browser.goto(&house.page(&opened.request));
+    house.read(&mut browser, &opened.request);
 
     let shown = browser.content("#sql");
     let expected = "drop table a; -- ⟨U+202E⟩⟨U+2066⟩⟨U+200B⟩</pre></code><script>document.title='owned'</script><img src=x onerror=document.title='owned'>{{7*7}}";
@@ -487,7 +692,7 @@ fn what_an_agent_writes_is_text_and_nothing_hides_in_it() {
         "bidi-override"
     );
     assert!(!browser.title().contains("owned"));
-    browser.goto(&house.at("/requests"));
+    house.visit(&mut browser, "/requests");
     assert!(!browser.title().contains("owned"));
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
@@ -501,7 +706,7 @@ fn a_statement_that_no_page_can_hold_has_no_approve() {
     assert!(sql.len() > 4 << 20);
     let opened = house.ask(&sql);
 
-    browser.goto(&house.page(&opened.request));
+    house.read(&mut browser, &opened.request);
 
     assert!(browser.text(".note.danger").contains("This is not all of it"));
     assert!(browser.content("#sql").contains("more characters are not shown⟩"));
@@ -511,7 +716,7 @@ fn a_statement_that_no_page_can_hold_has_no_approve() {
     assert_eq!(browser.submit("button.deny"), 403);
     assert_eq!(house.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
 
-    browser.goto(&house.page(&opened.request));
+    house.read(&mut browser, &opened.request);
     browser.fill("#reason", "too long to be read");
     assert_eq!(browser.submit("button.deny"), 200);
 }
@@ -525,7 +730,7 @@ fn a_statement_of_two_megabytes_is_shown_whole() {
     assert!(sql.len() > 2 << 20);
     let opened = house.ask(&sql);
 
-    browser.goto(&house.page(&opened.request));
+    house.read(&mut browser, &opened.request);
 
     let shown = browser.content("#sql");
     let shown = shown.trim_end().lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
@@ -548,7 +753,7 @@ fn bound_values_are_shown_as_they_are() {
         })
         .unwrap();
 
-    browser.goto(&house.page(&opened.request));
+    house.read(&mut browser, &opened.request);
 
     let values = browser.texts(".values li");
     assert_eq!(values, ["$1 bool true", "$2 text <i>x</i>⟨U+202E⟩"]);
@@ -564,7 +769,7 @@ fn a_session_is_ended_from_its_row() {
         countersign::web::views::Activity::Running,
     ));
 
-    browser.goto(&house.at("/sessions"));
+    house.visit(&mut browser, "/sessions");
     browser.click("summary");
     browser.submit("details button.deny");
 
@@ -576,7 +781,7 @@ fn a_session_is_ended_from_its_row() {
 fn a_statement_is_tried_out_on_the_policies_page() {
     let (house, mut browser) = signed_in("bob");
 
-    browser.goto(&house.at("/policies"));
+    house.visit(&mut browser, "/policies");
     assert_eq!(browser.count(".rule"), 4);
     browser.fill("#what-if-sql", "COPY customers TO STDOUT");
     browser.submit("button.primary");
@@ -597,12 +802,12 @@ fn the_ledger_is_searched_proved_and_verified_on_its_pages() {
 
     // The index follows the ledger a moment behind.
     for _ in 0..50 {
-        browser.goto(&house.at("/ledger?kind=session_closed"));
+        house.visit(&mut browser, "/ledger?kind=session_closed");
         if browser.count("td") > 0 {
             break;
         }
     }
-    browser.goto(&house.at("/ledger"));
+    house.visit(&mut browser, "/ledger");
     assert!(browser.text(".head").contains("countersign.example.com/production"));
     browser.fill("input[name=request]", &request.code().to_lowercase());
     browser.submit(".filters button");
@@ -615,13 +820,13 @@ fn the_ledger_is_searched_proved_and_verified_on_its_pages() {
     assert!(browser.text(".path").contains(&browser.text(".path li:first-child code")));
     assert_eq!(browser.axe(), Vec::<String>::new());
 
-    browser.goto(&house.at("/ledger"));
+    house.visit(&mut browser, "/ledger");
     browser.submit(".verify button");
     browser.wait(".verify .banner");
     assert!(browser.text(".verify .banner").starts_with("Verified"), "{}", browser.text(".verify"));
     assert_eq!(browser.axe(), Vec::<String>::new());
     assert_eq!(browser.complaints(), Vec::<String>::new());
-    assert_eq!(browser.goto(&house.at("/ledger/99999")), 404);
+    assert_eq!(house.visit(&mut browser, "/ledger/99999"), 404);
     browser.complaints();
     ledger.close();
 }
@@ -644,8 +849,9 @@ fn every_page_is_accessible_and_breaks_no_policy_of_its_own() {
         browser.goto(house.web.sign_in_link(&"carol@example.com".into()).unwrap().as_str());
         look(&mut browser, "sign-in with a link");
         browser.submit("button.primary");
+        browser.note_session();
         for (name, path) in scene.pages() {
-            browser.goto(&house.at(&path));
+            house.visit(&mut browser, &path);
             look(&mut browser, &name);
         }
         browser.fill("#what-if-sql", "drop table t");
@@ -673,6 +879,33 @@ fn evil_site(html: String) -> String {
         }
     });
     format!("http://localhost:{port}/")
+}
+
+/// Another port of the console's host, which keeps what browsers send it.
+struct Snoop(std::sync::Arc<parking_lot::Mutex<Vec<String>>>, u16);
+
+impl Snoop {
+    fn open() -> Self {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heard = std::sync::Arc::<parking_lot::Mutex<Vec<String>>>::default();
+        let keeping = heard.clone();
+        std::thread::spawn(move || {
+            for socket in listener.incoming() {
+                let mut socket = socket.unwrap();
+                let mut head = [0; 8192];
+                let read = std::io::Read::read(&mut socket, &mut head).unwrap_or(0);
+                keeping.lock().push(String::from_utf8_lossy(&head[..read]).to_lowercase());
+                let page = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n<!doctype html><title>snoop</title><p id=snoop>hello";
+                let _ = std::io::Write::write_all(&mut socket, page.as_bytes());
+            }
+        });
+        Self(heard, port)
+    }
+
+    fn at(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.1)
+    }
 }
 
 impl House {

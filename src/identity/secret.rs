@@ -57,6 +57,13 @@ pub fn generate(kind: Kind) -> Zeroizing<String> {
     Zeroizing::new(format!("{}{}", kind.prefix(), URL_SAFE_NO_PAD.encode(*bytes)))
 }
 
+/// A segment of a URL's path that nobody can guess: 192 random bits.
+#[must_use]
+pub fn path_segment() -> Zeroizing<String> {
+    let bytes = Zeroizing::new(random::<24>());
+    Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes))
+}
+
 /// SHA-256 of a secret. A slow hash would add nothing: there are 256 random bits to guess.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SecretHash([u8; 32]);

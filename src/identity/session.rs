@@ -1,7 +1,12 @@
 //! Console sessions: what a browser shows after its owner has signed in.
 //!
-//! A session is 256 random bits in a cookie, kept here as a hash only. It ends when it was not used
-//! for a while, when it is old, when its reviewer is no longer enrolled, and when the server restarts.
+//! A session has two secrets, and a browser must show both: 256 random bits in a cookie, and the path
+//! that its pages live under, which has 192. Browsers keep cookies by host name and path but not by
+//! port (RFC 6265, section 8.5), so a cookie alone may be in the hands of anything else on that host; a
+//! path alone may be in a history or in the log of a proxy. Both are kept here as one hash only.
+//!
+//! A session ends when it was not used for a while, when it is old, when its reviewer is no longer
+//! enrolled or no longer has the token that opened it, and when the server restarts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -43,9 +48,54 @@ pub struct ConsoleSessions {
     open: Mutex<BTreeMap<SecretHash, Open>>,
 }
 
+/// What opens a session: made by [`ConsoleSessions::open`], for the browser and nobody else.
+#[derive(Clone)]
+pub struct SessionSecrets {
+    /// A segment of the path that the session's pages live under.
+    pub path: Zeroizing<String>,
+    /// The value of its cookie.
+    pub cookie: Zeroizing<String>,
+}
+
+impl SessionSecrets {
+    /// What a browser shows that has them.
+    #[must_use]
+    pub fn proof(&self) -> SessionProof<'_> {
+        SessionProof { path: &self.path, cookie: &self.cookie }
+    }
+}
+
+/// What a browser shows of its session.
+#[derive(Clone, Copy)]
+pub struct SessionProof<'a> {
+    /// The segment of the path that it asks under.
+    pub path: &'a str,
+    /// A cookie that it sent along.
+    pub cookie: &'a str,
+}
+
+impl SessionProof<'_> {
+    /// What the session is kept under.
+    #[must_use]
+    pub fn hash(&self) -> SecretHash {
+        // Neither part can have a zero byte: one is a segment of a path, the other a cookie's value.
+        SecretHash::of(&format!("{}\0{}", self.path, self.cookie))
+    }
+}
+
+/// What somebody signed in with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignedInWith {
+    /// A one-time link, which is used up.
+    Link,
+    /// A personal token. The session ends when its reviewer does not have this one any more.
+    Token(SecretHash),
+}
+
 #[derive(Clone, Debug)]
 struct Open {
     reviewer: ReviewerId,
+    with: SignedInWith,
     signed_in: Timestamp,
     assurance: Assurance,
     used: Timestamp,
@@ -62,11 +112,12 @@ impl ConsoleSessions {
         Self { lifetimes, open: Mutex::default() }
     }
 
-    /// Opens a session for somebody who has just signed in. The returned secret goes into a cookie;
-    /// it is not kept.
+    /// Opens a session for somebody who has just signed in. The returned secrets go to the browser;
+    /// they are not kept.
     #[must_use]
-    pub fn open(&self, who: &AuthenticatedReviewer, now: Timestamp) -> Zeroizing<String> {
-        let secret = secret::generate(Kind::Session);
+    pub fn open(&self, who: &AuthenticatedReviewer, with: SignedInWith, now: Timestamp) -> SessionSecrets {
+        let secrets =
+            SessionSecrets { path: secret::path_segment(), cookie: secret::generate(Kind::Session) };
         let mut open = self.open.lock();
         open.retain(|_, session| !self.is_over(session, now));
         let reviewer = &who.reviewer().id;
@@ -80,15 +131,15 @@ impl ConsoleSessions {
             open.remove(hash);
         }
         open.insert(
-            SecretHash::of(&secret),
-            Open { reviewer: reviewer.clone(), signed_in: now, assurance: who.assurance(), used: now },
+            secrets.proof().hash(),
+            Open { reviewer: reviewer.clone(), with, signed_in: now, assurance: who.assurance(), used: now },
         );
-        secret
+        secrets
     }
 
     /// Closes a session: signing out.
-    pub fn close(&self, secret: &str) {
-        self.open.lock().remove(&SecretHash::of(secret));
+    pub fn close(&self, proof: SessionProof<'_>) {
+        self.open.lock().remove(&proof.hash());
     }
 
     /// Closes every session of `reviewer`.
@@ -101,21 +152,21 @@ impl ConsoleSessions {
     pub fn peek(
         &self,
         directory: &Directory,
-        secret: &str,
+        proof: SessionProof<'_>,
         now: Timestamp,
     ) -> Result<AuthenticatedReviewer, NotRecognised> {
-        self.look(directory, secret, now, false)
+        self.look(directory, proof, now, false)
     }
 
     fn look(
         &self,
         directory: &Directory,
-        secret: &str,
+        proof: SessionProof<'_>,
         now: Timestamp,
         is_use: bool,
     ) -> Result<AuthenticatedReviewer, NotRecognised> {
         // Looked up by hash: how long that takes says something about hashes, not about secrets.
-        let hash = SecretHash::of(secret);
+        let hash = proof.hash();
         let mut open = self.open.lock();
         let session = open.get_mut(&hash).ok_or(NotRecognised::Unknown)?;
         if self.is_over(session, now) {
@@ -126,6 +177,12 @@ impl ConsoleSessions {
             open.remove(&hash);
             return Err(NotRecognised::NotEnrolled);
         };
+        if let SignedInWith::Token(token) = session.with
+            && !entry.tokens.contains(&token)
+        {
+            open.remove(&hash);
+            return Err(NotRecognised::Expired);
+        }
         if is_use {
             session.used = session.used.max(now);
         }
@@ -141,15 +198,15 @@ impl ConsoleSessions {
 }
 
 impl ReviewerIdentity for ConsoleSessions {
-    type Proof<'a> = &'a str;
+    type Proof<'a> = SessionProof<'a>;
 
     fn recognise(
         &self,
         directory: &Directory,
-        secret: &str,
+        proof: SessionProof<'_>,
         now: Timestamp,
     ) -> Result<AuthenticatedReviewer, NotRecognised> {
-        self.look(directory, secret, now, true)
+        self.look(directory, proof, now, true)
     }
 }
 

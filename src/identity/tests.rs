@@ -9,8 +9,9 @@ use super::directory::SlackAccount;
 use super::link::SignInLinks;
 use super::reviewer::{PersonalTokens, SlackAccounts, SlackProof};
 use super::secret::SecretHash;
-use super::session::{ConsoleSessions, Lifetimes};
+use super::session::{ConsoleSessions, Lifetimes, SessionProof, SessionSecrets, SignedInWith};
 use super::*;
+use crate::actor::Assurance;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_767_607_200 + seconds).unwrap()
@@ -145,10 +146,49 @@ fn a_link_for_somebody_who_is_not_enrolled_is_no_link() {
 
 // ---- sessions ---------------------------------------------------------------------------------
 
-fn signed_in(sessions: &ConsoleSessions, directory: &Directory, now: Timestamp) -> String {
+fn signed_in(sessions: &ConsoleSessions, directory: &Directory, now: Timestamp) -> SessionSecrets {
     let link = link::issue(directory, &"bob".into(), now);
     let bob = SignInLinks::new(now).recognise(directory, &link, now).unwrap();
-    sessions.open(&bob, now).to_string()
+    sessions.open(&bob, SignedInWith::Link, now)
+}
+
+#[test]
+fn a_session_needs_its_path_and_its_cookie() {
+    let directory = directory();
+    let sessions = ConsoleSessions::default();
+    let (one, other) = (signed_in(&sessions, &directory, at(0)), signed_in(&sessions, &directory, at(0)));
+    let shown = |path: &str, cookie: &str| {
+        sessions.recognise(&directory, SessionProof { path, cookie }, at(1)).map(|who| who.assurance())
+    };
+
+    assert_eq!(shown(&one.path, &one.cookie), Ok(Assurance::Login));
+    for (path, cookie) in [
+        ("", one.cookie.as_str()),
+        (one.path.as_str(), ""),
+        (&one.path, &one.path),
+        (&one.cookie, &one.path),
+        (&one.path, &other.cookie),
+        (&other.path, &one.cookie),
+    ] {
+        assert_eq!(shown(path, cookie), Err(NotRecognised::Unknown));
+    }
+    // 24 bytes of base64: what nobody guesses.
+    assert!(one.path.len() == 32 && one.path != other.path);
+}
+
+#[test]
+fn a_session_ends_with_the_token_that_opened_it() {
+    let before = directory();
+    let sessions = ConsoleSessions::default();
+    let bob = PersonalTokens.recognise(&before, "csr_bob", at(0)).unwrap();
+    let by_token = sessions.open(&bob, SignedInWith::Token(SecretHash::of("csr_bob")), at(0));
+    let by_link = signed_in(&sessions, &before, at(0));
+    let rotated = directory_of(vec![entry("bob", "csr_new")], 7);
+
+    assert!(sessions.recognise(&before, by_token.proof(), at(1)).is_ok());
+    assert!(sessions.recognise(&rotated, by_token.proof(), at(1)).is_err());
+    assert!(sessions.recognise(&before, by_token.proof(), at(1)).is_err(), "for good");
+    assert!(sessions.recognise(&rotated, by_link.proof(), at(1)).is_ok());
 }
 
 #[test]
@@ -160,7 +200,9 @@ fn a_session_ends_when_it_is_idle_and_when_it_is_old() {
         fresh: Duration::from_secs(100),
     };
     let sessions = ConsoleSessions::new(lifetimes);
-    let look = |secret: &str, now| sessions.recognise(&directory, secret, at(now)).map(|who| who.assurance());
+    let look = |secrets: &SessionSecrets, now| {
+        sessions.recognise(&directory, secrets.proof(), at(now)).map(|who| who.assurance())
+    };
 
     let idle = signed_in(&sessions, &directory, at(0));
     assert_eq!(look(&idle, 59), Ok(Assurance::Login));
@@ -181,8 +223,11 @@ fn a_session_ends_with_its_reviewer() {
     let secret = signed_in(&sessions, &directory, at(0));
     let without_bob = directory_of(vec![entry("carol", "csr_carol")], 7);
 
-    assert_eq!(sessions.recognise(&without_bob, &secret, at(1)).unwrap_err(), NotRecognised::NotEnrolled);
-    assert!(sessions.recognise(&directory, &secret, at(1)).is_err(), "for good");
+    assert_eq!(
+        sessions.recognise(&without_bob, secret.proof(), at(1)).unwrap_err(),
+        NotRecognised::NotEnrolled
+    );
+    assert!(sessions.recognise(&directory, secret.proof(), at(1)).is_err(), "for good");
 }
 
 #[test]
@@ -191,11 +236,11 @@ fn a_session_that_was_signed_out_is_nobodys() {
     let sessions = ConsoleSessions::default();
     let (one, other) = (signed_in(&sessions, &directory, at(0)), signed_in(&sessions, &directory, at(0)));
 
-    sessions.close(&one);
-    assert!(sessions.recognise(&directory, &one, at(1)).is_err());
-    assert!(sessions.recognise(&directory, &other, at(1)).is_ok());
+    sessions.close(one.proof());
+    assert!(sessions.recognise(&directory, one.proof(), at(1)).is_err());
+    assert!(sessions.recognise(&directory, other.proof(), at(1)).is_ok());
     sessions.close_all_of(&"bob".into());
-    assert!(sessions.recognise(&directory, &other, at(1)).is_err());
+    assert!(sessions.recognise(&directory, other.proof(), at(1)).is_err());
 }
 
 #[test]
@@ -205,8 +250,8 @@ fn one_person_does_not_fill_the_memory_with_sessions() {
     let first = signed_in(&sessions, &directory, at(0));
     let last = (1..20).map(|n| signed_in(&sessions, &directory, at(n))).last().unwrap();
 
-    assert!(sessions.recognise(&directory, &first, at(30)).is_err());
-    assert!(sessions.recognise(&directory, &last, at(30)).is_ok());
+    assert!(sessions.recognise(&directory, first.proof(), at(30)).is_err());
+    assert!(sessions.recognise(&directory, last.proof(), at(30)).is_ok());
 }
 
 #[test]
@@ -217,12 +262,13 @@ fn a_proof_of_one_kind_is_no_proof_of_another() {
     let link = link::issue(&directory, &"bob".into(), at(0));
     let links = SignInLinks::new(at(0));
 
-    for proof in [session.as_str(), &link] {
+    for proof in [session.cookie.as_str(), &session.path, &link] {
         assert!(PersonalTokens.recognise(&directory, proof, at(1)).is_err());
     }
-    assert!(sessions.recognise(&directory, "csr_bob", at(1)).is_err());
+    let token = SessionProof { path: &session.path, cookie: "csr_bob" };
+    assert!(sessions.recognise(&directory, token, at(1)).is_err());
     assert!(links.recognise(&directory, "csr_bob", at(1)).is_err());
-    assert!(links.recognise(&directory, &session, at(1)).is_err());
+    assert!(links.recognise(&directory, &session.cookie, at(1)).is_err());
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! Who asks: a reviewer with a personal token, an agent with its password, or a browser that has
-//! signed in. Programs show what they have with each request; browsers have a cookie. The API takes
-//! no cookie and the console no token, so that neither has the other's weaknesses.
+//! signed in. Programs show what they have with each request; browsers have a cookie, and a path that
+//! only they know. The API takes no cookie and the console no token, so that neither has the other's
+//! weaknesses.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +22,16 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 use tracing::warn;
+use zeroize::Zeroizing;
 
 use super::Web;
 use super::api::ApiError;
+use super::connections::{Connection, Standing};
 use super::limiter::network;
-use crate::actor::{Agent, AgentName};
+use crate::actor::{Agent, AgentName, ReviewerId};
 use crate::identity::reviewer::PersonalTokens;
 use crate::identity::secret::{Kind, SecretHash};
+use crate::identity::session::{SessionProof, SessionSecrets};
 use crate::identity::{
     AgentEntry, AuthenticatedReviewer, NotRecognised, ReviewerIdentity as _, ScramVerifier,
 };
@@ -71,6 +77,40 @@ impl FromRequestParts<Web> for Person {
     }
 }
 
+/// What a program has proved who it is by, for whoever has to look at it again: a stream of events goes
+/// on long after its request.
+#[derive(Clone)]
+pub(super) enum Proven {
+    /// A reviewer's personal token.
+    Token { reviewer: ReviewerId, token: Arc<Zeroizing<String>> },
+    /// An agent's password.
+    Password { agent: AgentName, verifier: Box<ScramVerifier> },
+}
+
+impl Proven {
+    /// Whether it would be accepted now.
+    pub(super) fn is_still_good(&self, web: &Web) -> bool {
+        let directory = web.0.directory.load();
+        match self {
+            Self::Token { reviewer, token } => PersonalTokens
+                .recognise(&directory, token, web.now())
+                .is_ok_and(|found| found.reviewer().id == *reviewer),
+            Self::Password { agent, verifier } => directory.agent(agent).is_some_and(|entry| {
+                entry.certificate.is_none() && entry.verifier.as_ref() == Some(verifier)
+            }),
+        }
+    }
+}
+
+impl FromRequestParts<Web> for Proven {
+    type Rejection = ApiError;
+
+    /// Behind [`Caller`], which leaves it there.
+    async fn from_request_parts(parts: &mut Parts, _: &Web) -> Result<Self, ApiError> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(ApiError::unauthenticated)
+    }
+}
+
 impl FromRequestParts<Web> for Caller {
     type Rejection = ApiError;
 
@@ -82,19 +122,36 @@ impl FromRequestParts<Web> for Caller {
             Shown::Token(token) if token.starts_with(Kind::Reviewer.prefix()) => {
                 // Cheap to check, so it is checked before anything is counted: nobody can lock
                 // reviewers out by guessing.
-                PersonalTokens.recognise(&web.0.directory.load(), token, now).map(Self::Reviewer)
+                PersonalTokens.recognise(&web.0.directory.load(), token, now).map(|person| {
+                    let token = Arc::new(Zeroizing::new(token.clone()));
+                    let proven = Proven::Token { reviewer: person.reviewer().id.clone(), token };
+                    (Self::Reviewer(person), proven)
+                })
             }
             Shown::Token(_) | Shown::Password { .. } => match web.0.failures.wait(&from, now) {
                 Some(wait) => return Err(ApiError::too_many_failures(wait)),
-                None => web.recognise_agent(shown.clone()).await.map(Self::Agent),
+                None => web.recognise_agent(shown.clone()).await.map(|(agent, verifier)| {
+                    let proven = Proven::Password { agent: agent.name.clone(), verifier: Box::new(verifier) };
+                    (Self::Agent(agent), proven)
+                }),
             },
         };
-        if let Ok(Self::Agent(agent)) = &found {
+        if let Ok((Self::Agent(agent), _)) = &found {
             if let Some(wait) = web.0.asking.wait(&agent.name, now) {
                 return Err(ApiError::too_many_questions(wait));
             }
             web.0.asking.note(agent.name.clone(), now);
         }
+        let found = found.map(|(caller, proven)| {
+            if let Some(connection) = parts.extensions.get::<Connection>() {
+                connection.proved(match &caller {
+                    Self::Reviewer(_) => Standing::Person,
+                    Self::Agent(_) => Standing::Agent,
+                });
+            }
+            parts.extensions.insert(proven);
+            caller
+        });
         found.map_err(|why| {
             warn!(%from, %why, "credentials were not accepted");
             web.0.failures.note(from, now);
@@ -151,7 +208,7 @@ impl Default for KnownAgents {
 const REMEMBERED: usize = 1024;
 
 impl Web {
-    async fn recognise_agent(&self, shown: Shown) -> Result<Arc<Agent>, NotRecognised> {
+    async fn recognise_agent(&self, shown: Shown) -> Result<(Arc<Agent>, ScramVerifier), NotRecognised> {
         let (name, password) = match shown {
             Shown::Password { name, password } => (Some(name), password),
             // A token says nothing of whose it is. Those that we made are told by their prefix; only
@@ -165,7 +222,9 @@ impl Web {
         if let Some((agent, verifier)) = known {
             // As configured now: a rotated or revoked password is one no more.
             return match directory.agent(&agent) {
-                Some(entry) if entry.verifier.as_ref() == Some(&verifier) => Ok(entry.agent.clone()),
+                Some(entry) if entry.verifier.as_ref() == Some(&verifier) => {
+                    Ok((entry.agent.clone(), verifier))
+                }
                 Some(_) | None => Err(NotRecognised::Expired),
             };
         }
@@ -185,8 +244,73 @@ impl Web {
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert(hash, (entry.agent.name.clone(), verifier));
-        Ok(entry.agent)
+        known.insert(hash, (entry.agent.name.clone(), verifier.clone()));
+        Ok((entry.agent, verifier))
+    }
+}
+
+/// The session whose pages a browser asks for: the segment of the path that nobody else knows. It is
+/// cut off the path before a request is routed, so that it is in no log and no `next`.
+#[derive(Clone)]
+pub(super) struct Within(Arc<str>);
+
+impl Within {
+    /// What stands before the segment.
+    const PREFIX: &str = "/s/";
+
+    /// Takes the session off a path: the session, and the path of the page.
+    pub(super) fn split(path: &str) -> Option<(Self, &str)> {
+        let rest = path.strip_prefix(Self::PREFIX)?;
+        let (segment, page) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        Some((Self(segment.into()), if page.is_empty() { "/" } else { page }))
+    }
+
+    /// What the paths of the session's pages begin with.
+    pub(super) fn base(&self) -> String {
+        format!("{}{}", Self::PREFIX, self.0)
+    }
+}
+
+impl fmt::Debug for Within {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Within(..)")
+    }
+}
+
+/// What a browser shows of its session: the path that it asks under, and cookies.
+#[derive(Clone)]
+pub(super) struct ShownSession {
+    pub(super) within: Option<Within>,
+    /// Everything of the right name. Another port of the same host can plant cookies beside ours;
+    /// they fit no path, so they neither sign anybody in nor lock anybody out.
+    cookies: Vec<String>,
+    connection: Option<Connection>,
+}
+
+impl ShownSession {
+    pub(super) fn of(web: &Web, extensions: &Extensions, headers: &HeaderMap) -> Self {
+        let name = web.cookie_name();
+        let texts = headers.get_all(header::COOKIE).into_iter().filter_map(|header| header.to_str().ok());
+        let pairs = texts.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        let cookies = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).collect();
+        let within = extensions.get::<Within>().cloned();
+        Self { within, cookies, connection: extensions.get::<Connection>().cloned() }
+    }
+
+    /// Every way in which what is shown might be a session.
+    pub(super) fn proofs(&self) -> impl Iterator<Item = SessionProof<'_>> {
+        let within = self.within.iter();
+        within.flat_map(|within| {
+            self.cookies.iter().map(|cookie| SessionProof { path: &within.0, cookie: cookie.as_str() })
+        })
+    }
+}
+
+impl FromRequestParts<Web> for ShownSession {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Infallible> {
+        Ok(Self::of(web, &parts.extensions, &parts.headers))
     }
 }
 
@@ -195,8 +319,16 @@ impl Web {
 pub(super) struct Browser {
     /// Who signed in.
     pub(super) who: AuthenticatedReviewer,
-    /// Hash of the session's secret: what ties a form to the session.
+    /// Hash of the session's secrets: what ties a form to the session.
     session: SecretHash,
+    within: Within,
+}
+
+impl Browser {
+    /// The address of a page in this session.
+    pub(super) fn at(&self, page: &str) -> String {
+        format!("{}{page}", self.within.base())
+    }
 }
 
 /// Why a form is not accepted.
@@ -204,53 +336,57 @@ pub(super) struct Browser {
 pub(super) struct ForgedForm;
 
 impl Web {
-    /// The name of the session's cookie. Under TLS no other host, nor a page without TLS, can set a
-    /// cookie of this name (RFC 6265bis, section 4.1.3.2).
+    /// The name of the session's cookie. Under TLS no page without TLS can set a cookie of this name
+    /// (RFC 6265bis, section 4.1.3.1). Not `__Host-`: that would be for `/`, and go to all ports.
     pub(super) fn cookie_name(&self) -> &'static str {
-        if self.is_secure() { "__Host-countersign" } else { "countersign" }
-    }
-
-    /// The secret of the session that a browser shows.
-    pub(super) fn session_secret(&self, headers: &HeaderMap) -> Option<String> {
-        let name = self.cookie_name();
-        let mut found = None;
-        for header in headers.get_all(header::COOKIE) {
-            for pair in header.to_str().ok()?.split(';') {
-                let Some((key, value)) = pair.trim().split_once('=') else { continue };
-                if key == name && found.replace(value.to_owned()).is_some() {
-                    // Two of one name: one of them was planted.
-                    return None;
-                }
-            }
-        }
-        found
+        if self.is_secure() { "__Secure-countersign" } else { "countersign" }
     }
 
     /// The browser that shows a session, as long as it is good. `used` says whether its owner did
     /// something: a page that refreshes itself must not keep a session alive for ever.
-    pub(super) fn browser(&self, headers: &HeaderMap, used: bool) -> Option<Browser> {
-        let secret = self.session_secret(headers)?;
+    pub(super) fn browser(&self, shown: &ShownSession, used: bool) -> Option<Browser> {
+        let within = shown.within.clone()?;
         let directory = self.0.directory.load();
         let now = self.now();
-        let found = if used {
-            self.0.sessions.recognise(&directory, &secret, now)
-        } else {
-            self.0.sessions.peek(&directory, &secret, now)
-        };
-        Some(Browser { who: found.ok()?, session: SecretHash::of(&secret) })
+        shown.proofs().find_map(|proof| {
+            let found = if used {
+                self.0.sessions.recognise(&directory, proof, now)
+            } else {
+                self.0.sessions.peek(&directory, proof, now)
+            };
+            let who = found.ok()?;
+            if let Some(connection) = &shown.connection {
+                connection.proved(Standing::Person);
+            }
+            Some(Browser { who, session: proof.hash(), within: within.clone() })
+        })
     }
 
-    /// The `Set-Cookie` that opens a session.
-    pub(super) fn cookie(&self, secret: &str) -> String {
+    /// Ends the session that a browser shows.
+    pub(super) fn close_session(&self, shown: &ShownSession) {
+        for proof in shown.proofs() {
+            self.0.sessions.close(proof);
+        }
+    }
+
+    /// Where the pages of a new session are, and the `Set-Cookie` that opens it.
+    pub(super) fn entrance(&self, secrets: &SessionSecrets) -> (Within, String) {
+        let within = Within(secrets.path.as_str().into());
+        let cookie = self.cookie(&within, &secrets.cookie);
+        (within, cookie)
+    }
+
+    /// A cookie that browsers send to the pages of this session only. `Strict`: the only way in from
+    /// elsewhere is the sign-in page, which needs no cookie.
+    fn cookie(&self, within: &Within, value: &str) -> String {
         let secure = if self.is_secure() { "; Secure" } else { "" };
-        // Lax, not Strict: a reviewer who follows a link in a chat message is signed in. Nothing
-        // that such a link can lead to changes anything.
-        format!("{}={secret}; Path=/; HttpOnly; SameSite=Lax{secure}", self.cookie_name())
+        let (name, path) = (self.cookie_name(), within.base());
+        format!("{name}={value}; Path={path}/; HttpOnly; SameSite=Strict{secure}")
     }
 
     /// The `Set-Cookie` that forgets a session.
-    pub(super) fn no_cookie(&self) -> String {
-        format!("{}; Max-Age=0", self.cookie(""))
+    pub(super) fn no_cookie(&self, within: &Within) -> String {
+        format!("{}; Max-Age=0", self.cookie(within, ""))
     }
 
     /// What every form of this browser carries, so that no other site can send one in its name.

@@ -68,7 +68,7 @@ pub(super) async fn same_site(State(web): State<Web>, request: Request, next: Ne
                 path = loggable(request.uri().path()),
                 "a request to the console was turned away"
             );
-            console::turned_away(&web, foreign)
+            console::turned_away(&web, foreign, request.uri())
         }
     }
 }
@@ -84,6 +84,10 @@ pub(super) fn loggable(path: &str) -> &str {
 pub(super) enum Foreign {
     /// It was sent to another name than the console's.
     Host,
+    /// It was sent to another of this machine's names for itself than the console's. `localhost` is
+    /// two addresses, and another process may listen on the other one: its pages would be of the same
+    /// origin as ours. So the console has one name, and the others lead to it.
+    Alias,
     /// Another site made the browser send it.
     Site,
 }
@@ -92,11 +96,14 @@ fn check(url: &Url, method: &Method, headers: &HeaderMap, authority: Option<&str
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     // HTTP/2 has the authority in the request line.
     let host = authority.or_else(|| text(header::HOST)).ok_or(Foreign::Host)?;
-    if !is_our_host(url, host) {
-        return Err(Foreign::Host);
+    let reads = *method == Method::GET || *method == Method::HEAD;
+    match named(url, host) {
+        Named::Console => {}
+        Named::Alias if reads => return Err(Foreign::Alias),
+        Named::Alias | Named::Elsewhere => return Err(Foreign::Host),
     }
     let site = text(HeaderName::from_static("sec-fetch-site"));
-    if *method == Method::GET || *method == Method::HEAD {
+    if reads {
         // Links from elsewhere may lead here; other sites may not pull our pages in. Older browsers
         // do not say, and send no cookie with what is not a link (SameSite).
         let navigates = text(HeaderName::from_static("sec-fetch-mode")) == Some("navigate")
@@ -117,24 +124,33 @@ fn check(url: &Url, method: &Method, headers: &HeaderMap, authority: Option<&str
     }
 }
 
-/// Whether `host`, as a `Host` header has it, names the console.
-fn is_our_host(url: &Url, host: &str) -> bool {
-    let Ok(asked) = Url::parse(&format!("{}://{host}/", url.scheme())) else { return false };
-    let same_name = match (url.host(), asked.host()) {
-        (Some(ours), Some(theirs)) => ours == theirs || (is_loopback(&ours) && is_loopback(&theirs)),
-        (_, None) | (None, _) => false,
-    };
-    same_name && url.port_or_known_default() == asked.port_or_known_default()
+/// What a `Host` header names.
+enum Named {
+    Console,
+    /// The same port of this machine, by another of its names for itself. People type any of them.
+    Alias,
+    Elsewhere,
+}
+
+fn named(url: &Url, host: &str) -> Named {
+    let Ok(asked) = Url::parse(&format!("{}://{host}/", url.scheme())) else { return Named::Elsewhere };
+    if url.port_or_known_default() != asked.port_or_known_default() {
+        return Named::Elsewhere;
+    }
+    match (url.host(), asked.host()) {
+        (Some(ours), Some(theirs)) if ours == theirs => Named::Console,
+        (Some(ours), Some(theirs)) if is_loopback(&ours) && is_loopback(&theirs) => Named::Alias,
+        (_, Some(_) | None) => Named::Elsewhere,
+    }
 }
 
 fn is_our_origin(url: &Url, origin: &str) -> bool {
     match origin.split_once("://") {
-        Some((scheme, host)) => scheme == url.scheme() && is_our_host(url, host),
+        Some((scheme, host)) => scheme == url.scheme() && matches!(named(url, host), Named::Console),
         None => false,
     }
 }
 
-/// The names of this machine for itself are one name: people type any of them.
 fn is_loopback<S: AsRef<str>>(host: &Host<S>) -> bool {
     match host {
         Host::Domain(name) => name.as_ref() == "localhost",
@@ -203,14 +219,19 @@ mod tests {
     fn another_name_is_not_the_console() {
         let get = |url, host| asked(url, Method::GET, &[("host", host)]);
 
-        for good in ["127.0.0.1:6480", "localhost:6480", "[::1]:6480"] {
-            assert_eq!(get(LOCAL, good), Ok(()), "{good}");
-        }
+        assert_eq!(get(LOCAL, "127.0.0.1:6480"), Ok(()));
         for bad in
             ["evil.example:6480", "127.0.0.1", "127.0.0.1:80", "localhost.evil.example:6480", "a b", ""]
         {
             assert_eq!(get(LOCAL, bad), Err(Foreign::Host), "{bad}");
         }
+        for other_local_name in ["localhost:6480", "[::1]:6480", "127.0.0.2:6480"] {
+            assert_eq!(get(LOCAL, other_local_name), Err(Foreign::Alias), "{other_local_name}");
+            let form = [("host", other_local_name), ("sec-fetch-site", "same-origin")];
+            assert_eq!(asked(LOCAL, Method::POST, &form), Err(Foreign::Host), "{other_local_name}");
+        }
+        let origin = [("host", "127.0.0.1:6480"), ("origin", "http://localhost:6480")];
+        assert_eq!(asked(LOCAL, Method::POST, &origin), Err(Foreign::Site));
         assert_eq!(get(PUBLIC, "APPROVE.example.com"), Ok(()));
         assert_eq!(get(PUBLIC, "approve.example.com:443"), Ok(()));
         assert_eq!(get(PUBLIC, "127.0.0.1:6480"), Err(Foreign::Host));

@@ -11,6 +11,8 @@ pub struct Browser {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
+    /// The path that the pages of its console session live under.
+    pub base: String,
 }
 
 impl Browser {
@@ -32,7 +34,7 @@ impl Browser {
             .expect("node");
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        Self { child, stdin, stdout }
+        Self { child, stdin, stdout, base: String::new() }
     }
 
     fn tell(&mut self, command: Value) -> Value {
@@ -52,6 +54,7 @@ impl Browser {
     pub fn fresh(&mut self, how: Value) {
         let mut command = how;
         command["command"] = json!("fresh");
+        self.base.clear();
         self.tell(command);
     }
 
@@ -119,6 +122,14 @@ impl Browser {
 
     pub fn url(&mut self) -> String {
         self.string(json!({"command": "url"}))
+    }
+
+    /// Notes the session that the page is in; later addresses are made with it.
+    pub fn note_session(&mut self) {
+        let path = url::Url::parse(&self.url()).unwrap().path().to_owned();
+        let segments: Vec<&str> = path.split('/').collect();
+        assert!(segments[1] == "s" && segments[2].len() == 32, "not in a session: {path}");
+        self.base = format!("/s/{}", segments[2]);
     }
 
     pub fn title(&mut self) -> String {

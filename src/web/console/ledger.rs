@@ -148,7 +148,7 @@ pub(super) async fn page(
     let page = SearchPage {
         frame: Frame::new(&web, &browser, Place::Ledger, "Ledger"),
         head: head(&status, now),
-        next: found.next.map(|before| fields.link(before)),
+        next: found.next.map(|before| browser.at(&fields.link(before))),
         search: fields,
         kinds: KINDS,
         classes: StatementClass::ALL.iter().map(|class| class.as_str()).collect(),
@@ -296,7 +296,7 @@ pub(super) async fn verify(State(web): State<Web>, Posted(browser, Nothing {}): 
             *web.0.verification.0.lock() = Run::Done { at: web.now(), by, found };
         });
     }
-    Ok(Redirect::to("/ledger").into_response())
+    Ok(Redirect::to(&browser.at("/ledger")).into_response())
 }
 
 impl Verification {

@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::actor::Assurance;
 use crate::web::api::ApiError;
-use crate::web::caller::{Browser, Peer};
+use crate::web::caller::{Browser, Peer, ShownSession};
 use crate::web::views::ViewError;
 use crate::web::{Web, assets};
 
@@ -28,6 +28,8 @@ pub(super) struct Frame {
     pub(super) place: Place,
     /// Who is looking, once signed in.
     pub(super) viewer: Option<Viewer>,
+    /// What the paths of the session's pages begin with; nothing for those who have not signed in.
+    pub(super) base: String,
     /// The server's time: what countdowns go by.
     pub(super) now: String,
     pub(super) assets: assets::Links,
@@ -80,15 +82,16 @@ impl Frame {
             title: title.into(),
             place,
             viewer: Some(viewer),
+            base: browser.at(""),
             now: web.now().to_string(),
             assets: assets::links(),
         }
     }
 
-    /// The frame of a page for somebody who has not signed in.
-    pub(super) fn stranger(title: impl Into<String>) -> Self {
+    /// The frame of a page for somebody who has not signed in, or of whom it is not known.
+    pub(super) fn stranger(title: impl Into<String>, base: &str) -> Self {
         let (place, now) = (Place::Elsewhere, String::new());
-        Self { title: title.into(), place, viewer: None, now, assets: assets::links() }
+        Self { title: title.into(), place, viewer: None, base: base.to_owned(), now, assets: assets::links() }
     }
 
     /// What every form on the page carries.
@@ -122,7 +125,8 @@ impl FromRequestParts<Web> for SignedIn {
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Problem> {
         let by_itself = parts.headers.contains_key("x-console-refresh");
-        if let Some(browser) = web.browser(&parts.headers, !by_itself) {
+        let shown = ShownSession::of(web, &parts.extensions, &parts.headers);
+        if let Some(browser) = web.browser(&shown, !by_itself) {
             return Ok(Self(browser));
         }
         if by_itself {
@@ -132,7 +136,7 @@ impl FromRequestParts<Web> for SignedIn {
             Method::GET => parts.uri.path_and_query().map(|path| path.as_str()),
             _ => None,
         };
-        Err(Problem::sign_in_first(came_for))
+        Err(Problem::sign_in_first(came_for, shown.within.is_some()))
     }
 }
 
@@ -168,6 +172,7 @@ impl<T: DeserializeOwned + 'static> FromRequest<Web> for Posted<T> {
 }
 
 /// Why there is no page.
+#[derive(Clone)]
 pub(super) struct Problem {
     status: StatusCode,
     /// Where to go instead.
@@ -195,10 +200,13 @@ impl Problem {
         Self { status, redirect: None, title, message: message.into(), advice: advice.into() }
     }
 
-    fn sign_in_first(came_for: Option<&str>) -> Self {
+    fn sign_in_first(came_for: Option<&str>, session_ended: bool) -> Self {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         if let Some(path) = came_for.filter(|path| *path != "/requests") {
             query.append_pair("next", path);
+        }
+        if session_ended {
+            query.append_pair("ended", "1");
         }
         let query = query.finish();
         let path = if query.is_empty() { "/sign-in".to_owned() } else { format!("/sign-in?{query}") };
@@ -248,6 +256,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "Not found", what, advice)
     }
 
+    /// The page that says so, with links that begin with `base`.
+    pub(super) fn page(&self, base: &str) -> Response {
+        render(self.status, &ProblemPage { frame: Frame::stranger(self.title, base), problem: self })
+    }
+
     pub(super) fn internal() -> Self {
         let advice =
             "The server's log says why. If you answered a request, look at it to see whether it counted.";
@@ -277,7 +290,10 @@ impl IntoResponse for Problem {
         if let Some(path) = &self.redirect {
             return Redirect::to(path).into_response();
         }
-        render(self.status, &ProblemPage { frame: Frame::stranger(self.title), problem: &self })
+        let mut answer = self.page("");
+        // For whoever knows the session that it belongs to.
+        answer.extensions_mut().insert(self);
+        answer
     }
 }
 
@@ -294,6 +310,7 @@ pub(super) fn safe_next(next: Option<&str>) -> &str {
             && !path.contains(['\\', '\r', '\n', '\t'])
             && path.bytes().all(|byte| byte.is_ascii_graphic())
             && !path.starts_with("/sign-")
+            && !path.starts_with("/s/")
     };
     next.filter(is_ours).unwrap_or("/requests")
 }
@@ -322,6 +339,7 @@ mod tests {
             "/\tx",
             "",
             "/sign-in?link=x",
+            "/s/somebody-elses/requests",
         ] {
             assert_eq!(safe_next(Some(bad)), "/requests", "{bad:?}");
         }

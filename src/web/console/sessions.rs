@@ -87,5 +87,5 @@ pub(super) async fn kill(
     Posted(browser, Nothing {}): Posted<Nothing>,
 ) -> Answer {
     web.kill(&id, browser.who.reviewer().id.clone()).await?;
-    Ok(Redirect::to("/sessions?killed=1").into_response())
+    Ok(Redirect::to(&browser.at("/sessions?killed=1")).into_response())
 }

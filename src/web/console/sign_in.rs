@@ -1,5 +1,9 @@
 //! Getting in and out.
 //!
+//! Signing in makes a session with a path of its own ([`super`]). Whoever comes without that path, by a
+//! link in a chat say, gets the sign-in page, which needs no cookie: with JavaScript it goes on to the
+//! session that this browser has, which it finds in the storage of the origin (that is: of this port).
+//!
 //! A link signs in when its button is pressed, not when it is opened: chat services and mail scanners
 //! open links to show previews, and would use up what works once. A personal token works, too, and is
 //! as good as a click; a link from the operator is as good as a login.
@@ -7,17 +11,18 @@
 use askama::Template;
 use axum::Form;
 use axum::extract::{FromRequest as _, Path, Query, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 use tracing::{info, warn};
 
 use super::page::{Answer, Frame, Posted, Problem, render, safe_next, with_cookie};
 use crate::identity::reviewer::PersonalTokens;
-use crate::identity::secret::Kind;
+use crate::identity::secret::{Kind, SecretHash};
+use crate::identity::session::SignedInWith;
 use crate::identity::{NotRecognised, ReviewerIdentity as _};
 use crate::web::Web;
-use crate::web::caller::{Peer, seconds};
+use crate::web::caller::{Peer, ShownSession, Within, seconds};
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
@@ -27,6 +32,10 @@ struct SignInPage {
     link: Option<String>,
     /// Where to go afterwards.
     next: String,
+    /// The page may go on to the session that this browser has.
+    goes_on: bool,
+    /// This browser's session has ended.
+    has_ended: bool,
     /// Why it did not work.
     refused: Option<Refused>,
 }
@@ -41,24 +50,30 @@ pub(super) struct Came {
     next: Option<String>,
     /// Somebody who has signed in wants to do so anew.
     again: Option<String>,
+    /// The session that the browser had is over.
+    ended: Option<String>,
 }
 
-pub(super) async fn page(State(web): State<Web>, headers: HeaderMap, Query(came): Query<Came>) -> Response {
-    let next = safe_next(came.next.as_deref());
-    if came.again.is_none() && web.browser(&headers, true).is_some() {
-        return Redirect::to(next).into_response();
+impl SignInPage {
+    fn new(shown: &ShownSession, next: &str) -> Self {
+        let base = shown.within.as_ref().map(Within::base).unwrap_or_default();
+        let frame = Frame::stranger("Sign in", &base);
+        Self { frame, link: None, next: next.to_owned(), goes_on: false, has_ended: false, refused: None }
     }
-    let frame = Frame::stranger("Sign in");
-    render(StatusCode::OK, &SignInPage { frame, link: None, next: next.to_owned(), refused: None })
+}
+
+pub(super) async fn page(shown: ShownSession, Query(came): Query<Came>) -> Response {
+    let page = SignInPage {
+        goes_on: shown.within.is_none() && came.again.is_none() && came.ended.is_none(),
+        has_ended: came.ended.is_some(),
+        ..SignInPage::new(&shown, safe_next(came.next.as_deref()))
+    };
+    render(StatusCode::OK, &page)
 }
 
 /// The page that a link leads to. It does not look at the link: that is used up by the button.
-pub(super) async fn with_link(Path(link): Path<String>) -> Response {
-    let frame = Frame::stranger("Sign in");
-    render(
-        StatusCode::OK,
-        &SignInPage { frame, link: Some(link), next: "/requests".to_owned(), refused: None },
-    )
+pub(super) async fn with_link(shown: ShownSession, Path(link): Path<String>) -> Response {
+    render(StatusCode::OK, &SignInPage { link: Some(link), ..SignInPage::new(&shown, safe_next(None)) })
 }
 
 #[derive(Deserialize)]
@@ -68,28 +83,27 @@ struct SignIn {
     next: Option<String>,
 }
 
-pub(super) async fn sign_in(State(web): State<Web>, request: Request) -> Answer {
+pub(super) async fn sign_in(State(web): State<Web>, before: ShownSession, request: Request) -> Answer {
     let now = web.now();
     let from = Peer::of(request.extensions());
-    // Signing in anew ends the session that this browser had.
-    let before = web.session_secret(request.headers());
     let Form(form) = Form::<SignIn>::from_request(request, &web).await.map_err(|_| Problem::bad_form())?;
     let next = safe_next(form.next.as_deref());
     let directory = web.0.directory.load();
     let shown = form.link.as_deref().or(form.token.as_deref()).unwrap_or_default().trim();
     let found = if shown.starts_with(Kind::Link.prefix()) {
-        web.0.links.recognise(&directory, shown, now)
+        web.0.links.recognise(&directory, shown, now).map(|who| (who, SignedInWith::Link))
     } else {
-        PersonalTokens.recognise(&directory, shown, now)
+        let with = SignedInWith::Token(SecretHash::of(shown));
+        PersonalTokens.recognise(&directory, shown, now).map(|who| (who, with))
     };
     match found {
-        Ok(who) => {
-            if let Some(before) = before {
-                web.0.sessions.close(&before);
-            }
-            let secret = web.0.sessions.open(&who, now);
+        Ok((who, with)) => {
+            // Signing in anew, from a page of a session, ends that session.
+            web.close_session(&before);
+            let (within, cookie) = web.entrance(&web.0.sessions.open(&who, with, now));
             info!(reviewer = %who.reviewer().id, assurance = who.assurance().as_str(), %from, "signed in to the console");
-            Ok(with_cookie(Redirect::to(next).into_response(), &web.cookie(&secret)))
+            let to = format!("{}{next}", within.base());
+            Ok(with_cookie(Redirect::to(&to).into_response(), &cookie))
         }
         Err(why) => {
             warn!(%from, %why, "a sign-in was refused");
@@ -99,12 +113,7 @@ pub(super) async fn sign_in(State(web): State<Web>, request: Request) -> Answer 
                 let what = "Too many sign-ins from your address were refused.";
                 return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many attempts", what, advice));
             }
-            let page = SignInPage {
-                frame: Frame::stranger("Sign in"),
-                link: None,
-                next: next.to_owned(),
-                refused: Some(explained(why)),
-            };
+            let page = SignInPage { refused: Some(explained(why)), ..SignInPage::new(&before, next) };
             Ok(render(StatusCode::UNAUTHORIZED, &page))
         }
     }
@@ -138,12 +147,14 @@ pub(super) struct Nothing {}
 
 pub(super) async fn sign_out(
     State(web): State<Web>,
-    headers: HeaderMap,
+    shown: ShownSession,
     posted: Posted<Nothing>,
 ) -> Response {
-    if let Some(secret) = web.session_secret(&headers) {
-        web.0.sessions.close(&secret);
-    }
+    web.close_session(&shown);
     info!(reviewer = %posted.0.who.reviewer().id, "signed out of the console");
-    with_cookie(Redirect::to("/sign-in").into_response(), &web.no_cookie())
+    let answer = Redirect::to("/sign-in").into_response();
+    match &shown.within {
+        Some(within) => with_cookie(answer, &web.no_cookie(within)),
+        None => answer,
+    }
 }

@@ -45,7 +45,7 @@ pub(super) async fn answer(
     match given {
         Ok(_) => {
             let page = format!("/requests/{}?done={}", id.code(), verdict.as_str());
-            Ok(Redirect::to(&page).into_response())
+            Ok(Redirect::to(&browser.at(&page)).into_response())
         }
         Err(error) => refused(&web, &browser, id, error),
     }

@@ -7,6 +7,34 @@ const pages = globalThis.trustedTypes?.createPolicy("console", { createHTML: (ht
   createHTML: (html) => html,
 };
 
+// The session of this browser
+//
+// Its pages live under a path that is in no link. It is remembered in the storage of this origin, which
+// no other port of the host can read, so that links in chats find it. Alone it opens nothing.
+
+const SESSION = "countersign.session";
+const main = document.getElementById("main");
+const base = main?.dataset.base;
+
+function stored(change) {
+  try {
+    return change(localStorage);
+  } catch {
+    return null; // A browser without storage signs in again.
+  }
+}
+
+if (base) stored((storage) => storage.setItem(SESSION, base));
+if (document.querySelector("[data-ended]")) stored((storage) => storage.removeItem(SESSION));
+const goesOn = document.querySelector("[data-goes-on]")?.dataset.goesOn;
+if (goesOn) {
+  const session = stored((storage) => storage.getItem(SESSION));
+  if (/^\/s\/[\w-]+$/.test(session ?? "")) location.replace(session + goesOn);
+}
+document.addEventListener("submit", (event) => {
+  if ("leaves" in event.target.dataset) stored((storage) => storage.removeItem(SESSION));
+});
+
 // Times
 
 function inWords(seconds) {
@@ -156,7 +184,7 @@ function takeStanding(fresh) {
 
 if (place) {
   document.title = titled(document.title);
-  const source = new EventSource("/live");
+  const source = new EventSource(`${base}/live`);
   source.addEventListener("ready", () => {
     say("live", "on");
     // Whatever happened between the page and the stream.

@@ -28,7 +28,7 @@ approvals:Rsu assurance:s reason_required:b expires:t escalations:Ruuss defer:b 
 groups:S verdict:s channel:s reason:c displayed:t counted:b why_not:s scheme:s public_key:x signed:c reviewer_signature:c
 state:s approved_by:S reviews:U origin:s root_key:h epoch_key:h root_signature:g successor_signature:g signing:s tree_size:u
 tree_root:h note:h open_from:u what:s by:s count:u from:u to:u expected:t redacted:Ruu anchor:s software:s configuration:h
-difference:c group:s unknown:u withdrawn:u""".split()]
+difference:c group:s unknown:u withdrawn:u quick:b""".split()]
 NUMBER = {name: number for number, (name, _) in enumerate(KEYS)}
 WHO = "session agent owners method address upstream database role"
 MAY = "certificate verified claimed fingerprint effects reasons rules parameters nonce rendition"
@@ -42,7 +42,7 @@ statement {WHO} via class clearance policy in_transaction asked sql / {MAY} reco
 outcome ref session ending rows bytes duration / request tag sqlstate transaction_status result
 refused {WHO} via class policy in_transaction asked sql refusal sqlstate / {MAY} ref request digest covers
 request_opened request {WHO} via class policy in_transaction sql digest approvals assurance reason_required expires defer seal / {MAY} escalations settings tree_size tree_root
-review request reviewer also groups verdict channel assurance counted / ref covers reason displayed why_not scheme public_key signed reviewer_signature
+review request reviewer also groups verdict channel assurance counted / ref covers reason displayed quick why_not scheme public_key signed reviewer_signature
 request_closed request state / ref what reviewer reason
 grant_used ref request session agent covers seal approved_by reviews expires /
 policy_loaded policy what / by difference count

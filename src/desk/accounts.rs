@@ -113,6 +113,7 @@ impl Answers for SlackAnswers {
         if !self.is_news(answer, why) {
             return;
         }
+        let (displayed_at, quick) = self.desk.measure(answer.request, answer.displayed_at);
         let record = ReviewRecord {
             request: answer.request,
             reviewer: self.person(&answer.account),
@@ -121,7 +122,8 @@ impl Answers for SlackAnswers {
             assurance: Assurance::Click,
             digest: answer.digest,
             reason: answer.reason.clone(),
-            displayed_at: answer.displayed_at,
+            displayed_at,
+            quick,
             not_counted: Some(why.to_owned()),
             signature: None,
         };

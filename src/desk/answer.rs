@@ -24,7 +24,8 @@ pub struct Answer {
     pub digest: Digest,
     /// Why, in their words. On a denial the agent is told.
     pub reason: Option<String>,
-    /// When it was put before their eyes, where the channel knows.
+    /// When it was displayed to them, where the channel itself knows. What the desk was told by
+    /// [`Desk::note_displayed`] goes before.
     pub displayed_at: Option<Timestamp>,
 }
 
@@ -84,7 +85,11 @@ impl Desk {
             channel: answer.by.channel(),
             digest: answer.digest,
             reason: answer.reason.clone(),
-            displayed_at: answer.displayed_at,
+            displayed_at: {
+                let by = &answer.by.reviewer().id;
+                let known = live.displayed.get(by).copied().or(answer.displayed_at);
+                live.hold.plausible(known, now)
+            },
         };
         self.withdraw_if_left(slot, &mut live);
         let considered = match person {
@@ -94,13 +99,14 @@ impl Desk {
         let considered = match considered {
             Ok(considered) => considered,
             Err(error) => {
-                self.note_refused(slot, verdict, &reply, &error);
+                let quick = live.hold.is_quick(reply.displayed_at, now);
+                self.note_refused(slot, verdict, &reply, quick, &error);
                 return Err(error);
             }
         };
         self.record(slot, &reply, &considered, verdict)?;
         let review = considered.review().clone();
-        if review.quick {
+        if review.quick && verdict == Verdict::Approve {
             warn!(request = %slot.request.id, reviewer = %review.reviewer, "approved sooner than it can be read");
         }
         let counted = live.hold.reviews().len() + 1;
@@ -145,7 +151,13 @@ impl Desk {
         let request = slot.request.id;
         let review = considered.review();
         let recorder = &self.0.recorder;
-        recorder.append(Event::Review(Box::new(review_record(request, verdict, reply, None))))?;
+        recorder.append(Event::Review(Box::new(review_record(
+            request,
+            verdict,
+            reply,
+            review.quick,
+            None,
+        ))))?;
         match verdict {
             Verdict::Approve if considered.grants() => recorder.append(Event::HoldEnded {
                 request,
@@ -183,7 +195,14 @@ impl Desk {
 
     /// Leaves an entry about an answer that may not count because of who gave it, or how, or on
     /// what they saw. One that merely came too late or twice is nobody's fault.
-    fn note_refused(&self, slot: &Arc<Slot>, verdict: Verdict, reply: &Reply, error: &VerdictError) {
+    fn note_refused(
+        &self,
+        slot: &Arc<Slot>,
+        verdict: Verdict,
+        reply: &Reply,
+        quick: bool,
+        error: &VerdictError,
+    ) {
         let worth_noting = match error {
             VerdictError::NotAllowed { .. }
             | VerdictError::NotYet { .. }
@@ -202,10 +221,25 @@ impl Desk {
             return;
         }
         warn!(request = %slot.request.id, reviewer = %reply.by.id, verdict = verdict.as_str(), %error, "an answer was refused");
-        let record = review_record(slot.request.id, verdict, reply, Some(error.to_string()));
+        let record = review_record(slot.request.id, verdict, reply, quick, Some(error.to_string()));
         if let Err(unrecorded) = self.0.recorder.append(Event::Review(Box::new(record))) {
             tracing::error!(request = %slot.request.id, %unrecorded, "a refused answer is not in the ledger");
         }
+    }
+
+    /// When a request was displayed, as far as that can be, and whether an answer at this moment is too
+    /// quick for it.
+    pub(super) fn measure(
+        &self,
+        id: RequestId,
+        displayed_at: Option<Timestamp>,
+    ) -> (Option<Timestamp>, bool) {
+        let slot = self.0.shelf.lock().get(id);
+        let now = self.now();
+        slot.map_or((None, false), |slot| {
+            let live = slot.live.lock();
+            (live.hold.plausible(displayed_at, now), live.hold.is_quick(displayed_at, now))
+        })
     }
 
     /// Withdraws a request whose session does not wait for it any more.
@@ -223,6 +257,7 @@ fn review_record(
     request: RequestId,
     verdict: Verdict,
     reply: &Reply,
+    quick: bool,
     not_counted: Option<String>,
 ) -> ReviewRecord {
     ReviewRecord {
@@ -234,6 +269,7 @@ fn review_record(
         digest: reply.digest,
         reason: reply.reason.clone(),
         displayed_at: reply.displayed_at,
+        quick,
         not_counted,
         signature: None,
     }

@@ -33,6 +33,7 @@ mod tests;
 mod timers;
 pub mod view;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ pub use self::recorder::{Recorder, Unrecorded};
 use self::shelf::{Likeness, Live, Placed, Shelf, Slot, weight};
 use self::view::{Eligible, Enrolled};
 pub use self::view::{Filter, RequestView};
-use crate::actor::ReviewerId;
+use crate::actor::{AgentName, ReviewerId};
 use crate::approval::request::BadDraft;
 use crate::approval::{Draft, Grant, Hold, HoldState, Lapse, Request, Seal, VerdictError};
 pub use crate::channel::Notice as DeskEvent;
@@ -222,7 +223,12 @@ impl Desk {
         let slot = Arc::new(Slot {
             request: request.clone(),
             sameness,
-            live: Mutex::new(Live { hold, waiting: (!deferred).then_some(sender), receipt: None }),
+            live: Mutex::new(Live {
+                hold,
+                waiting: (!deferred).then_some(sender),
+                receipt: None,
+                displayed: BTreeMap::new(),
+            }),
         });
         // Whoever finds the request from now on waits until its card has been announced, so that
         // nobody hears of its end before its beginning.
@@ -345,7 +351,7 @@ impl Desk {
         let mut eligible = Eligible::new(&directory);
         let slots: Vec<(Arc<Slot>, (usize, bool))> = {
             let shelf = self.0.shelf.lock();
-            shelf.newest_first().map(|slot| (slot.clone(), shelf.behind(slot))).collect()
+            shelf.newest_first(filter.before).map(|slot| (slot.clone(), shelf.behind(slot))).collect()
         };
         let mut views = Vec::new();
         for (slot, behind) in &slots {
@@ -358,7 +364,8 @@ impl Desk {
             }
             let live = slot.live.lock();
             let state = live.hold.state_at(now);
-            if filter.state.as_ref().is_some_and(|wanted| wanted != state.as_str()) {
+            let is_unwanted = filter.state.as_ref().is_some_and(|wanted| wanted != state.as_str());
+            if is_unwanted || (filter.ended && state == HoldState::Waiting) {
                 continue;
             }
             let view = view_of(slot, &live, state, *behind, &mut eligible, &directory, now);
@@ -384,6 +391,28 @@ impl Desk {
         let live = slot.live.lock();
         let state = live.hold.state_at(now);
         Some(view_of(&slot, &live, state, behind, &mut Eligible::new(&directory), &directory, now))
+    }
+
+    /// Notes that the document of a request is displayed to `to` at this moment. The first time counts:
+    /// it is what an answer of theirs is measured by, whatever the answer says of itself.
+    pub fn note_displayed(&self, id: RequestId, to: &ReviewerId) {
+        let slot = self.0.shelf.lock().get(id);
+        if let Some(slot) = slot {
+            let now = self.now();
+            let mut live = slot.live.lock();
+            if live.hold.state_at(now) == HoldState::Waiting {
+                live.displayed.entry(to.clone()).or_insert(now);
+            }
+        }
+    }
+
+    /// The same of a request of `agent`: to an agent the requests of others do not exist, and are not
+    /// looked at any longer than if they did not.
+    #[must_use]
+    pub fn find_of(&self, agent: &AgentName, code_or_uuid: &str) -> Option<RequestId> {
+        let id = self.find(code_or_uuid)?;
+        let slot = self.0.shelf.lock().get(id)?;
+        (slot.request.draft.identity.agent.name == *agent).then_some(id)
     }
 
     /// The id behind a code or a UUID, while the request is remembered.

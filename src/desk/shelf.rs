@@ -6,6 +6,7 @@
 //! first and the shelf then, never the other way round, and never two slots.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -33,6 +34,8 @@ pub(super) struct Live {
     /// The session that waits; none for a deferred hold.
     pub(super) waiting: Option<oneshot::Sender<Ending>>,
     pub(super) receipt: Option<ReceiptJson>,
+    /// When the whole document was first displayed to whom.
+    pub(super) displayed: BTreeMap<ReviewerId, Timestamp>,
 }
 
 /// What an agent asks for, values aside: what cools down after a denial, and what has a past.
@@ -226,9 +229,10 @@ impl Shelf {
         self.codes.contains_key(code)
     }
 
-    /// Everything that is here, newest first.
-    pub(super) fn newest_first(&self) -> impl Iterator<Item = &Arc<Slot>> {
-        self.slots.values().rev()
+    /// Everything that is here, or was opened before `before`, newest first.
+    pub(super) fn newest_first(&self, before: Option<RequestId>) -> impl Iterator<Item = &Arc<Slot>> {
+        let end = before.map_or(Bound::Unbounded, Bound::Excluded);
+        self.slots.range((Bound::Unbounded, end)).map(|(_, slot)| slot).rev()
     }
 
     /// Notes when the clock next changes `id`.

@@ -66,7 +66,7 @@ impl Desk {
 
     /// Withdraws the requests whose sessions do not wait for them any more.
     pub(super) fn sweep(&self) {
-        let slots: Vec<Arc<Slot>> = self.0.shelf.lock().newest_first().cloned().collect();
+        let slots: Vec<Arc<Slot>> = self.0.shelf.lock().newest_first(None).cloned().collect();
         for slot in slots {
             self.withdraw_if_left(&slot, &mut slot.live.lock());
         }

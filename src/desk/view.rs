@@ -11,7 +11,7 @@ use crate::approval::quorum::{self, Seats};
 use crate::approval::{Document, Hold, HoldState, Request, Review, Verdict};
 use crate::identity::Directory;
 use crate::policy::Approval;
-use crate::statement::{Ending, Outcome};
+use crate::statement::{Ending, Outcome, RequestId};
 
 /// A request, how it stands, and who may still answer it.
 #[derive(Clone, Debug)]
@@ -58,6 +58,10 @@ impl RequestView {
 pub struct Filter {
     /// Only those that stand so (`waiting`, `denied`, ..).
     pub state: Option<String>,
+    /// Only those that do not wait any more.
+    pub ended: bool,
+    /// Only those that were opened before this one: where a page of a list begins.
+    pub before: Option<RequestId>,
     /// Only those of this agent. An agent's or a webhook's credential sees nothing else.
     pub agent: Option<AgentName>,
     /// Only those that this person may approve.

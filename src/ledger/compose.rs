@@ -400,6 +400,9 @@ pub(crate) fn review(record: &ReviewRecord, covers: Option<Digest>) -> Fields {
     if let Some(signature) = &record.signature {
         fields.text(Key::Scheme, signature.scheme).bytes(Key::PublicKey, &signature.public_key);
     }
+    if record.quick {
+        fields.bool(Key::Quick, true);
+    }
     fields
 }
 

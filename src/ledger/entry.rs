@@ -208,7 +208,7 @@ keys! {
     Channel = 59, "channel", Shape::Text;
     /// Commitment to the reviewer's words.
     Reason = 60, "reason", Shape::Commitment;
-    /// When the request was first displayed to the person.
+    /// When the request was first displayed to the person, as far as the proxy itself knows.
     Displayed = 61, "displayed", Shape::Time;
     /// Whether the verdict counted.
     Counted = 62, "counted", Shape::Bool;
@@ -276,6 +276,9 @@ keys! {
     Unknown = 93, "unknown", Shape::Uint;
     /// How many requests were withdrawn at start-up.
     Withdrawn = 94, "withdrawn", Shape::Uint;
+    /// The answer came within three seconds of the request's display, or of its opening where that is
+    /// not known: sooner than it can have been read.
+    Quick = 95, "quick", Shape::Bool;
 }
 
 impl From<Key> for u64 {
@@ -369,7 +372,7 @@ kinds! {
     /// Somebody answered.
     Review = 11, "review",
         must [Request Reviewer Also Groups Verdict Channel Assurance Counted],
-        may [Ref Covers Reason Displayed WhyNot Scheme PublicKey Signed ReviewerSignature];
+        may [Ref Covers Reason Displayed Quick WhyNot Scheme PublicKey Signed ReviewerSignature];
     /// A request reached its end.
     RequestClosed = 12, "request_closed",
         must [Request State], may [Ref What Reviewer Reason];

@@ -110,8 +110,10 @@ pub struct ReviewRecord {
     pub digest: Digest,
     /// Why, in their words.
     pub reason: Option<String>,
-    /// When it was put before their eyes, where the channel knows.
+    /// When it was first displayed to them, as far as the proxy itself knows.
     pub displayed_at: Option<Timestamp>,
+    /// It came within three seconds of that, or of the opening where that is not known.
+    pub quick: bool,
     /// Why it did not count; `None` when it did.
     pub not_counted: Option<String>,
     /// Their own signature, where there is one.

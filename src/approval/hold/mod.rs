@@ -108,11 +108,11 @@ pub struct Review {
     pub at: Timestamp,
     /// Digest of what they saw.
     pub digest: Digest,
-    /// An approval so soon after it was shown that it cannot have been read.
+    /// It came so soon after the request was displayed that it cannot have been read.
     pub quick: bool,
 }
 
-/// An approval sooner than this after it was shown is flagged.
+/// An answer sooner than this after the request was displayed is flagged.
 const QUICK: SignedDuration = SignedDuration::from_secs(3);
 /// Why a grant is withdrawn that a reviewer took back.
 pub const TAKEN_BACK: &str = "a reviewer took the approval back";
@@ -578,8 +578,6 @@ impl Hold {
                 Effect::Tells { groups: told + 1 }
             }
         };
-        let shown_since = reply.displayed_at.filter(|at| *at <= now).unwrap_or(self.request.opened_at);
-        let shown_for = now.duration_since(shown_since.max(self.request.opened_at));
         Ok(Considered {
             review: Review {
                 reviewer: reply.by.id.clone(),
@@ -589,13 +587,28 @@ impl Hold {
                 reason,
                 at: now,
                 digest: reply.digest,
-                quick: verdict == Verdict::Approve && shown_for < QUICK,
+                quick: self.is_quick(reply.displayed_at, now),
             },
             effect,
             counted,
             request: self.request.id,
             revision: self.revision,
         })
+    }
+
+    /// When the request was displayed, as far as that can be: not before it was opened, and not later
+    /// than now. A channel's clock may be wrong.
+    #[must_use]
+    pub fn plausible(&self, displayed_at: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+        displayed_at.filter(|at| (self.request.opened_at..=now).contains(at))
+    }
+
+    /// Whether an answer at `now` came sooner than the request can have been read: since it was
+    /// displayed or, where nobody knows when that was, since it was opened.
+    #[must_use]
+    pub fn is_quick(&self, displayed_at: Option<Timestamp>, now: Timestamp) -> bool {
+        let since = self.plausible(displayed_at, now).unwrap_or(self.request.opened_at);
+        now.duration_since(since) < QUICK
     }
 
     /// Applies what was considered. This is the only place where a [`Grant`] is made.

@@ -167,6 +167,7 @@ pub(super) async fn page(
     Query(came): Query<Came>,
 ) -> Answer {
     let found = web.0.desk.request(&id).ok_or_else(not_remembered)?;
+    web.0.desk.note_displayed(found.request.id, &browser.who.reviewer().id);
     let banner = came.done.and_then(|verdict| banner(&verdict, &found, &browser));
     show(&web, &browser, &found, banner, StatusCode::OK)
 }

@@ -18,7 +18,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Command, Output, Stdio};
 
 use countersign::approval::HoldState;
-use countersign::desk::Ending;
+use countersign::desk::{Ending, Limits};
 use countersign::web::views::Activity;
 use serde_json::{Value, json};
 use web::{House, Plan};
@@ -364,6 +364,51 @@ fn watching_prints_what_happens() {
 }
 
 #[test]
+fn watching_ends_when_the_token_is_good_no_more() {
+    let house = House::open();
+    let opened = house.ask(DDL);
+    let watch = |arguments: &[&str]| {
+        house.command("bob", arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut children =
+        [watch(&["requests", "watch"]), watch(&["requests", "watch", &opened.request.id.code()])];
+    for child in &mut children {
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("waiting"), "{line}");
+    }
+
+    house.change_people(|_, reviewers| reviewers.retain(|one| one.reviewer.id.as_str() != "bob@example.com"));
+
+    for child in children {
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(2), "{}", String::from_utf8_lossy(&ended.stderr));
+    }
+}
+
+#[test]
+fn a_list_is_complete_however_many_requests_there_are() {
+    let limits = Limits { waiting_per_agent: 20_000, opened_per_minute: 20_000, ..Limits::default() };
+    let house = House::open_with(Plan { limits: Some(limits), ..Plan::default() });
+    let oldest = house.ask_as("support-copilot", DDL, |_| {}).unwrap();
+    let flood: Vec<_> = (0..1_150).map(|number| house.ask(&format!("drop table t{number}"))).collect();
+
+    let listed = house.run("bob", &["requests", "list", "--json"]).json();
+    assert_eq!(listed.as_array().unwrap().len(), flood.len() + 1);
+    assert_eq!(listed[flood.len()]["id"], oldest.request.id.code());
+    assert!(house.run("bob", &["requests", "list"]).out.contains(&oldest.request.id.code()));
+    let some = house.run("bob", &["requests", "list", "--json", "--limit", "1020"]).json();
+    assert_eq!(some.as_array().unwrap().len(), 1_020);
+
+    let mut child = house.command("bob", &["requests", "watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let first = lines.into_iter().next().unwrap();
+    assert!(first.contains(&oldest.request.id.code()), "{first}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn watching_one_request_ends_with_it() {
     let house = House::open();
     let [granted, denied] = [house.ask(DDL), house.ask("DROP TABLE t")];
@@ -403,7 +448,8 @@ fn over_tls_the_certificate_is_checked() {
         Ran::of(house.command("bob", &["requests", "list"]).env("COUNTERSIGN_CA", &ca).output().unwrap());
     assert_eq!((known.code, known.out.as_str()), (0, "No requests.\n"), "{}", known.err);
 
-    // Browsers are told never to come without TLS again, and get a cookie that no other host can set.
+    // Browsers are told never to come without TLS again, and get a cookie for the session's path only,
+    // which no page without TLS can set.
     let roots =
         ureq::tls::RootCerts::new_with_certs(&[
             ureq::tls::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap()
@@ -418,9 +464,13 @@ fn over_tls_the_certificate_is_checked() {
     assert_eq!(answer.status(), 303);
     assert!(answer.headers()["strict-transport-security"].to_str().unwrap().contains("max-age=31536000"));
     let cookie = answer.headers()["set-cookie"].to_str().unwrap();
-    assert!(cookie.starts_with("__Host-countersign=css_") && cookie.ends_with("; Secure"), "{cookie}");
+    assert!(cookie.starts_with("__Secure-countersign=css_") && cookie.ends_with("; Secure"), "{cookie}");
+    let path = answer.headers()["location"].to_str().unwrap().strip_suffix("requests").unwrap();
+    assert!(path.starts_with("/s/") && path.len() > 32, "{path}");
     assert!(
-        cookie.contains("Path=/") && cookie.contains("HttpOnly") && !cookie.contains("Domain"),
+        cookie.contains(&format!("Path={path};"))
+            && cookie.contains("HttpOnly")
+            && !cookie.contains("Domain"),
         "{cookie}"
     );
 }

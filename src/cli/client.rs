@@ -1,5 +1,6 @@
 //! The command line as a client of the API.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -48,12 +49,26 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// How long a stream of events may be silent; the server says something every 15 seconds.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// How many items are asked for at a time.
+const PAGE: usize = 1000;
+const PAGE_TEXT: &str = "1000";
+
 /// An answer of the API.
 pub(super) enum Told {
     /// What was asked for.
     Yes(Value),
     /// Why not.
     No(No),
+}
+
+/// What became of listening.
+pub(super) enum Listened {
+    /// Whoever listened has heard enough.
+    Enough,
+    /// The stream ended: the server is gone, or the caller may not listen any more.
+    BrokeOff,
+    /// The API does not let the caller listen.
+    Refused(No),
 }
 
 /// Why the API does not do what was asked.
@@ -135,6 +150,51 @@ impl Api {
         self.told(answer)
     }
 
+    /// Asks for a list, page by page, until it is complete or has `most` items. An item that is on two
+    /// pages, because it changed in between, is kept once.
+    pub(super) fn list(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        most: Option<usize>,
+    ) -> anyhow::Result<Told> {
+        let mut items: Vec<Value> = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut query = query.to_vec();
+            let left = most.map(|most| most.saturating_sub(items.len()).min(PAGE).to_string());
+            query.extend(left.as_deref().map(|left| ("limit", left)));
+            if let Some(cursor) = &cursor {
+                if left.is_none() {
+                    query.push(("limit", PAGE_TEXT));
+                }
+                query.push(("cursor", cursor));
+            }
+            let url = self.url(path, &query)?;
+            let answer = self.agent.get(url.as_str()).header("authorization", &self.authorization).call();
+            let next = answer.as_ref().ok().and_then(|answer| next_cursor(&url, answer.headers()));
+            let page = match self.told(answer)? {
+                Told::Yes(Value::Array(page)) => page,
+                Told::Yes(_) => bail!("{} answered with no list", self.base),
+                no @ Told::No(_) => return Ok(no),
+            };
+            let before = items.len();
+            items.extend(page.into_iter().filter(|item| seen.insert(text(item, "id").to_owned())));
+            if let Some(most) = most {
+                items.truncate(most);
+            }
+            let is_full = most.is_some_and(|most| items.len() >= most);
+            match next {
+                // A page with nothing new would be asked for again and again.
+                Some(next) if !is_full && cursor.as_ref() != Some(&next) && items.len() > before => {
+                    cursor = Some(next);
+                }
+                Some(_) | None => return Ok(Told::Yes(Value::Array(items))),
+            }
+        }
+    }
+
     /// Does something.
     pub(super) fn post(&self, path: &[&str], body: &Value) -> anyhow::Result<Told> {
         let url = self.url(path, &[])?;
@@ -155,36 +215,49 @@ impl Api {
         Ok(Told::No(No { word: word("error"), message: word("message"), hint: word("hint"), body }))
     }
 
-    /// Listens: `hear` gets each event's kind and data, and says whether to go on. Returns `false`
-    /// when the stream broke off before `hear` had enough.
+    /// Listens: `hear` gets each event's kind and data, and says whether to go on.
     pub(super) fn listen(
         &self,
         query: &[(&str, &str)],
         hear: &mut dyn FnMut(&str, Value) -> anyhow::Result<bool>,
-    ) -> anyhow::Result<bool> {
+    ) -> anyhow::Result<Listened> {
         let url = self.url(&["events"], query)?;
         let request = self.agent.get(url.as_str()).header("authorization", &self.authorization);
         let answer = request.call().with_context(|| format!("cannot reach {}", self.base))?;
         if !answer.status().is_success() {
+            // Too many streams, a server that is overloaded: that passes.
+            let may_pass = answer.status().is_server_error() || answer.status().as_u16() == 429;
             match self.told(Ok(answer))? {
-                Told::No(no) => bail!("{}", plain(&no.message)),
+                Told::No(no) if may_pass => bail!("{}", plain(&no.message)),
+                Told::No(no) => return Ok(Listened::Refused(no)),
                 Told::Yes(_) => bail!("{} does not tell events", self.base),
             }
         }
         let mut kind = String::new();
         for line in BufReader::new(answer.into_body().into_reader()).lines() {
-            let Ok(line) = line else { return Ok(false) };
+            let Ok(line) = line else { return Ok(Listened::BrokeOff) };
             if let Some(word) = line.strip_prefix("event:") {
                 kind = word.trim().to_owned();
             } else if let Some(data) = line.strip_prefix("data:") {
                 let data = serde_json::from_str(data).context("an event that is no JSON")?;
                 if !hear(&std::mem::take(&mut kind), data)? {
-                    return Ok(true);
+                    return Ok(Listened::Enough);
                 }
             }
         }
-        Ok(false)
+        Ok(Listened::BrokeOff)
     }
+}
+
+/// Where the next page of a list begins: the `cursor` of the `Link` to it (RFC 8288).
+fn next_cursor(asked: &Url, headers: &http::HeaderMap) -> Option<String> {
+    let links = headers.get_all(http::header::LINK).into_iter().filter_map(|link| link.to_str().ok());
+    let next = links
+        .flat_map(|links| links.split(", "))
+        .find(|link| link.split(';').skip(1).any(|parameter| parameter.trim() == "rel=\"next\""))?;
+    let target = next.split(';').next()?.trim().strip_prefix('<')?.strip_suffix('>')?;
+    let url = asked.join(target).ok()?;
+    url.query_pairs().find(|(name, _)| name == "cursor").map(|(_, value)| value.into_owned())
 }
 
 /// Says why not, and gives the exit code for it: 3 too late, 4 this person may not, 5 unknown, 6 not

@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::client::{Api, Server, Told, refuse, text};
+use super::client::{Api, Listened, Server, Told, refuse, text};
 use super::document;
 use super::terminal::{ask, beginning, line, plain, somebody_is_there, table};
 
@@ -39,7 +39,7 @@ enum Command {
         /// Only those that you may approve
         #[arg(long)]
         mine: bool,
-        /// At most so many
+        /// At most so many; all, unless you say
         #[arg(long, value_name = "N")]
         limit: Option<u32>,
     },
@@ -81,15 +81,15 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let api = server.connect()?;
     match command {
         Command::List { state, agent, mine, limit } => {
-            let limit = limit.map(|limit| limit.to_string());
             let mut query = Vec::new();
-            for (name, value) in [("state", &state), ("agent", &agent), ("limit", &limit)] {
+            for (name, value) in [("state", &state), ("agent", &agent)] {
                 query.extend(value.as_deref().map(|value| (name, value)));
             }
             if mine {
                 query.push(("mine", "true"));
             }
-            list(&api, &query, server.json)
+            let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+            list(&api, &query, limit, server.json)
         }
         Command::Show { id } => show(&api, &id, server.json),
         Command::Approve(verdict) => answer(&api, "approve", &verdict, server.json),
@@ -100,8 +100,8 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn list(api: &Api, query: &[(&str, &str)], json: bool) -> anyhow::Result<ExitCode> {
-    let requests = match api.get(&["requests"], query)? {
+fn list(api: &Api, query: &[(&str, &str)], limit: Option<usize>, json: bool) -> anyhow::Result<ExitCode> {
+    let requests = match api.list(&["requests"], query, limit)? {
         Told::Yes(requests) => requests,
         Told::No(no) => return Ok(refuse(&no, json)),
     };
@@ -178,7 +178,6 @@ fn answer(api: &Api, verdict: &str, given: &Verdict, json: bool) -> anyhow::Resu
     if !json || is_asked {
         eprint!("{}", document::request(&request));
     }
-    let shown_at = Timestamp::now();
     let mut reason = given.reason.clone();
     if is_asked {
         if reason.is_none() && document::needs_reason(&request) {
@@ -196,8 +195,6 @@ fn answer(api: &Api, verdict: &str, given: &Verdict, json: bool) -> anyhow::Resu
     let mut body = json!({ "digest": digest });
     if let Some(fields) = body.as_object_mut() {
         fields.extend(reason.map(|reason| ("reason".to_owned(), reason.into())));
-        // Only where somebody saw it.
-        fields.extend(is_asked.then(|| ("displayed_at".to_owned(), shown_at.to_string().into())));
     }
     match api.post(&["requests", &given.id, verdict], &body)? {
         Told::No(no) => Ok(refuse(&no, json)),
@@ -225,7 +222,7 @@ fn watch(api: &Api, json: bool) -> anyhow::Result<ExitCode> {
             match kind {
                 // What waits already is news to whoever has just begun to listen.
                 "ready" | "resync" => {
-                    let waiting = match api.get(&["requests"], &[("state", "waiting"), ("limit", "1000")])? {
+                    let waiting = match api.list(&["requests"], &[("state", "waiting")], None)? {
                         Told::Yes(requests) => requests,
                         Told::No(no) => anyhow::bail!("{}", plain(&no.message)),
                     };
@@ -245,7 +242,9 @@ fn watch(api: &Api, json: bool) -> anyhow::Result<ExitCode> {
             Ok(true)
         };
         match api.listen(&[], &mut hear) {
-            Ok(_) => {}
+            Ok(Listened::Enough | Listened::BrokeOff) => {}
+            // Whoever was removed, or whose token was replaced, hears no more.
+            Ok(Listened::Refused(no)) => return Ok(refuse(&no, json)),
             // A server that cannot be reached at first is a mistake; later it may be restarting.
             Err(error) if first => return Err(error),
             Err(error) => eprintln!("countersign: {error:#}; trying again"),
@@ -289,7 +288,9 @@ fn watch_one(api: &Api, id: &str, json: bool) -> anyhow::Result<ExitCode> {
         match api.get(&["requests", id], &[])? {
             Told::No(no) => return Ok(refuse(&no, json)),
             Told::Yes(_) => {
-                api.listen(&[("request", id)], &mut hear)?;
+                if let Listened::Refused(no) = api.listen(&[("request", id)], &mut hear)? {
+                    return Ok(refuse(&no, json));
+                }
             }
         }
         if let Some(code) = ended {

@@ -34,7 +34,7 @@ impl Desk {
     /// withdrawn, and whoever waits for it is told why. What the policy would allow by now goes on
     /// waiting: sent again, it runs.
     pub fn reconsider(&self, decide: impl Fn(&Request) -> Decision) {
-        let slots: Vec<Arc<Slot>> = self.0.shelf.lock().newest_first().cloned().collect();
+        let slots: Vec<Arc<Slot>> = self.0.shelf.lock().newest_first(None).cloned().collect();
         for slot in slots {
             if slot.live.lock().hold.state().is_final() {
                 continue;

@@ -13,14 +13,14 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::requests::shown_to;
+use super::requests::{find_id, shown_to};
 use super::{ApiError, Asked};
 use crate::actor::GroupName;
 use crate::approval::json::RequestJson;
 use crate::desk::DeskEvent;
 use crate::statement::RequestId;
 use crate::web::Web;
-use crate::web::caller::Caller;
+use crate::web::caller::{Caller, Proven};
 use crate::web::streams::Listener;
 
 /// A stream of events.
@@ -29,6 +29,8 @@ pub(in crate::web) type Stream =
 
 /// How long a stream may be silent; proxies close silent connections.
 const SILENCE: Duration = Duration::from_secs(15);
+/// How often it is asked whether somebody may go on listening.
+const RECHECK: Duration = Duration::from_secs(2);
 /// Events that wait for a slow reader. Whoever is slower is told to ask again.
 const WAITING: usize = 64;
 
@@ -55,10 +57,11 @@ struct EventJson {
 pub(super) async fn events(
     State(web): State<Web>,
     caller: Caller,
+    proven: Proven,
     Asked(about): Asked<About>,
 ) -> Result<Stream, ApiError> {
     let only = match about.request {
-        Some(request) => Some(web.0.desk.find(&request).ok_or(crate::approval::VerdictError::Unknown)?),
+        Some(request) => Some(find_id(&web, &caller, &request)?),
         None => None,
     };
     let listener = match &caller {
@@ -88,7 +91,7 @@ pub(super) async fn events(
         let told = EventJson { kind, id: Some(id.code()), to, request };
         Event::default().event(kind).json_data(told).ok()
     };
-    stream(&web, listener, |_| true, tell)
+    stream(&web, listener, move |web| proven.is_still_good(web), tell)
 }
 
 /// The stable word for an event.
@@ -110,7 +113,9 @@ pub(in crate::web) fn brief(kind: &'static str, id: Option<RequestId>) -> Option
     Event::default().event(kind).json_data(told).ok()
 }
 
-/// Streams what `tell` makes of each event, for as long as `may_listen` says so.
+/// Streams what `tell` makes of each event, for as long as `may_listen` says so. That is asked before
+/// every event and every few seconds: who has signed out or was removed, or whose token was replaced,
+/// hears nothing more.
 pub(in crate::web) fn stream(
     web: &Web,
     listener: Listener,
@@ -124,26 +129,40 @@ pub(in crate::web) fn stream(
     let web = web.clone();
     tokio::spawn(async move {
         let _place = place;
-        let mut check = tokio::time::interval(SILENCE);
-        // Said at once, so that a reader knows from when on it misses nothing.
-        let mut next = brief("ready", None);
-        loop {
-            if let Some(event) = next.take()
-                && sender.send(Ok(event)).await.is_err()
-            {
-                return;
-            }
-            tokio::select! {
-                event = heard.recv() => match event {
+        let told = async {
+            // Said at once, so that a reader knows from when on it misses nothing.
+            let mut next = brief("ready", None);
+            loop {
+                if let Some(event) = next.take()
+                    && sender.send(Ok(event)).await.is_err()
+                {
+                    return;
+                }
+                let event = heard.recv().await;
+                if !may_listen(&web) {
+                    return;
+                }
+                match event {
                     Ok(event) => next = tell(&event),
                     Err(RecvError::Lagged(_)) => next = brief("resync", None),
                     Err(RecvError::Closed) => return,
-                },
-                // Who has signed out, or was removed, hears no more.
-                _ = check.tick() => if !may_listen(&web) { return },
-                _ = closing.changed() => return,
-                () = sender.closed() => return,
+                }
             }
+        };
+        let lost = async {
+            let mut check = tokio::time::interval(RECHECK);
+            loop {
+                check.tick().await;
+                if !may_listen(&web) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = told => {}
+            () = lost => {}
+            _ = closing.changed() => {}
+            () = sender.closed() => {}
         }
     });
     Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(KeepAlive::new().interval(SILENCE)))

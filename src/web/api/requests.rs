@@ -1,19 +1,20 @@
 //! Requests, and the verdicts on them.
 
+use std::fmt;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{ApiError, Asked, Given};
 use crate::actor::AgentName;
 use crate::approval::json::{RequestJson, ReviewJson};
 use crate::approval::{Verdict, VerdictError};
-use crate::desk::{Answer, Filter, RequestView};
+use crate::desk::{Answer, Desk, Filter, RequestView};
 use crate::policy::Approval;
-use crate::statement::Digest;
+use crate::statement::{Digest, RequestId};
 use crate::web::caller::{Caller, Person};
 use crate::web::{Web, off_thread};
 
@@ -27,16 +28,21 @@ pub(super) struct List {
     #[serde(default)]
     mine: bool,
     limit: Option<usize>,
+    /// Where to go on, from the `Link` of the page before.
+    cursor: Option<String>,
 }
 
-/// How many requests a list has when nobody says, and at most.
+/// How many requests a page has when nobody says, and at most.
 const USUAL: usize = 100;
 const MOST: usize = 1000;
+/// How much SQL a page has, unless its first request alone has more.
+const MOST_SQL: usize = 8 << 20;
 
 /// The states there are.
 const STATES: [&str; 6] = ["waiting", "granted", "denied", "expired", "withdrawn", "executed"];
 
-/// What waits first, newest first; then what has ended.
+/// What waits first, newest first; then what has ended. A page at a time: `Link` says where the next one
+/// is, so that no number of newer requests hides an older one.
 pub(super) async fn list(
     State(web): State<Web>,
     caller: Caller,
@@ -48,6 +54,13 @@ pub(super) async fn list(
         let states = STATES.join(", ");
         return Err(ApiError::malformed(&format!("there is no state \"{state}\"; there are {states}")));
     }
+    let cursor = match &list.cursor {
+        Some(text) => {
+            let what = "this is no cursor; take it from the `Link` of the page before";
+            Some(Cursor::parse(text).ok_or_else(|| ApiError::malformed(what))?)
+        }
+        None => None,
+    };
     let limit = list.limit.unwrap_or(USUAL).min(MOST);
     let agent = match &caller {
         // An agent sees its own, whatever it asks for.
@@ -58,33 +71,115 @@ pub(super) async fn list(
         Caller::Reviewer(person) if list.mine => Some(person.reviewer().id.clone()),
         Caller::Reviewer(_) | Caller::Agent(_) => None,
     };
-    let filter = Filter { state: list.state, agent, for_reviewer, limit: Some(limit) };
+    let filter = Filter { state: list.state.clone(), agent, for_reviewer, ..Filter::default() };
     let desk = web.0.desk.clone();
-    let requests =
-        off_thread(move || waiting_first(&desk, filter, limit)).await.ok_or_else(ApiError::internal)?;
-    let shown: Vec<RequestJson> = requests.iter().map(|request| shown_to(&caller, request, false)).collect();
-    Ok(Json(shown).into_response())
+    let page =
+        off_thread(move || page(&desk, &filter, cursor, limit)).await.ok_or_else(ApiError::internal)?;
+    let shown: Vec<RequestJson> =
+        page.requests.iter().map(|request| shown_to(&caller, request, false)).collect();
+    let mut answer = Json(shown).into_response();
+    if let Some(next) = page.next
+        && let Ok(link) = list.link(&next).parse()
+    {
+        answer.headers_mut().insert(header::LINK, link);
+    }
+    Ok(answer)
 }
 
-/// The requests that `filter` asks for, those that wait first. The desk has them newest first.
-pub(in crate::web) fn waiting_first(
-    desk: &crate::desk::Desk,
-    filter: Filter,
-    limit: usize,
-) -> Vec<RequestView> {
-    if filter.state.is_some() {
-        return desk.requests(&filter);
+impl List {
+    /// The `Link` header (RFC 8288) that leads to the next page.
+    fn link(&self, next: &Cursor) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        for (name, value) in [("state", &self.state), ("agent", &self.agent)] {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
+        if self.mine {
+            query.append_pair("mine", "true");
+        }
+        if let Some(limit) = self.limit {
+            query.append_pair("limit", &limit.to_string());
+        }
+        query.append_pair("cursor", &next.to_string());
+        format!("</api/v1/requests?{}>; rel=\"next\"", query.finish())
     }
-    let waiting = Filter { state: Some("waiting".to_owned()), limit: Some(limit), ..filter.clone() };
-    let mut requests = desk.requests(&waiting);
-    if requests.len() < limit {
-        // As many as are wanted, and those of them that wait and are listed already.
-        let all = desk.requests(&Filter { limit: Some(limit + requests.len()), ..filter });
-        let ended = all.into_iter().filter(|request| request.state.as_str() != "waiting");
-        requests.extend(ended);
-        requests.truncate(limit);
+}
+
+/// Where a page begins: behind a request, among those that waited or among those that had ended.
+///
+/// What ends while somebody turns the pages may be told twice, once as waiting; nothing that was there
+/// at the beginning is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cursor {
+    among_ended: bool,
+    behind: RequestId,
+}
+
+impl Cursor {
+    fn parse(text: &str) -> Option<Self> {
+        let (among, id) = text.split_at_checked(1)?;
+        let among_ended = match among {
+            "w" => false,
+            "e" => true,
+            _ => return None,
+        };
+        Some(Self { among_ended, behind: RequestId(uuid::Uuid::try_parse(id).ok()?) })
     }
-    requests
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.among_ended { 'e' } else { 'w' }, self.behind.0)
+    }
+}
+
+/// One page of a list.
+struct Page {
+    requests: Vec<RequestView>,
+    /// Where the next one begins, if there is one.
+    next: Option<Cursor>,
+}
+
+/// The requests that `filter` asks for, those that wait first.
+fn page(desk: &Desk, filter: &Filter, cursor: Option<Cursor>, limit: usize) -> Page {
+    let parts: &[bool] = match filter.state.as_deref() {
+        Some("waiting") => &[false],
+        Some(_) => &[true],
+        None => &[false, true],
+    };
+    let mut found: Vec<(bool, RequestView)> = Vec::new();
+    for &among_ended in parts {
+        let before = match cursor {
+            Some(cursor) if cursor.among_ended == among_ended => Some(cursor.behind),
+            // Those that wait were on earlier pages.
+            Some(cursor) if cursor.among_ended => continue,
+            Some(_) | None => None,
+        };
+        let part = Filter {
+            state: filter.state.clone().or_else(|| (!among_ended).then(|| "waiting".to_owned())),
+            ended: among_ended,
+            before,
+            // One more than is wanted says whether there is a next page.
+            limit: Some((limit + 1).saturating_sub(found.len())),
+            ..filter.clone()
+        };
+        found.extend(desk.requests(&part).into_iter().map(|view| (among_ended, view)));
+    }
+    let mut sql = 0;
+    let fits = |(number, (_, view)): (usize, &(bool, RequestView))| {
+        sql += view.request.draft.statement.sql.len();
+        number < limit && (number == 0 || sql <= MOST_SQL)
+    };
+    let shown = found.iter().enumerate().map(fits).take_while(|fits| *fits).count();
+    let next = match found.get(shown.saturating_sub(1)) {
+        Some((among_ended, last)) if shown < found.len() => {
+            Some(Cursor { among_ended: *among_ended, behind: last.request.id })
+        }
+        Some(_) | None => None,
+    };
+    found.truncate(shown);
+    Page { requests: found.into_iter().map(|(_, view)| view).collect(), next }
 }
 
 /// A request as `caller` may see it.
@@ -101,13 +196,17 @@ pub(super) fn shown_to(caller: &Caller, request: &RequestView, with_document: bo
 
 /// The request called `id`, if `caller` may see it. To an agent others' requests do not exist.
 fn find(web: &Web, caller: &Caller, id: &str) -> Result<RequestView, ApiError> {
-    let found = web.0.desk.request(id).ok_or(VerdictError::Unknown)?;
-    match caller {
-        Caller::Agent(agent) if found.request.draft.identity.agent.name != agent.name => {
-            Err(VerdictError::Unknown.into())
-        }
-        Caller::Agent(_) | Caller::Reviewer(_) => Ok(found),
-    }
+    let id = find_id(web, caller, id)?;
+    Ok(web.0.desk.request(&id.0.to_string()).ok_or(VerdictError::Unknown)?)
+}
+
+/// The same, where the id is enough.
+pub(super) fn find_id(web: &Web, caller: &Caller, id: &str) -> Result<RequestId, ApiError> {
+    let found = match caller {
+        Caller::Agent(agent) => web.0.desk.find_of(&agent.name, id),
+        Caller::Reviewer(_) => web.0.desk.find(id),
+    };
+    Ok(found.ok_or(VerdictError::Unknown)?)
 }
 
 pub(super) async fn show(
@@ -115,7 +214,11 @@ pub(super) async fn show(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<RequestJson>, ApiError> {
-    Ok(Json(shown_to(&caller, &find(&web, &caller, &id)?, true)))
+    let found = find(&web, &caller, &id)?;
+    if let Caller::Reviewer(person) = &caller {
+        web.0.desk.note_displayed(found.request.id, &person.reviewer().id);
+    }
+    Ok(Json(shown_to(&caller, &found, true)))
 }
 
 /// The exact bytes, as a file: what the digest is of, besides the bound values.
@@ -145,8 +248,10 @@ pub(super) struct VerdictBody {
     /// Digest of the statement that was seen.
     digest: Option<String>,
     reason: Option<String>,
-    /// When it was put before the reviewer's eyes.
-    displayed_at: Option<Timestamp>,
+    /// Ignored, since anybody can say anything: the server knows when it told the request to whom.
+    #[serde(default)]
+    #[expect(dead_code, reason = "read so that clients that send it are not refused")]
+    displayed_at: Option<serde::de::IgnoredAny>,
 }
 
 /// What a verdict that counted is answered with.
@@ -198,7 +303,7 @@ async fn answer(
 ) -> Result<Json<Counted>, ApiError> {
     let digest = body.digest.as_deref().and_then(Digest::from_hex).ok_or_else(ApiError::digest_required)?;
     let id = web.0.desk.find(&id).ok_or(VerdictError::Unknown)?;
-    let answer = Answer { by, digest, reason: body.reason, displayed_at: body.displayed_at };
+    let answer = Answer { by, digest, reason: body.reason, displayed_at: None };
     let desk = web.0.desk.clone();
     // The ledger writes the answer to disk before it counts.
     let verdicted =

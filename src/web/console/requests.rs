@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -12,27 +12,31 @@ use super::statement::{Line, plain_lines};
 use super::words::{bytes as size, count, duration};
 use crate::actor::{AgentName, ReviewerId};
 use crate::approval::document::approvals_in_words;
-use crate::approval::{HoldState, Request, Shown};
+use crate::approval::{HoldState, Request, Shown, Verdict};
 use crate::classify::StatementClass;
 use crate::desk::{Filter, RequestView};
-use crate::statement::TransactionStatus;
+use crate::statement::{RequestId, TransactionStatus};
 use crate::web::api::{self, ApiError, Stream};
+use crate::web::caller::ShownSession;
 use crate::web::streams::Listener;
 use crate::web::{Web, off_thread};
 
-/// How many requests a list shows. Nobody reads more; the search of the ledger has the rest.
-const MOST: usize = 200;
+/// How many requests a page of a list has. There are as many pages as are needed.
+const PAGE: usize = 100;
 
 #[derive(Template)]
 #[template(path = "requests.html")]
 struct WaitingPage {
     frame: Frame,
-    /// Those that this reader may approve.
+    /// Those on this page that this reader may approve, and how many there are in all.
     mine: Vec<Row>,
+    all_mine: usize,
     /// Those that others have to.
     others: Vec<Row>,
-    /// How many more wait.
-    more: usize,
+    all_others: usize,
+    /// Which page of how many this is, from 1.
+    number: usize,
+    pages: usize,
 }
 
 #[derive(Template)]
@@ -44,8 +48,8 @@ struct HistoryPage {
     state: String,
     agents: Vec<String>,
     agent: String,
-    /// There may be more.
-    is_full: bool,
+    /// Where older ones are.
+    older: Option<String>,
 }
 
 /// One request in a list.
@@ -69,26 +73,44 @@ struct Row {
     flags: Vec<&'static str>,
 }
 
-pub(super) async fn waiting(State(web): State<Web>, SignedIn(browser): SignedIn) -> Answer {
+#[derive(Debug, Deserialize)]
+pub(super) struct Turned {
+    /// The page, from 1.
+    page: Option<usize>,
+}
+
+pub(super) async fn waiting(
+    State(web): State<Web>,
+    SignedIn(browser): SignedIn,
+    Query(turned): Query<Turned>,
+) -> Answer {
     let desk = web.0.desk.clone();
-    let filter = Filter { limit: Some(MOST), ..Filter::waiting() };
-    let found = off_thread(move || desk.requests(&filter)).await.ok_or_else(Problem::internal)?;
-    let (waiting, _) = web.0.desk.counts();
+    let found = off_thread(move || desk.requests(&Filter::waiting())).await.ok_or_else(Problem::internal)?;
     let now = web.now();
     let me = &browser.who.reviewer().id;
     // What waits behind an identical request has no card of its own yet.
     let shown: Vec<&RequestView> = found.iter().filter(|view| !view.is_behind).collect();
-    let (mine, others): (Vec<_>, Vec<_>) = shown.into_iter().partition(|view| view.may_answer.contains(me));
-    // The most urgent first: what expires soonest.
-    let rows = |mut views: Vec<&RequestView>| {
-        views.sort_by_key(|view| view.request.expires_at);
-        views.into_iter().map(|view| row(view, now)).collect::<Vec<_>>()
-    };
+    let (mut mine, mut others): (Vec<_>, Vec<_>) =
+        shown.into_iter().partition(|view| view.may_answer.contains(me));
+    // The most urgent first, that is what expires soonest: new requests never push older ones off.
+    mine.sort_by_key(|view| (view.request.expires_at, view.request.id));
+    others.sort_by_key(|view| (view.request.expires_at, view.request.id));
+    let (all_mine, all_others) = (mine.len(), others.len());
+    let pages = (all_mine + all_others).div_ceil(PAGE).max(1);
+    let number = turned.page.unwrap_or(1).clamp(1, pages);
+    let ordered =
+        mine.into_iter().map(|view| (true, view)).chain(others.into_iter().map(|view| (false, view)));
+    let (mine, others): (Vec<_>, Vec<_>) =
+        ordered.skip((number - 1) * PAGE).take(PAGE).partition(|(is_mine, _)| *is_mine);
+    let rows = |views: Vec<(bool, &RequestView)>| views.into_iter().map(|(_, view)| row(view, now)).collect();
     let page = WaitingPage {
         frame: Frame::new(&web, &browser, Place::Requests, "Requests"),
         mine: rows(mine),
+        all_mine,
         others: rows(others),
-        more: waiting.saturating_sub(found.len()),
+        all_others,
+        number,
+        pages,
     };
     Ok(render(StatusCode::OK, &page))
 }
@@ -97,6 +119,8 @@ pub(super) async fn waiting(State(web): State<Web>, SignedIn(browser): SignedIn)
 pub(super) struct Wanted {
     state: Option<String>,
     agent: Option<String>,
+    /// Those that were opened before this one.
+    before: Option<String>,
 }
 
 const ENDED: [&str; 5] = ["granted", "executed", "denied", "expired", "withdrawn"];
@@ -108,18 +132,33 @@ pub(super) async fn history(
 ) -> Answer {
     let state = wanted.state.filter(|state| ENDED.contains(&state.as_str()));
     let agent = wanted.agent.filter(|agent| !agent.is_empty());
-    let filter =
-        Filter { state: state.clone(), agent: agent.as_deref().map(AgentName::from), ..Filter::default() };
+    let before = wanted.before.and_then(|id| uuid::Uuid::try_parse(&id).ok()).map(RequestId);
+    let filter = Filter {
+        state: state.clone(),
+        agent: agent.as_deref().map(AgentName::from),
+        ended: true,
+        before,
+        limit: Some(PAGE + 1),
+        ..Filter::default()
+    };
     let desk = web.0.desk.clone();
-    let found = off_thread(move || {
-        let views = desk.requests(&filter).into_iter();
-        views.filter(|view| view.state != HoldState::Waiting).take(MOST).collect::<Vec<_>>()
+    let mut found = off_thread(move || desk.requests(&filter)).await.ok_or_else(Problem::internal)?;
+    let has_more = found.len() > PAGE;
+    found.truncate(PAGE);
+    let older = found.last().filter(|_| has_more).map(|last| {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        for (name, value) in [("state", &state), ("agent", &agent)] {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
+        query.append_pair("before", &last.request.id.0.to_string());
+        browser.at(&format!("/history?{}", query.finish()))
     });
-    let found = found.await.ok_or_else(Problem::internal)?;
     let now = web.now();
     let page = HistoryPage {
         frame: Frame::new(&web, &browser, Place::History, "History"),
-        is_full: found.len() == MOST,
+        older,
         rows: found.iter().map(|view| row(view, now)).collect(),
         states: ENDED,
         state: state.unwrap_or_default(),
@@ -159,7 +198,7 @@ fn row(view: &RequestView, now: Timestamp) -> Row {
     if view.behind > 0 {
         flags.push("asked more than once");
     }
-    if view.reviews.iter().any(|review| review.quick) {
+    if view.reviews.iter().any(|review| review.quick && review.verdict == Verdict::Approve) {
         flags.push("approved within 3 s");
     }
     Row {
@@ -265,9 +304,9 @@ pub(super) fn tier(class: StatementClass) -> &'static str {
 }
 
 /// What happens, for pages that follow it. It says that something did, not what: the page then asks.
-pub(super) async fn live(State(web): State<Web>, headers: HeaderMap) -> Result<Stream, ApiError> {
-    let browser = web.browser(&headers, false).ok_or_else(ApiError::unauthenticated)?;
+pub(super) async fn live(State(web): State<Web>, shown: ShownSession) -> Result<Stream, ApiError> {
+    let browser = web.browser(&shown, false).ok_or_else(ApiError::unauthenticated)?;
     let listener = Listener::Reviewer(browser.who.reviewer().id.to_string());
-    let may_listen = move |web: &Web| web.browser(&headers, false).is_some();
+    let may_listen = move |web: &Web| web.browser(&shown, false).is_some();
     api::stream(&web, listener, may_listen, |event| api::brief(api::word(event), Some(event.id())))
 }

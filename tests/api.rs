@@ -25,6 +25,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use countersign::approval::HoldState;
 use countersign::desk::{Ending, Limits};
+use countersign::identity::secret::SecretHash;
+use countersign::identity::{AgentEntry, ReviewerEntry, ScramVerifier};
 use countersign::ledger::Event;
 use countersign::web::views::Activity;
 use serde_json::{Value, json};
@@ -501,6 +503,215 @@ fn streams_end_when_the_server_does() {
 }
 
 #[test]
+fn a_stream_ends_with_the_right_to_hear_it() {
+    let agent = |house: &House| basic("migration-agent", &house.secrets["migration-agent"]);
+    let bob = |house: &House| bearer(&house.secrets["bob"]);
+    let is_bob = |entry: &ReviewerEntry| entry.reviewer.id.as_str() == "bob@example.com";
+    let is_agent = |entry: &AgentEntry| entry.agent.name.as_str() == "migration-agent";
+    type Credentials<'c> = &'c dyn Fn(&House) -> String;
+    type Change = Box<dyn Fn(&mut Vec<AgentEntry>, &mut Vec<ReviewerEntry>)>;
+    let cases: [(Credentials<'_>, Change); 4] = [
+        (&bob, Box::new(move |_, reviewers| reviewers.retain(|entry| !is_bob(entry)))),
+        (
+            &bob,
+            Box::new(move |_, reviewers| {
+                let bob = reviewers.iter_mut().find(|entry| is_bob(entry)).unwrap();
+                bob.tokens = vec![SecretHash::of("csr_rotated")];
+            }),
+        ),
+        (&agent, Box::new(move |agents, _| agents.retain(|entry| !is_agent(entry)))),
+        (
+            &agent,
+            Box::new(move |agents, _| {
+                let agent = agents.iter_mut().find(|entry| is_agent(entry)).unwrap();
+                agent.verifier = Some(ScramVerifier::of_password("csa_rotated"));
+            }),
+        ),
+    ];
+    for (number, (credentials, change)) in cases.into_iter().enumerate() {
+        let house = House::open();
+        let quiet = house.listen("/api/v1/events", &credentials(&house));
+        let busy = house.listen("/api/v1/events", &credentials(&house));
+        assert_eq!((quiet.next().0, busy.next().0), ("ready".to_owned(), "ready".to_owned()));
+
+        let draft = house.draft("migration-agent", "DROP TABLE salaries", |_| {});
+
+        house.change_people(|agents, reviewers| change(agents, reviewers));
+        // What happens next is told to nobody who may not hear it, however soon it happens.
+        let opened = house.desk.open(draft);
+        for stream in [quiet, busy] {
+            let heard = stream.0.recv_timeout(Duration::from_secs(10));
+            assert_eq!(heard, Err(std::sync::mpsc::RecvTimeoutError::Disconnected), "case {number}");
+        }
+        drop(opened);
+    }
+}
+
+#[test]
+fn a_stream_goes_on_while_other_people_change() {
+    let house = House::open();
+    let events = house.listen("/api/v1/events", &bearer(&house.secrets["bob"]));
+    assert_eq!(events.next().0, "ready");
+
+    house
+        .change_people(|_, reviewers| reviewers.retain(|one| one.reviewer.id.as_str() != "dave@example.com"));
+    std::thread::sleep(Duration::from_secs(3));
+    let _opened = house.ask(DDL);
+
+    assert_eq!(events.next().0, "opened");
+}
+
+#[test]
+fn an_agent_cannot_tell_ids_of_others_requests_from_ids_of_none() {
+    let house = House::open();
+    let others = house.ask_as("migration-agent", DDL, |_| {}).unwrap();
+    let ended = house.ask_as("migration-agent", "DROP TABLE t", |_| {}).unwrap();
+    house.desk.withdraw(ended.request.id, "the agent cancelled");
+    let credentials = basic("reporting-bot", &house.secrets["reporting-bot"]);
+    let ask = |method: &str, path: &str| {
+        let body = (method == "POST").then(|| json!({"digest": others.request.digest.to_string()}));
+        let mut answer = house.send(method, path, Some(&credentials), body);
+        answer.headers.remove("date");
+        let headers: Vec<String> = answer.headers.iter().map(|header| format!("{header:?}")).collect();
+        (answer.status, answer.text, headers)
+    };
+
+    for (others, none) in [
+        (others.request.id.code(), "ZZZZ-ZZ".to_owned()),
+        (others.request.id.0.to_string(), uuid::Uuid::now_v7().to_string()),
+        (ended.request.id.code(), "0000-00".to_owned()),
+    ] {
+        let [theirs, none] = [others, none].map(|id| {
+            let get = [
+                format!("/requests/{id}"),
+                format!("/requests/{id}/statement"),
+                format!("/events?request={id}"),
+            ];
+            let post = ["approve", "deny", "escalate"].map(|verdict| format!("/requests/{id}/{verdict}"));
+            let get = get.map(|path| ask("GET", &path));
+            let post = post.map(|path| ask("POST", &path));
+            [get, post].concat()
+        });
+        assert_eq!(theirs, none);
+        assert!(theirs[..3].iter().all(|answer| answer.0 == 404), "{theirs:?}");
+    }
+}
+
+#[test]
+fn when_a_request_was_displayed_is_what_the_server_knows() {
+    let said = ["1970-01-01T00:00:00Z", "9999-01-01T00:00:00Z", "2026-11-23T09:41:08Z", "yesterday"];
+    for said in said {
+        let house = House::open();
+        let opened = house.ask(DDL);
+        house.pass(60);
+        let body = json!({"digest": opened.request.digest.to_string(), "displayed_at": said});
+
+        let answer = house.post(&format!("/requests/{}/approve", opened.request.id), "bob", body);
+
+        assert_eq!(answer.status, 200, "{said}: {}", answer.text);
+        let review = house.review();
+        assert_eq!((review.displayed_at, review.quick), (None, false), "{said}");
+    }
+    // Told by any way the whole request is told; the first time counts, and each person has their own.
+    let house = House::open();
+    let opened = house.ask(EXPORT);
+    let path = format!("/requests/{}", opened.request.id);
+    house.pass(10);
+    let first = house.now();
+    house.get(&path, "carol");
+    house.pass(60);
+    house.get(&path, "carol");
+    house.get(&path, "dave");
+    let dave = house.now();
+    house.pass(2);
+    let body = json!({"digest": opened.request.digest.to_string(), "reason": "x"});
+    house.post(&format!("{path}/escalate"), "carol", body.clone());
+    let review = house.review();
+    assert_eq!((review.displayed_at, review.quick), (Some(first), false));
+    house.post(&format!("{path}/approve"), "dave", body.clone());
+    let review = house.review();
+    assert_eq!((review.displayed_at, review.quick), (Some(dave), true));
+    // Where nobody was told: since it was opened.
+    house.post(&format!("{path}/deny"), "bob", body);
+    let review = house.review();
+    assert_eq!((review.displayed_at, review.quick), (None, false));
+}
+
+#[test]
+fn an_answer_that_cannot_have_been_read_is_recorded_as_quick() {
+    for (who, verdict, waited, quick) in [
+        ("bob", "approve", 0, true),
+        ("bob", "deny", 2, true),
+        ("bob", "approve", 3, false),
+        // An owner's approval does not count, and is recorded as well.
+        ("alice", "approve", 1, true),
+        ("alice", "approve", 5, false),
+    ] {
+        let house = House::open();
+        let opened = house.ask(DDL);
+        house.pass(waited);
+        let body = json!({"digest": opened.request.digest.to_string()});
+
+        house.post(&format!("/requests/{}/{verdict}", opened.request.id), who, body);
+
+        assert_eq!(house.review().quick, quick, "{who} {verdict} after {waited} s");
+    }
+}
+
+#[test]
+fn a_list_is_complete_page_by_page() {
+    let limits = Limits { waiting_per_agent: 20_000, opened_per_minute: 20_000, ..Limits::default() };
+    let house = House::open_with(Plan { limits: Some(limits), ..Plan::default() });
+    let oldest = house.ask_as("migration-agent", DDL, |_| {}).unwrap();
+    let flood: Vec<_> = (0..230).map(|number| house.ask(&format!("drop table t{number}"))).collect();
+    for opened in &flood[..40] {
+        house.desk.withdraw(opened.request.id, "the agent cancelled");
+    }
+    let all = |query: &str| {
+        let mut codes: Vec<String> = Vec::new();
+        let mut path = format!("/requests?{query}");
+        loop {
+            let page = house.get(&path, "bob");
+            codes.extend(
+                page.body.as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()),
+            );
+            let Some(link) = page.headers.get("link") else { return codes };
+            let link = link.to_str().unwrap();
+            let target = link.strip_prefix("</api/v1").unwrap().strip_suffix(">; rel=\"next\"").unwrap();
+            path = target.to_owned();
+        }
+    };
+    let code = |opened: &countersign::desk::Opened| opened.request.id.code();
+    let waiting: Vec<String> = flood[40..].iter().rev().map(code).chain([code(&oldest)]).collect();
+    let ended: Vec<String> = flood[..40].iter().rev().map(code).collect();
+
+    for limit in ["", "limit=7", "limit=191", "limit=1000"] {
+        assert_eq!(all(limit), [waiting.clone(), ended.clone()].concat(), "{limit}");
+        assert_eq!(all(&format!("{limit}&state=waiting")), waiting, "{limit}");
+        assert_eq!(all(&format!("{limit}&state=withdrawn")), ended, "{limit}");
+        assert_eq!(all(&format!("{limit}&agent=migration-agent")), [code(&oldest)], "{limit}");
+        assert_eq!(all(&format!("{limit}&mine=true")).len(), 190, "{limit}: bob owns the other agent");
+    }
+    for bad in ["x", "w", "wx", "q018f0000-0000-7000-8000-000000000000"] {
+        assert_eq!(house.get(&format!("/requests?cursor={bad}"), "bob").status, 400, "{bad}");
+    }
+}
+
+#[test]
+fn a_page_of_long_statements_is_short() {
+    let house = House::open();
+    let long = "x".repeat(3 << 20);
+    let waiting: Vec<_> =
+        (0..7).map(|number| house.ask(&format!("drop table t{number} /* {long} */"))).collect();
+
+    let page = house.get("/requests", "bob");
+
+    assert_eq!(page.body.as_array().unwrap().len(), 2);
+    assert!(page.headers.contains_key("link"));
+    drop(waiting);
+}
+
+#[test]
 fn sessions_are_listed_and_ended() {
     let house = House::open();
     let row = web::room("reporting-bot", 3, house.now(), Activity::Running);
@@ -638,6 +849,107 @@ fn a_request_whose_body_never_comes_is_given_up() {
     assert!(line.starts_with("HTTP/1.1 408"), "{line}");
 }
 
+/// What a stranger sends who wants a place: HTTP/2 without a request, HTTP/1 without an end, nothing.
+const BEGINNINGS: [&[u8]; 4] = [
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+    b"GET / HTTP/1.1\r\nhost: x\r\n",
+    b"PRI * HT",
+    b"",
+];
+
+/// Connects from `from`, one of this machine's addresses.
+fn connect_from(from: [u8; 4], house: &House) -> std::net::TcpStream {
+    let to = house.url.socket_addrs(|| None).unwrap()[0];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let stream = socket.connect(to).await.unwrap().into_std().unwrap();
+        stream.set_nonblocking(false).unwrap();
+        stream
+    })
+}
+
+fn is_answered(house: &House) -> bool {
+    let config = ureq::Agent::config_builder().http_status_as_error(false);
+    let client: ureq::Agent = config.timeout_global(Some(Duration::from_secs(10))).build().into();
+    client.get(house.at("/healthz")).call().is_ok()
+}
+
+#[test]
+fn a_stranger_who_takes_every_connection_keeps_nobody_out() {
+    let connections = countersign::web::ConnectionLimits::of(40);
+    let house = House::open_with(Plan { connections: Some(connections), ..Plan::default() });
+    // Somebody listens already, from the same address as the second flood.
+    let events = house.listen("/api/v1/events", &bearer(&house.secrets["bob"]));
+    assert_eq!(events.next().0, "ready");
+
+    for from in [[127, 0, 0, 2], [127, 0, 0, 1]] {
+        let flood: Vec<std::net::TcpStream> = (0..80)
+            .map(|number| {
+                let mut socket = connect_from(from, &house);
+                let _ = std::io::Write::write_all(&mut socket, BEGINNINGS[number % BEGINNINGS.len()]);
+                socket
+            })
+            .collect();
+        for _ in 0..3 {
+            assert!(is_answered(&house), "{from:?}");
+            assert_eq!(house.get("/whoami", "bob").status, 200, "{from:?}");
+        }
+        drop(flood);
+    }
+
+    let _opened = house.ask(DDL);
+    assert_eq!(events.next().0, "opened");
+}
+
+#[test]
+fn idle_connections_are_closed_and_so_are_old_ones_of_strangers() {
+    let limits = countersign::web::ConnectionLimits {
+        idle: Duration::from_secs(1),
+        stranger: Duration::from_secs(3),
+        ..countersign::web::ConnectionLimits::of(40)
+    };
+    let house = House::open_with(Plan { connections: Some(limits), ..Plan::default() });
+    let events = house.listen("/api/v1/events", &bearer(&house.secrets["bob"]));
+    assert_eq!(events.next().0, "ready");
+    let idle = BEGINNINGS.iter().map(|beginning| (*beginning, false));
+    // Asks again and again, and is never idle for long.
+    let busy = (b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".as_slice(), true);
+
+    for (sent, is_busy) in idle.chain([busy]) {
+        let mut socket = connect_from([127, 0, 0, 1], &house);
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let mut is_closed = std::io::Write::write_all(&mut socket, sent).is_err();
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while !is_closed && std::time::Instant::now() < deadline {
+            let mut answer = [0; 4096];
+            is_closed = match std::io::Read::read(&mut socket, &mut answer) {
+                Ok(0) => true,
+                Ok(read) => {
+                    let is_ping = read >= 17 && answer[3] == 6 && answer[4] == 0;
+                    if is_ping {
+                        answer[4] = 1;
+                        let _ = std::io::Write::write_all(&mut socket, &answer[..17]);
+                    }
+                    false
+                }
+                Err(error) => {
+                    !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+                }
+            };
+            if is_busy && !is_closed {
+                is_closed = std::io::Write::write_all(&mut socket, sent).is_err();
+            }
+        }
+        assert!(is_closed, "{}", String::from_utf8_lossy(sent));
+    }
+
+    // A stream of a person is neither.
+    let _opened = house.ask(DDL);
+    assert_eq!(events.next().0, "opened");
+}
+
 #[test]
 fn thousands_of_waiting_requests_are_listed() {
     let limits = Limits { waiting_per_agent: 20_000, opened_per_minute: 20_000, ..Limits::default() };
@@ -748,6 +1060,16 @@ impl Events {
 }
 
 impl House {
+    /// The answer that was recorded last.
+    fn review(&self) -> Box<countersign::ledger::ReviewRecord> {
+        let records = self.notes.records.lock();
+        let found = records.iter().rev().find_map(|record| match record {
+            Event::Review(review) => Some(review.clone()),
+            _ => None,
+        });
+        found.expect("a review")
+    }
+
     fn listen(&self, path: &str, credentials: &str) -> Events {
         let (sender, receiver) = std::sync::mpsc::channel();
         let config = ureq::Agent::config_builder().http_status_as_error(true).build();

@@ -11,18 +11,20 @@ use tokio::net::TcpListener;
 use crate::channel::slack::Slack;
 use crate::proxy::Shared;
 use crate::proxy::sessions::Doing;
+use crate::web::ConnectionLimits;
+use crate::web::serve::serve_router;
+
+/// Whoever reads metrics is a stranger here; a few servers do.
+const CONNECTIONS: usize = 64;
 
 /// Answers `GET /metrics` until it is dropped.
-pub(super) async fn serve(
-    listener: TcpListener,
-    shared: Arc<Shared>,
-    slack: Option<Arc<Slack>>,
-) -> std::io::Result<()> {
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, slack: Option<Arc<Slack>>) {
     let answer = move || {
         let text = text(&shared, slack.as_deref());
         async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
     };
-    axum::serve(listener, Router::new().route("/metrics", get(answer))).await
+    let router = Router::new().route("/metrics", get(answer));
+    serve_router(listener, None, router, ConnectionLimits::of(CONNECTIONS), std::future::pending()).await;
 }
 
 fn text(shared: &Shared, slack: Option<&Slack>) -> String {

@@ -205,12 +205,7 @@ impl Running {
             background.push(tokio::spawn(async move { desk.carry(slack).await }));
         }
         if let Some(listener) = metrics {
-            let serving = metrics::serve(listener, Arc::clone(&shared), slack.clone());
-            background.push(tokio::spawn(async move {
-                if let Err(error) = serving.await {
-                    error!(%error, "metrics are no longer served");
-                }
-            }));
+            background.push(tokio::spawn(metrics::serve(listener, Arc::clone(&shared), slack.clone())));
         }
         if let (Some(web), Some(listener)) = (web.clone(), console) {
             let mut stopped = stop.subscribe();
@@ -300,7 +295,11 @@ fn web(config: &Config, shared: &Arc<Shared>, slack: Option<Arc<Slack>>) -> Opti
     let record = Record::new(shared.ledger.clone(), &config.ledger_settings(), Clock::real());
     let views =
         Views { ledger: Arc::new(record), sessions: seen.clone(), policy: seen.clone(), health: seen };
-    let settings = web::Settings::new(console.url.clone());
+    let mut connections = web::ConnectionLimits::of(config.limits.console_connections);
+    if let Some(share) = config.limits.console_connections_per_address {
+        connections.of_one_address = share;
+    }
+    let settings = web::Settings { connections, ..web::Settings::new(console.url.clone()) };
     Some(Web::new(settings, shared.desk.clone(), Arc::clone(&shared.directory), views))
 }
 

@@ -225,6 +225,11 @@ pub struct Limits {
     pub unauthenticated: usize,
     /// How many of them one address of another machine may have; a quarter if it is not given.
     pub unauthenticated_per_address: Option<usize>,
+    /// HTTP connections to the console and its API.
+    pub console_connections: usize,
+    /// And how many of them one address may have, those of people who proved who they are aside; a
+    /// quarter, where it is not said.
+    pub console_connections_per_address: Option<usize>,
     /// How much waits.
     pub desk: desk::Limits,
 }

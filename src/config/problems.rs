@@ -69,6 +69,15 @@ impl Config {
                 "is plain http, and the console listens for other machines: tokens and sign-in links cross the network in clear; put a TLS proxy in front and give its https URL",
             ));
         }
+        if let Some(console) = &self.console
+            && console.url.scheme() == "http"
+            && console.url.domain() == Some("localhost")
+        {
+            concerns.push(Concern::new(
+                "console.url",
+                "is http://localhost, which is two addresses: another process on this machine can listen on the other one, and browsers would take its pages for the console's; write 127.0.0.1",
+            ));
+        }
         for upstream in self.upstreams.values() {
             if !upstream.is_local() && matches!(upstream.tls, UpstreamTls::Disable | UpstreamTls::Require) {
                 concerns.push(Concern::new(

@@ -718,6 +718,8 @@ fn default_limits() -> Limits {
         login: Duration::from_secs(10),
         unauthenticated: 256,
         unauthenticated_per_address: None,
+        console_connections: 1024,
+        console_connections_per_address: None,
         desk: desk::Limits::default(),
     }
 }
@@ -740,8 +742,12 @@ fn read_limits(table: &Table<'_>) -> Limits {
     number("history", 1_000_000, &mut limits.desk.history);
     number("history_bytes", 1 << 40, &mut limits.desk.history_bytes);
     number("unauthenticated", 100_000, &mut limits.unauthenticated);
+    number("console_connections", 100_000, &mut limits.console_connections);
     if let Some(share) = table.integer("unauthenticated_per_address", 1, 100_000) {
         limits.unauthenticated_per_address = usize::try_from(share).ok();
+    }
+    if let Some(share) = table.integer("console_connections_per_address", 1, 100_000) {
+        limits.console_connections_per_address = usize::try_from(share).ok();
     }
     if let Some(login) = table.duration("login") {
         if login.is_zero() {

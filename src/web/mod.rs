@@ -8,6 +8,7 @@
 //! - [`views`]: what is asked of ledger, sessions and policy.
 //! - [`record`]: the ledger, read.
 //! - [`serve`]: sockets, TLS, shutting down.
+//! - `connections`: which connections stay.
 //! - `guard`: what every request and every answer must have.
 //! - `caller`: who asks.
 //! - `limiter`, `streams`: how much anybody may ask for.
@@ -23,6 +24,7 @@
 pub mod api;
 mod assets;
 mod caller;
+mod connections;
 pub mod console;
 mod guard;
 mod limiter;
@@ -45,6 +47,7 @@ use tokio::sync::watch;
 use url::Url;
 use zeroize::Zeroizing;
 
+pub use self::connections::ConnectionLimits;
 pub use self::views::Views;
 use crate::actor::{AgentName, ReviewerId};
 use crate::desk::Desk;
@@ -62,13 +65,20 @@ pub struct Settings {
     pub lifetimes: Lifetimes,
     /// How long a request may take to be answered, streams of events aside.
     pub patience: Duration,
+    /// How many connections there may be, and for how long.
+    pub connections: ConnectionLimits,
 }
 
 impl Settings {
     /// The usual ones, for a console that is reached at `url`.
     #[must_use]
     pub fn new(url: Url) -> Self {
-        Self { url, lifetimes: Lifetimes::default(), patience: Duration::from_secs(30) }
+        Self {
+            url,
+            lifetimes: Lifetimes::default(),
+            patience: Duration::from_secs(30),
+            connections: ConnectionLimits::of(1024),
+        }
     }
 }
 

@@ -145,6 +145,7 @@ pub struct Plan {
     pub recorder: Option<Arc<dyn Recorder>>,
     pub patience: Option<Duration>,
     pub limits: Option<Limits>,
+    pub connections: Option<countersign::web::ConnectionLimits>,
     /// Time passes.
     pub real_time: bool,
     /// Served over TLS with this certificate and key, under the name `localhost`.
@@ -202,7 +203,11 @@ impl House {
             Arc::new(config.with_single_cert(vec![certificate.into()], key).unwrap())
         });
         let settings = Settings::new(url.clone());
-        let settings = Settings { patience: plan.patience.unwrap_or(settings.patience), ..settings };
+        let settings = Settings {
+            patience: plan.patience.unwrap_or(settings.patience),
+            connections: plan.connections.unwrap_or(settings.connections),
+            ..settings
+        };
         let web = Web::new(settings, desk.clone(), directory.clone(), views);
         let (stop, mut stopped) = watch::channel(false);
         runtime.spawn(web.clone().serve(listener, tls, async move {
@@ -252,6 +257,15 @@ impl House {
     pub fn pass(&self, seconds: i64) {
         let mut time = self.time.lock();
         *time = time.checked_add(SignedDuration::from_secs(seconds)).unwrap();
+    }
+
+    /// Changes who is configured, as a reload does.
+    pub fn change_people(&self, change: impl FnOnce(&mut Vec<AgentEntry>, &mut Vec<ReviewerEntry>)) {
+        let before = self.directory.load();
+        let mut agents: Vec<AgentEntry> = before.agents().cloned().collect();
+        let mut reviewers: Vec<ReviewerEntry> = before.reviewers().cloned().collect();
+        change(&mut agents, &mut reviewers);
+        self.directory.store(Directory::new(agents, reviewers, [7; 32]).unwrap().into());
     }
 
     /// The address of `path`.

@@ -1,8 +1,9 @@
 //! How many connections may stand at the door that have not proved who they are.
 //!
 //! All of them share one limit, and those of one address have a part of it, so that one address cannot
-//! keep everybody else out. Connections from this machine have no part of their own: whoever can open
-//! them can do worse, and all of a gateway's or a sidecar's come from one address.
+//! keep everybody else out. Connections from this machine, by whatever address of its own, have all but
+//! one such part: those of a gateway or a sidecar all come from there, but so do those of an agent that
+//! runs beside the proxy, and it must not keep others out either.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -26,22 +27,25 @@ struct Standing {
 }
 
 /// Whose connections are counted together: an IPv4 address, or the network that one IPv6 host has to
-/// itself (RFC 6177: at least a /64).
+/// itself (RFC 6177: at least a /64), or this machine.
 type Origin = u64;
 
-fn origin(address: IpAddr) -> Option<Origin> {
+/// This machine: IPv4's first loopback address stands for all of them.
+const HERE: Origin = 0x7f00_0001;
+
+fn origin(address: IpAddr) -> Origin {
     match address.to_canonical() {
-        address if address.is_loopback() => None,
-        IpAddr::V4(address) => Some(u64::from(u32::from(address))),
+        address if address.is_loopback() => HERE,
+        IpAddr::V4(address) => u64::from(u32::from(address)),
         // No network that is routed begins with 32 zero bits, so this is never an IPv4 address.
-        IpAddr::V6(address) => u64::try_from(u128::from(address) >> 64).ok(),
+        IpAddr::V6(address) => u64::try_from(u128::from(address) >> 64).unwrap_or_default(),
     }
 }
 
 /// One place in the crowd, given back when it is dropped.
 pub(super) struct Place {
     crowd: Arc<Crowd>,
-    origin: Option<Origin>,
+    origin: Origin,
 }
 
 impl Crowd {
@@ -57,13 +61,15 @@ impl Crowd {
         if standing.all >= self.limit {
             return None;
         }
-        if let Some(origin) = origin {
-            let theirs = standing.from.entry(origin).or_insert(0);
-            if *theirs >= self.share {
-                return None;
-            }
-            *theirs += 1;
+        let share = match origin {
+            HERE => self.limit.saturating_sub(self.share).max(self.share),
+            _ => self.share,
+        };
+        let theirs = standing.from.entry(origin).or_insert(0);
+        if *theirs >= share {
+            return None;
         }
+        *theirs += 1;
         standing.all += 1;
         Some(Place { crowd: Arc::clone(self), origin })
     }
@@ -73,9 +79,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut standing = self.crowd.standing.lock();
         standing.all -= 1;
-        if let Some(origin) = self.origin
-            && let Entry::Occupied(mut theirs) = standing.from.entry(origin)
-        {
+        if let Entry::Occupied(mut theirs) = standing.from.entry(self.origin) {
             *theirs.get_mut() -= 1;
             if *theirs.get() == 0 {
                 theirs.remove();
@@ -115,15 +119,17 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_no_share_but_the_limit_holds_for_it_too() {
+    fn this_machine_has_more_than_one_share_and_leaves_one_for_others() {
         let crowd = Crowd::new(8, 2);
 
         let here = fill(&crowd, "127.0.0.1");
-        assert_eq!(here.len(), 8);
-        assert!(crowd.enter("192.0.2.1".parse().unwrap()).is_none());
+        assert_eq!((here.len(), fill(&crowd, "127.0.0.2").len(), fill(&crowd, "::1").len()), (6, 0, 0));
+        assert_eq!(fill(&crowd, "192.0.2.1").len(), 2);
 
         drop(here);
         assert!(crowd.standing.lock().from.is_empty() && crowd.standing.lock().all == 0);
-        assert_eq!(fill(&crowd, "::1").len(), 8);
+        assert_eq!(fill(&crowd, "::1").len(), 6);
+        // Where one address may have everything, so may this machine.
+        assert_eq!(fill(&Crowd::new(8, 8), "::1").len(), 8);
     }
 }

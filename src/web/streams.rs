@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 
 /// Of all callers together.
 const OF_ALL: usize = 512;
+/// Of all agents together: many agents must leave room for reviewers, too.
+const OF_AGENTS: usize = OF_ALL / 2;
 /// Of one reviewer: a few browsers with many tabs.
 const OF_REVIEWER: usize = 48;
 /// Of one agent.
@@ -40,6 +42,11 @@ impl Streams {
             Listener::Agent(_) => OF_AGENT,
         };
         let all: usize = open.values().sum();
+        let is_agents = |listener: &Listener| matches!(listener, Listener::Agent(_));
+        let agents: usize = open.iter().filter(|(who, _)| is_agents(who)).map(|(_, count)| count).sum();
+        if is_agents(&listener) && agents >= OF_AGENTS {
+            return None;
+        }
         let theirs = open.entry(listener.clone()).or_default();
         if all >= OF_ALL || *theirs >= most {
             return None;
@@ -77,5 +84,15 @@ mod tests {
         drop(held);
         assert!(bot().is_some());
         assert!(streams.0.lock().is_empty());
+    }
+
+    #[test]
+    fn all_agents_together_leave_room_for_reviewers() {
+        let streams = Arc::new(Streams::default());
+        let agents = (0..1_000).flat_map(|n| streams.place(Listener::Agent(format!("bot{n}"))));
+        let held: Vec<Place> = agents.collect();
+
+        assert_eq!(held.len(), OF_AGENTS);
+        assert!(streams.place(Listener::Reviewer("bob".to_owned())).is_some());
     }
 }

@@ -234,7 +234,8 @@ fn review(review: &Review) -> Inert {
         .and(" (")
         .then(&Inert::ours(review.channel.as_str()))
         .and(")");
-    if review.quick {
+    // A denial needs no reading.
+    if review.quick && review.verdict == Verdict::Approve {
         line = line.and(", sooner than it can be read");
     }
     match &review.reason {

@@ -460,7 +460,8 @@ fn review_line(review: &Review, now: Timestamp) -> ReviewLine {
         how: format!("by {}, {}", review.channel, review.assurance.as_str()),
         at: Time::new(review.at, now),
         reason: review.reason.as_deref().map(|reason| Shown::of(reason).to_string()),
-        quick: review.quick,
+        // A denial needs no reading.
+        quick: review.quick && review.verdict == Verdict::Approve,
     }
 }
 

@@ -788,6 +788,49 @@ fn p4_two_approvals_count_only_while_both_people_may_give_them() {
 }
 
 #[test]
+fn p4_who_owns_an_agent_while_its_session_runs_cannot_approve_and_is_named() {
+    let mut stack = Stack::start();
+    let go = stack.path("go");
+    let wait = format!("\\! while [ ! -e {} ]; do sleep 0.1; done", go.display());
+    let psql = stack.psql_start(&["select 'session 4711'", &wait, "drop table orders"]);
+    wait_for("the session runs", || stack.server_log().contains("session 4711"));
+    let alice = format!("owner = \"{}\"\nverifier", ALICE.0);
+    stack.reconfigure(|text| text.replace(&alice, "owner = \"mailto:Bob@example.com\"\nverifier"));
+    std::fs::write(&go, "").unwrap();
+
+    let request = stack.request();
+    let (status, answer) = stack.answer(BOB, &request, "approve", Some("mine"));
+
+    assert_eq!((status, answer["error"].as_str()), (403, Some("not_allowed")), "{answer}");
+    let (status, answer) = stack.answer(ALICE, &request, "approve", Some("it was mine"));
+    assert_eq!((status, answer["error"].as_str()), (403, Some("not_allowed")), "{answer}");
+    let (_, shown) = stack.api(CAROL, "GET", &format!("/requests/{}", request["id"].as_str().unwrap()), None);
+    assert!(shown.to_string().contains("mailto:Bob@example.com"), "{shown}");
+    stack.answer(BOB, &request, "deny", Some("no"));
+    ended(psql);
+    assert!(exists(&stack, "orders"));
+    stack.assert_verifies();
+}
+
+#[test]
+fn whom_the_configuration_asks_by_default_counts_for_what_waits() {
+    let mut stack = Stack::start();
+    let psql = stack.psql_start(&["drop table orders"]);
+    let request = stack.request();
+
+    stack.reconfigure(|text| format!("{text}\n[policy]\nreviewers = \"security\"\n"));
+
+    let shown = ended(psql);
+    assert!(shown.contains("asks for more"), "{shown}");
+    assert_eq!(state_of(&stack, &request), "withdrawn");
+    let psql = stack.psql_start(&["drop table orders"]);
+    stack.approve(CAROL, &stack.request());
+    ended(psql);
+    assert!(!exists(&stack, "orders"));
+    stack.assert_verifies();
+}
+
+#[test]
 fn p4_a_stand_in_cannot_bring_their_own_time_forward() {
     let olga = ("olga@example.com", "csr_token-of-olga");
     let hash = countersign::identity::secret::SecretHash::of(olga.1).to_string();

@@ -22,6 +22,8 @@ use crate::proxy::Shared;
 
 /// How often files are looked at.
 const EVERY: Duration = Duration::from_secs(1);
+/// How many looks apart the time of day is asked for, by which rules begin to speak.
+const HOURS_EVERY: u32 = 5;
 
 /// What a file looks like from outside; enough to see that it was written.
 type Look = BTreeMap<PathBuf, Option<(SystemTime, u64)>>;
@@ -45,20 +47,27 @@ pub(super) async fn watch(shared: Arc<Shared>, config: Arc<ArcSwap<Config>>, bef
         return;
     };
     let Before { mut policies, mut configuration } = before;
+    let mut looks = 0_u32;
     loop {
         let told = tokio::select! {
             _ = hang_up.recv() => true,
             () = tokio::time::sleep(EVERY) => false,
         };
         let now = look_at_configuration(&config.load());
-        if told || now != configuration {
+        let is_configured_anew = told || now != configuration;
+        if is_configured_anew {
             configuration = now;
             reload_configuration(&shared, &config);
         }
         let now = look_at_policies(&config.load());
-        if told || now != policies {
+        // The configuration says who is asked where no rule does, and for how long.
+        if is_configured_anew || now != policies {
             policies = now;
             reload_policies(&shared, &config.load());
+        }
+        looks = (looks + 1) % HOURS_EVERY;
+        if looks == 0 && has_hours(&shared.policy.load()) && shared.desk.counts().0 > 0 {
+            shared.reconsider();
         }
     }
 }
@@ -77,6 +86,11 @@ fn look_at_policies(config: &Config) -> Look {
 
 fn look_at_configuration(config: &Config) -> Look {
     look(config.files.iter().cloned())
+}
+
+/// Whether what a policy says depends on the time.
+fn has_hours(policy: &Policy) -> bool {
+    policy.rules().iter().any(|rule| rule.when.hours.is_some())
 }
 
 fn reload_policies(shared: &Shared, config: &Config) {

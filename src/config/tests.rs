@@ -343,6 +343,58 @@ escalate = [{ after = "5m", to = "oncall" }]
     insta::assert_snapshot!(concerns.join("\n"));
 }
 
+#[test]
+fn an_owner_and_a_reviewer_who_may_be_one_person_are_named() {
+    let concerns = |owners: &str, more: &str| {
+        let folder = Folder::new();
+        let text = good().replace("owner = \"alice@example.com\"", &format!("owners = [{owners}]")) + more;
+        let config = folder.load(&text).unwrap();
+        let concerns = config.concerns(&config.load_policy().unwrap());
+        let alike = concerns.iter().filter(|concern| concern.message.contains("looks like"));
+        alike.map(ToString::to_string).collect::<Vec<_>>()
+    };
+
+    for owner in ["b\u{43e}b@example.com", "b0b@example.com", "bob@corp.example", "Bob", "b.o.b@example.com"]
+    {
+        let said = concerns(&format!("\"{owner}\""), "");
+        assert_eq!(said.len(), 1, "{owner:?}: {said:?}");
+        assert!(
+            said[0].contains("looks like reviewer \"bob@example.com\"") && said[0].is_ascii(),
+            "{said:?}"
+        );
+    }
+    for owner in ["alice@example.com", "mailto:bob@example.com", "Bob <BOB@example.com>", "bobby@example.com"]
+    {
+        assert_eq!(concerns(&format!("\"{owner}\""), ""), Vec::<String>::new(), "{owner:?}");
+    }
+    let twice = "[[reviewer]]\nid = \"bob@corp.example\"\ngroups = [\"dba\"]\n";
+    assert_eq!(
+        concerns("\"alice@example.com\"", twice),
+        [
+            "reviewer bob@corp.example: looks like reviewer \"bob@example.com\"; one person is one reviewer, with other names in also = [..]"
+        ]
+    );
+}
+
+#[test]
+fn an_owner_is_one_address() {
+    let folder = Folder::new();
+    for owner in ["alice@example.com, bob@example.com", "alice; bob", "mailto:", "\u{200b}"] {
+        let text = good().replace("owner = \"alice@example.com\"", &format!("owner = \"{owner}\""));
+        assert!(folder.load(&text).is_err(), "{owner:?}");
+    }
+}
+
+#[test]
+fn two_spellings_of_one_mailbox_are_not_two_reviewers() {
+    let folder = Folder::new();
+    let twice = "[[reviewer]]\nid = \"bob+night@example.com\"\ngroups = [\"dba\"]\n";
+
+    let problems = folder.errors(&(good() + twice));
+
+    assert!(problems.iter().any(|problem| problem.contains("one person is one reviewer")), "{problems:?}");
+}
+
 // ---- editing ----------------------------------------------------------------------------------
 
 #[test]

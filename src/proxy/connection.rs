@@ -577,8 +577,10 @@ impl Connection {
                 Claim::None => {}
             }
         }
-        let draft =
-            holding::draft(&self.watch, &self.session, &pending, seal, self.gate().detailed(&pending));
+        let classification = self.gate().detailed(&pending);
+        let directory = self.shared.directory.load();
+        let owners = directory.owners(&self.watch.identity.agent.name);
+        let draft = holding::draft(&self.watch, &self.session, &pending, seal, classification, owners);
         match self.shared.desk.open(draft) {
             Err(refusal) => self.refuse(&pending, refusal),
             Ok(opened) if pending.terms.defer => {

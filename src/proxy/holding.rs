@@ -14,6 +14,7 @@ use super::comment;
 use super::gate::{Pending, Referred};
 use super::sessions::Watch;
 use super::upstream::ConnectError;
+use crate::actor::{Agent, AgentIdentity, PersonName};
 use crate::approval::request::TransactionView;
 use crate::approval::{Draft, Grant, Lapse, Request, Seal};
 use crate::classify::{Classification, SearchPath};
@@ -101,6 +102,7 @@ pub(super) fn draft(
     pending: &Pending,
     seal: Seal,
     classification: Arc<Classification>,
+    owners: &[PersonName],
 ) -> Draft {
     let (texts, earlier) = session.transaction();
     let mut statements: Vec<String> = texts.map(SqlText::to_display).collect();
@@ -113,7 +115,7 @@ pub(super) fn draft(
     Draft {
         statement: pending.submission.statement.clone(),
         classification,
-        identity: Arc::clone(&watch.identity),
+        identity: owned_by(&watch.identity, owners),
         claimed,
         session: watch.id,
         target: watch.target.clone(),
@@ -132,6 +134,20 @@ pub(super) fn draft(
             .map(|known| (known.name.to_string(), known.sql.clone()))
             .collect(),
     }
+}
+
+/// Who asks, with the owners of this moment beside those of the time when the session began: the agent
+/// may have been given to somebody else since, and neither may approve for it.
+fn owned_by(identity: &Arc<AgentIdentity>, owners: &[PersonName]) -> Arc<AgentIdentity> {
+    let known = &identity.agent.owners;
+    let is_known = |owner: &&PersonName| known.iter().any(|known| known.same_person(owner.as_str()));
+    let new: Vec<PersonName> = owners.iter().filter(|owner| !is_known(owner)).cloned().collect();
+    if new.is_empty() {
+        return Arc::clone(identity);
+    }
+    let owners = known.iter().cloned().chain(new).collect();
+    let agent = Arc::new(Agent { owners, ..(*identity.agent).clone() });
+    Arc::new(AgentIdentity { agent, ..(**identity).clone() })
 }
 
 /// A notice for the agent.

@@ -71,10 +71,9 @@ pub fn reach_of(extension: &str) -> Option<&'static str> {
         | "pg_background" => SQL,
         "pg_cron" | "pgagent" | "pg_partman" | "pg_repack" | "pg_squeeze" | "pg_surgery" | "pageinspect"
         | "pg_walinspect" | "pg_stat_statements" | "pg_stat_monitor" | "pg_buffercache" | "pgaudit"
-        | "pg_prewarm" | "pg_visibility" | "pg_freespacemap" | "pgstattuple" | "amcheck" | "pglogical"
-        | "citus" | "timescaledb" | "set_user" | "supautils" | "anon" | "pgsodium" | "supabase_vault" => {
-            SERVER
-        }
+        | "pg_prewarm" | "pgrowlocks" | "pg_visibility" | "pg_freespacemap" | "pgstattuple" | "amcheck"
+        | "pglogical" | "citus" | "timescaledb" | "set_user" | "supautils" | "anon" | "pgsodium"
+        | "supabase_vault" => SERVER,
         other if other.ends_with("_fdw") => NETWORK,
         other if other.starts_with("pl") && other.ends_with('u') => CODE,
         _ => return None,

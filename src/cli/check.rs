@@ -208,7 +208,7 @@ fn trust(extension: &InstalledExtension<'_>) -> Option<String> {
     let but = match excluded {
         0 => String::new(),
         some => format!(
-            "; {some} others run as their owner, or may write in a procedural language, and stay held"
+            "; {some} others run as their owner, or may write by statements that nobody sees, and stay held"
         ),
     };
     Some(match (trusted, reach) {

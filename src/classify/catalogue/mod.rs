@@ -51,6 +51,9 @@ struct UserFunction {
     extension: Option<Box<str>>,
     /// Trust in its extension covers it: see [`is_covered_by_trust`].
     trustworthy: bool,
+    /// Written in a language that can run any statement.
+    procedural: bool,
+    volatile: bool,
     /// `a volatile plpgsql function that runs as its owner, postgres`
     described: Box<str>,
     body: Option<Body>,
@@ -212,7 +215,7 @@ pub struct InstalledExtension<'c> {
     pub version: &'c str,
     /// How many of its functions trust in it covers.
     pub covered: usize,
-    /// How many it does not, because they run as their owner or may write in a procedural language.
+    /// How many it does not, because they run as their owner or may write by statements that nobody sees.
     pub excluded: usize,
     /// The policy trusts it.
     pub trusted: bool,
@@ -256,6 +259,7 @@ pub fn from_rows(
         }
     }
     catalogue.made_of = parts.resolve();
+    catalogue.doubt_callers();
     catalogue.is_loaded = true;
     Ok(catalogue)
 }
@@ -305,6 +309,20 @@ impl Catalogue {
         self.server_version
     }
 
+    /// A function that is not volatile may still call one that is, and that one may write. Where an extension
+    /// has some in procedural languages, trust in it covers nothing of that kind.
+    fn doubt_callers(&mut self) {
+        let all = || self.functions.values().flatten();
+        let writing: HashSet<Box<str>> = all()
+            .filter(|function| function.procedural && function.volatile)
+            .filter_map(|function| function.extension.clone())
+            .collect();
+        for function in self.functions.values_mut().flatten() {
+            let of_these = function.extension.as_ref().is_some_and(|extension| writing.contains(extension));
+            function.trustworthy &= !(function.procedural && of_these);
+        }
+    }
+
     fn add(&mut self, query: &str, row: &[Option<String>], parts: &mut Parts) -> Option<()> {
         let text = |place: usize| row.get(place)?.as_deref();
         let shared = |place: usize| text(place).map(Arc::<str>::from);
@@ -315,7 +333,9 @@ impl Catalogue {
                 arguments: (text(2)?.parse::<i64>().ok()?.max(0) as usize, text(3)?.parse().ok()?),
                 takes_rows: text(4) != Some("scalar"),
                 extension: extension_of(text(5)),
-                trustworthy: is_covered_by_trust(text(6)?, text(7)?, yes(8), text(10)?),
+                trustworthy: is_covered_by_trust(text(1)?, text(6)?, text(7)?, yes(8), text(10)?),
+                procedural: !matches!(text(6)?, "c" | "internal" | "sql"),
+                volatile: text(7)? == "v",
                 described: describe(text(6)?, text(7)?, yes(8), text(9)?, text(10)?),
                 body: text(11).map(|body| Body {
                     text: body.into(),
@@ -866,12 +886,14 @@ fn extension_of(column: Option<&str>) -> Option<Box<str>> {
     column.filter(|name| *name != "false").map(Box::from)
 }
 
-/// Whether trust in an extension covers one of its functions. One that runs as its owner may do what the caller
-/// may not. One that may write and is written in a procedural language runs statements that nobody sees:
+/// Whether trust in an extension covers one of its functions, as far as itself tells. One that runs as its owner
+/// may do what the caller may not. One that may write and is not compiled runs statements that nobody sees:
 /// PostGIS's `DropGeometryTable` drops tables.
-fn is_covered_by_trust(language: &str, volatility: &str, definer: bool, kind: &str) -> bool {
+fn is_covered_by_trust(name: &str, language: &str, volatility: &str, definer: bool, kind: &str) -> bool {
+    /// Compiled, and makes a table all the same.
+    const WRITE: [&str; 1] = ["st_fromflatgeobuftotable"];
     let compiled = matches!(language, "c" | "internal");
-    !definer && kind != "p" && (compiled || volatility != "v")
+    !definer && kind != "p" && (compiled || volatility != "v") && !WRITE.contains(&name)
 }
 
 /// A function, for a reviewer.

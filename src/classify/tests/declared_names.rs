@@ -3,7 +3,10 @@
 use super::*;
 use crate::classify::pattern::{Glob, TablePattern};
 
-const FUNCTIONS: [&str; 9] = [
+const FUNCTIONS: [&str; 12] = [
+    "public|find_srid|1|1|scalar|postgis|plpgsql|s|false|postgres|f",
+    "public|st_fromflatgeobuftotable|2|2|scalar|postgis|c|i|false|postgres|f",
+    "public|pure|1|1|scalar|own_ext|plpgsql|i|false|postgres|f",
     "public|similarity|2|2|scalar|pg_trgm|c|i|false|postgres|f",
     "public|uuid_generate_v4|0|0|any|uuid-ossp|c|v|false|postgres|f",
     "public|as_owner|0|0|any|uuid-ossp|c|v|true|postgres|f",
@@ -52,7 +55,7 @@ fn class(declared: Declared, sql: &str) -> StatementClass {
 
 #[test]
 fn members_of_a_trusted_extension_pass_and_nothing_else_does() {
-    let all = ["pg_trgm", "uuid-ossp", "vector", "postgis"];
+    let all = ["pg_trgm", "uuid-ossp", "vector", "postgis", "own_ext"];
     for sql in [
         "SELECT similarity('a', 'b')",
         "SELECT public.similarity('a', 'b')",
@@ -60,6 +63,7 @@ fn members_of_a_trusted_extension_pass_and_nothing_else_does() {
         "SELECT 1 ORDER BY '[1]' <=> '[2]'",
         "SELECT 1 ORDER BY '[1]' OPERATOR(public.<=>) '[2]'",
         "SELECT cosine_distance('[1]', '[2]')",
+        "SELECT pure(1)",
         "CREATE INDEX ON pg_temp.t USING hnsw (v vector_cosine_ops)",
     ] {
         assert!(!class(trusting(&all), sql).is_privileged(), "{sql}");
@@ -69,6 +73,8 @@ fn members_of_a_trusted_extension_pass_and_nothing_else_does() {
         "SELECT app.similarity('a', 'b')",
         "SELECT as_owner()",
         "SELECT dropgeometrytable('customers')",
+        "SELECT find_srid('it may call one that writes')",
+        "SELECT st_fromflatgeobuftotable('public', 't')",
         "SELECT dblink('', 'select 1')",
         "CREATE INDEX ON pg_temp.t USING hnsw (v app.vector_cosine_ops2)",
     ] {

@@ -129,6 +129,12 @@ pub enum Refusal {
         /// The user name as it was sent.
         user: String,
     },
+    /// The server does not accept a setting at start-up.
+    #[error("{message}")]
+    StartupSetting {
+        /// The server's words, which name the setting.
+        message: String,
+    },
     /// TLS is required here, or authentication otherwise impossible.
     #[error("{what}")]
     NotAuthorized {
@@ -207,6 +213,7 @@ impl Refusal {
             Self::Syntax { .. } => "42601",
             Self::Encoding { .. } => "22021",
             Self::Unsupported { .. } | Self::StartupParameter { .. } => "0A000",
+            Self::StartupSetting { .. } => "22023",
             Self::Protocol { .. } => "08P01",
             Self::TooLarge { .. } => "54000",
             Self::InvalidPassword { .. } => "28P01",
@@ -248,6 +255,7 @@ impl Refusal {
             | Self::Encoding { .. }
             | Self::Unsupported { .. }
             | Self::StartupParameter { .. }
+            | Self::StartupSetting { .. }
             | Self::Protocol { .. }
             | Self::TooLarge { .. }
             | Self::InvalidPassword { .. }
@@ -288,6 +296,7 @@ impl Refusal {
             Self::Syntax { .. } | Self::Encoding { .. } => return None,
             Self::Unsupported { hint, .. } | Self::NotAuthorized { hint, .. } => hint,
             Self::StartupParameter { hint, .. } => return Some(hint.clone()),
+            Self::StartupSetting { .. } => "Correct the setting in the connection's parameters or options.",
             Self::Protocol { .. } => {
                 "This is a bug in the driver, or something other than Postgres's protocol."
             }
@@ -329,6 +338,7 @@ impl Refusal {
         matches!(
             self,
             Self::StartupParameter { .. }
+                | Self::StartupSetting { .. }
                 | Self::Protocol { .. }
                 | Self::TooLarge { .. }
                 | Self::InvalidPassword { .. }
@@ -363,6 +373,7 @@ impl Refusal {
             Self::Encoding { .. } => "encoding",
             Self::Unsupported { .. } => "unsupported",
             Self::StartupParameter { .. } => "startup_parameter",
+            Self::StartupSetting { .. } => "startup_setting",
             Self::Protocol { .. } => "protocol_violation",
             Self::TooLarge { .. } => "too_large",
             Self::InvalidPassword { .. } => "invalid_password",

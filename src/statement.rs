@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -303,6 +304,63 @@ impl TransactionStatus {
             Self::Failed => b'E',
         }
     }
+}
+
+/// Timers of upstream's own that may end a session while one of its statements waits for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerTimers {
+    /// `idle_in_transaction_session_timeout`; `None` for no limit, as for the others.
+    pub idle_in_transaction: Option<Duration>,
+    /// `idle_session_timeout`
+    pub idle_session: Option<Duration>,
+    /// `transaction_timeout` (17 and later), which runs from the transaction's beginning.
+    pub transaction: Option<Duration>,
+}
+
+impl ServerTimers {
+    /// The settings, in the order of the fields.
+    pub const NAMES: [&str; 3] =
+        ["idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout"];
+
+    /// From the settings' values, by name.
+    #[must_use]
+    pub fn of<'v>(value: impl Fn(&str) -> Option<&'v str>) -> Self {
+        let [idle_in_transaction, idle_session, transaction] =
+            Self::NAMES.map(|name| value(name).and_then(setting_duration).filter(|limit| !limit.is_zero()));
+        Self { idle_in_transaction, idle_session, transaction }
+    }
+
+    /// The timer of these that ends an idle session first.
+    #[must_use]
+    pub fn idle(&self) -> Option<Duration> {
+        [self.idle_in_transaction, self.idle_session].into_iter().flatten().min()
+    }
+}
+
+/// The value of a setting in units of time whose own unit is milliseconds, as Postgres reads it; `None` for
+/// a text that it may read otherwise.
+#[must_use]
+pub fn setting_duration(value: &str) -> Option<Duration> {
+    let value = value.trim();
+    let end = value.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(value.len());
+    let (number, unit) = value.split_at(end);
+    // A number that begins with a zero may be octal.
+    if number.len() > 1 && number.starts_with('0') && !number.starts_with("0.") {
+        return None;
+    }
+    let number: f64 = number.parse().ok()?;
+    let milliseconds = match unit.trim_start() {
+        "us" => 0.001,
+        "" | "ms" => 1.0,
+        "s" => 1e3,
+        "min" => 60e3,
+        "h" => 3_600e3,
+        "d" => 86_400e3,
+        _ => return None,
+    };
+    // Rounded to whole milliseconds, as Postgres does.
+    let milliseconds = (number * milliseconds).round();
+    (milliseconds <= f64::from(i32::MAX)).then(|| Duration::from_millis(milliseconds as u64))
 }
 
 /// What one raw statement inside a text does to the session that runs it. Classification finds

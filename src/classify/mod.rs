@@ -22,6 +22,7 @@ mod crosscheck;
 mod declared;
 mod fingerprint;
 mod functions;
+pub mod guards;
 mod lex;
 mod names;
 mod parser;
@@ -46,7 +47,9 @@ pub use self::catalogue::{Catalogue, InstalledExtension};
 pub use self::classifier::{Classifier, Context, Limits};
 pub use self::declared::{Declared, SensitiveName, reach_of};
 pub use self::functions::SERVER_VERSIONS;
+pub use self::guards::Guards;
 pub use self::names::resolve_names;
+pub use self::settings::may_start_with;
 pub use crate::statement::SearchPath;
 use crate::statement::{Fingerprint, SessionEffect, Step};
 

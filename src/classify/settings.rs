@@ -7,8 +7,8 @@
 //! is not, and neither is a setting that nobody has heard of: row-level security often hangs on such. The
 //! policy can name those ([`Declared::allows_setting`]).
 
-use super::Declared;
 use super::StatementClass::{self, Identity, Session, Settings};
+use super::{Catalogue, Declared};
 
 /// What a setting is set to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,6 +222,36 @@ pub(super) fn judge(
     }
 }
 
+/// Whether a session may start with setting `name` at `value`, as a start-up packet gives them: what `SET`
+/// may do without being asked.
+///
+/// # Errors
+///
+/// Why it may not, behind the setting's name.
+pub fn may_start_with(catalogue: &Catalogue, name: &str, value: &str) -> Result<(), String> {
+    let name = name.to_ascii_lowercase();
+    // In a start-up packet these are not settings.
+    if matches!(&*name, "user" | "database" | "options" | "replication") || name.starts_with("_pq_.") {
+        return Err("is not a setting".to_owned());
+    }
+    let (class, why) = if name == "search_path" {
+        match split_search_path(value) {
+            Some(schemas) => {
+                let schemas: Vec<&str> = schemas.iter().map(String::as_str).collect();
+                judge(&name, Value::Given(&schemas), catalogue.declared())
+            }
+            None => (Settings, Some("is set to something that is no list of schemas")),
+        }
+    } else {
+        judge(&name, Value::Given(&[value]), catalogue.declared())
+    };
+    match (class, why) {
+        (_, Some(why)) => Err(why.to_owned()),
+        (Session, None) => catalogue.guards().loosened_by(&name, Value::Given(&[value])).map_or(Ok(()), Err),
+        (_, None) => Err("may not be changed at start-up".to_owned()),
+    }
+}
+
 /// Names that are looked up in system schemas last, or in somebody's temporary ones, mean something
 /// else than they seem to. Postgres keeps the prefix `pg_` for such schemas.
 fn is_plain_schema(schema: &str) -> bool {
@@ -338,6 +368,68 @@ mod tests {
         assert_eq!(split("a,,b"), None);
         assert_eq!(split("\"a"), None);
         assert_eq!(split("a b"), None);
+    }
+
+    #[test]
+    fn a_session_may_start_with_what_set_may_do_without_asking() {
+        let catalogue = Catalogue::built_in(15);
+        let may = |name, value| may_start_with(&catalogue, name, value).is_ok();
+
+        for (name, value) in [
+            ("DateStyle", "ISO, MDY"),
+            ("TimeZone", "Europe/Berlin"),
+            ("extra_float_digits", "3"),
+            ("client_min_messages", "warning"),
+            ("jit", "off"),
+            ("standard_conforming_strings", "on"),
+            ("statement_timeout", "5s"),
+            ("transaction_timeout", "30000"),
+            ("search_path", "app, public"),
+            ("search_path", "\"$user\", public"),
+            ("search_path", ""),
+            ("default_transaction_read_only", "on"),
+            ("default_transaction_read_only", "off"),
+            ("default_transaction_isolation", "serializable"),
+            ("work_mem", "64MB"),
+            ("plan_cache_mode", "force_custom_plan"),
+            ("ENABLE_SEQSCAN", "off"),
+            ("bytea_output", "hex"),
+            ("row_security", "off"),
+            ("synchronous_commit", "on"),
+        ] {
+            assert!(may(name, value), "{name} = {value}");
+            assert_eq!(class(&name.to_ascii_lowercase(), value), Session, "{name} = {value}");
+        }
+        for (name, value) in [
+            ("session_preload_libraries", "x"),
+            ("local_preload_libraries", "x"),
+            ("role", "postgres"),
+            ("ROLE", "none"),
+            ("session_authorization", "postgres"),
+            ("session_replication_role", "replica"),
+            ("is_superuser", "on"),
+            ("default_tablespace", "x"),
+            ("temp_tablespaces", "x"),
+            ("backslash_quote", "on"),
+            ("standard_conforming_strings", "off"),
+            ("synchronous_commit", "off"),
+            ("log_statement", "none"),
+            ("dynamic_library_path", "/tmp"),
+            ("search_path", "evil, pg_catalog"),
+            ("search_path", "pg_temp"),
+            ("search_path", "\"unterminated"),
+            ("app.tenant", "7"),
+            // Parameters of the packet that are no settings, by any spelling.
+            ("user ", "x"),
+            ("USER", "x"),
+            ("user", "other"),
+            ("Database", "x"),
+            ("options", "-crole=x"),
+            ("replication", "true"),
+            ("_pq_.x", "1"),
+        ] {
+            assert!(!may(name, value), "{name} = {value}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::upstream::{ConnectError, Connected, Upstream, log_in};
 use crate::classify::catalogue::{QUERIES, Row, from_rows};
-use crate::classify::{Catalogue, Declared, SearchPath};
+use crate::classify::{Catalogue, Declared, Guards, SearchPath, guards};
 use crate::session::settings::parse_search_path;
 use crate::wire::backend::{Fields, tag};
 use crate::wire::frame::{Frame, Reader};
@@ -118,7 +118,8 @@ impl UpstreamState {
 
     /// Notes how an attempt to reach it ended.
     pub(super) fn note<T>(&self, result: Result<T, ConnectError>) -> Result<T, ConnectError> {
-        *self.trouble.lock() = result.as_ref().err().map(ToString::to_string);
+        let trouble = result.as_ref().err().filter(|error| error.about_a_setting().is_none());
+        *self.trouble.lock() = trouble.map(ToString::to_string);
         result
     }
 
@@ -202,10 +203,12 @@ impl UpstreamState {
         let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|major| major.parse().ok());
         let server_version = major.ok_or(ConnectError::Protocol("no server version"))?;
         // All of them at once: somebody waits for this, so it costs one round trip.
-        let questions = std::iter::once("SHOW search_path").chain(QUERIES.iter().map(|query| query.sql));
+        let questions =
+            ["SHOW search_path", guards::QUERY].into_iter().chain(QUERIES.iter().map(|query| query.sql));
         reader.send(questions).await?;
         let search_path = reader.answer().await?;
         let search_path = search_path.into_iter().flatten().flatten().next().map(Arc::from);
+        let guards = Guards::from_rows(&reader.answer().await?);
         let mut answers = Vec::with_capacity(QUERIES.len());
         for _ in &QUERIES {
             answers.push(reader.answer().await?);
@@ -218,7 +221,7 @@ impl UpstreamState {
         reader.leave().await;
         Ok(Known {
             server_version,
-            catalogue: Arc::new(catalogue),
+            catalogue: Arc::new(catalogue.with_guards(guards)),
             search_path,
             parameters,
             read_at: Instant::now(),

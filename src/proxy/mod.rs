@@ -49,13 +49,14 @@ use self::pipe::Pipe;
 use self::sessions::{Control, Sessions, Watch};
 use self::tls::AgentTls;
 use crate::actor::{AgentName, UpstreamName};
-use crate::classify::Classifier;
+use crate::classify::{Classifier, may_start_with};
 use crate::desk::Desk;
 use crate::identity::{Directory, KeySources};
 use crate::ledger::{Ledger, SessionInfo};
 use crate::policy::Policy;
 use crate::refusal::{OneLine, Refusal};
 use crate::session::settings::Settings;
+use crate::session::startup;
 use crate::session::{Limits, Session};
 use crate::statement::{SessionId, TransactionStatus};
 use crate::wire::backend;
@@ -370,6 +371,12 @@ async fn begin(shared: &Arc<Shared>, id: SessionId, arrival: &mut Arrival) -> Re
         Refusal::UpstreamUnreachable { upstream: name.to_string() }
     };
     let known = state.known().await.map_err(unreachable)?;
+    for (name, value) in &arrival.startup.settings {
+        may_start_with(&known.catalogue, name, value).map_err(|why| Refusal::StartupParameter {
+            name: startup::printable(name),
+            hint: format!("It {why}. Connect without it; SET asks for approval where it may be changed."),
+        })?;
+    }
     let mut settings = arrival.startup.settings.clone();
     let application_name = if state.upstream.agents_name_sessions {
         arrival.startup.application_name.clone()
@@ -377,7 +384,12 @@ async fn begin(shared: &Arc<Shared>, id: SessionId, arrival: &mut Arrival) -> Re
         Some(application_name(arrival, id))
     };
     settings.extend(application_name.map(|name| ("application_name".to_owned(), name)));
-    let connected = state.log_in(&known, &settings).await.map_err(unreachable)?;
+    let connected = state.log_in(&known, &settings).await.map_err(|error| match error.about_a_setting() {
+        Some(message) if !arrival.startup.settings.is_empty() => {
+            Refusal::StartupSetting { message: message.to_owned() }
+        }
+        _ => unreachable(error),
+    })?;
 
     let identity = Arc::new(arrival.identity.clone());
     let claimed = arrival.startup.claims.clone();

@@ -101,6 +101,16 @@ pub enum ConnectError {
     Protocol(&'static str),
 }
 
+impl ConnectError {
+    /// What upstream says of a setting in the start-up packet: it knows none of that name, does not take the
+    /// value, or not from us. Upstream itself can be reached.
+    #[must_use]
+    pub fn about_a_setting(&self) -> Option<&str> {
+        let Self::Refused { code, message } = self else { return None };
+        matches!(code.as_str(), "22023" | "42704" | "42602" | "55P02").then_some(message)
+    }
+}
+
 /// A session upstream, ready for queries.
 #[derive(Debug)]
 pub struct Connected {

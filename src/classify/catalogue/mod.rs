@@ -30,6 +30,7 @@ pub use self::queries::{QUERIES, Query, Row};
 use super::classifier::reads_of_body;
 use super::declared::{Declared, Sensitive};
 use super::functions::{BuiltIn, BuiltIns, SystemRelation, built_ins, family};
+use super::guards::Guards;
 use super::{Effect, RowSecurity, SearchPath, StatementClass, Verb};
 
 /// Why answers could not be understood.
@@ -204,6 +205,7 @@ pub struct Catalogue {
     /// The extensions that are installed, with their versions.
     extensions: Vec<(Box<str>, Box<str>)>,
     declared: Arc<Declared>,
+    guards: Guards,
 }
 
 /// An extension of an upstream's database.
@@ -283,7 +285,21 @@ impl Catalogue {
             extension_parts: HashMap::new(),
             extensions: Vec::new(),
             declared: Arc::clone(declared),
+            guards: Guards::default(),
         }
+    }
+
+    /// The same with the guards that an operator has set for the role, database or server.
+    #[must_use]
+    pub fn with_guards(mut self, guards: Guards) -> Self {
+        self.guards = guards;
+        self
+    }
+
+    /// The guards that an operator has set for the role, database or server.
+    #[must_use]
+    pub fn guards(&self) -> &Guards {
+        &self.guards
     }
 
     /// What every server of that version has, and nothing else.

@@ -95,8 +95,13 @@ impl<'a> Walk<'a> {
             },
             "VAR_SET_DEFAULT" | "VAR_RESET" => self.sets(node, &name, Value::Default),
             // SET TRANSACTION, SET SESSION CHARACTERISTICS, SET TRANSACTION SNAPSHOT: the session's own
-            // view of time. RESET ALL: pools send it all the time.
-            "VAR_SET_MULTI" | "VAR_RESET_ALL" => {}
+            // view of time.
+            "VAR_SET_MULTI" => {
+                let prefix = if name == "session characteristics" { "default_" } else { "" };
+                self.sets_characteristics(node, Field::Args, prefix);
+            }
+            // Pools send it all the time, and it goes back to what the session started with.
+            "VAR_RESET_ALL" => {}
             _ => self.sets(node, &name, Value::Computed),
         }
     }
@@ -107,6 +112,26 @@ impl<'a> Walk<'a> {
         self.becomes(name, value);
         if let Some(why) = why {
             self.does(class, node, &format!("sets {name}, which {why}"));
+        } else if let Some(why) = self.around.catalogue.guards().loosened_by(name, value) {
+            self.does(StatementClass::Settings, node, &format!("sets {name}, which {why}"));
+        }
+    }
+
+    /// The characteristics of a transaction are settings.
+    fn sets_characteristics(&mut self, node: Node<'a>, options: Field, prefix: &str) {
+        for option in node.list(options) {
+            let Some(name) = option.text(Field::Defname) else { continue };
+            let name = format!("{prefix}{name}");
+            let value = option.get(Field::Arg).and_then(constant);
+            let value = value.as_deref();
+            let loosened = match &value {
+                Some(value) => self.around.catalogue.guards().loosened_by(&name, Value::Given(&[value])),
+                None => self.around.catalogue.guards().loosened_by(&name, Value::Computed),
+            };
+            if let Some(why) = loosened {
+                self.effect(Verb::Set, ObjectKind::Setting, None, &name);
+                self.does(StatementClass::Settings, node, &format!("sets {name}, which {why}"));
+            }
         }
     }
 
@@ -159,6 +184,19 @@ impl<'a> Walk<'a> {
             },
             Some(value) => settings::judge(&name, Value::Given(&[value]), declared),
         };
+        let guards = self.around.catalogue.guards();
+        let loosened = match &literal {
+            _ if is_null => guards.loosened_by(&name, Value::Default),
+            None => guards.loosened_by(&name, Value::Computed),
+            Some(value) => guards.loosened_by(&name, Value::Given(&[value])),
+        };
+        if let (None, Some(why)) = (why, loosened) {
+            return self.calls(
+                StatementClass::Settings,
+                node,
+                format!("calls set_config for {name}, which {why}"),
+            );
+        }
         if let Some(why) = why {
             return self.calls(class, node, format!("calls set_config for {name}, which {why}"));
         }
@@ -194,6 +232,7 @@ impl<'a> Walk<'a> {
         ) {
             self.does(StatementClass::Admin, node, "uses two-phase commit");
         }
+        self.sets_characteristics(node, Field::Options, "");
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "most statements leave the session as it is")]

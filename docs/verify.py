@@ -362,7 +362,7 @@ class Meaning:
     def statement(self, entry, texts, need):
         self.session(entry, need)
         ground = entry["clearance"]
-        need(ground in ("allowed", "granted", "doomed", "parse_only"), "forwarded on no known ground")
+        need(ground in ("allowed", "granted", "doomed", "read_only", "parse_only"), "forwarded on no known ground")
         if ground == "allowed":
             need(entry["class"] in HARMLESS or entry.get("rules"), "privileged, without a grant or a rule")
         if ground == "granted":
@@ -381,7 +381,9 @@ class Meaning:
 
     def end(self, intent, entry, need):
         need(entry["ending"] in ("completed", "failed", "failed_after_commit", "not_executed", "unknown"), "an unknown ending")
-        need(intent["ground"] != "doomed" or entry["ending"] != "completed", "had to fail and completed")
+        completed = entry["ending"] in ("completed", "failed_after_commit")
+        need(intent["ground"] != "doomed" or not completed, "had to fail and completed")
+        need(intent["ground"] != "read_only" or not completed or not entry.get("rows", 0), "read-only, and wrote rows")
         need(intent["ground"] != "parse_only" or not entry.get("rows", 0), "only parsed, and returned rows")
 
     def outcome(self, entry, texts, need):

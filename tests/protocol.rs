@@ -914,3 +914,308 @@ fn the_ledger_tells_what_was_committed_before_an_error_from_what_was_rolled_back
     drop(agent);
     stack.assert_verifies();
 }
+
+/// What a session that starts with these parameters shows of setting `name`, or why there is none.
+fn shown_with(
+    port: u16,
+    user: (&str, &str),
+    password: &str,
+    start: &[(&str, &str)],
+    name: &str,
+) -> Result<String, String> {
+    let mut parameters = vec![("user", user.0), ("database", user.1)];
+    parameters.extend(start);
+    let mut session = Wire::try_connect(port, &parameters, password)?;
+    session.ask(&wire::query(&format!("SHOW {name}")));
+    Ok(session.row)
+}
+
+#[test]
+fn a_session_may_start_with_whatever_set_may_do_without_asking() {
+    let stack = Stack::start();
+    let proxied =
+        |start: &[(&str, &str)], name: &str| shown_with(stack.port, (AGENT, "app"), TOKEN, start, name);
+    let direct = |start: &[(&str, &str)], name: &str| {
+        shown_with(stack.cluster.port(), ("app", "postgres"), "upstream-secret", start, name)
+    };
+    for (name, value) in [
+        ("default_transaction_read_only", "on"),
+        ("default_transaction_isolation", "serializable"),
+        ("work_mem", "64MB"),
+        ("plan_cache_mode", "force_custom_plan"),
+        ("enable_seqscan", "off"),
+        ("bytea_output", "escape"),
+        ("search_path", "audit,public"),
+        ("statement_timeout", "70s"),
+    ] {
+        for options in [
+            format!("-c {name}={value}"),
+            format!("-c{name}={value}"),
+            format!("--{}={value}", name.replace('_', "-")),
+        ] {
+            let start = [("options", options.as_str())];
+            assert_eq!(proxied(&start, name), direct(&start, name), "{options}");
+            assert!(direct(&start, name).is_ok(), "{options}");
+        }
+        let start = [(name, value)];
+        assert_eq!(proxied(&start, name), direct(&start, name), "{name}");
+    }
+    // Postgres's own precedence.
+    for start in [
+        &[("work_mem", "1MB"), ("options", "-c work_mem=2MB")][..],
+        &[("options", "-c work_mem=2MB"), ("WORK_MEM", "3MB")],
+        &[("options", "-c work_mem=2MB -c Work_Mem=4MB")],
+        &[("options", "-c work_mem=2MB"), ("options", "-c jit=off")],
+        &[("options", r"-c work_mem=\5\M\B")],
+        &[("work_mem", "6MB"), ("work_mem", "7MB")],
+    ] {
+        let (through, without) = (proxied(start, "work_mem"), direct(start, "work_mem"));
+        assert!(without.is_ok(), "{start:?}");
+        assert_eq!(through, without, "{start:?}");
+    }
+    // What SET may not do, and what is no setting there.
+    for (name, value) in [
+        ("role", "postgres"),
+        ("session_authorization", "postgres"),
+        ("search_path", "pg_temp"),
+        ("synchronous_commit", "off"),
+        ("app.tenant", "7"),
+        ("session_preload_libraries", "x"),
+    ] {
+        let options = format!("-c {name}={value}");
+        for start in [("options", options.as_str()), (name, value)] {
+            let refused = proxied(&[start], "work_mem").unwrap_err();
+            assert!(refused.contains("C0A000") && refused.contains(name), "{refused}");
+        }
+    }
+    for options in ["-c user=postgres", "-c database=template1", "-c options=-crole=x", "-c replication=true"]
+    {
+        assert!(proxied(&[("options", options)], "work_mem").unwrap_err().contains("C0A000"), "{options}");
+    }
+    // A value that the server does not take: its own words, and the upstream is well.
+    let refused = proxied(&[("work_mem", "much")], "work_mem").unwrap_err();
+    assert!(
+        refused.contains("C22023") && refused.contains("invalid value for parameter \"work_mem\""),
+        "{refused}"
+    );
+    assert_eq!(proxied(&[], "work_mem"), direct(&[], "work_mem"));
+}
+
+#[test]
+fn operators_guards_are_not_switched_off_unasked() {
+    let sql = "ALTER ROLE app SET statement_timeout = '50s'; ALTER DATABASE postgres SET default_transaction_read_only = on;
+               ALTER ROLE app IN DATABASE postgres SET lock_timeout = '9s'; ALTER ROLE app SET lock_timeout = 0;";
+    let stack = Stack::with(&Setup { sql: sql.into(), ..Setup::default() });
+    let mut agent = Wire::agent(stack.port);
+
+    for passes in [
+        "SET statement_timeout = '50s'",
+        "SET statement_timeout = 5000",
+        "RESET statement_timeout",
+        "SET statement_timeout TO DEFAULT",
+        "SELECT set_config('statement_timeout', '4s', false)",
+        "RESET ALL",
+        "DISCARD ALL",
+        "SET lock_timeout = '1s'",
+        "SET idle_session_timeout = 0",
+        "SET default_transaction_read_only = on",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+        "BEGIN READ ONLY",
+        "COMMIT",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        "SET TRANSACTION READ ONLY",
+        "COMMIT",
+    ] {
+        let answer = agent.ask(&wire::query(passes));
+        assert!(answer.contains("C["), "{passes}: {answer}");
+        assert!(!agent.notices.iter().any(|notice| notice.contains("waiting for approval")), "{passes}");
+    }
+    for held in [
+        "SET statement_timeout = 0",
+        "SET statement_timeout = '1min'",
+        "SET LOCAL lock_timeout = 0",
+        "SELECT set_config('statement_timeout', '0', false)",
+        "SELECT pg_catalog.set_config('default_transaction_read_only', 'off', true)",
+        "SET default_transaction_read_only = off",
+        "SET default_transaction_read_only = false",
+        "SET transaction_read_only = off",
+        "SET transaction_read_only TO DEFAULT",
+        "SET TRANSACTION READ WRITE",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
+        "BEGIN READ WRITE",
+        "START TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ WRITE",
+        "COMMIT; BEGIN READ WRITE; SELECT 1",
+    ] {
+        agent.send(&wire::query(held));
+        let request = stack.request();
+        assert_eq!(request["class"], "settings", "{held}: {request}");
+        stack.approve(BOB, &request);
+        let answer = agent.until_ready();
+        assert!(answer.contains("C["), "{held}: {answer}");
+        agent.ask(&wire::query("ROLLBACK"));
+        wait_for("nothing waits", || stack.waiting().is_empty());
+    }
+    let check =
+        support::countersign().args(["check", "-c"]).arg(stack.path("countersign.toml")).output().unwrap();
+    let check = text(&check);
+    for guard in ["statement_timeout = 50s", "lock_timeout = 9s", "default_transaction_read_only = on"] {
+        assert!(check.contains(guard), "{check}");
+    }
+    // At start-up neither, in whichever way.
+    for start in [
+        ("default_transaction_read_only", "off"),
+        ("statement_timeout", "0"),
+        ("options", "-c statement_timeout=0"),
+        ("options", "--lock-timeout=10s"),
+    ] {
+        let refused = shown_with(stack.port, (AGENT, "app"), TOKEN, &[start], "work_mem").unwrap_err();
+        assert!(refused.contains("C0A000") && refused.contains("loosens"), "{start:?}: {refused}");
+    }
+    let tighter = [("statement_timeout", "1s"), ("default_transaction_read_only", "on")];
+    assert!(shown_with(stack.port, (AGENT, "app"), TOKEN, &tighter, "work_mem").is_ok());
+}
+
+/// Where nothing is set there is nothing to loosen.
+#[test]
+fn an_agent_takes_back_what_it_has_set_itself() {
+    let stack = Stack::start();
+    let mut agent = Wire::agent(stack.port);
+    for passes in [
+        "SET default_transaction_read_only = on",
+        "SET default_transaction_read_only = off",
+        "SET statement_timeout = '5s'",
+        "SET statement_timeout = 0",
+        "BEGIN READ WRITE",
+        "SET TRANSACTION READ WRITE",
+        "SET transaction_read_only = off",
+        "SET LOCAL lock_timeout = 0",
+        "ROLLBACK",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
+    ] {
+        let answer = agent.ask(&wire::query(passes));
+        assert!(answer.contains("C["), "{passes}: {answer}");
+    }
+    assert!(stack.waiting().is_empty());
+}
+
+#[test]
+fn a_held_statement_outlives_the_servers_idle_timers() {
+    let sql = "ALTER ROLE app SET idle_in_transaction_session_timeout = '1s'; ALTER ROLE app SET idle_session_timeout = '1s';";
+    let stack = Stack::with(&Setup { sql: sql.into(), ..Setup::default() });
+    // Outside and inside a transaction, with the operator's timers and the agent's own, shorter ones, and
+    // in a transaction that has failed.
+    for before in [
+        vec![],
+        vec!["BEGIN"],
+        vec!["SET idle_in_transaction_session_timeout = '300ms'", "BEGIN"],
+        vec!["BEGIN", "SET LOCAL idle_session_timeout = '300ms'"],
+        vec!["BEGIN", "SELECT 1/0"],
+    ] {
+        let mut agent = Wire::agent(stack.port);
+        for statement in &before {
+            agent.ask(&wire::query(statement));
+        }
+        let failed = before.contains(&"SELECT 1/0");
+        let held = if failed { "ROLLBACK; CREATE TABLE held (a int)" } else { "CREATE TABLE held (a int)" };
+        agent.send(&wire::query(held));
+        let request = stack.request();
+        if !failed {
+            let (_, shown) =
+                stack.api(BOB, "GET", &format!("/requests/{}", request["id"].as_str().unwrap()), None);
+            assert!(shown.to_string().contains("kept awake"), "{shown}");
+        }
+        assert!(agent.is_silent_but_notices(Duration::from_millis(2500)), "{before:?}");
+        stack.approve(BOB, &request);
+        let answer = agent.until_ready();
+        assert!(answer.contains("C[CREATE TABLE]"), "{before:?}: {answer}");
+        assert!(agent.ask(&wire::query("ROLLBACK")).ends_with("ZI"), "{before:?}");
+        assert!(agent.ask(&wire::query("DROP TABLE IF EXISTS pg_temp.held")).ends_with("ZI"));
+        stack.superuser("DROP TABLE IF EXISTS held");
+    }
+}
+
+#[test]
+fn a_hold_expires_before_the_servers_transaction_timeout_and_the_session_goes_on() {
+    let stack = Stack::with(&Setup {
+        version: 18,
+        sql: "ALTER ROLE app SET transaction_timeout = '3s'".into(),
+        ..Setup::default()
+    });
+    let mut agent = Wire::agent(stack.port);
+    assert_eq!(agent.ask(&wire::query("BEGIN")), "C[BEGIN]ZT");
+    agent.send(&wire::query("CREATE TABLE held (a int)"));
+    let request = stack.request();
+    let (_, shown) = stack.api(BOB, "GET", &format!("/requests/{}", request["id"].as_str().unwrap()), None);
+    assert!(shown.to_string().contains("expires early"), "{shown}");
+    let answer = agent.until_ready();
+    assert!(answer.ends_with("ZE"), "{answer}");
+    assert!(
+        agent.notices.iter().any(|notice| notice.contains("transaction_timeout (3s)")),
+        "{:?}",
+        agent.notices
+    );
+    assert_eq!(agent.ask(&wire::query("ROLLBACK")), "C[ROLLBACK]ZI");
+    assert_eq!(agent.ask(&wire::query("SELECT 1")), "TDC[SELECT 1]ZI");
+    // Outside of a transaction that timer does not run.
+    agent.send(&wire::query("CREATE TABLE held (a int)"));
+    let request = stack.request();
+    assert!(agent.is_silent_but_notices(Duration::from_millis(3500)));
+    stack.approve(BOB, &request);
+    assert_eq!(agent.until_ready(), "C[CREATE TABLE]ZI");
+}
+
+#[test]
+fn what_the_server_refuses_in_a_read_only_transaction_asks_nobody() {
+    let mut stack = Stack::start();
+    let mut agent = Wire::agent(stack.port);
+    let mut ask = |bytes: &[u8]| agent.ask(bytes);
+    let unit = |sql: &str, values: &[&str]| [wire::extended(sql, values), wire::sync()].concat();
+
+    assert_eq!(ask(&wire::query("BEGIN READ ONLY")), "C[BEGIN]ZT");
+    assert_eq!(ask(&wire::query("DELETE FROM orders")), "E25006ZE");
+    assert_eq!(ask(&wire::query("ROLLBACK")), "C[ROLLBACK]ZI");
+    assert_eq!(ask(&wire::query("SET default_transaction_read_only = on")), "C[SET]ZI");
+    for refused in
+        ["DROP TABLE orders", "CREATE TABLE made ()", "TRUNCATE orders", "GRANT SELECT ON orders TO public"]
+    {
+        assert_eq!(ask(&wire::query(refused)), "E25006ZI", "{refused}");
+        assert_eq!(ask(&unit(refused, &[])), "12E25006ZI", "{refused}");
+    }
+    assert_eq!(ask(&unit("UPDATE orders SET amount = $1", &["0"])), "12E25006ZI");
+    assert!(stack.waiting().is_empty());
+
+    // What may do something, or may turn the transaction into another, waits.
+    for held in [
+        "DO $$ BEGIN SET TRANSACTION READ WRITE; DELETE FROM orders; END $$",
+        "SET TRANSACTION READ WRITE; DELETE FROM orders",
+        "BEGIN READ WRITE; DELETE FROM orders",
+        "VACUUM orders",
+        "COPY orders FROM PROGRAM 'true'",
+        "ALTER SYSTEM SET work_mem = '1MB'",
+    ] {
+        agent.send(&wire::query(held));
+        let request = stack.request();
+        let (status, _) = stack.answer(BOB, &request, "deny", Some("no"));
+        assert_eq!(status, 200);
+        assert!(agent.until_ready().contains('E'), "{held}");
+        wait_for("nothing waits", || stack.waiting().is_empty());
+    }
+    // In one pipeline, something else before it may do that, too; and a portal outlives its Bind.
+    let flip = wire::extended("SET TRANSACTION READ WRITE", &[]);
+    agent.send(&[flip.clone(), unit("DELETE FROM orders", &[])].concat());
+    let request = stack.request();
+    stack.answer(BOB, &request, "deny", Some("no"));
+    assert!(agent.until_ready().contains('E'));
+    let bound = [wire::parse("drop", "DROP TABLE orders"), wire::bind("late", "drop", &[])].concat();
+    agent.send(&[bound, flip, wire::execute("late", 0), wire::sync()].concat());
+    let request = stack.request();
+    stack.answer(BOB, &request, "deny", Some("no"));
+    assert!(agent.until_ready().contains('E'));
+    assert_eq!(stack.superuser("select count(*) from orders where amount > 0"), "1000");
+
+    let cleared =
+        stack.entries("statement", 10).into_iter().filter(|entry| entry["clearance"] == "read_only");
+    assert!(cleared.count() >= 10);
+    drop(agent);
+    stack.assert_verifies();
+}

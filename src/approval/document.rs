@@ -383,6 +383,24 @@ fn answer(request: &Request) -> Vec<Fact> {
     facts.push(fact("reason", if terms.reason_required { "required" } else { "optional" }));
     facts.push(fact("opened", moment(request.opened_at)));
     facts.push(fact("expires", moment(request.expires_at)));
+    let timers = &request.draft.transaction.timers;
+    if let Some(limit) = timers.transaction.filter(|_| request.is_cut_short()) {
+        let why = format!("before the server's transaction_timeout ({limit:?}) ends the transaction");
+        facts.push(fact("expires early", why));
+    }
+    if !request.is_deferred() {
+        let idle = [
+            ("idle_in_transaction_session_timeout", timers.idle_in_transaction),
+            ("idle_session_timeout", timers.idle_session),
+        ];
+        let named: Vec<String> = idle
+            .into_iter()
+            .filter_map(|(name, limit)| limit.map(|limit| format!("{name} ({limit:?})")))
+            .collect();
+        if !named.is_empty() {
+            facts.push(fact("kept awake", format!("past the server's {}", named.join(" and "))));
+        }
+    }
     if request.is_deferred() {
         let life = terms.expires.as_secs();
         facts.push(fact(
@@ -467,6 +485,7 @@ mod tests {
             earlier: 3,
             batch: vec!["SET LOCAL work_mem = '1MB'".to_owned()],
             batch_earlier: 1,
+            ..TransactionView::default()
         };
         let before = Statement {
             sql: "COPY (SELECT * FROM customers WHERE region = $1) TO STDOUT".into(),

@@ -17,7 +17,9 @@ use super::words::words;
 use crate::actor::{AgentIdentity, AgentName, Claims, DatabaseName, ReviewerId, RoleName, UpstreamName};
 use crate::classify::Classification;
 use crate::policy::{InTransaction, Terms};
-use crate::statement::{Digest, RequestId, SessionId, SqlText, Statement, Target, TransactionStatus};
+use crate::statement::{
+    Digest, RequestId, ServerTimers, SessionId, SqlText, Statement, Target, TransactionStatus,
+};
 
 /// Everything that a grant covers besides its expiry: if any of it differs when the statement is
 /// about to be forwarded, the grant does not fit.
@@ -101,6 +103,10 @@ pub struct TransactionView {
     pub batch: Vec<String>,
     /// How many more come before those.
     pub batch_earlier: usize,
+    /// Timers of upstream's that run while the statement waits.
+    pub timers: ServerTimers,
+    /// How much longer upstream lets the transaction last, where it limits that.
+    pub left: Option<Duration>,
 }
 
 impl TransactionView {
@@ -227,7 +233,11 @@ impl Request {
         if !speaks_of_it || seal.session.is_none() != draft.terms.defer {
             return Err(BadDraft::SealDiffers);
         }
-        let expires_at = later(now, waiting_time(&draft.terms, draft.transaction.status)?);
+        let mut wait = waiting_time(&draft.terms, draft.transaction.status)?;
+        if let (Some(left), false) = (draft.transaction.left, draft.terms.defer) {
+            wait = wait.min(left);
+        }
+        let expires_at = later(now, wait);
         Ok(Self {
             id,
             words: words(&digest),
@@ -245,6 +255,13 @@ impl Request {
     #[must_use]
     pub fn is_deferred(&self) -> bool {
         self.draft.seal.session.is_none()
+    }
+
+    /// Whether it expires early, because upstream would end its transaction.
+    #[must_use]
+    pub fn is_cut_short(&self) -> bool {
+        let left = self.draft.transaction.left.filter(|_| !self.is_deferred());
+        left.is_some_and(|left| later(self.opened_at, left) <= self.expires_at)
     }
 
     /// How long a grant for it lives unused.

@@ -27,6 +27,7 @@ mod lex;
 mod names;
 mod parser;
 pub mod pattern;
+mod read_only;
 mod redact;
 mod settings;
 mod tree;

@@ -174,6 +174,18 @@ async fn look_at_upstream(upstream: &Upstream, declared: &Arc<Declared>, finding
                 "upstream \"{name}\": PostgreSQL {}, logged in as {role}",
                 known.server_version
             ));
+            let guards = known.catalogue.guards();
+            findings.good.extend(guards.iter().map(|(guard, value)| {
+                format!(
+                    "upstream \"{name}\": {guard} = {value} for {role}; agents may tighten it{}",
+                    timer_and_holds(guard)
+                )
+            }));
+            if guards.timeout("transaction_timeout").is_some() {
+                findings.warnings.push(format!(
+                    "upstream \"{name}\": transaction_timeout ends transactions of {role}; a statement that is held in one expires before that"
+                ));
+            }
             if !(14..=18).contains(&known.server_version) {
                 findings.warnings.push(format!(
                     "upstream \"{name}\": PostgreSQL {} is not one of 14 to 18, which the function lists are made from",
@@ -222,6 +234,16 @@ fn trust(extension: &InstalledExtension<'_>) -> Option<String> {
             "extension {name} {version} is not trusted: each call of its {covered} functions or operators is held; safe_extensions = [\"{name}\"] in the policy would let them pass as reads{but}"
         ),
     })
+}
+
+/// What a timer of the server means for statements that are held.
+fn timer_and_holds(guard: &str) -> &'static str {
+    match guard {
+        "idle_in_transaction_session_timeout" | "idle_session_timeout" => {
+            ", and a session whose statement is held is kept awake past it"
+        }
+        _ => "",
+    }
 }
 
 /// What our role may do, and what hides in its database.

@@ -141,6 +141,8 @@ struct World {
     /// The session ended by an error of its own, or refused what a server would not: what comes behind
     /// cannot be compared.
     compared: bool,
+    /// The session has sent a `Sync` of its own that has not been seen.
+    keeps_awake: bool,
     /// Probes that were asked for and not answered.
     probes: i32,
     rolled_back: bool,
@@ -192,6 +194,7 @@ impl World {
             goodbye: false,
             over: false,
             compared: mode == Mode::Compared,
+            keeps_awake: false,
             probes: 0,
             rolled_back: false,
             among_data: false,
@@ -231,7 +234,9 @@ impl World {
             }
             240..243 => self.session.decide_partial(0),
             243..246 => {
-                if self.session.probe() {
+                if choices.byte() < 64 {
+                    self.keeps_awake = self.session.keep_awake();
+                } else if self.session.probe() {
                     self.probes += 1;
                 }
             }
@@ -583,7 +588,7 @@ impl World {
             tag::BIND => ours(Bind::read(body).unwrap().statement),
             tag::EXECUTE => ours(frontend::Execute::read(body).unwrap().portal),
             tag::CLOSE => ours(body.get(1..).unwrap_or_default()),
-            tag::SYNC => std::mem::take(&mut self.in_probe),
+            tag::SYNC => std::mem::take(&mut self.keeps_awake) || std::mem::take(&mut self.in_probe),
             tag::FUNCTION_CALL => body == [0; 10],
             _ => false,
         }

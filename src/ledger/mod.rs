@@ -552,7 +552,7 @@ impl SessionLog {
         let ground = clearance.as_str();
         match &clearance {
             Clearance::Granted(release) => self.forward_granted(statement, release),
-            Clearance::Allowed(_) | Clearance::Doomed | Clearance::ParseOnly => {
+            Clearance::Allowed(_) | Clearance::Doomed | Clearance::ReadOnly | Clearance::ParseOnly => {
                 let by_rule = clearance.rule().map(std::slice::from_ref).unwrap_or_default();
                 let mut statement = *statement;
                 if statement.rules.is_empty() {

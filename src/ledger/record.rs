@@ -55,6 +55,8 @@ pub enum Clearance {
     Granted(Release),
     /// Upstream must refuse it: its transaction has failed.
     Doomed,
+    /// Upstream must refuse it: it has just said that its transaction is read-only.
+    ReadOnly,
     /// It is parsed and never bound, so nothing runs.
     ParseOnly,
 }
@@ -67,6 +69,7 @@ impl Clearance {
             Self::Allowed(_) => "allowed",
             Self::Granted(_) => "granted",
             Self::Doomed => "doomed",
+            Self::ReadOnly => "read_only",
             Self::ParseOnly => "parse_only",
         }
     }
@@ -75,7 +78,7 @@ impl Clearance {
     pub(crate) fn rule(&self) -> Option<&RuleName> {
         match self {
             Self::Allowed(allowed) => allowed.rule(),
-            Self::Granted(_) | Self::Doomed | Self::ParseOnly => None,
+            Self::Granted(_) | Self::Doomed | Self::ReadOnly | Self::ParseOnly => None,
         }
     }
 }

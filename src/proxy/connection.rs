@@ -28,8 +28,8 @@ use crate::desk::{self, Claim};
 use crate::ledger::{Clearance, IntentId, SessionLog};
 use crate::refusal::{OneLine, Refusal};
 use crate::session::probe::{ProbeFailed, Probed};
-use crate::session::{Output, Resolution, Session, Sink, Submission};
-use crate::statement::{RequestId, TransactionStatus};
+use crate::session::{Output, Purpose, Resolution, Session, Sink, Submission};
+use crate::statement::{RequestId, ServerTimers, TransactionStatus, Via};
 use crate::wire::cancel::CancelKey;
 
 /// Bytes that may wait for an agent that does not read, before upstream is not read any more.
@@ -527,8 +527,26 @@ impl Connection {
             self.holding = Some(Holding::Probing { pending });
         } else {
             let settings = holding::hints(&self.session);
-            self.open(pending, settings);
+            let timers = self.timers_of_login();
+            self.open(pending, settings, timers);
         }
+    }
+
+    /// Timers as a session gets them at login, where upstream cannot be asked. In a failed transaction it
+    /// may have others by now; what it has set itself is not guessed, but kept awake for.
+    fn timers_of_login(&self) -> ServerTimers {
+        /// Short enough for any timer that leaves people time to type.
+        const UNKNOWN: Duration = Duration::from_secs(1);
+        let guards = self.known.catalogue.guards();
+        let [idle_in_transaction, idle_session, transaction] =
+            ServerTimers::NAMES.map(|name| guards.timeout(name));
+        let failed = self.session.status() == TransactionStatus::Failed && self.session.is_idle();
+        let idle_in_transaction = if failed {
+            Some(idle_in_transaction.map_or(UNKNOWN, |limit| limit.min(UNKNOWN)))
+        } else {
+            idle_in_transaction
+        };
+        ServerTimers { idle_in_transaction, idle_session, transaction }
     }
 
     fn on_probed(&mut self, probed: Result<Probed, ProbeFailed>) {
@@ -540,10 +558,17 @@ impl Connection {
                     Decided::Resolved(resolution) => {
                         self.session.resolve(ticket, resolution, self.shared.now_ns());
                     }
-                    Decided::Hold(pending) => self.open(pending, probed.settings),
+                    Decided::Hold(pending) => self.open(pending, probed.settings, probed.timers),
                 }
             }
-            (Some(Holding::Probing { pending }), Ok(probed)) => self.open(pending, probed.settings),
+            (Some(Holding::Probing { pending }), Ok(probed))
+                if is_refused_by_upstream(&self.session, &pending, &probed) =>
+            {
+                self.forward_refused(&pending);
+            }
+            (Some(Holding::Probing { pending }), Ok(probed)) => {
+                self.open(pending, probed.settings, probed.timers);
+            }
             (Some(Holding::Reprobing { pending, grant }), Ok(probed)) => {
                 self.use_grant(pending, grant, probed.settings)
             }
@@ -558,7 +583,7 @@ impl Connection {
     }
 
     /// Opens the request, or claims what was approved before.
-    fn open(&mut self, pending: Box<Pending>, settings: holding::SealedSettings) {
+    fn open(&mut self, pending: Box<Pending>, settings: holding::SealedSettings, timers: ServerTimers) {
         let seal = holding::seal(&self.watch, &pending, settings);
         if pending.terms.defer {
             match self.shared.desk.claim(&seal) {
@@ -580,7 +605,9 @@ impl Connection {
         let classification = self.gate().detailed(&pending);
         let directory = self.shared.directory.load();
         let owners = directory.owners(&self.watch.identity.agent.name);
-        let draft = holding::draft(&self.watch, &self.session, &pending, seal, classification, owners);
+        let mut draft = holding::draft(&self.watch, &self.session, &pending, seal, classification, owners);
+        draft.transaction.timers = timers;
+        draft.transaction.left = holding::time_left(&self.session, &pending, &timers, self.shared.now_ns());
         match self.shared.desk.open(draft) {
             Err(refusal) => self.refuse(&pending, refusal),
             Ok(opened) if pending.terms.defer => {
@@ -602,6 +629,7 @@ impl Connection {
                     request: opened.request,
                     ending: opened.ending,
                     notice_at: Instant::now() + NOTICE_EVERY,
+                    awake: holding::awake_every(&timers).map(|every| (every, Instant::now() + every)),
                 });
             }
         }
@@ -707,6 +735,14 @@ impl Connection {
         } else {
             self.shared.desk.withdraw(request, "the ledger could not record it");
         }
+        self.session.resolve(submission.ticket, resolution, self.shared.now_ns());
+    }
+
+    /// What upstream refuses anyway asks nobody.
+    fn forward_refused(&mut self, pending: &Pending) {
+        let Pending { submission, classification, terms, arrived, .. } = pending;
+        let record = record(submission, classification, &terms.rules, terms.policy, None, *arrived);
+        let resolution = self.gate().forward(submission, classification, &record, Clearance::ReadOnly);
         self.session.resolve(submission.ticket, resolution, self.shared.now_ns());
     }
 
@@ -878,7 +914,13 @@ impl Connection {
 
     /// While a statement waits, the agent is told so from time to time.
     fn look_at_hold(&mut self) {
-        let Some(Holding::Waiting { request, notice_at, .. }) = &mut self.holding else { return };
+        let Some(Holding::Waiting { request, notice_at, awake, .. }) = &mut self.holding else { return };
+        if let Some((every, at)) = awake
+            && Instant::now() >= *at
+        {
+            *at = Instant::now() + *every;
+            self.session.keep_awake();
+        }
         if Instant::now() >= *notice_at {
             *notice_at = Instant::now() + NOTICE_EVERY;
             let notice = holding::waiting_notice(request, Timestamp::now());
@@ -889,8 +931,11 @@ impl Connection {
     fn set_timer(&mut self) {
         let mut at: Option<Instant> = None;
         let mut earliest = |candidate: Instant| at = Some(at.map_or(candidate, |at| at.min(candidate)));
-        if let Some(Holding::Waiting { notice_at, .. }) = &self.holding {
+        if let Some(Holding::Waiting { notice_at, awake, .. }) = &self.holding {
             earliest(*notice_at);
+            if let Some((_, at)) = awake {
+                earliest(*at);
+            }
         }
         if self.session.has_partial_unit() {
             earliest(self.last_read + PARTIAL_AFTER);
@@ -905,6 +950,20 @@ impl Connection {
             }
         }
     }
+}
+
+/// Whether upstream, which has just told its settings and gets nothing else before it, refuses a statement
+/// because its transaction is read-only.
+fn is_refused_by_upstream(session: &Session, pending: &Pending, probed: &Probed) -> bool {
+    let Pending { submission, classification, .. } = pending;
+    let read_only = probed.settings.get("transaction_read_only").is_some_and(|value| **value == *"on");
+    let is_next = submission.first && submission.status.is_some() && submission.purpose == Purpose::Run;
+    let by_text = submission.statement.via != Via::FunctionCall && pending.refers_to.is_empty();
+    let has_parameters = !submission.statement.parameters.is_empty();
+    read_only
+        && is_next
+        && by_text
+        && classification.is_refused_when_read_only(&session.search_path(), has_parameters)
 }
 
 fn poll_holding(holding: &mut Holding, cx: &mut Context<'_>) -> Option<Event> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -23,7 +23,7 @@ use crate::policy::{Decision, Policy, Subject};
 use crate::refusal::Refusal;
 use crate::session::settings::parse_search_path;
 use crate::session::{Session, Submission};
-use crate::statement::{Digest, RequestId, SqlText, TransactionStatus};
+use crate::statement::{Digest, RequestId, ServerTimers, SqlText, TransactionStatus};
 
 /// The settings that a grant is bound to, by name.
 pub(super) type SealedSettings = BTreeMap<Arc<str>, Arc<str>>;
@@ -41,6 +41,9 @@ pub(super) enum Holding {
         ending: oneshot::Receiver<desk::Ending>,
         /// When the agent is told again that it waits.
         notice_at: Instant,
+        /// How often upstream is kept awake, and when next; never where no timer of its own would end the
+        /// session.
+        awake: Option<(Duration, Instant)>,
     },
     /// People have approved, and the catalogue is being read: what was approved is judged once more.
     Rereading { pending: Box<Pending>, grant: Grant, reading: JoinHandle<Result<Arc<Known>, ConnectError>> },
@@ -126,6 +129,7 @@ pub(super) fn draft(
             earlier: earlier + dropped as u64,
             batch: before.iter().skip(batch_earlier).map(SqlText::to_display).collect(),
             batch_earlier,
+            ..TransactionView::default()
         },
         terms: pending.terms.clone(),
         refers_to: pending
@@ -148,6 +152,26 @@ fn owned_by(identity: &Arc<AgentIdentity>, owners: &[PersonName]) -> Arc<AgentId
     let owners = known.iter().cloned().chain(new).collect();
     let agent = Arc::new(Agent { owners, ..(*identity.agent).clone() });
     Arc::new(AgentIdentity { agent, ..(**identity).clone() })
+}
+
+/// How long a statement may wait in a transaction that upstream ends, with its session: it has to be refused
+/// while that can still be done. `None` where upstream does not limit it.
+pub(super) fn time_left(
+    session: &Session,
+    pending: &Pending,
+    timers: &ServerTimers,
+    now_ns: u64,
+) -> Option<Duration> {
+    let limit = timers.transaction.filter(|_| pending.submission.status != Some(TransactionStatus::Idle))?;
+    let reserve = (limit / 5).clamp(Duration::from_millis(100), Duration::from_secs(2));
+    Some(limit.saturating_sub(session.transaction_age(now_ns)).saturating_sub(reserve))
+}
+
+/// How often an idle session has to be kept awake with these timers; `None` where none of them runs.
+pub(super) fn awake_every(timers: &ServerTimers) -> Option<Duration> {
+    /// A timer that is shorter than some of these nobody can be sure to outlive.
+    const SHORTEST: Duration = Duration::from_millis(20);
+    timers.idle().map(|limit| (limit / 4).max(SHORTEST))
 }
 
 /// A notice for the agent.
@@ -178,7 +202,12 @@ pub(super) fn opened_notice(request: &Request) -> Notice {
             }
         })
         .collect();
-    let detail = format!("Asked: {}. It expires at {}.", asked.join(" and "), at(request.expires_at));
+    let mut detail = format!("Asked: {}. It expires at {}", asked.join(" and "), at(request.expires_at));
+    if let Some(limit) = request.draft.transaction.timers.transaction.filter(|_| request.is_cut_short()) {
+        detail
+            .push_str(&format!(", before the server's transaction_timeout ({limit:?}) ends the transaction"));
+    }
+    detail.push('.');
     Notice { message, detail: Some(detail) }
 }
 

@@ -610,6 +610,9 @@ impl Session {
     /// `Sync`, in one go.
     fn forward_unit(&mut self, now_ns: u64) {
         let Gate::Deciding(deciding) = std::mem::replace(&mut self.gate, Gate::Open) else { return };
+        if self.is_idle() && self.status == TransactionStatus::Idle {
+            self.transaction_since_ns = now_ns;
+        }
         let mut unit = std::mem::take(&mut self.unit);
         let end = deciding.refused.as_ref().map_or(unit.items.len(), |(end, _)| *end);
 

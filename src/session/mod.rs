@@ -44,6 +44,7 @@ pub use upstream::Sink;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use slab::Slab;
@@ -257,6 +258,8 @@ enum Owed {
     CopyEnd,
     /// A probe of ours, from its first message to the `ReadyForQuery` of its `Sync`.
     Probe,
+    /// A `Sync` of ours that keeps an idle upstream from ending the session.
+    KeepAlive,
     /// The text of a `Query`, to be parsed and nothing more, up to the `ReadyForQuery` of our `Sync`.
     Parsing {
         ticket: Ticket,
@@ -273,7 +276,12 @@ impl Owed {
     fn ends_in_ready(&self) -> bool {
         matches!(
             self,
-            Self::Sync | Self::Query { .. } | Self::FunctionCall { .. } | Self::Probe | Self::Parsing { .. }
+            Self::Sync
+                | Self::Query { .. }
+                | Self::FunctionCall { .. }
+                | Self::Probe
+                | Self::KeepAlive
+                | Self::Parsing { .. }
         )
     }
 
@@ -365,6 +373,8 @@ pub struct Session {
     pipeline: Pipeline,
     transaction: VecDeque<SqlText>,
     transaction_earlier: u64,
+    /// The open transaction has not begun before that.
+    transaction_since_ns: u64,
 
     substitutes: Substitutes,
     tickets: Ticket,
@@ -457,6 +467,7 @@ impl Session {
             pipeline: Pipeline::default(),
             transaction: VecDeque::new(),
             transaction_earlier: 0,
+            transaction_since_ns: 0,
             substitutes: Substitutes::new(seed),
             tickets: 0,
             resynced: 0,
@@ -522,7 +533,7 @@ impl Session {
     /// Whether anything that was forwarded has not been answered.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.expected.iter().any(|expected| !matches!(expected.kind, Owed::Probe))
+        self.expected.iter().any(|expected| !matches!(expected.kind, Owed::Probe | Owed::KeepAlive))
     }
 
     /// How many messages were forwarded that upstream has not answered.
@@ -559,6 +570,12 @@ impl Session {
     /// The texts that ran in the open transaction, oldest first, and how many ran before them.
     pub fn transaction(&self) -> (impl Iterator<Item = &SqlText>, u64) {
         (self.transaction.iter(), self.transaction_earlier)
+    }
+
+    /// How long the open transaction has lasted at most.
+    #[must_use]
+    pub fn transaction_age(&self, now_ns: u64) -> Duration {
+        Duration::from_nanos(now_ns.saturating_sub(self.transaction_since_ns))
     }
 
     /// Whether `FETCH` or `MOVE` from `name`, in the message that is being decided, may run a statement that
@@ -821,6 +838,12 @@ impl Session {
         let Some(steps) = self.runs.get(run).map(|run| Arc::clone(&run.steps)) else { return };
         let Some(step) = steps.get(at) else { return };
         for effect in &step.effects {
+            if matches!(
+                effect,
+                SessionEffect::Commit { chain: true } | SessionEffect::Rollback { chain: true }
+            ) {
+                self.transaction_since_ns = now_ns;
+            }
             match effect {
                 SessionEffect::Commit { chain } if rolled_back => {
                     self.settings.apply(&SessionEffect::Rollback { chain: *chain });

@@ -14,10 +14,11 @@ use std::sync::Arc;
 use bytes::{BufMut as _, BytesMut};
 use postgres_protocol::message::frontend;
 
+use super::denial::Substitutes;
 use super::upstream::Fate;
 use super::{Output, Owed, Session};
 use crate::refusal::Refusal;
-use crate::statement::TransactionStatus;
+use crate::statement::{ServerTimers, TransactionStatus};
 use crate::wire::backend::{self, tag};
 use crate::wire::frame::Frame;
 
@@ -63,6 +64,8 @@ pub struct Probed {
     pub status: TransactionStatus,
     /// Whether all relations that were asked about are temporary ones of this session.
     pub temporary: bool,
+    /// Timers that may end the session while it waits. No grant is bound to them.
+    pub timers: ServerTimers,
 }
 
 /// Why upstream did not say.
@@ -95,13 +98,14 @@ impl Session {
     /// The same, and whether these relations, named without a schema, are all temporary ones of this session.
     pub fn probe_with(&mut self, relations: &[Arc<str>]) -> bool {
         let between_messages = self.copy_rest == 0 && self.passing.rest == 0;
-        let healthy = self.is_idle() && self.status != TransactionStatus::Failed && !self.ended;
+        let healthy = self.is_at_rest() && self.status != TransactionStatus::Failed && !self.ended;
         if !healthy || !between_messages || self.probe.is_some() {
             return false;
         }
+        let timers = self.timers_asked();
         let name = self.substitutes.name("probe");
         let out = &mut self.to_upstream;
-        for setting in SETTINGS {
+        for setting in SETTINGS.iter().chain(timers) {
             put_question(&name, &format!("SHOW {setting}"), out);
         }
         if !relations.is_empty() {
@@ -111,6 +115,38 @@ impl Session {
         self.probe = Some(Probe { of_relations: !relations.is_empty(), ..Probe::default() });
         self.expect(Owed::Probe, None);
         true
+    }
+
+    /// The timers that this server has.
+    fn timers_asked(&self) -> &'static [&'static str] {
+        /// The first version that has `transaction_timeout`.
+        const LIMITS_TRANSACTIONS: u32 = 17;
+        let all = &ServerTimers::NAMES[..];
+        if self.settings.server_version() >= LIMITS_TRANSACTIONS {
+            all
+        } else {
+            all.split_last().map_or(all, |(_, idle)| idle)
+        }
+    }
+
+    /// Keeps upstream from ending an idle session: a `Sync` whose answer nobody sees. It does nothing
+    /// there, whatever the transaction's status, but to begin the time anew. `false` where upstream is not
+    /// idle, so that no such timer runs, or one is on its way.
+    pub fn keep_awake(&mut self) -> bool {
+        let between_messages = self.copy_rest == 0 && self.passing.rest == 0;
+        if !self.is_idle() || !between_messages || self.ended {
+            return false;
+        }
+        Substitutes::sync(&mut self.to_upstream);
+        self.owe(Owed::KeepAlive);
+        true
+    }
+
+    /// Whether upstream owes nothing, or nothing but answers to what keeps it awake.
+    fn is_at_rest(&self) -> bool {
+        self.is_idle()
+            || (!self.expected.is_empty()
+                && self.expected.iter().all(|expected| matches!(expected.kind, Owed::KeepAlive)))
     }
 
     /// An answer to our own probe.
@@ -131,16 +167,22 @@ impl Session {
             tag::READY => {
                 self.ready(frame.body(), now_ns)?;
                 let mut probe = self.probe.take().unwrap_or_default();
-                let asked = SETTINGS.len() + usize::from(probe.of_relations);
+                let timers = self.timers_asked();
+                let asked = SETTINGS.len() + timers.len() + usize::from(probe.of_relations);
                 let complete = !probe.failed && probe.answers.len() == asked;
                 let temporary = probe.of_relations && probe.answers.pop().as_deref() == Some("t");
                 let probed = if complete {
+                    let answers = probe.answers.get(SETTINGS.len()..).unwrap_or_default();
+                    let timers = ServerTimers::of(|name| {
+                        let place = timers.iter().position(|timer| *timer == name)?;
+                        answers.get(place).map(|answer| &**answer)
+                    });
                     let settings: BTreeMap<Arc<str>, Arc<str>> =
                         SETTINGS.iter().map(|&name| Arc::from(name)).zip(probe.answers).collect();
                     if let Some(path) = settings.get("search_path") {
                         self.settings.learn_search_path(path);
                     }
-                    Ok(Probed { settings, status: self.status, temporary })
+                    Ok(Probed { settings, status: self.status, temporary, timers })
                 } else {
                     Err(ProbeFailed::Refused)
                 };

@@ -169,6 +169,10 @@ impl Session {
         match (frame.tag, &head.kind) {
             (_, Owed::Probe) => self.probe_answer(frame, now_ns),
             (_, Owed::Parsing { .. }) => self.parsing_answer(frame, now_ns),
+            (tag::READY, Owed::KeepAlive) => {
+                self.ready(body, now_ns)?;
+                Ok(Fate::Swallow)
+            }
             (tag::PARSE_COMPLETE, Owed::Parse { ticket, name, run }) => {
                 let (ticket, name, run) = (*ticket, name.clone(), *run);
                 self.statements.confirm(ticket, &name);
@@ -490,6 +494,8 @@ impl Session {
         match &head.kind {
             Owed::Probe => return self.probe_answer(frame, now_ns),
             Owed::Parsing { .. } => return self.parsing_answer(frame, now_ns),
+            // The agent has not asked; where its transaction has failed, its next statement says so.
+            Owed::KeepAlive => return Ok(Fate::Swallow),
             // A commit that fails at Sync, a Query that fails: ReadyForQuery follows without a skip.
             Owed::Sync => {}
             Owed::Query { ticket, run } => {
@@ -553,7 +559,7 @@ impl Session {
                     }
                     return;
                 }
-                Some(Expected { kind: Owed::Sync, .. }) => return,
+                Some(Expected { kind: Owed::Sync | Owed::KeepAlive, .. }) => return,
                 Some(_) => {}
             }
             let Some(Expected { kind, .. }) = self.expected.pop_front() else { return };
@@ -627,7 +633,7 @@ impl Session {
             }
             Owed::FunctionCall { run } => end(self, run),
             Owed::Parsing { run, .. } => end(self, Some(run)),
-            Owed::Describe | Owed::Sync | Owed::CopyEnd | Owed::Probe => {}
+            Owed::Describe | Owed::Sync | Owed::CopyEnd | Owed::Probe | Owed::KeepAlive => {}
         }
     }
 

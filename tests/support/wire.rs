@@ -178,6 +178,21 @@ impl Wire {
         }
     }
 
+    /// Whether nothing but notices comes for as long as that.
+    pub fn is_silent_but_notices(&mut self, limit: Duration) -> bool {
+        let until = std::time::Instant::now() + limit;
+        loop {
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() || self.is_silent(left) {
+                return true;
+            }
+            match self.read() {
+                Some(('N', body)) => self.notices.push(fields(&body)),
+                _ => return false,
+            }
+        }
+    }
+
     /// Whether nothing comes for as long as that.
     pub fn is_silent(&mut self, limit: Duration) -> bool {
         self.socket.set_read_timeout(Some(limit)).unwrap();

@@ -31,7 +31,8 @@ pub(super) struct Arguments {
     /// Not after
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// allowed, granted, doomed, refused, or how it ended: completed, failed, `denied_by_reviewer` ..
+    /// allowed, granted, doomed, `read_only`, refused, or how it ended: completed, failed, `failed_after_commit`,
+    /// `denied_by_reviewer` ..
     #[arg(long)]
     decision: Option<String>,
     /// Somebody who answered the request

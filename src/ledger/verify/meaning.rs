@@ -40,6 +40,7 @@ struct Intent {
     boot: Id,
     session: Id,
     doomed: bool,
+    read_only: bool,
     parse_only: bool,
     pub(super) must_sign: bool,
 }
@@ -179,13 +180,14 @@ impl Meaning {
                 )?;
             }
             "granted" => self.granted(entry, texts)?,
-            "doomed" | "parse_only" => {}
+            "doomed" | "read_only" | "parse_only" => {}
             _ => return Err("it was forwarded on no known ground"),
         }
         let intent = Intent {
             boot: boot(entry),
             session: id(entry, Key::Session),
             doomed: clearance == "doomed",
+            read_only: clearance == "read_only",
             parse_only: clearance == "parse_only",
             must_sign: is_privileged(entry) || entry.has(Key::Request),
         };
@@ -427,7 +429,13 @@ fn ended(intent: &Intent, entry: &Entry<'_>) -> Checked {
     let ending = entry.text(Key::Ending).unwrap_or_default();
     let endings = ["completed", "failed", "failed_after_commit", "not_executed", "unknown"];
     ensure(endings.contains(&ending), "an unknown ending")?;
-    ensure(!intent.doomed || ending != "completed", "a statement that had to fail completed")?;
+    let completed = ["completed", "failed_after_commit"].contains(&ending);
+    ensure(!intent.doomed || !completed, "a statement that had to fail completed")?;
+    // A rule that makes nothing of it has no rows.
+    ensure(
+        !intent.read_only || !completed || number(entry, Key::Rows) == 0,
+        "a statement in a read-only transaction wrote rows",
+    )?;
     ensure(
         !intent.parse_only || number(entry, Key::Rows) == 0,
         "a statement that was only parsed returned rows",

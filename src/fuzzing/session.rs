@@ -235,7 +235,8 @@ impl World {
             240..243 => self.session.decide_partial(0),
             243..246 => {
                 if choices.byte() < 64 {
-                    self.keeps_awake = self.session.keep_awake();
+                    self.keeps_awake |= self.session.keep_awake();
+                    self.follow();
                 } else if self.session.probe() {
                     self.probes += 1;
                 }

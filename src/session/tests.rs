@@ -6,7 +6,7 @@ use postgres_protocol::message::frontend;
 use proptest::prelude::*;
 
 use super::*;
-use crate::statement::{Ending, Via};
+use crate::statement::{ServerTimers, Via};
 use crate::wire::frame::Frame;
 
 fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -878,13 +878,17 @@ fn a_probe_is_invisible_to_the_agent_and_asks_upstream_itself() {
     assert!(ends.session.probe());
     assert!(!ends.session.probe(), "one at a time");
     let forwarded = ends.forwarded();
-    assert_eq!(kinds(&forwarded), "PBECC".repeat(probe::SETTINGS.len()) + "S");
+    // A server before 17 has no `transaction_timeout`.
+    let timers = ServerTimers::NAMES.into_iter().take(2);
+    let asked: Vec<&str> = probe::SETTINGS.into_iter().chain(timers).collect();
+    assert_eq!(kinds(&forwarded), "PBECC".repeat(asked.len()) + "S");
     assert!(!forwarded.windows(2).any(|pair| pair == b"Q\0"), "never a Query");
     let mut reply = Vec::new();
-    for setting in probe::SETTINGS {
+    for setting in asked {
+        let value = if setting == "idle_session_timeout" { "2s" } else { setting };
         let mut row = vec![0, 1];
-        row.extend((setting.len() as u32).to_be_bytes());
-        row.extend(setting.as_bytes());
+        row.extend((value.len() as u32).to_be_bytes());
+        row.extend(value.as_bytes());
         reply.extend([frame(b'1', b""), frame(b'2', b""), frame(b'D', &row), complete("SHOW")].concat());
         reply.extend([frame(b'3', b""), frame(b'3', b"")].concat());
     }
@@ -898,10 +902,36 @@ fn a_probe_is_invisible_to_the_agent_and_asks_upstream_itself() {
         Some(Output::Probed(Ok(probed))) => {
             assert_eq!(probed.settings.get("role").map(|value| &**value), Some("role"));
             assert_eq!(probed.status, TransactionStatus::InBlock);
+            let idle_session = Some(Duration::from_secs(2));
+            assert_eq!(probed.timers, ServerTimers { idle_session, ..ServerTimers::default() });
         }
         other => panic!("{other:?}"),
     }
     assert!(ends.session.is_idle());
+}
+
+#[test]
+fn upstream_is_kept_awake_and_nobody_sees_the_answer() {
+    let mut ends = Ends::new();
+    ends.agent(&query("begin"));
+    ends.allow();
+    ends.forwarded();
+    assert!(!ends.session.keep_awake(), "it is busy");
+    ends.upstream(&[complete("BEGIN"), ready(b'T')].concat());
+    ends.ending();
+    ends.agent(&query("held"));
+    let held = ends.submission();
+
+    assert!(ends.session.keep_awake());
+    assert!(!ends.session.keep_awake(), "one at a time");
+    assert_eq!(ends.forwarded(), sync());
+    // An approval does not wait for the answer.
+    assert!(ends.session.probe());
+    ends.forwarded();
+    assert!(ends.upstream(&ready(b'T')).is_empty());
+    assert_eq!(ends.session.status(), TransactionStatus::InBlock);
+    ends.allow_with(&held, vec![]);
+    assert_eq!(ends.forwarded(), query("held"));
 }
 
 #[test]

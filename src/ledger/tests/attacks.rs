@@ -506,8 +506,23 @@ fn by_the_key_holder() -> Vec<Forgery> {
             });
             pieces[outcome].set_text(Key::Ending, "completed");
         }),
+        ("a statement in a read-only transaction wrote rows", 22, |pieces| {
+            let cleared = |piece: &Piece| piece.text(Key::Clearance).as_deref() == Some("read_only");
+            let intent = place_of(pieces, cleared);
+            let seq = pieces[intent].uint(Key::Seq).unwrap();
+            let outcome = place_of(pieces, |piece| {
+                piece.kind() == Some(Kind::Outcome) && piece.uint(Key::Ref) == Some(seq)
+            });
+            pieces[outcome].set_text(Key::Ending, "completed");
+            pieces[outcome].set_uint(Key::Rows, 3);
+        }),
         ("a statement of an earlier run stays open", 22, |pieces| {
-            let place = place_of(pieces, |piece| piece.text(Key::Ending).as_deref() == Some("unknown"));
+            // One that the recovery closed: nothing of it was ever answered.
+            let place = place_of(pieces, |piece| {
+                piece.text(Key::Ending).as_deref() == Some("unknown")
+                    && piece.text(Key::Tag).is_none()
+                    && piece.text(Key::SqlState).is_none()
+            });
             take_out(pieces, place);
         }),
         ("a request of an earlier run stays open", 22, |pieces| {

@@ -15,7 +15,7 @@ use crate::ledger::entry::Key;
 use crate::ledger::{Clearance, Event, HoldEnd, Ledger, ReviewerSignature, SessionLog};
 use crate::policy::{Allowed, Escalation};
 use crate::refusal::Refusal;
-use crate::statement::{Digest, Ending, Outcome};
+use crate::statement::{Digest, Ending, Outcome, SqlState};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -92,6 +92,21 @@ fn first_session(place: &Place, ledger: &Ledger) -> SessionLog {
     let nothing =
         Outcome { ending: Ending::NotExecuted, rows: 0, bytes: 0, transaction: None, result_digest: None };
     log.outcome(receipt.intent(), &nothing, 0);
+    let sqlstate = SqlState::new("22012").unwrap();
+    for ending in [
+        Ending::FailedAfterCommit { tag: "INSERT 0 1; COMMIT".into(), sqlstate },
+        Ending::Unknown { tag: "BEGIN; INSERT 0 1".into(), sqlstate: None },
+        Ending::Unknown { tag: "".into(), sqlstate: Some(sqlstate) },
+    ] {
+        let several =
+            Asked::new(query("insert into t values (1); commit; select 1/0"), StatementClass::Write);
+        let allowed = Clearance::Allowed(Allowed::for_test(None, policy()));
+        let receipt = log.forward(&several.record(), allowed).unwrap();
+        log.outcome(receipt.intent(), &Outcome { ending, ..nothing.clone() }, 500);
+    }
+    let refused = Asked::new(query("truncate t"), StatementClass::MassWrite);
+    let receipt = log.forward(&refused.record(), Clearance::ReadOnly).unwrap();
+    log.outcome(receipt.intent(), &failed("25006"), 300);
     let denied = Asked::new(query("copy t to program 'sh'"), StatementClass::ServerIo);
     let why = Refusal::DeniedByPolicy { rule: "no-programs".into(), message: None };
     log.refuse(&denied.record(), &why).unwrap();

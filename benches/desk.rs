@@ -65,6 +65,7 @@ fn draft(number: u128) -> Draft {
             fingerprint: Fingerprint(Digest::of(&number.to_be_bytes())),
             syntax_error: None,
             redacted_sql: None,
+            doubts: Vec::new(),
             explainable: false,
             if_temporary: None,
         }),

@@ -119,6 +119,7 @@ impl Asked {
             fingerprint: Fingerprint(Digest::of(b"fingerprint")),
             syntax_error: None,
             redacted_sql: None,
+            doubts: Vec::new(),
             explainable: true,
             if_temporary: None,
         };

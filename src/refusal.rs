@@ -67,11 +67,33 @@ pub enum Refusal {
         /// The cap.
         limit: usize,
     },
-    /// The session has too many prepared statements.
-    #[error("too many prepared statements in this session")]
+    /// The session has too many prepared statements or portals.
+    #[error("too many prepared statements or open portals in this session")]
     TooManyStatements {
         /// The cap.
         limit: usize,
+    },
+    /// What is prepared has too long texts.
+    #[error("the texts of prepared statements and open portals of {whose} are too long")]
+    TooMuchText {
+        /// Whose: "this session", "this agent".
+        whose: &'static str,
+        /// The limit in bytes.
+        limit: usize,
+        /// The key of the limit in the configuration.
+        setting: &'static str,
+    },
+    /// One text executes too many prepared statements.
+    #[error("too many prepared statements are executed by one text")]
+    TooManyExecuted {
+        /// The cap.
+        limit: usize,
+    },
+    /// A name behind a dot is no column that is known, and upstream could not be asked what it is.
+    #[error("column or function \"{name}\" is not known")]
+    UnknownColumn {
+        /// The name.
+        name: String,
     },
     /// The same statement was denied a short while ago.
     #[error("an identical statement was denied a short while ago")]
@@ -164,6 +186,20 @@ pub enum Refusal {
         /// Its name.
         upstream: String,
     },
+    /// The upstream's database has an encoding in which names cannot be told apart reliably.
+    #[error("upstream \"{upstream}\" has the encoding {encoding}; only UTF8 databases are supported")]
+    UpstreamEncoding {
+        /// Its name.
+        upstream: String,
+        /// The encoding of its database.
+        encoding: String,
+    },
+    /// The upstream's catalogue could not be read, so that nothing can be told of a statement's names.
+    #[error("the catalogue of upstream \"{upstream}\" could not be read, so the statement was not run")]
+    CatalogueUnavailable {
+        /// Its name.
+        upstream: String,
+    },
     /// The upstream went away after statements were forwarded to it.
     #[error(
         "the connection to upstream \"{upstream}\" was lost; statements in flight may or may not have run"
@@ -212,10 +248,14 @@ impl Refusal {
             Self::TooManyHolds { .. } | Self::TooManyStatements { .. } => "53400",
             Self::Syntax { .. } => "42601",
             Self::Encoding { .. } => "22021",
-            Self::Unsupported { .. } | Self::StartupParameter { .. } => "0A000",
             Self::StartupSetting { .. } => "22023",
+            Self::Unsupported { .. } | Self::StartupParameter { .. } | Self::UpstreamEncoding { .. } => {
+                "0A000"
+            }
             Self::Protocol { .. } => "08P01",
-            Self::TooLarge { .. } => "54000",
+            Self::TooMuchText { .. } => "53200",
+            Self::TooLarge { .. } | Self::TooManyExecuted { .. } => "54000",
+            Self::UnknownColumn { .. } => "42703",
             Self::InvalidPassword { .. } => "28P01",
             Self::NotAuthorized { .. } => "28000",
             Self::UnknownUpstream { .. } => "3D000",
@@ -223,6 +263,7 @@ impl Refusal {
             // 53100 would say that the server's disk is full, which it is not.
             Self::LedgerUnavailable { .. } => "58030",
             Self::UpstreamUnreachable { .. } => "08006",
+            Self::CatalogueUnavailable { .. } => "53000",
             Self::UpstreamLost { .. } => "08007",
             Self::NotAccepting => "57P03",
             Self::ShuttingDown | Self::SessionOver { .. } | Self::Killed => "57P01",
@@ -247,10 +288,15 @@ impl Refusal {
                 Some(format!("at most {limit} requests of one agent wait at a time"))
             }
             Self::TooManyStatements { limit } => Some(format!("at most {limit} names are kept")),
+            Self::TooMuchText { limit, setting, .. } => {
+                Some(format!("at most {limit} bytes are kept ([limits] {setting})"))
+            }
+            Self::TooManyExecuted { limit } => Some(format!("at most {limit} of them are looked up")),
             Self::LedgerUnavailable { disk_full: true } => Some("the disk of the ledger is full".to_owned()),
             Self::HoldInTransaction
             | Self::Cancelled
             | Self::CoolingDown { .. }
+            | Self::UnknownColumn { .. }
             | Self::Syntax { .. }
             | Self::Encoding { .. }
             | Self::Unsupported { .. }
@@ -264,6 +310,8 @@ impl Refusal {
             | Self::TooManySessions
             | Self::LedgerUnavailable { disk_full: false }
             | Self::UpstreamUnreachable { .. }
+            | Self::UpstreamEncoding { .. }
+            | Self::CatalogueUnavailable { .. }
             | Self::UpstreamLost { .. }
             | Self::NotAccepting
             | Self::ShuttingDown
@@ -289,7 +337,16 @@ impl Refusal {
             }
             Self::HoldInTransaction => "Run the statement outside a transaction block.",
             Self::TooManyHolds { .. } => "Wait until some of them are answered.",
-            Self::TooManyStatements { .. } => "Close prepared statements that are no longer needed.",
+            Self::TooManyStatements { .. } => {
+                "Close prepared statements and cursors that are no longer needed."
+            }
+            Self::TooMuchText { .. } => {
+                "DEALLOCATE prepared statements and close cursors that are no longer needed, or send values apart from the text."
+            }
+            Self::TooManyExecuted { .. } => "Send them in several messages.",
+            Self::UnknownColumn { .. } => {
+                "Send the statement alone, as a simple query: the server then says what it is, or it is held for approval."
+            }
             Self::CoolingDown { retry_after } => {
                 return Some(format!("It can be asked again in {} seconds.", retry_after.as_secs().max(1)));
             }
@@ -306,6 +363,12 @@ impl Refusal {
             Self::TooManySessions => "Retry later.",
             Self::LedgerUnavailable { .. } => "Nothing was forwarded. Open transactions can only roll back.",
             Self::UpstreamUnreachable { .. } => "Check that the upstream is up; nothing was run.",
+            Self::UpstreamEncoding { .. } => {
+                "Ask the operator for a database that was created with ENCODING 'UTF8'; a dump of this one can be restored into it."
+            }
+            Self::CatalogueUnavailable { .. } => {
+                "Retry later. ROLLBACK and COMMIT work; the operator finds the cause in the log and in `countersign status`."
+            }
             Self::UpstreamLost { .. } => "Look at the data before retrying.",
             Self::NotAccepting => "Retry later.",
             Self::SessionOver { .. } => {
@@ -346,6 +409,7 @@ impl Refusal {
                 | Self::UnknownUpstream { .. }
                 | Self::TooManySessions
                 | Self::UpstreamUnreachable { .. }
+                | Self::UpstreamEncoding { .. }
                 | Self::UpstreamLost { .. }
                 | Self::NotAccepting
                 | Self::ShuttingDown
@@ -368,6 +432,9 @@ impl Refusal {
             Self::HoldInTransaction => "hold_in_transaction",
             Self::TooManyHolds { .. } => "too_many_holds",
             Self::TooManyStatements { .. } => "too_many_statements",
+            Self::TooMuchText { .. } => "too_much_text",
+            Self::TooManyExecuted { .. } => "too_many_executed",
+            Self::UnknownColumn { .. } => "unknown_column",
             Self::CoolingDown { .. } => "cooling_down",
             Self::Syntax { .. } => "syntax_error",
             Self::Encoding { .. } => "encoding",
@@ -382,6 +449,8 @@ impl Refusal {
             Self::TooManySessions => "too_many_sessions",
             Self::LedgerUnavailable { .. } => "ledger_unavailable",
             Self::UpstreamUnreachable { .. } => "upstream_unreachable",
+            Self::UpstreamEncoding { .. } => "upstream_encoding",
+            Self::CatalogueUnavailable { .. } => "catalogue_unavailable",
             Self::UpstreamLost { .. } => "upstream_lost",
             Self::NotAccepting => "not_accepting",
             Self::ShuttingDown => "shutting_down",

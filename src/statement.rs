@@ -421,6 +421,9 @@ pub enum SessionEffect {
     CopyOut,
     /// The catalogue may look different afterwards (DDL, code, extensions).
     CatalogueChange,
+    /// The catalogue looks different for this session afterwards: it has made a temporary view, which others
+    /// cannot name.
+    OwnCatalogueChange,
     /// A temporary table or view may exist afterwards, and stand in front of others of its name.
     TemporaryRelation,
     /// Outside of a transaction block it may commit parts of its work before it fails (`CALL`, `DO`,

@@ -87,6 +87,7 @@ pub(crate) fn classification(sql: &str) -> Classification {
         fingerprint: Fingerprint(Digest::of(sql.split(' ').next().unwrap_or_default().as_bytes())),
         syntax_error: None,
         redacted_sql: None,
+        doubts: Vec::new(),
         explainable: false,
         if_temporary: None,
     }

@@ -12,7 +12,7 @@ use super::parser::{Failure, LARGE, parse};
 use super::tree::{Room, Tree};
 use super::walk::{Findings, Names, Surroundings, Touched, columns, walk};
 use super::{
-    Catalogue, Classification, Effect, IfTemporary, ObjectKind, Reason, SearchPath, StatementClass,
+    Catalogue, Classification, Doubt, Effect, IfTemporary, ObjectKind, Reason, SearchPath, StatementClass,
     SyntaxError, bulk, crosscheck, fingerprint, redact,
 };
 use crate::statement::SqlText;
@@ -320,7 +320,7 @@ fn if_temporary(tree: &Tree<'_>, around: &Surroundings<'_>, findings: &Findings)
 }
 
 fn finish(text: &str, lexed: &Lexed, findings: Findings, nodes: usize) -> Classification {
-    let Findings { parts, effects, mut reasons, steps, names, called, too_new, assumed_temporary: _ } =
+    let Findings { parts, effects, mut reasons, steps, names, doubts, called, too_new, assumed_temporary: _ } =
         findings;
     let mut class = parts.iter().map(|part| part.class).max().unwrap_or(StatementClass::Session);
     // Where the class hangs on a name, it may come out harmless later.
@@ -356,6 +356,7 @@ fn finish(text: &str, lexed: &Lexed, findings: Findings, nodes: usize) -> Classi
         fingerprint: fingerprint::of_tokens(text, &lexed.tokens),
         syntax_error,
         redacted_sql: redacted.map(Into::into),
+        doubts: doubts.into_iter().collect(),
         explainable,
         if_temporary: None,
     }
@@ -385,7 +386,8 @@ pub(super) fn reads_of_body(body: &str, catalogue: &Catalogue) -> Option<Vec<Eff
     let classifier = Classifier::new(Limits { cache_bytes: 0, ..Limits::default() });
     let found = classifier.classify_anew(body.as_bytes(), &context, &mut false);
     let only_queries = found.parts.iter().all(|part| &*part.kind == "SelectStmt");
-    (found.class == StatementClass::Read && only_queries).then_some(found.effects)
+    let knows_columns = !found.doubts.iter().any(|doubt| matches!(doubt, Doubt::Column(_)));
+    (found.class == StatementClass::Read && only_queries && knows_columns).then_some(found.effects)
 }
 
 /// The reason of a statement that has no other.
@@ -410,6 +412,7 @@ fn held(bytes: &[u8], class: StatementClass, why: &str) -> Classification {
         fingerprint: fingerprint::of_bytes(bytes),
         syntax_error: None,
         redacted_sql: None,
+        doubts: Vec::new(),
         explainable: false,
         if_temporary: None,
     }

@@ -50,6 +50,7 @@ pub use self::declared::{Declared, SensitiveName, reach_of};
 pub use self::functions::SERVER_VERSIONS;
 pub use self::guards::Guards;
 pub use self::names::resolve_names;
+pub use self::parser::LARGE;
 pub use self::settings::may_start_with;
 pub use crate::statement::SearchPath;
 use crate::statement::{Fingerprint, SessionEffect, Step};
@@ -268,6 +269,29 @@ pub enum RowSecurity {
     Bypassed,
 }
 
+/// A name that the catalogue does not know, and that may mean something all the same by now.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Doubt {
+    /// `t.name`, where `t` is a known relation that has no such column: upstream calls a function of that
+    /// name, if there is one, and complains otherwise.
+    Column(Arc<str>),
+    /// `x.name`, where it is not known what columns `x` has.
+    Attribute(Arc<str>),
+    /// A table or view.
+    Relation(Arc<str>),
+    /// A type.
+    Type(Arc<str>),
+}
+
+impl Doubt {
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        let (Self::Column(name) | Self::Attribute(name) | Self::Relation(name) | Self::Type(name)) = self;
+        name
+    }
+}
+
 /// Why a statement has its class, in words a reviewer understands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Reason {
@@ -309,6 +333,31 @@ impl Classification {
         let path = SessionEffect::Set { name: "search_path".into(), value: Some("\"".into()), local: false };
         let steps = [Step { effects: vec![SessionEffect::CatalogueChange, path] }];
         Self { class, reasons, steps: steps.into(), syntax_error: None, ..self.clone() }
+    }
+
+    /// The same where upstream knows names behind a dot that are no columns for all that is known here: they
+    /// are functions that were made a moment ago.
+    #[must_use]
+    pub fn with_unknown_calls(&self) -> Self {
+        let class = StatementClass::Code;
+        let unknown = |doubt: &&Doubt| matches!(doubt, Doubt::Column(_));
+        let names: Vec<&str> = self.doubts.iter().filter(unknown).map(|doubt| &**doubt.name()).collect();
+        let text =
+            format!("may call {}: no column of this name is known, nor any function", names.join(", "));
+        let mut all = self.clone();
+        all.reasons.insert(0, Reason { class, text: text.into(), span: None });
+        all.reasons.sort_by_key(|reason| std::cmp::Reverse(reason.class));
+        all.class = all.class.max(class);
+        if let Some(part) = all.parts.first_mut() {
+            part.class = part.class.max(class);
+        }
+        // Such a function may change the catalogue, and where names are looked up.
+        let mut steps = all.steps.to_vec();
+        for step in &mut steps {
+            step.effects.extend([SessionEffect::CatalogueChange, SessionEffect::PathUnknown]);
+        }
+        all.steps = steps.into();
+        all
     }
 
     /// The same with values that run somebody's functions before it does anything itself.
@@ -433,6 +482,8 @@ pub struct NameUse {
     pub part: u32,
     /// Whether the same text prepares it before.
     pub known: bool,
+    /// The class of that raw statement by everything else.
+    pub otherwise: StatementClass,
 }
 
 /// What Postgres says of a text that it does not read, for [`StatementClass::Invalid`].
@@ -469,6 +520,8 @@ pub struct Classification {
     /// The text to show and store in place of the original: passwords and connection strings
     /// replaced. `None` when nothing needs to be hidden.
     pub redacted_sql: Option<Arc<str>>,
+    /// Names that the catalogue does not know: to be looked up before it passes. Sorted, without repeats.
+    pub doubts: Vec<Doubt>,
     /// EXPLAIN (without ANALYZE) of it runs no function of unknown effect, so that the proxy may
     /// ask for a plan on its own connection.
     pub explainable: bool,

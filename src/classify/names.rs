@@ -1,7 +1,9 @@
 //! `EXECUTE name`: what was prepared under the name is known to the session, not to the text.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::walk::MOST_REASONS;
 use super::{Classification, Effect, NameUse, ObjectKind, Reason, StatementClass, Verb};
 use crate::statement::{SessionEffect, Step};
 
@@ -24,40 +26,99 @@ pub fn resolve_names(
         return Arc::clone(c);
     }
     let mut resolved = Classification::clone(c);
+    let mut steps: Vec<Step> = c.steps.to_vec();
+    let mut meanings: HashMap<&str, Option<Meaning>> = HashMap::new();
+    // `CREATE TEMP TABLE t AS EXECUTE x`
+    let mut creates_some = creates_relations(c);
     for used in &c.names {
-        if let Some(meaning) = lookup(&used.name) {
-            resolved.forget_unknown(used);
-            resolved.merge(used, &meaning);
-            resolved.does_what(used, &meaning);
+        let meaning = meanings.entry(&used.name).or_insert_with(|| {
+            let meaning = Meaning::of(lookup(&used.name)?);
+            resolved.merge(used, &meaning.all);
+            Some(meaning)
+        });
+        let Some(meaning) = meaning else { continue };
+        resolved.has_class_of(used, &meaning.all);
+        if let Some(step) = steps.get_mut(used.part as usize) {
+            creates_some |= meaning.creates_relations;
+            does_what(used, meaning, creates_some, step);
         }
     }
+    resolved.steps = steps.into();
+    resolved.forget_unknown(&c.names, &|name| meanings.get(name).is_some_and(Option::is_some));
     resolved.settle();
     Arc::new(resolved)
 }
 
+/// What a name stands for.
+struct Meaning {
+    all: Arc<Classification>,
+    /// The names that its text prepares.
+    prepares: HashSet<Arc<str>>,
+    /// `CREATE TABLE t AS EXECUTE x`, and its kind.
+    creates_relations: bool,
+}
+
+impl Meaning {
+    fn of(all: Arc<Classification>) -> Self {
+        let prepares = all.session_effects().filter_map(|effect| {
+            let SessionEffect::Prepare(name) = effect else { return None };
+            Some(Arc::clone(name))
+        });
+        Self { prepares: prepares.collect(), creates_relations: creates_relations(&all), all }
+    }
+}
+
+fn creates_relations(classification: &Classification) -> bool {
+    let creates = |effect: &Effect| effect.verb == Verb::Create && effect.kind == ObjectKind::Relation;
+    classification.effects.iter().any(creates)
+}
+
+/// An `EXECUTE` of an unknown name may change the catalogue; of one that is known to be harmless it does not,
+/// and reading the catalogue anew after each would cost more than running it. What it does to the session is
+/// what its meaning does, which may be any statement that the protocol prepared: `SET`, `DEALLOCATE`,
+/// `CREATE TEMP TABLE`.
+fn does_what(used: &NameUse, meaning: &Meaning, creates_some: bool, step: &mut Step) {
+    let harmless = used.otherwise.max(meaning.all.class) < StatementClass::Ddl;
+    // What the same text prepared was judged with it.
+    if harmless && !used.known {
+        step.effects.retain(|effect| match *effect == SessionEffect::TemporaryRelation {
+            true => creates_some,
+            false => !matches!(effect, SessionEffect::CatalogueChange | SessionEffect::PathUnknown),
+        });
+    }
+    // `PREPARE x AS ..` is what SQL prepared as x, and is not prepared again; it may call `set_config`.
+    if meaning.prepares.contains(&used.name) {
+        let privileged = meaning.all.class.is_privileged();
+        step.effects.extend(privileged.then_some(SessionEffect::PathUnknown));
+    } else {
+        step.effects.extend(meaning.all.session_effects().cloned());
+    }
+}
+
 impl Classification {
-    /// Takes back that the name is unknown.
-    fn forget_unknown(&mut self, used: &NameUse) {
-        if used.known {
-            return;
-        }
-        let text = unknown(&used.name);
-        // Other reasons of the same statement stay: its arguments may call functions.
-        self.reasons.retain(|reason| *reason.text != *text);
-        let Some(span) = self.parts.get(used.part as usize).map(|part| part.span.clone()) else { return };
-        let inside = |reason: &&Reason| {
-            // A reason that does not say where it comes from may come from here.
-            reason.span.as_ref().is_none_or(|at| span.start <= at.start && at.end <= span.end)
-        };
-        let class = self.reasons.iter().filter(inside).map(|reason| reason.class).max();
+    /// Takes back that names are unknown which are not.
+    fn forget_unknown(&mut self, names: &[NameUse], is_known: &dyn Fn(&str) -> bool) {
+        let texts: HashSet<String> = names
+            .iter()
+            .filter(|used| !used.known && is_known(&used.name))
+            .map(|used| unknown(&used.name))
+            .collect();
+        self.reasons.retain(|reason| !texts.contains(&*reason.text));
+    }
+
+    /// A part that executes a name has the class of what that means, and of whatever else it does.
+    fn has_class_of(&mut self, used: &NameUse, meaning: &Self) {
         if let Some(part) = self.parts.get_mut(used.part as usize) {
-            part.class = class.unwrap_or(StatementClass::Read);
+            if !used.known {
+                part.class = used.otherwise;
+            }
+            part.class = part.class.max(meaning.class);
         }
     }
 
+    /// What a name brings that counts once, however often it is executed.
     fn merge(&mut self, used: &NameUse, meaning: &Self) {
-        if let Some(part) = self.parts.get_mut(used.part as usize) {
-            part.class = part.class.max(meaning.class);
+        if let Some(part) = self.parts.get(used.part as usize) {
             let span = Some(part.span.clone());
             self.reasons.extend(meaning.reasons.iter().map(|reason| Reason {
                 text: format!("executes {}, which {}", used.name, reason.text).into(),
@@ -66,40 +127,8 @@ impl Classification {
             }));
         }
         self.effects.extend(meaning.effects.iter().cloned());
+        self.doubts.extend(meaning.doubts.iter().cloned());
         self.explainable &= meaning.explainable;
-    }
-
-    /// An `EXECUTE` of an unknown name may change the catalogue; of one that is known to be harmless it does
-    /// not, and reading the catalogue anew after each would cost more than running it. What it does to the
-    /// session is what `meaning` does, which may be any statement that the protocol prepared: `SET`,
-    /// `DEALLOCATE`, `CREATE TEMP TABLE`.
-    fn does_what(&mut self, used: &NameUse, meaning: &Self) {
-        let harmless =
-            self.parts.get(used.part as usize).is_some_and(|part| part.class < StatementClass::Ddl);
-        // `CREATE TEMP TABLE t AS EXECUTE x`
-        let creates = |effect: &Effect| effect.verb == Verb::Create && effect.kind == ObjectKind::Relation;
-        let creates_some = self.effects.iter().any(creates);
-        let mut steps: Vec<Step> = self.steps.to_vec();
-        if let Some(step) = steps.get_mut(used.part as usize) {
-            if harmless {
-                step.effects.retain(|effect| match (effect, used.known) {
-                    // What the same text prepared was judged with it.
-                    (_, true) => true,
-                    (SessionEffect::TemporaryRelation, false) => creates_some,
-                    (effect, false) => {
-                        !matches!(effect, SessionEffect::CatalogueChange | SessionEffect::PathUnknown)
-                    }
-                });
-            }
-            let does = || meaning.session_effects();
-            // `PREPARE x AS ..` is what SQL prepared as x, and is not prepared again; it may call `set_config`.
-            if does().any(|effect| matches!(effect, SessionEffect::Prepare(name) if *name == used.name)) {
-                step.effects.extend(meaning.class.is_privileged().then_some(SessionEffect::PathUnknown));
-            } else {
-                step.effects.extend(does().cloned());
-            }
-        }
-        self.steps = steps.into();
     }
 
     fn settle(&mut self) {
@@ -109,7 +138,16 @@ impl Classification {
         self.class = parts.chain(reasons).max().unwrap_or(self.class);
         self.effects.sort_unstable();
         self.effects.dedup();
+        self.doubts.sort_unstable();
+        self.doubts.dedup();
         self.reasons.sort_by_key(|reason| std::cmp::Reverse(reason.class));
         self.reasons.dedup();
+        // No more than a person reads, and one of each class, because rules are about classes.
+        let mut kept = 0;
+        let mut classes = HashSet::new();
+        self.reasons.retain(|reason| {
+            kept += 1;
+            classes.insert(reason.class) || kept <= MOST_REASONS
+        });
     }
 }

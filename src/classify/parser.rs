@@ -25,7 +25,7 @@ use pg_query as _;
 
 /// Texts above this are parsed on the large thread, one at a time: their trees take up to 45 times
 /// the text as JSON and as much again as items.
-pub(super) const LARGE: usize = 32 * 1024;
+pub const LARGE: usize = 32 * 1024;
 
 /// `PgQueryError` of pg_query.h.
 #[repr(C)]

@@ -160,6 +160,7 @@ impl Running {
             started: Instant::now(),
             per_agent: parking_lot::Mutex::default(),
             key_sources: KeySources::default(),
+            large_texts: Arc::default(),
         });
         desk.close_left_over(&left_over);
         let slack = slack(&config, &desk)?;
@@ -315,6 +316,9 @@ fn limits(limits: &config::Limits) -> ProxyLimits {
         session: session::Limits {
             message: limits.message_bytes,
             unit: limits.message_bytes,
+            prepared_bytes: limits.prepared_bytes,
+            prepared_bytes_per_agent: limits.prepared_bytes_per_agent,
+            transaction_bytes: limits.transaction_bytes,
             ..session::Limits::default()
         },
     }

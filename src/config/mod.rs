@@ -219,6 +219,12 @@ pub struct Limits {
     pub message_bytes: usize,
     /// The longest text of a statement that is parsed, in bytes; lists of literals do not count.
     pub text_bytes: usize,
+    /// Bytes of texts that a session may keep before it may prepare no more.
+    pub prepared_bytes: usize,
+    /// The same of all sessions of one agent.
+    pub prepared_bytes_per_agent: usize,
+    /// Bytes of texts of an open transaction that are kept for reviewers.
+    pub transaction_bytes: usize,
     /// How long an agent may take to log in.
     pub login: Duration,
     /// Connections at a time that have not proved who they are.

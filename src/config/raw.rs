@@ -712,9 +712,13 @@ fn read_slack(table: &Table<'_>, problems: &Problems) -> Option<RawSlack> {
 fn default_limits() -> Limits {
     Limits {
         sessions: 5_000,
-        sessions_per_agent: 500,
+        // Postgres has 100 connections if nobody says otherwise: one agent must not take them all.
+        sessions_per_agent: 50,
         message_bytes: 64 << 20,
         text_bytes: 1 << 20,
+        prepared_bytes: 64 << 20,
+        prepared_bytes_per_agent: 256 << 20,
+        transaction_bytes: 1 << 20,
         login: Duration::from_secs(10),
         unauthenticated: 256,
         unauthenticated_per_address: None,
@@ -735,6 +739,9 @@ fn read_limits(table: &Table<'_>) -> Limits {
     number("sessions_per_agent", 1_000_000, &mut limits.sessions_per_agent);
     number("message_bytes", 1 << 30, &mut limits.message_bytes);
     number("text_bytes", 16 << 20, &mut limits.text_bytes);
+    number("prepared_bytes", 1 << 40, &mut limits.prepared_bytes);
+    number("prepared_bytes_per_agent", 1 << 40, &mut limits.prepared_bytes_per_agent);
+    number("transaction_bytes", 1 << 30, &mut limits.transaction_bytes);
     number("waiting_per_agent", 10_000, &mut limits.desk.waiting_per_agent);
     number("waiting", 100_000, &mut limits.desk.waiting);
     number("waiting_bytes_per_agent", 1 << 40, &mut limits.desk.waiting_bytes_per_agent);

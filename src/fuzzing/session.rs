@@ -166,7 +166,7 @@ impl World {
     fn new(mode: Mode, options: u8) -> Self {
         let reports_path = options & 1 != 0;
         let limits = if options & 2 != 0 && mode != Mode::Compared {
-            Limits { message: 300, unit: 400, reply: 1 << 20, statements: 2 }
+            Limits { message: 300, unit: 400, reply: 1 << 20, statements: 2, ..Limits::default() }
         } else {
             Limits::default()
         };
@@ -451,7 +451,7 @@ impl World {
                 }
                 Output::Probed(_) => self.probes -= 1,
                 Output::AgentLeft => self.goodbye = true,
-                Output::CatalogueChanged | Output::Claimed(..) => {}
+                Output::CatalogueChanged | Output::OwnCatalogueChanged | Output::Claimed(..) => {}
             }
         }
         let forwarded = self.session.to_upstream().split();

@@ -2,11 +2,15 @@
 //!
 //! The catalogue is read over a connection of our own with the same login, so that what it shows is
 //! what a session sees. It is read again after every statement that may have changed it, and from
-//! time to time, because others change it without asking us.
+//! time to time, because others change it without asking us. Names that it does not know are looked up
+//! one by one before they decide anything.
+//!
+//! That connection stays open while sessions run (the *standing connection*): agents who have taken all
+//! of the server's connections do not keep us from judging the statements of those who have one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -17,8 +21,9 @@ use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use super::upstream::{ConnectError, Connected, Upstream, log_in};
+use crate::actor::AgentName;
 use crate::classify::catalogue::{QUERIES, Row, from_rows};
-use crate::classify::{Catalogue, Declared, Guards, SearchPath, guards};
+use crate::classify::{Catalogue, Declared, Doubt, Guards, SearchPath, guards};
 use crate::session::settings::parse_search_path;
 use crate::wire::backend::{Fields, tag};
 use crate::wire::frame::{Frame, Reader};
@@ -33,6 +38,44 @@ const NEGOTIATES: u32 = 18;
 /// How long reading it may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a catalogue may be used that cannot be read anew, if nobody told us of a change.
+const GRACE: Duration = Duration::from_secs(600);
+
+/// How far readings are apart that a statement asks for because of a name that is not known.
+const SPACING: Duration = Duration::from_secs(1);
+
+/// How long it counts that upstream does not know a name either.
+const ABSENT: Duration = Duration::from_secs(1);
+
+/// The most names that are remembered as unknown to upstream, and the most that are looked up at once; for
+/// more, the catalogue is read.
+const MOST_ABSENT: usize = 10_000;
+const MOST_LOOKED_UP: usize = 500;
+
+/// How long the standing connection stays behind the last session.
+const STANDING: Duration = Duration::from_secs(30);
+
+/// How long others may be slowed by catalogue changes of one agent, as a multiple of what the readings take:
+/// behind some changes at once, an agent's next one waits so long.
+const PAUSE: u32 = 3;
+/// So many changes do not wait.
+const CHANGES_AT_ONCE: u32 = 20;
+
+/// Where a fresh session of our role would look names up. What `ALTER ROLE` and `ALTER DATABASE` say counts
+/// at login only, so it is looked up in their table; nothing is answered where this session began with
+/// another value than a fresh one would.
+const FRESH_PATH: &str = "SELECT COALESCE(
+ (SELECT pg_catalog.substr(c, 13) FROM pg_catalog.pg_db_role_setting s
+   LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) s.setrole
+   LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) s.setdatabase
+   CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) c
+  WHERE (s.setrole OPERATOR(pg_catalog.=) 0 OR r.rolname OPERATOR(pg_catalog.=) session_user)
+   AND (s.setdatabase OPERATOR(pg_catalog.=) 0 OR d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+   AND pg_catalog.starts_with(c, 'search_path=')
+  ORDER BY s.setrole OPERATOR(pg_catalog.=) 0, s.setdatabase OPERATOR(pg_catalog.=) 0 LIMIT 1),
+ CASE WHEN p.source OPERATOR(pg_catalog.=) ANY (ARRAY['global', 'database', 'user', 'database user']) THEN NULL ELSE p.setting END)
+FROM pg_catalog.pg_settings p WHERE p.name OPERATOR(pg_catalog.=) 'search_path'";
+
 /// What an upstream is like, as of some moment.
 #[derive(Debug)]
 pub struct Known {
@@ -44,7 +87,10 @@ pub struct Known {
     pub search_path: Option<Arc<str>>,
     /// What a fresh session reports of itself.
     pub parameters: BTreeMap<String, String>,
+    /// When its reading began: what was there by then, it shows.
     read_at: Instant,
+    /// How long the reading took.
+    took: Duration,
     change: u64,
 }
 
@@ -54,6 +100,21 @@ impl Known {
     pub fn initial_path(&self, role: &str) -> SearchPath {
         self.search_path.as_deref().map_or(SearchPath::Unknown, |path| parse_search_path(path, role))
     }
+
+    /// Whether it shows what was there at a moment.
+    #[must_use]
+    pub fn is_as_of(&self, moment: Instant) -> bool {
+        self.read_at >= moment
+    }
+}
+
+/// What an agent has changed in the catalogue of late.
+#[derive(Debug)]
+struct Changes {
+    /// How many more do not wait.
+    free: u32,
+    /// When the next one may be made.
+    next: Instant,
 }
 
 /// One upstream and what is known of it.
@@ -65,7 +126,17 @@ pub struct UpstreamState {
     known: ArcSwap<Option<Arc<Known>>>,
     /// Counts the changes that we know of.
     change: Arc<AtomicU64>,
-    reading: Mutex<()>,
+    /// The standing connection, while there is one. Whoever asks something by it holds the lock, and takes it
+    /// out meanwhile: one that breaks off in the middle of an answer is never used again.
+    standing: Mutex<Option<Asking>>,
+    /// When an attempt to ask began that failed, and why.
+    failed: parking_lot::Mutex<Option<(Instant, Arc<ConnectError>)>>,
+    /// Names that upstream did not know when it was asked last.
+    absent: parking_lot::Mutex<HashMap<Doubt, Instant>>,
+    /// Sessions that run.
+    sessions: AtomicUsize,
+    /// Who has changed the catalogue of late.
+    changes: parking_lot::Mutex<HashMap<AgentName, Changes>>,
     trouble: parking_lot::Mutex<Option<String>>,
     /// Something in between refused protocol 3.2 although the server knows it.
     only_3_0: AtomicBool,
@@ -80,7 +151,11 @@ impl UpstreamState {
             declared: Arc::new(ArcSwap::new(declared)),
             known: ArcSwap::default(),
             change: Arc::default(),
-            reading: Mutex::new(()),
+            standing: Mutex::new(None),
+            failed: parking_lot::Mutex::default(),
+            absent: parking_lot::Mutex::default(),
+            sessions: AtomicUsize::new(0),
+            changes: parking_lot::Mutex::default(),
             trouble: parking_lot::Mutex::default(),
             only_3_0: AtomicBool::new(false),
         }
@@ -96,6 +171,31 @@ impl UpstreamState {
     /// A forwarded statement may have changed the catalogue: what is known is not good any more.
     pub fn changed(&self) {
         self.change.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The same by a statement of this agent's. An agent that changes it again and again would have all others
+    /// wait for one reading after the other, so behind a number of changes its next ones wait.
+    pub fn changed_by(&self, agent: &AgentName) {
+        self.changed();
+        let pause = self.last().map_or(Duration::ZERO, |known| known.took * PAUSE);
+        let now = Instant::now();
+        let mut changes = self.changes.lock();
+        // Whoever has been quiet for a while begins anew.
+        changes.retain(|_, changes| changes.next + STANDING > now);
+        let of_agent = changes.entry(agent.clone()).or_insert(Changes { free: CHANGES_AT_ONCE, next: now });
+        if let Some(free) = of_agent.free.checked_sub(1) {
+            of_agent.free = free;
+            of_agent.next = now;
+        } else {
+            of_agent.next = of_agent.next.max(now) + pause;
+        }
+    }
+
+    /// How long a statement of this agent's that changes the catalogue has to wait.
+    #[must_use]
+    pub fn pause(&self, agent: &AgentName) -> Option<Duration> {
+        let next = self.changes.lock().get(agent)?.next;
+        next.checked_duration_since(Instant::now()).filter(|pause| !pause.is_zero())
     }
 
     /// The operator says something else of its database now.
@@ -154,10 +254,22 @@ impl UpstreamState {
 
     /// What is known, if it was read after change number `wanted`.
     fn as_of(&self, wanted: u64) -> Option<Arc<Known>> {
-        let known = self.known.load();
-        let known = known.as_ref().as_ref()?;
-        let current = known.change >= wanted && known.read_at.elapsed() < LIFE;
-        current.then(|| Arc::clone(known))
+        let known = self.last()?;
+        (known.change >= wanted && known.read_at.elapsed() < LIFE).then_some(known)
+    }
+
+    /// What was known last, where it cannot be read anew at the moment and nobody told us of a change since.
+    #[must_use]
+    pub fn unchanged(&self) -> Option<Arc<Known>> {
+        let known = self.last()?;
+        let unchanged = known.change >= self.change.load(Ordering::Acquire);
+        (unchanged && known.read_at.elapsed() < GRACE).then_some(known)
+    }
+
+    /// Whether reading it has just failed, so that nobody need wait for the next attempt.
+    #[must_use]
+    pub fn has_just_failed(&self) -> bool {
+        self.failed.lock().as_ref().is_some_and(|(began, _)| began.elapsed() < SPACING)
     }
 
     /// What is known, read anew unless it is current. Several who ask at once wait for one reading.
@@ -169,27 +281,146 @@ impl UpstreamState {
         if let Some(known) = self.current() {
             return Ok(known);
         }
-        let _reading = self.reading.lock().await;
         // A reading that began after we asked shows what we asked for. To want the newest of all would be
         // to read again and again for as long as others go on changing things.
-        if let Some(known) = self.as_of(wanted) {
+        self.read_unless(|state| state.as_of(wanted)).await
+    }
+
+    /// What is known, as of `moment` at least: read anew if its reading began before. Such readings have a
+    /// distance, whoever asks for them.
+    ///
+    /// # Errors
+    /// As for [`Self::known`].
+    pub async fn known_since(&self, moment: Instant) -> Result<Arc<Known>, ConnectError> {
+        let wanted = self.change.load(Ordering::Acquire);
+        if let Some(last) = self.last() {
+            tokio::time::sleep(SPACING.saturating_sub(last.read_at.elapsed())).await;
+        }
+        self.read_unless(|state| state.as_of(wanted).filter(|known| known.is_as_of(moment))).await
+    }
+
+    /// Waits for the standing connection, and reads by it unless `enough` says that somebody has done so.
+    async fn read_unless(
+        &self,
+        enough: impl Fn(&Self) -> Option<Arc<Known>>,
+    ) -> Result<Arc<Known>, ConnectError> {
+        let asked_at = Instant::now();
+        let mut standing = self.standing.lock().await;
+        if let Some(known) = enough(self) {
             return Ok(known);
         }
+        self.not_in_vain(asked_at)?;
         let change = self.change.load(Ordering::Acquire);
-        let read = tokio::time::timeout(PATIENCE, self.read(change));
-        let known = Arc::new(self.note(read.await.unwrap_or(Err(ConnectError::Timeout(PATIENCE))))?);
+        let began = Instant::now();
+        let known = Arc::new(self.tell(began, self.read(&mut standing, change).await)?);
         info!(upstream = %self.upstream.name, version = known.server_version, generation = known.catalogue.generation, "catalogue read");
         self.known.store(Arc::new(Some(Arc::clone(&known))));
         Ok(known)
     }
 
-    async fn read(&self, change: u64) -> Result<Known, ConnectError> {
+    /// An attempt that began after `asked_at` and failed would fail again: those who waited for it have its
+    /// error.
+    fn not_in_vain(&self, asked_at: Instant) -> Result<(), ConnectError> {
+        match &*self.failed.lock() {
+            Some((began, error)) if *began >= asked_at => Err(ConnectError::Shared(Arc::clone(error))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes how an attempt to ask upstream something ended.
+    fn tell<T>(&self, began: Instant, result: Result<T, ConnectError>) -> Result<T, ConnectError> {
+        let result = self.note(result).map_err(Arc::new);
+        *self.failed.lock() = result.as_ref().err().map(|error| (began, Arc::clone(error)));
+        result.map_err(ConnectError::Shared)
+    }
+
+    /// Looks up names that the catalogue does not know: whether upstream knows them by now. Where it does, the
+    /// catalogue is read anew. Returns what is known then.
+    ///
+    /// # Errors
+    /// As for [`Self::known`].
+    pub async fn look_up(&self, doubts: &[Doubt], asked_at: Instant) -> Result<Arc<Known>, ConnectError> {
+        let is_column = |doubt: &Doubt| matches!(doubt, Doubt::Column(_));
+        if doubts.iter().any(is_column) || doubts.len() > MOST_LOOKED_UP {
+            return self.known_since(asked_at).await;
+        }
+        if self.are_absent(doubts) {
+            return self.known().await;
+        }
+        let began = {
+            let mut standing = self.standing.lock().await;
+            if let Some(known) = self.last().filter(|known| known.is_as_of(asked_at)) {
+                return Ok(known);
+            }
+            if self.are_absent(doubts) {
+                None
+            } else {
+                self.not_in_vain(asked_at)?;
+                let began = Instant::now();
+                let found = self.tell(began, self.exist(&mut standing, doubts).await)?;
+                if !found {
+                    let mut absent = self.absent.lock();
+                    if absent.len() > MOST_ABSENT {
+                        absent.clear();
+                    }
+                    absent.extend(doubts.iter().map(|doubt| (doubt.clone(), began)));
+                }
+                found.then_some(began)
+            }
+        };
+        match began {
+            Some(began) => self.known_since(began).await,
+            None => self.known().await,
+        }
+    }
+
+    fn are_absent(&self, doubts: &[Doubt]) -> bool {
+        let absent = self.absent.lock();
+        doubts.iter().all(|doubt| absent.get(doubt).is_some_and(|at| at.elapsed() < ABSENT))
+    }
+
+    /// Whether upstream has any of these.
+    async fn exist(&self, standing: &mut Option<Asking>, doubts: &[Doubt]) -> Result<bool, ConnectError> {
+        let question = existence(doubts);
+        let answers = self.ask(standing, &[&question]).await?;
+        Ok(answers.first().is_some_and(|rows| !rows.is_empty()))
+    }
+
+    /// Asks by the standing connection; where it has broken, by a new one.
+    async fn ask(
+        &self,
+        standing: &mut Option<Asking>,
+        questions: &[&str],
+    ) -> Result<Vec<Vec<Row>>, ConnectError> {
+        let asked = |mut asking: Asking| async move {
+            let answers = tokio::time::timeout(PATIENCE, asking.ask_all(questions));
+            let answers = answers.await.unwrap_or(Err(ConnectError::Timeout(PATIENCE)))?;
+            Ok::<_, ConnectError>((asking, answers))
+        };
+        if let Some(asking) = standing.take() {
+            match asked(asking).await {
+                Ok((asking, answers)) => {
+                    *standing = Some(asking);
+                    return Ok(answers);
+                }
+                Err(error) => {
+                    info!(upstream = %self.upstream.name, %error, "the standing connection is made anew");
+                }
+            }
+        }
+        let (asking, answers) = asked(self.begin().await?).await?;
+        *standing = Some(asking);
+        Ok(answers)
+    }
+
+    /// A session of our own, to be kept.
+    async fn begin(&self) -> Result<Asking, ConnectError> {
         // Compiling a query that runs once takes longer than running it.
         let mut settings = vec![("application_name", "countersign catalogue"), ("jit", "off")];
         // This is no login of anybody's, so login triggers (Postgres 17) do not fire for it, where the role may
         // say so.
-        let known = self.known.load();
-        let reports = known.as_ref().as_ref().map(|known| (known.server_version, &known.parameters));
+        let known = self.last();
+        let reports = known.as_ref().map(|known| (known.server_version, &known.parameters));
         if reports.is_some_and(|(version, told)| {
             version >= 17 && told.get("is_superuser").is_some_and(|superuser| superuser == "on")
         }) {
@@ -197,37 +428,140 @@ impl UpstreamState {
         }
         let settings: Vec<(String, String)> =
             settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let mut reader = Asking { connected: log_in(&self.upstream, &settings, 0).await? };
-        let version =
-            reader.connected.parameters.get("server_version").map(String::as_str).unwrap_or_default();
+        let mut asking = Asking { connected: log_in(&self.upstream, &settings, 0).await? };
+        // It is idle most of the time, on purpose. Older servers have no such setting.
+        asking
+            .ask(
+                "SELECT pg_catalog.set_config(s.name, '0', false) FROM pg_catalog.pg_settings s \
+                 WHERE s.name OPERATOR(pg_catalog.=) 'idle_session_timeout'",
+            )
+            .await?;
+        Ok(asking)
+    }
+
+    async fn read(&self, standing: &mut Option<Asking>, change: u64) -> Result<Known, ConnectError> {
+        let read_at = Instant::now();
+        // All of them at once: somebody waits for this, so it costs one round trip.
+        let questions: Vec<&str> =
+            [FRESH_PATH, guards::QUERY].into_iter().chain(QUERIES.iter().map(|query| query.sql)).collect();
+        let mut answers = self.ask(standing, &questions).await?;
+        let mut path = fresh_path(&answers);
+        if path.is_none() {
+            // It is another one than that of our session: a new session tells. Where there is none to be had,
+            // nobody begins one who would have to know.
+            if let Ok(asking) = self.begin().await {
+                *standing = Some(asking);
+                answers = self.ask(standing, &questions).await?;
+                path = fresh_path(&answers);
+            }
+        }
+        let guards = Guards::from_rows(answers.get(1).map_or(&[][..], Vec::as_slice));
+        let answers = answers.get(2..).unwrap_or_default();
+        let parameters = standing.as_ref().map(|asking| asking.parameters().clone()).unwrap_or_default();
+        let version = parameters.get("server_version").map(String::as_str).unwrap_or_default();
         let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|major| major.parse().ok());
         let server_version = major.ok_or(ConnectError::Protocol("no server version"))?;
-        // All of them at once: somebody waits for this, so it costs one round trip.
-        let questions =
-            ["SHOW search_path", guards::QUERY].into_iter().chain(QUERIES.iter().map(|query| query.sql));
-        reader.send(questions).await?;
-        let search_path = reader.answer().await?;
-        let search_path = search_path.into_iter().flatten().flatten().next().map(Arc::from);
-        let guards = Guards::from_rows(&reader.answer().await?);
-        let mut answers = Vec::with_capacity(QUERIES.len());
-        for _ in &QUERIES {
-            answers.push(reader.answer().await?);
-        }
-        let catalogue = from_rows(server_version, &answers, &self.declared.load()).map_err(|error| {
+        let catalogue = from_rows(server_version, answers, &self.declared.load()).map_err(|error| {
             warn!(upstream = %self.upstream.name, %error, "catalogue not understood");
             ConnectError::Protocol("a catalogue that makes no sense")
         })?;
-        let parameters = reader.connected.parameters.clone();
-        reader.leave().await;
         Ok(Known {
             server_version,
             catalogue: Arc::new(catalogue.with_guards(guards)),
-            search_path,
+            search_path: path,
             parameters,
-            read_at: Instant::now(),
+            read_at,
+            took: read_at.elapsed(),
             change,
         })
     }
+
+    /// A session begins; to be kept while it runs. The standing connection goes some time after the last.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>) -> Running {
+        self.sessions.fetch_add(1, Ordering::AcqRel);
+        Running { state: Arc::clone(self) }
+    }
+
+    /// Closes the standing connection if no session has run for a while: it would keep the server from
+    /// dropping the database, and from a smart shutdown.
+    async fn rest(&self) {
+        tokio::time::sleep(STANDING).await;
+        if self.sessions.load(Ordering::Acquire) == 0
+            && let Some(asking) = self.standing.lock().await.take()
+        {
+            asking.leave().await;
+        }
+    }
+}
+
+/// A session that runs.
+pub struct Running {
+    state: Arc<UpstreamState>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let state = Arc::clone(&self.state);
+        if state.sessions.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { state.rest().await });
+        }
+    }
+}
+
+fn fresh_path(answers: &[Vec<Row>]) -> Option<Arc<str>> {
+    answers.first()?.first()?.first()?.as_deref().map(Arc::from)
+}
+
+/// Asks whether any of these names exist by now, as the catalogue's own queries would find them. Names are
+/// the agent's: they are sent as hexadecimal digits, which no quoting can go wrong with.
+fn existence(doubts: &[Doubt]) -> String {
+    let names = |kind: fn(&Doubt) -> Option<&str>| {
+        let mut names = doubts.iter().filter_map(kind).map(|name| {
+            let digits: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+            format!("pg_catalog.convert_from(pg_catalog.decode('{digits}', 'hex'), 'UTF8')::pg_catalog.name")
+        });
+        let first = names.next()?;
+        Some(names.fold(first, |all, name| format!("{all}, {name}")))
+    };
+    let called = names(|doubt| match doubt {
+        Doubt::Column(name) | Doubt::Attribute(name) => Some(name),
+        Doubt::Relation(_) | Doubt::Type(_) => None,
+    });
+    let types = names(|doubt| match doubt {
+        Doubt::Column(name) | Doubt::Attribute(name) | Doubt::Type(name) => Some(name),
+        Doubt::Relation(_) => None,
+    });
+    let relations = names(|doubt| match doubt {
+        Doubt::Relation(name) => Some(name),
+        Doubt::Column(_) | Doubt::Attribute(_) | Doubt::Type(_) => None,
+    });
+    let functions = called.map(|names| {
+        format!(
+            "SELECT 1 FROM pg_catalog.pg_proc p WHERE p.oid OPERATOR(pg_catalog.>=) 16384 \
+             AND p.proname OPERATOR(pg_catalog.=) ANY (ARRAY[{names}])"
+        )
+    });
+    let types = types.map(|names| {
+        format!(
+            "SELECT 1 FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_class k ON k.oid OPERATOR(pg_catalog.=) t.typrelid \
+             WHERE t.oid OPERATOR(pg_catalog.>=) 16384 AND t.typname OPERATOR(pg_catalog.=) ANY (ARRAY[{names}]) \
+             AND (t.typcategory OPERATOR(pg_catalog.<>) 'A' OR t.typtype OPERATOR(pg_catalog.=) 'd') \
+             AND (t.typtype OPERATOR(pg_catalog.<>) 'c' OR k.relkind OPERATOR(pg_catalog.=) 'c')"
+        )
+    });
+    let relations = relations.map(|names| {
+        format!(
+            "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+             WHERE c.oid OPERATOR(pg_catalog.>=) 16384 AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY[{names}]) \
+             AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'p', 'v', 'm', 'f', 'S']::\"char\"[]) \
+             AND n.nspname OPERATOR(pg_catalog.!~) '^pg_'"
+        )
+    });
+    let parts: Vec<String> = [functions, types, relations].into_iter().flatten().collect();
+    if parts.is_empty() { "SELECT 1 LIMIT 0".to_owned() } else { parts.join(" UNION ALL ") }
 }
 
 /// A session of our own in which a few queries are asked, one after the other.
@@ -263,7 +597,17 @@ impl Asking {
         self.answer().await
     }
 
-    async fn send(&mut self, questions: impl Iterator<Item = &str>) -> Result<(), ConnectError> {
+    /// Asks several at once.
+    async fn ask_all(&mut self, questions: &[&str]) -> Result<Vec<Vec<Row>>, ConnectError> {
+        self.send(questions.iter().copied()).await?;
+        let mut answers = Vec::with_capacity(questions.len());
+        for _ in questions {
+            answers.push(self.answer().await?);
+        }
+        Ok(answers)
+    }
+
+    async fn send<'q>(&mut self, questions: impl Iterator<Item = &'q str>) -> Result<(), ConnectError> {
         let mut request = BytesMut::new();
         for sql in questions {
             frontend::query(sql, &mut request)?;
@@ -363,6 +707,7 @@ mod tests {
             search_path: None,
             parameters: BTreeMap::new(),
             read_at: Instant::now(),
+            took: Duration::ZERO,
             change,
         };
         state.known.store(Arc::new(Some(Arc::new(known))));

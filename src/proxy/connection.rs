@@ -15,9 +15,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 use tracing::{debug, info, warn};
 
-use super::catalogue::{Known, UpstreamState};
-use super::gate::{Decided, Gate, Judged, Judgement, Pending, record};
-use super::holding::{self, Holding};
+use super::catalogue::{Known, Running, UpstreamState};
+use super::gate::{Decided, Gate, Judged, Judgement, Needs, Pending, Progress, record};
+use super::holding::{self, Before, Holding};
 use super::pipe::Pipe;
 use super::sessions::{Control, Doing, Watch};
 use super::upstream::{self, ConnectError};
@@ -64,8 +64,10 @@ enum Event {
     Control(Control),
     /// The request that waits has ended.
     Ended(desk::Ending),
-    /// The catalogue was read anew.
-    Catalogue(Result<Arc<Known>, ConnectError>),
+    /// What had to be there before a statement can be decided, is.
+    Before(Before),
+    /// The catalogue was read anew for a grant that is to be used.
+    Reread(Result<Arc<Known>, ConnectError>),
     /// A cancel has reached upstream.
     Cancelled,
     Timer,
@@ -89,6 +91,11 @@ pub(super) struct Connection {
     granted: VecDeque<(IntentId, RequestId)>,
     created: Vec<Arc<str>>,
     catalogue_dirty: bool,
+    /// When this session has changed what only it can name, and the catalogue was not read since.
+    own_change: Option<Instant>,
+    own_dirty: bool,
+    /// What the statement under decision has behind it.
+    progress: Progress,
     defer: bool,
     draining: bool,
     ended: Option<&'static str>,
@@ -98,6 +105,8 @@ pub(super) struct Connection {
     unfinished: bool,
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Instant>,
+    /// Keeps what the sessions of one upstream share.
+    _running: Running,
 }
 
 /// What a connection is made of.
@@ -113,6 +122,7 @@ pub(super) struct Parts {
     pub(super) upstream: Pipe,
     pub(super) control: mpsc::Receiver<Control>,
     pub(super) defer: bool,
+    pub(super) running: Running,
 }
 
 /// A grant that stands, with what the statement was found to do at that moment.
@@ -151,6 +161,7 @@ impl Connection {
             upstream,
             control,
             defer,
+            running,
         } = parts;
         Self {
             shared,
@@ -168,6 +179,9 @@ impl Connection {
             granted: VecDeque::new(),
             created: Vec::new(),
             catalogue_dirty: false,
+            own_change: None,
+            own_dirty: false,
+            progress: Progress::default(),
             defer,
             draining: false,
             ended: None,
@@ -176,6 +190,7 @@ impl Connection {
             unfinished: false,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: None,
+            _running: running,
         }
     }
 
@@ -190,7 +205,8 @@ impl Connection {
                 Event::Traffic | Event::Timer => {}
                 Event::Control(control) => self.on_control(control),
                 Event::Ended(ending) => self.on_ending(ending),
-                Event::Catalogue(read) => self.on_catalogue(read),
+                Event::Before(before) => self.on_before(before),
+                Event::Reread(read) => self.on_reread(read),
                 Event::Cancelled => self.cancelling = None,
             }
             self.turn().await;
@@ -436,7 +452,7 @@ impl Connection {
             Output::Submit(submission) => self.submit(submission),
             Output::Withdrawn(_) => {
                 // Upstream failed before it, or is gone: recorded as withdrawn, and nobody is asked.
-                self.holding.take_if(|holding| matches!(holding, Holding::Catalogue { .. }));
+                self.holding.take_if(|holding| matches!(holding, Holding::Undecided { .. }));
                 if let Some(pending) = self.withdraw("an earlier statement of the same batch failed") {
                     let refusal =
                         holding::withdrawn(&pending, "an earlier statement of the same batch failed");
@@ -454,17 +470,28 @@ impl Connection {
             Output::Probed(probed) => self.on_probed(probed),
             Output::CatalogueChanged => {
                 self.catalogue_dirty = true;
-                self.state.changed();
+                // In an open transaction nobody else can see it yet.
+                if self.session.status() == TransactionStatus::Idle {
+                    self.state.changed();
+                }
+            }
+            Output::OwnCatalogueChanged => {
+                self.own_dirty = true;
+                self.own_change = Some(Instant::now());
             }
             Output::Claimed(name, value) => self.on_claim(&name, value.as_deref()),
             Output::AgentLeft => self.leave(),
         }
         // What an open transaction changed is visible to our own connection once it has ended.
         let dirty = self.catalogue_dirty || !self.created.is_empty();
-        if dirty && self.session.status() == TransactionStatus::Idle && self.session.is_idle() {
+        let ended = self.session.status() == TransactionStatus::Idle && self.session.is_idle();
+        if ended && dirty {
             self.catalogue_dirty = false;
             self.created.clear();
-            self.state.changed();
+            self.state.changed_by(&self.watch.identity.agent.name);
+        }
+        if ended && std::mem::take(&mut self.own_dirty) {
+            self.own_change = Some(Instant::now());
         }
     }
 
@@ -496,21 +523,29 @@ impl Connection {
             log: &self.log,
             defer: self.defer,
             created: &self.created,
-            temporary: false,
+            has_changed_catalogue: self.catalogue_dirty || self.own_dirty,
+            takes_turns: true,
+            is_pausing: self.state.pause(&self.watch.identity.agent.name).is_some(),
+            progress: &self.progress,
         }
     }
 
     fn submit(&mut self, submission: Submission) {
-        match self.state.current() {
-            Some(known) => self.known = known,
-            None => {
-                let state = Arc::clone(&self.state);
-                let reading = tokio::spawn(async move { state.known().await });
-                self.holding = Some(Holding::Catalogue { submission, reading });
-                return;
-            }
+        self.progress = Progress::default();
+        let own = self.own_change;
+        let current = self.state.current().filter(|known| own.is_none_or(|change| known.is_as_of(change)));
+        // Where it is only some time ago that it was read, the next attempt is not waited for behind one that
+        // has failed.
+        let usable = current
+            .or_else(|| self.state.unchanged().filter(|_| own.is_none() && self.state.has_just_failed()));
+        if let Some(known) = usable {
+            self.known = known;
+            self.own_change = None;
+            return self.decide(submission);
         }
-        self.decide(submission);
+        let state = Arc::clone(&self.state);
+        let waiting = tokio::spawn(async move { Before::Catalogue(read_catalogue(&state, own).await) });
+        self.holding = Some(Holding::Undecided { submission, waiting });
     }
 
     fn decide(&mut self, submission: Submission) {
@@ -518,7 +553,35 @@ impl Connection {
         match self.gate().decide(submission, Timestamp::now()) {
             Decided::Resolved(resolution) => self.session.resolve(ticket, resolution, self.shared.now_ns()),
             Decided::Hold(pending) => self.hold(pending),
+            Decided::Later(submission, needs) => return self.wait_for(*submission, needs),
         }
+        self.progress = Progress::default();
+    }
+
+    fn wait_for(&mut self, submission: Submission, needs: Needs) {
+        let state = Arc::clone(&self.state);
+        let agent = self.watch.identity.agent.name.clone();
+        let waiting = match needs {
+            Needs::Turn => {
+                let large_texts = Arc::clone(&self.shared.large_texts);
+                tokio::spawn(async move { Before::Turn(large_texts.turn(&agent).await) })
+            }
+            Needs::LookUp(doubts) => {
+                // Others have theirs read meanwhile.
+                self.progress.turn = None;
+                let now = Instant::now();
+                tokio::spawn(async move { Before::LookedUp(state.look_up(&doubts, now).await) })
+            }
+            Needs::Pause => {
+                self.progress.turn = None;
+                let pause = state.pause(&agent).unwrap_or_default();
+                tokio::spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    Before::Paused
+                })
+            }
+        };
+        self.holding = Some(Holding::Undecided { submission, waiting });
     }
 
     /// Something has to be held: first upstream itself is asked what the session is like.
@@ -553,13 +616,15 @@ impl Connection {
         match (self.holding.take(), probed) {
             (Some(Holding::Probing { pending }), Ok(probed)) if probed.temporary => {
                 let ticket = pending.submission.ticket;
-                let gate = Gate { temporary: true, ..self.gate() };
-                match gate.decide(pending.submission, Timestamp::now()) {
+                self.progress = Progress { temporary: true, ..Progress::default() };
+                match self.gate().decide(pending.submission, Timestamp::now()) {
                     Decided::Resolved(resolution) => {
                         self.session.resolve(ticket, resolution, self.shared.now_ns());
                     }
                     Decided::Hold(pending) => self.open(pending, probed.settings, probed.timers),
+                    Decided::Later(submission, needs) => return self.wait_for(*submission, needs),
                 }
+                self.progress = Progress::default();
             }
             (Some(Holding::Probing { pending }), Ok(probed))
                 if is_refused_by_upstream(&self.session, &pending, &probed) =>
@@ -701,7 +766,9 @@ impl Connection {
         seal: &Seal,
     ) -> Result<Box<Released>, (Refusal, RequestId)> {
         let request = grant.request();
-        match self.gate().judge(&pending.submission, Timestamp::now()) {
+        // It was read before, when it was its turn.
+        let gate = Gate { takes_turns: false, ..self.gate() };
+        match gate.judge(&pending.submission, Timestamp::now()) {
             Judged::Decided(Judgement { classification, decision, .. }) => {
                 match self.shared.desk.release(grant, seal, &decision) {
                     Ok(release) => Ok(Box::new(Released { release, classification })),
@@ -713,7 +780,7 @@ impl Connection {
                 Err((refusal, request))
             }
             // Nothing was forwarded while it was held, so nothing of it can depend on an answer.
-            Judged::WhenIdle => {
+            Judged::WhenIdle | Judged::Turn => {
                 let reason = "the session is not what it was when approval was asked for";
                 self.shared.desk.withdraw(request, reason);
                 Err((Refusal::HoldWithdrawn { request, reason }, request))
@@ -773,8 +840,8 @@ impl Connection {
         *self.watch.held.lock() = None;
         match self.holding.take()? {
             // Nobody was asked yet; what becomes of it is decided when the catalogue is there.
-            catalogue @ Holding::Catalogue { .. } => {
-                self.holding = Some(catalogue);
+            undecided @ Holding::Undecided { .. } => {
+                self.holding = Some(undecided);
                 None
             }
             Holding::Probing { pending } => Some(pending),
@@ -790,30 +857,48 @@ impl Connection {
         }
     }
 
-    fn on_catalogue(&mut self, read: Result<Arc<Known>, ConnectError>) {
+    fn on_before(&mut self, before: Before) {
         let submission = match self.holding.take() {
-            Some(Holding::Catalogue { submission, .. }) => submission,
-            Some(Holding::Rereading { pending, grant, .. }) => return self.on_reread(pending, grant, read),
+            Some(Holding::Undecided { submission, .. }) => submission,
             other => {
                 self.holding = other;
                 return;
             }
         };
-        match read {
-            Ok(known) => {
+        match before {
+            Before::Catalogue(Ok(known)) => {
                 self.known = known;
-                self.decide(submission);
+                self.own_change = None;
             }
-            Err(error) => {
-                warn!(session = %self.watch.id, %error, "catalogue not read; nothing can be judged");
-                let upstream = self.watch.target.upstream.to_string();
-                let refusal = Refusal::UpstreamUnreachable { upstream };
-                self.session.resolve(submission.ticket, Resolution::Refuse(refusal), self.shared.now_ns());
+            Before::Catalogue(Err(error)) => {
+                warn!(session = %self.watch.id, %error, "catalogue not read");
+                match self.state.unchanged().filter(|_| self.own_change.is_none()) {
+                    Some(known) => self.known = known,
+                    None => self.progress.stale = true,
+                }
             }
+            Before::LookedUp(Ok(known)) => {
+                self.known = known;
+                self.progress.looked_up = true;
+            }
+            Before::LookedUp(Err(error)) => {
+                warn!(session = %self.watch.id, %error, "names not looked up; nothing can be told of them");
+                self.progress.stale = true;
+            }
+            Before::Turn(turn) => self.progress.turn = Some(turn),
+            Before::Paused => self.progress.paused = true,
         }
+        self.decide(submission);
     }
 
-    fn on_reread(&mut self, pending: Box<Pending>, grant: Grant, read: Result<Arc<Known>, ConnectError>) {
+    fn on_reread(&mut self, read: Result<Arc<Known>, ConnectError>) {
+        let (pending, grant) = match self.holding.take() {
+            Some(Holding::Rereading { pending, grant, .. }) => (pending, grant),
+            other => {
+                self.holding = other;
+                return;
+            }
+        };
         match read {
             Ok(known) => {
                 self.known = known;
@@ -839,8 +924,8 @@ impl Connection {
                     };
                     self.refuse(&pending, refusal);
                     let _ = reached.send(());
-                } else if let Some(Holding::Catalogue { submission, .. }) =
-                    self.holding.take_if(|holding| matches!(holding, Holding::Catalogue { .. }))
+                } else if let Some(Holding::Undecided { submission, .. }) =
+                    self.holding.take_if(|holding| matches!(holding, Holding::Undecided { .. }))
                 {
                     let resolution = Resolution::Refuse(Refusal::Cancelled);
                     self.session.resolve(submission.ticket, resolution, self.shared.now_ns());
@@ -966,6 +1051,26 @@ fn is_refused_by_upstream(session: &Session, pending: &Pending, probed: &Probed)
         && classification.is_refused_when_read_only(&session.search_path(), has_parameters)
 }
 
+/// Reads the catalogue for a session that runs, as of its own last change where there is one. That upstream
+/// does not answer now need not last: a while is waited for it.
+async fn read_catalogue(state: &UpstreamState, own: Option<Instant>) -> Result<Arc<Known>, ConnectError> {
+    /// So long.
+    const WHILE: Duration = Duration::from_secs(8);
+    let end = Instant::now() + WHILE;
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let read = match own {
+            Some(change) => state.known_since(change).await,
+            None => state.known().await,
+        };
+        if read.is_ok() || Instant::now() + pause >= end || (own.is_none() && state.unchanged().is_some()) {
+            return read;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
 fn poll_holding(holding: &mut Holding, cx: &mut Context<'_>) -> Option<Event> {
     match holding {
         Holding::Waiting { ending, .. } => match Pin::new(ending).poll(cx) {
@@ -973,15 +1078,19 @@ fn poll_holding(holding: &mut Holding, cx: &mut Context<'_>) -> Option<Event> {
             Poll::Ready(Err(_)) => Some(Event::Ended(desk::Ending::Withdrawn { reason: "the desk closed" })),
             Poll::Pending => None,
         },
-        Holding::Catalogue { reading, .. } | Holding::Rereading { reading, .. } => {
-            match Pin::new(reading).poll(cx) {
-                Poll::Ready(Ok(read)) => Some(Event::Catalogue(read)),
-                Poll::Ready(Err(_)) => {
-                    Some(Event::Catalogue(Err(ConnectError::Protocol("the reading broke off"))))
-                }
-                Poll::Pending => None,
+        Holding::Undecided { waiting, .. } => match Pin::new(waiting).poll(cx) {
+            Poll::Ready(Ok(before)) => Some(Event::Before(before)),
+            Poll::Ready(Err(_)) => {
+                let error = ConnectError::Protocol("what it waited for broke off");
+                Some(Event::Before(Before::LookedUp(Err(error))))
             }
-        }
+            Poll::Pending => None,
+        },
+        Holding::Rereading { reading, .. } => match Pin::new(reading).poll(cx) {
+            Poll::Ready(Ok(read)) => Some(Event::Reread(read)),
+            Poll::Ready(Err(_)) => Some(Event::Reread(Err(ConnectError::Protocol("the reading broke off")))),
+            Poll::Pending => None,
+        },
         Holding::Probing { .. } | Holding::Reprobing { .. } => None,
     }
 }

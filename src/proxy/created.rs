@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::classify::{Classification, Effect, ObjectKind, Reason, StatementClass, Verb};
+use crate::classify::{Classification, Doubt, Effect, ObjectKind, Reason, StatementClass, Verb};
 
 /// The names that a statement's effects create, where later statements can run code through them.
 pub(super) fn names(effects: &[Effect]) -> impl Iterator<Item = Arc<str>> {
@@ -21,13 +21,16 @@ pub(super) fn names(effects: &[Effect]) -> impl Iterator<Item = Arc<str>> {
 
 /// `classification`, held as code if it uses one of `created`.
 pub(super) fn apply(classification: &Arc<Classification>, created: &[Arc<str>]) -> Arc<Classification> {
-    let used = classification.effects.iter().find(|effect| created.contains(&effect.name));
+    let effects = classification.effects.iter().map(|effect| &effect.name);
+    // `v.f` calls f where v has no such column, and does so by no effect while nobody knows f.
+    let doubts = classification.doubts.iter().map(Doubt::name);
+    let used = effects.chain(doubts).find(|name| created.contains(name));
     let Some(used) = used.filter(|_| classification.class < StatementClass::Code) else {
         return Arc::clone(classification);
     };
     let text = format!(
         "uses {}, which this transaction has created or replaced: what it runs is not known until the transaction ends",
-        used.name
+        used
     );
     let mut held = Classification::clone(classification);
     held.class = StatementClass::Code;

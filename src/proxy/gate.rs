@@ -3,20 +3,28 @@
 //! Everything here is quick and local; what takes time (asking upstream, asking people) is handed
 //! back to the connection.
 
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::Shared;
 use super::catalogue::Known;
+use super::large_texts::Turn;
 use super::sessions::Watch;
-use crate::classify::{Classification, Context, SearchPath, StatementClass, resolve_names};
+use crate::classify::{Classification, Context, Doubt, LARGE, SearchPath, StatementClass, resolve_names};
 use crate::ledger::{Clearance, LedgerError, SessionLog, StatementRecord};
 use crate::policy::{Decision, Subject, Terms};
 use crate::refusal::Refusal;
 use crate::session::names::Lookup;
 use crate::session::{Purpose, Resolution, Session, Submission};
 use crate::statement::{Digest, RequestId, RuleName, SessionEffect, SqlText, TransactionStatus, Via};
+
+/// The most prepared statements that one text may execute: each is looked up, shown and sealed.
+const MOST_EXECUTED: usize = 1_000;
+/// The most that all executions of one text may do to the session.
+const MOST_EFFECTS: usize = 100_000;
 
 /// A text that a statement refers to by a name.
 pub(super) struct Referred {
@@ -58,6 +66,33 @@ pub(super) enum Decided {
     Resolved(Resolution),
     /// People have to be asked.
     Hold(Box<Pending>),
+    /// To be decided again when something is there.
+    Later(Box<Submission>, Needs),
+}
+
+/// What a decision waits for.
+pub(super) enum Needs {
+    /// A turn among those who have large texts read.
+    Turn,
+    /// Names that the catalogue does not know are to be looked up.
+    LookUp(Vec<Doubt>),
+    /// Its agent has changed the catalogue often of late, and is to wait with the next change.
+    Pause,
+}
+
+/// What a statement that is to be decided has behind it.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// It is its turn among those who have large texts read.
+    pub(super) turn: Option<Turn>,
+    /// Names that the catalogue does not know were looked up.
+    pub(super) looked_up: bool,
+    /// The catalogue can be trusted for nothing: it has changed and could not be read.
+    pub(super) stale: bool,
+    /// It has waited with its change of the catalogue.
+    pub(super) paused: bool,
+    /// Upstream says that the relations of [`Pending::may_be_temporary`] are temporary ones.
+    pub(super) temporary: bool,
 }
 
 /// What policy says of a submission, and what it was told. Nothing has been recorded yet.
@@ -75,6 +110,8 @@ pub(super) enum Judged {
     Refused(Arc<Classification>, Refusal),
     /// It depends on answers that upstream still owes.
     WhenIdle,
+    /// A large text has to be read for it, and it is not its turn.
+    Turn,
 }
 
 /// The parties to a decision.
@@ -88,8 +125,13 @@ pub(super) struct Gate<'a> {
     /// Functions, operators and types that this session's open transaction has created: nobody else
     /// can see them yet, so no catalogue has them.
     pub(super) created: &'a [Arc<str>],
-    /// Upstream says that the relations of [`Pending::may_be_temporary`] are temporary ones.
-    pub(super) temporary: bool,
+    /// This session's open transaction has changed the catalogue.
+    pub(super) has_changed_catalogue: bool,
+    /// The agent has to wait with its next change of the catalogue.
+    pub(super) is_pausing: bool,
+    /// Large texts are read when it is their turn, and not at once.
+    pub(super) takes_turns: bool,
+    pub(super) progress: &'a Progress,
 }
 
 impl Gate<'_> {
@@ -118,17 +160,29 @@ impl Gate<'_> {
     pub(super) fn judge(&self, submission: &Submission, now: Timestamp) -> Judged {
         let search_path = self.session.search_path();
         let context = self.context(&search_path);
+        // A text is classified once, however many names it has: not all are remembered elsewhere.
+        let meanings: RefCell<HashMap<(*const u8, usize), Arc<Classification>>> = RefCell::default();
         let classify = |sql: &SqlText| {
-            /// Beyond this, parsing may take long enough to keep other sessions of the thread waiting.
-            const LONG: usize = 32 << 10;
-            if sql.len() > LONG {
+            let key = (sql.as_bytes().as_ptr(), sql.len());
+            if let Some(known) = meanings.borrow().get(&key) {
+                return Arc::clone(known);
+            }
+            // Parsing a large one may take long enough to keep other sessions of the thread waiting.
+            let meaning = if sql.len() > LARGE {
                 tokio::task::block_in_place(|| self.shared.classifier.classify(sql, &context))
             } else {
                 self.shared.classifier.classify(sql, &context)
-            }
+            };
+            meanings.borrow_mut().insert(key, Arc::clone(&meaning));
+            meaning
         };
+        let waits_for_turn =
+            |sql: &SqlText| sql.len() > LARGE && self.takes_turns && self.progress.turn.is_none();
+        if waits_for_turn(&submission.statement.sql) {
+            return Judged::Turn;
+        }
         let mut classification = classify(&submission.statement.sql);
-        if self.temporary
+        if self.progress.temporary
             && let Some(temporary) = &classification.if_temporary
         {
             classification = Arc::clone(&temporary.classification);
@@ -142,8 +196,14 @@ impl Gate<'_> {
             return Judged::Refused(classification, refusal);
         }
         let mut refers_to = Vec::new();
+        let too_many = Refusal::TooManyExecuted { limit: MOST_EXECUTED };
         if executed(&classification).next().is_some() {
-            for name in executed(&classification) {
+            let names: HashSet<&Arc<str>> = executed(&classification).collect();
+            if names.len() > MOST_EXECUTED {
+                return Judged::Refused(classification, too_many);
+            }
+            let mut seen = HashSet::new();
+            for name in executed(&classification).filter(|name| seen.insert(*name)) {
                 match self.session.lookup(name) {
                     Lookup::Known(prepared) => refers_to.push(Referred {
                         name: Arc::clone(name),
@@ -158,14 +218,30 @@ impl Gate<'_> {
                     Lookup::Unsettled => {}
                 }
             }
-            let lookup = |name: &str| {
-                let known = refers_to.iter().find(|known| &*known.name == name)?;
-                Some(classify(&known.sql))
+            if refers_to.iter().any(|known| waits_for_turn(&known.sql)) {
+                return Judged::Turn;
+            }
+            let known: HashMap<&str, Arc<Classification>> =
+                refers_to.iter().map(|known| (&*known.name, classify(&known.sql))).collect();
+            // Each execution does to the session what its statement does.
+            let prepares = |meaning: &Classification, name: &str| {
+                meaning
+                    .session_effects()
+                    .any(|effect| matches!(effect, SessionEffect::Prepare(prepared) if **prepared == *name))
             };
-            classification = resolve_names(&classification, &lookup);
+            let does: HashMap<&str, usize> = known
+                .iter()
+                .filter(|(name, meaning)| !prepares(meaning, name))
+                .map(|(name, meaning)| (*name, meaning.session_effects().count()))
+                .collect();
+            let all = classification.names.iter().filter_map(|used| does.get(&*used.name));
+            if all.fold(0_usize, |all, one| all.saturating_add(*one)) > MOST_EFFECTS {
+                return Judged::Refused(classification, too_many);
+            }
+            classification = resolve_names(&classification, &|name| known.get(name).cloned());
         }
-        let mut meanings = refers_to.iter().map(|known| classify(&known.sql));
-        let late = self.fetches_late(&classification) || meanings.any(|meaning| self.fetches_late(&meaning));
+        let mut referred = refers_to.iter().map(|known| classify(&known.sql));
+        let late = self.fetches_late(&classification) || referred.any(|meaning| self.fetches_late(&meaning));
         let runs = submission.purpose == Purpose::Run;
         if late && runs && !Session::is_doomed(submission, &classification.steps) {
             let refusal = Refusal::Unsupported {
@@ -185,19 +261,28 @@ impl Gate<'_> {
         if classification.class.is_privileged() {
             let mut queries = Vec::new();
             let mut unknown = false;
-            for name in fetched(&classification) {
+            // The same text may have declared them.
+            let here: HashSet<&str> = declared_cursors(&classification).collect();
+            let mut seen = HashSet::new();
+            for name in fetched(&classification).filter(|name| seen.insert(*name)) {
                 let texts = self.session.cursor_texts(name);
-                // The same text may have declared it.
-                let here = declares(&classification, name);
-                unknown |= texts.is_empty() && !here;
+                unknown |= texts.is_empty() && !here.contains(&**name);
                 queries.extend(texts.into_iter().map(|sql| (Arc::clone(name), sql)));
             }
             if classification.reads_cursors_by_function() {
                 queries.extend(self.session.all_cursor_texts());
                 unknown = true;
             }
+            if queries.len() > MOST_EXECUTED {
+                return Judged::Refused(classification, too_many);
+            }
+            if queries.iter().any(|(_, sql)| waits_for_turn(sql)) {
+                return Judged::Turn;
+            }
             if unknown || !queries.is_empty() {
-                let meanings: Vec<_> = queries.iter().map(|(_, sql)| classify(sql)).collect();
+                let mut meanings: Vec<_> = queries.iter().map(|(_, sql)| classify(sql)).collect();
+                meanings.sort_unstable_by_key(Arc::as_ptr);
+                meanings.dedup_by(|one, other| Arc::ptr_eq(one, other));
                 classification = Arc::new(classification.with_rows_of(&meanings, unknown));
             }
             refers_to.extend(queries.into_iter().map(|(name, sql)| Referred {
@@ -212,6 +297,17 @@ impl Gate<'_> {
 
         if submission.upstream_parses && classification.class == StatementClass::Invalid {
             classification = Arc::new(classification.of_unreadable());
+        }
+        if submission.upstream_parses && self.unknown_column(&classification).is_some() {
+            classification = Arc::new(classification.with_unknown_calls());
+        }
+        if self.progress.stale && classification.class > StatementClass::Session {
+            let upstream = self.watch.target.upstream.to_string();
+            return Judged::Refused(classification, Refusal::CatalogueUnavailable { upstream });
+        }
+        let length = submission.statement.sql.len();
+        if runs && let Some(refusal) = self.session.keeps_too_much(length, &classification.steps) {
+            return Judged::Refused(classification, refusal);
         }
 
         let subject = Subject {
@@ -231,12 +327,37 @@ impl Gate<'_> {
         let Judgement { classification, refers_to, decision } = match self.judge(&submission, now) {
             Judged::Decided(judgement) => judgement,
             Judged::WhenIdle => return Decided::Resolved(Resolution::WhenIdle),
+            Judged::Turn => return Decided::Later(Box::new(submission), Needs::Turn),
             Judged::Refused(classification, refusal) => {
                 let policy = self.shared.policy.load().digest();
                 let record = record(&submission, &classification, &[], policy, None, now);
                 return Decided::Resolved(self.refuse(&record, refusal));
             }
         };
+        let would_run = submission.purpose == Purpose::Run && matches!(decision, Decision::Allow(_));
+        if would_run && !classification.doubts.is_empty() && !self.progress.looked_up {
+            let doubts = classification.doubts.clone();
+            return Decided::Later(Box::new(submission), Needs::LookUp(doubts));
+        }
+        let changes = || {
+            let change = |effect: &SessionEffect| matches!(effect, SessionEffect::CatalogueChange);
+            classification.session_effects().any(change)
+        };
+        if would_run && self.is_pausing && !self.progress.paused && changes() {
+            return Decided::Later(Box::new(submission), Needs::Pause);
+        }
+        // Upstream knows what it is: if it is no function either, upstream says so itself when it parses the
+        // statement.
+        if let Some(name) = self.unknown_column(&classification).filter(|_| would_run) {
+            if submission.status.is_none() && self.session.settles() {
+                return Decided::Resolved(Resolution::WhenIdle);
+            }
+            let policy = self.shared.policy.load().digest();
+            let record = record(&submission, &classification, &[], policy, None, now);
+            let refusal = Refusal::UnknownColumn { name: name.to_string() };
+            let asked = self.ask_upstream_to_parse(&submission, &classification, &record, refusal);
+            return Decided::Resolved(asked);
+        }
         let resolution = match decision {
             // Upstream is asked to parse it when nothing else is on its way; and whether the name of a
             // Bind means it at all may depend on an answer that has not come.
@@ -258,14 +379,7 @@ impl Gate<'_> {
                 let (message, position) = (invalid.error.message.to_string(), invalid.error.position);
                 let refusal = Refusal::Syntax { message, position };
                 let record = record(&submission, &classification, &[], invalid.policy, None, now);
-                match self.log.forward(&record, Clearance::ParseOnly) {
-                    Ok(receipt) => {
-                        self.watch.count_statement();
-                        let shown = shown(&submission, &classification);
-                        Resolution::Unparsed { receipt, refusal, shown }
-                    }
-                    Err(error) => self.not_recorded(error, &classification),
-                }
+                self.ask_upstream_to_parse(&submission, &classification, &record, refusal)
             }
             _ if submission.purpose == Purpose::Prepare => {
                 let policy = self.shared.policy.load().digest();
@@ -321,6 +435,31 @@ impl Gate<'_> {
         }
     }
 
+    /// A name behind a dot that is no column that is known, and so may be a function that was made a moment
+    /// ago. What this very transaction has changed, only this session can see.
+    fn unknown_column<'c>(&self, classification: &'c Classification) -> Option<&'c Arc<str>> {
+        let is_column = |doubt: &&Doubt| matches!(doubt, Doubt::Column(_));
+        classification.doubts.iter().find(is_column).filter(|_| !self.has_changed_catalogue).map(Doubt::name)
+    }
+
+    /// Has upstream parse a statement and nothing more.
+    fn ask_upstream_to_parse(
+        &self,
+        submission: &Submission,
+        classification: &Classification,
+        record: &StatementRecord<'_>,
+        refusal: Refusal,
+    ) -> Resolution {
+        match self.log.forward(record, Clearance::ParseOnly) {
+            Ok(receipt) => {
+                self.watch.count_statement();
+                let shown = shown(submission, classification);
+                Resolution::Unparsed { receipt, refusal, shown }
+            }
+            Err(error) => self.not_recorded(error, classification),
+        }
+    }
+
     /// What is not recorded is not forwarded.
     fn not_recorded(&self, error: LedgerError, classification: &Classification) -> Resolution {
         tracing::error!(session = %self.watch.id, %error, "statement not recorded, so not forwarded");
@@ -355,10 +494,11 @@ fn fetched(classification: &Classification) -> impl Iterator<Item = &Arc<str>> {
     })
 }
 
-fn declares(classification: &Classification, cursor: &str) -> bool {
-    classification
-        .session_effects()
-        .any(|effect| matches!(effect, SessionEffect::Declare(name) if **name == *cursor))
+fn declared_cursors(classification: &Classification) -> impl Iterator<Item = &str> {
+    classification.session_effects().filter_map(|effect| {
+        let SessionEffect::Declare(name) = effect else { return None };
+        Some(&**name)
+    })
 }
 
 fn executed(classification: &Classification) -> impl Iterator<Item = &Arc<str>> {

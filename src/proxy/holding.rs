@@ -1,6 +1,6 @@
 //! What a connection waits for, and what reviewers and the agent are told meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::catalogue::Known;
 use super::comment;
 use super::gate::{Pending, Referred};
+use super::large_texts::Turn;
 use super::sessions::Watch;
 use super::upstream::ConnectError;
 use crate::actor::{Agent, AgentIdentity, PersonName};
@@ -28,10 +29,22 @@ use crate::statement::{Digest, RequestId, ServerTimers, SqlText, TransactionStat
 /// The settings that a grant is bound to, by name.
 pub(super) type SealedSettings = BTreeMap<Arc<str>, Arc<str>>;
 
+/// What had to be there before a statement can be decided.
+pub(super) enum Before {
+    /// The catalogue was read anew.
+    Catalogue(Result<Arc<Known>, ConnectError>),
+    /// Names that it does not know were looked up.
+    LookedUp(Result<Arc<Known>, ConnectError>),
+    /// A large text may be read now.
+    Turn(Turn),
+    /// The agent has waited for its next change of the catalogue.
+    Paused,
+}
+
 /// What a connection waits for.
 pub(super) enum Holding {
-    /// The catalogue is being read; nothing can be judged without it.
-    Catalogue { submission: Submission, reading: JoinHandle<Result<Arc<Known>, ConnectError>> },
+    /// Something has to be there first that decides what the statement means, or when it is its turn.
+    Undecided { submission: Submission, waiting: JoinHandle<Before> },
     /// Upstream is asked what the session is like, so that a request can be opened.
     Probing { pending: Box<Pending> },
     /// People are asked.
@@ -70,8 +83,12 @@ pub(super) fn seal(watch: &Watch, pending: &Pending, mut settings: SealedSetting
     if !pending.submission.before.is_empty() {
         settings.insert("(runs before it)".into(), digest_of(&pending.submission.before).to_string().into());
     }
+    // One text may have prepared many of them.
+    let mut digests: HashMap<(*const u8, usize), Digest> = HashMap::new();
     for Referred { name, sql, types } in &pending.refers_to {
-        let mut value = Digest::of(sql.as_bytes()).to_string();
+        let bytes = sql.as_bytes();
+        let digest = digests.entry((bytes.as_ptr(), bytes.len())).or_insert_with(|| Digest::of(bytes));
+        let mut value = digest.to_string();
         if types.iter().any(|oid| *oid != 0) {
             let types: Vec<String> = types.iter().map(ToString::to_string).collect();
             value = format!("{value} ({})", types.join(", "));

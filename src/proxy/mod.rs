@@ -6,6 +6,7 @@
 //! - `connection`: one session, from its first message to its last.
 //! - `gate`: one statement's decision.
 //! - `holding`: what a session waits for, and what it tells meanwhile.
+//! - [`large_texts`]: whose large text is read next.
 //! - [`catalogue`]: what an upstream is like.
 //! - [`sessions`]: who is connected.
 #![allow(clippy::disallowed_methods, reason = "the shell reads clocks")]
@@ -18,6 +19,7 @@ mod crowd;
 mod gate;
 pub mod handshake;
 mod holding;
+pub mod large_texts;
 mod pipe;
 pub mod sessions;
 pub mod stream;
@@ -45,6 +47,7 @@ use self::catalogue::UpstreamState;
 use self::connection::{Connection, Parts};
 use self::crowd::Crowd;
 use self::handshake::{Arrival, Door, Turned, Visitor};
+use self::large_texts::LargeTexts;
 use self::pipe::Pipe;
 use self::sessions::{Control, Sessions, Watch};
 use self::tls::AgentTls;
@@ -57,7 +60,7 @@ use crate::policy::Policy;
 use crate::refusal::{OneLine, Refusal};
 use crate::session::settings::Settings;
 use crate::session::startup;
-use crate::session::{Limits, Session};
+use crate::session::{KeptBytes, Limits, Session};
 use crate::statement::{SessionId, TransactionStatus};
 use crate::wire::backend;
 use crate::wire::cancel::CancelKey;
@@ -101,6 +104,14 @@ impl Counters {
     }
 }
 
+/// What an agent has of the proxy.
+#[derive(Debug, Default)]
+pub struct Usage {
+    sessions: usize,
+    /// Bytes of texts that its sessions keep.
+    texts: KeptBytes,
+}
+
 /// Everything that sessions share.
 pub struct Shared {
     /// What statements do.
@@ -129,10 +140,12 @@ pub struct Shared {
     pub trouble: Mutex<Option<String>>,
     /// Zero of the monotonic clock.
     pub started: Instant,
-    /// Sessions of each agent.
-    pub per_agent: Mutex<HashMap<AgentName, usize>>,
+    /// What each agent with sessions has of the proxy.
+    pub per_agent: Mutex<HashMap<AgentName, Usage>>,
     /// Keys that agents' tokens are checked with.
     pub key_sources: KeySources,
+    /// Turns for large texts.
+    pub large_texts: Arc<LargeTexts>,
 }
 
 /// Why a session ends whose agent may not be where it is any more.
@@ -277,7 +290,7 @@ async fn welcome(shared: Arc<Shared>, mut arrival: Arrival) {
     let agent = arrival.identity.agent.name.clone();
     let span = info_span!("session", session = %id, %agent);
     async move {
-        let Some(_place) = Place::take(&shared, &agent) else {
+        let Some(place) = Place::take(&shared, &agent) else {
             return tell(&mut arrival, &Refusal::TooManySessions).await;
         };
         match begin(&shared, id, &mut arrival).await {
@@ -289,7 +302,7 @@ async fn welcome(shared: Arc<Shared>, mut arrival: Arrival) {
                 info!(upstream = %ready.watch.target.upstream, from = %ready.watch.identity.client_address, "session begun");
                 let process = ready.process;
                 let expiry = arrival.until.map(|until| tokio::spawn(expire(Arc::clone(&ready.watch), until)));
-                let connection = ready.into_connection(&shared, arrival);
+                let connection = ready.into_connection(&shared, arrival, &place);
                 let reason = connection.run().await;
                 if let Some(expiry) = expiry {
                     expiry.abort();
@@ -320,18 +333,19 @@ async fn tell(arrival: &mut Arrival, refusal: &Refusal) {
 struct Place {
     shared: Arc<Shared>,
     agent: AgentName,
+    texts: KeptBytes,
 }
 
 impl Place {
     fn take(shared: &Arc<Shared>, agent: &AgentName) -> Option<Self> {
         let mut per_agent = shared.per_agent.lock();
         let all: usize = shared.sessions.count();
-        let mine = per_agent.entry(agent.clone()).or_insert(0);
-        if all >= shared.limits.sessions || *mine >= shared.limits.sessions_per_agent {
+        let mine = per_agent.entry(agent.clone()).or_default();
+        if all >= shared.limits.sessions || mine.sessions >= shared.limits.sessions_per_agent {
             return None;
         }
-        *mine += 1;
-        Some(Self { shared: Arc::clone(shared), agent: agent.clone() })
+        mine.sessions += 1;
+        Some(Self { shared: Arc::clone(shared), agent: agent.clone(), texts: mine.texts.clone() })
     }
 }
 
@@ -339,8 +353,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut per_agent = self.shared.per_agent.lock();
         if let Some(mine) = per_agent.get_mut(&self.agent) {
-            *mine -= 1;
-            if *mine == 0 {
+            mine.sessions -= 1;
+            if mine.sessions == 0 {
                 per_agent.remove(&self.agent);
             }
         }
@@ -358,6 +372,7 @@ struct Ready {
     /// The process id that the agent was told.
     process: i32,
     seed: u64,
+    running: catalogue::Running,
 }
 
 async fn begin(shared: &Arc<Shared>, id: SessionId, arrival: &mut Arrival) -> Result<Ready, Refusal> {
@@ -366,9 +381,15 @@ async fn begin(shared: &Arc<Shared>, id: SessionId, arrival: &mut Arrival) -> Re
     let state = shared.upstreams.load().get(&name).filter(|_| allowed).cloned();
     let state = state.ok_or_else(|| Refusal::UnknownUpstream { name: name.to_string() })?;
 
+    let running = state.enter();
     let unreachable = |error: upstream::ConnectError| {
         warn!(upstream = %name, %error, "upstream not reached");
-        Refusal::UpstreamUnreachable { upstream: name.to_string() }
+        match error.encoding() {
+            Some(encoding) => {
+                Refusal::UpstreamEncoding { upstream: name.to_string(), encoding: encoding.to_owned() }
+            }
+            None => Refusal::UpstreamUnreachable { upstream: name.to_string() },
+        }
     };
     let known = state.known().await.map_err(unreachable)?;
     for (name, value) in &arrival.startup.settings {
@@ -421,7 +442,7 @@ async fn begin(shared: &Arc<Shared>, id: SessionId, arrival: &mut Arrival) -> Re
     backend::put_key(&key, &mut arrival.output);
     arrival.output.extend_from_slice(&connected.notices);
     backend::put_ready(TransactionStatus::Idle.as_byte(), &mut arrival.output);
-    Ok(Ready { watch, state, known, connected, log, control, process: key.process, seed })
+    Ok(Ready { watch, state, known, connected, log, control, process: key.process, seed, running })
 }
 
 /// Upstream's own process id, so that `pg_backend_pid()` tells the same, and a secret of ours: who
@@ -454,7 +475,7 @@ fn application_name(arrival: &Arrival, id: SessionId) -> String {
 }
 
 impl Ready {
-    fn into_connection(self, shared: &Arc<Shared>, arrival: Arrival) -> Connection {
+    fn into_connection(self, shared: &Arc<Shared>, arrival: Arrival, place: &Place) -> Connection {
         let path = arrival.startup.search_path().map(str::to_owned);
         let path = path.or_else(|| self.known.search_path.as_deref().map(str::to_owned));
         let mut settings = Settings::new(self.watch.target.role.as_str(), path.as_deref());
@@ -469,12 +490,13 @@ impl Ready {
             state: self.state,
             known: self.known,
             upstream_key: self.connected.key,
-            session: Session::new(shared.limits.session, settings, self.seed),
+            session: Session::new(shared.limits.session, settings, self.seed).counting(place.texts.clone()),
             log: self.log,
             agent,
             upstream: Pipe::new(self.connected.stream, self.connected.rest),
             control: self.control,
             defer: arrival.startup.defer,
+            running: self.running,
         })
     }
 }

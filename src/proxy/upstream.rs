@@ -99,6 +99,40 @@ pub enum ConnectError {
     /// Upstream does not speak the protocol.
     #[error("upstream does not speak Postgres's protocol: {0}")]
     Protocol(&'static str),
+    /// The database is not in UTF8. Postgres cuts and compares names by the database's encoding, so in any
+    /// other one two names could be the same to it and different to us.
+    #[error(
+        "the database's encoding is {encoding}, and countersign works with UTF8 databases only; \
+         create a database with ENCODING 'UTF8' and restore a dump of this one into it"
+    )]
+    Encoding {
+        /// What upstream reported as `server_encoding`.
+        encoding: String,
+    },
+    /// What an attempt that others had begun ended with.
+    #[error("{0}")]
+    Shared(Arc<Self>),
+}
+
+impl ConnectError {
+    /// The encoding of a database that is not in UTF8, where that is the error.
+    #[must_use]
+    pub fn encoding(&self) -> Option<&str> {
+        match self {
+            Self::Encoding { encoding } => Some(encoding),
+            Self::Shared(error) => error.encoding(),
+            Self::Io(_)
+            | Self::Timeout(_)
+            | Self::NoTls
+            | Self::Name(_)
+            | Self::Method(_)
+            | Self::NoPassword
+            | Self::CleartextWithoutTls
+            | Self::Version { .. }
+            | Self::Refused { .. }
+            | Self::Protocol(_) => None,
+        }
+    }
 }
 
 impl ConnectError {
@@ -248,6 +282,10 @@ impl Login<'_> {
                 }
                 tag::NOTICE => {}
                 tag::READY => {
+                    let encoding = parameters.get("server_encoding").map_or("not reported", String::as_str);
+                    if encoding != "UTF8" {
+                        return Err(ConnectError::Encoding { encoding: encoding.to_owned() });
+                    }
                     let Login { stream, input: rest, .. } = self;
                     return Ok(Connected { stream, rest, parameters, notices, key });
                 }

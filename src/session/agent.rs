@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::denial::Told;
-use super::names::{Lookup, Name};
+use super::names::{Lookup, Name, Prepared};
+use super::texts::Texts;
 use super::unit::{Kind, Unit};
 use super::{Deciding, Gate, Output, Owed, Portal, Purpose, Resolution, Run, RunKey, Session, Submission};
 use crate::refusal::Refusal;
@@ -152,7 +153,7 @@ impl Session {
             return Err(Self::not_copy_data());
         }
         let malformed = |_| Refusal::Protocol { what: "invalid message format" };
-        self.unit.push(frame).map_err(malformed)?;
+        self.unit.push(frame, &mut self.texts).map_err(malformed)?;
         let complete = matches!(frame.tag, tag::SYNC | tag::FLUSH | tag::QUERY | tag::FUNCTION_CALL)
             || self.unit.bytes.len() >= self.limits.unit
             || self.unit.items.len() >= Unit::MOST_ITEMS;
@@ -255,31 +256,49 @@ impl Session {
         let Some(item) = self.unit.items.get(at) else { return false };
         let is_run_at_once = matches!(item.kind, Kind::Query(_) | Kind::FunctionCall);
         let refused = if is_run_at_once { self.refusal_behind_execute(at) } else { None };
+        let over = self.texts.over(&self.limits);
         let then = match &item.kind {
             // A Parse that is bound in the same unit is recorded with its Bind.
             Kind::Parse { name, prepared, .. } => {
+                // There is one unnamed statement, and the next Parse takes its place.
+                let over = over.filter(|_| !name.is_unnamed() && Texts::counts(prepared.sql.len()));
                 if self.statements.count() >= self.limits.statements && !name.is_unnamed() {
                     Then::Refuse(Told::Refusal(Refusal::TooManyStatements { limit: self.limits.statements }))
+                } else if let Some(over) = over {
+                    Then::Refuse(Told::Refusal(over))
                 } else if self.unit.is_bound_later(at, name) {
                     Then::Nothing
                 } else {
                     Then::Submit(parse_only(prepared.sql.clone()), Purpose::Prepare)
                 }
             }
-            Kind::Bind { statement, .. } => {
+            Kind::Bind { portal, .. }
+                if !portal.is_unnamed() && self.portals.count() >= self.limits.statements =>
+            {
+                Then::Refuse(Told::Refusal(Refusal::TooManyStatements { limit: self.limits.statements }))
+            }
+            Kind::Bind { portal, statement } => {
+                // A portal keeps the text, and perhaps the values, even when the statement is closed.
+                let kept = |prepared: &Prepared| prepared.sql.len() + self.unit.frame(at).len();
+                let over = over.filter(|_| !portal.is_unnamed());
                 let meaning = match self.unit.statement_before(statement, at) {
                     Some((prepared, _)) => Lookup::Known(prepared),
                     None => self.statements.lookup(statement, self.resynced),
                 };
-                match meaning {
-                    Lookup::Known(prepared) => match self.unit.bound_statement(at, &prepared) {
-                        Some(statement) => Then::Submit(statement, Purpose::Run),
-                        None => {
-                            Then::Refuse(Told::Refusal(Refusal::Internal { what: "a Bind changed its mind" }))
+                match (meaning, over) {
+                    (Lookup::Known(prepared), Some(over)) if Texts::counts(kept(&prepared)) => {
+                        Then::Refuse(Told::Refusal(over))
+                    }
+                    (Lookup::Known(prepared), _) => {
+                        match self.unit.bound_statement(at, &prepared, &self.texts) {
+                            Some(statement) => Then::Submit(statement, Purpose::Run),
+                            None => Then::Refuse(Told::Refusal(Refusal::Internal {
+                                what: "a Bind changed its mind",
+                            })),
                         }
-                    },
-                    Lookup::Unknown => Then::Refuse(Told::NoStatement(self.unit.name_as_sent(at))),
-                    Lookup::Unsettled => Then::Wait,
+                    }
+                    (Lookup::Unknown, _) => Then::Refuse(Told::NoStatement(self.unit.name_as_sent(at))),
+                    (Lookup::Unsettled, _) => Then::Wait,
                 }
             }
             Kind::Execute { portal } => {
@@ -562,7 +581,7 @@ impl Session {
                         Lookup::Unknown | Lookup::Unsettled => return None,
                     },
                 };
-                self.unit.bound_statement(at, &prepared)?
+                self.unit.bound_statement(at, &prepared, &self.texts)?
             }
             Kind::Query(sql) => Statement::query(sql.clone()),
             Kind::FunctionCall => self.unit.called_statement(at)?,

@@ -21,6 +21,7 @@
 //! - [`fast_path`]: what calls by OID are in SQL.
 //! - [`denial`]: substitutes that make upstream itself refuse.
 //! - [`probe`]: asking upstream what state the session is in.
+//! - `texts`: how many bytes of texts are kept.
 //! - [`settings`], [`startup`]: settings read along, and those an agent may bring.
 //!
 //! The session knows nothing of classes, policies, reviewers or clocks. Times are nanoseconds on
@@ -36,10 +37,12 @@ pub mod settings;
 pub mod startup;
 #[cfg(test)]
 mod tests;
+mod texts;
 pub mod unit;
 mod unparsed;
 mod upstream;
 
+pub use texts::KeptBytes;
 pub use upstream::Sink;
 
 use std::collections::VecDeque;
@@ -60,6 +63,7 @@ use names::{Lookup, Name, Names, Prepared, Statements, Ticket};
 use pipeline::Pipeline;
 use probe::{Probe, Probed};
 use settings::Settings;
+use texts::Texts;
 use unit::Unit;
 
 /// What the session may take in, in bytes and counts.
@@ -73,11 +77,25 @@ pub struct Limits {
     pub reply: usize,
     /// The most prepared statements by name.
     pub statements: usize,
+    /// Bytes of texts that the session may keep before it may prepare no more.
+    pub prepared_bytes: usize,
+    /// The same of all sessions of the agent.
+    pub prepared_bytes_per_agent: usize,
+    /// Bytes of texts of the open transaction that are kept for reviewers.
+    pub transaction_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { message: 64 << 20, unit: 64 << 20, reply: 16 << 20, statements: 10_000 }
+        Self {
+            message: 64 << 20,
+            unit: 64 << 20,
+            reply: 16 << 20,
+            statements: 10_000,
+            prepared_bytes: 64 << 20,
+            prepared_bytes_per_agent: 256 << 20,
+            transaction_bytes: 1 << 20,
+        }
     }
 }
 
@@ -101,6 +119,8 @@ pub enum Output {
     Probed(Result<Probed, probe::ProbeFailed>),
     /// A confirmed statement may have changed the catalogue.
     CatalogueChanged,
+    /// The same for this session only.
+    OwnCatalogueChanged,
     /// The agent set one of its claims, `countersign.<name>`; `None` resets it.
     Claimed(Arc<str>, Option<Arc<str>>),
     /// The agent said goodbye and everything before that has been forwarded.
@@ -325,6 +345,7 @@ struct Deciding {
 #[derive(Debug)]
 pub struct Session {
     limits: Limits,
+    texts: Texts,
     gate: Gate,
     unit: Unit,
     /// Bytes still to come of a CopyData message that passes through, and whether it is forwarded.
@@ -375,6 +396,7 @@ pub struct Session {
     transaction_earlier: u64,
     /// The open transaction has not begun before that.
     transaction_since_ns: u64,
+    transaction_bytes: usize,
 
     substitutes: Substitutes,
     tickets: Ticket,
@@ -436,6 +458,7 @@ impl Session {
     pub fn new(limits: Limits, settings: Settings, seed: u64) -> Self {
         Self {
             limits,
+            texts: Texts::default(),
             gate: Gate::Open,
             unit: Unit::default(),
             copy_rest: 0,
@@ -468,6 +491,7 @@ impl Session {
             transaction: VecDeque::new(),
             transaction_earlier: 0,
             transaction_since_ns: 0,
+            transaction_bytes: 0,
             substitutes: Substitutes::new(seed),
             tickets: 0,
             resynced: 0,
@@ -476,6 +500,32 @@ impl Session {
             to_upstream: BytesMut::new(),
             to_agent: BytesMut::new(),
         }
+    }
+
+    /// The same, where other sessions of the agent count their texts by the same count.
+    #[must_use]
+    pub fn counting(self, agent: KeptBytes) -> Self {
+        Self { texts: Texts::of_agent(agent), ..self }
+    }
+
+    /// How many bytes of texts it keeps.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.texts.kept()
+    }
+
+    /// Why a statement of this length with these steps may not run, where it would keep more names or texts than the session
+    /// or its agent may have.
+    #[must_use]
+    pub fn keeps_too_much(&self, length: usize, steps: &[Step]) -> Option<Refusal> {
+        let effects = || steps.iter().flat_map(|step| &step.effects);
+        let declares = effects().any(|effect| matches!(effect, SessionEffect::Declare(_)));
+        let before = self.statements.count().max(if declares { self.portals.count() } else { 0 });
+        let most = texts::most_names(effects(), before)?;
+        if most > self.limits.statements {
+            return Some(Refusal::TooManyStatements { limit: self.limits.statements });
+        }
+        self.texts.over(&self.limits).filter(|_| Texts::counts(length))
     }
 
     /// The next thing the session asks for or tells.
@@ -878,6 +928,7 @@ impl Session {
                     }
                 }
                 SessionEffect::CatalogueChange => self.outputs.push_back(Output::CatalogueChanged),
+                SessionEffect::OwnCatalogueChange => self.outputs.push_back(Output::OwnCatalogueChanged),
                 SessionEffect::Set { name, value, .. } => {
                     if let Some(claim) = name.strip_prefix("countersign.") {
                         self.outputs.push_back(Output::Claimed(claim.into(), value.clone()));

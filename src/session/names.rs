@@ -85,6 +85,8 @@ pub struct Names<M> {
     /// The unnamed entry was forgotten for the message of this ticket, and upstream may have it still.
     unnamed_may_live: Option<Ticket>,
     named: HashMap<Name, Slot<M>>,
+    /// How many of them have a confirmed meaning: to end those of none, again and again, costs nothing.
+    confirmed: usize,
     /// Tickets of forwarded `DEALLOCATE ALL`, `DISCARD ALL`.
     clearing: VecDeque<Ticket>,
 }
@@ -95,6 +97,7 @@ impl<M> Default for Names<M> {
             unnamed: Slot::default(),
             unnamed_may_live: None,
             named: HashMap::new(),
+            confirmed: 0,
             clearing: VecDeque::new(),
         }
     }
@@ -144,7 +147,11 @@ impl<M: Clone + PartialEq> Names<M> {
         let slot = self.slot_mut(name);
         let at = slot.pending.iter().position(|(pending, _)| *pending == ticket)?;
         let (_, meaning) = slot.pending.remove(at)?;
+        let is_confirmed = meaning.is_some();
         let ended = std::mem::replace(&mut slot.confirmed, meaning);
+        if !name.is_unnamed() {
+            self.confirmed = self.confirmed + usize::from(is_confirmed) - usize::from(ended.is_some());
+        }
         if name.is_unnamed() && self.unnamed_may_live.is_some_and(|since| since < ticket) {
             self.unnamed_may_live = None;
         }
@@ -189,6 +196,9 @@ impl<M: Clone + PartialEq> Names<M> {
     /// Ends confirmed meanings of named entries that `ends` says so of.
     pub fn end_confirmed(&mut self, mut ends: impl FnMut(&M) -> bool) -> Vec<M> {
         let mut ended = Vec::new();
+        if self.confirmed == 0 {
+            return ended;
+        }
         #[expect(clippy::iter_over_hash_type, reason = "each entry is judged alone; order does not matter")]
         for slot in self.named.values_mut() {
             if slot.confirmed.as_ref().is_some_and(&mut ends) {
@@ -196,6 +206,7 @@ impl<M: Clone + PartialEq> Names<M> {
             }
         }
         self.named.retain(|_, slot| slot.confirmed.is_some() || !slot.pending.is_empty());
+        self.confirmed -= ended.len();
         ended
     }
 

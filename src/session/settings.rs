@@ -105,7 +105,8 @@ impl Settings {
             | SessionEffect::CopyIn
             | SessionEffect::CopyOut
             | SessionEffect::CommitsByItself
-            | SessionEffect::CatalogueChange => false,
+            | SessionEffect::CatalogueChange
+            | SessionEffect::OwnCatalogueChange => false,
             SessionEffect::TemporaryRelation => !self.temporary,
             SessionEffect::PathUnknown => true,
         }
@@ -162,7 +163,8 @@ impl Settings {
             | SessionEffect::CopyIn
             | SessionEffect::CopyOut
             | SessionEffect::CommitsByItself
-            | SessionEffect::CatalogueChange => {}
+            | SessionEffect::CatalogueChange
+            | SessionEffect::OwnCatalogueChange => {}
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::names::{Name, Prepared};
+use super::texts::Texts;
 use super::{RunKey, fast_path};
 use crate::statement::{Parameter, SessionEffect, SqlText, Statement, Step, Via};
 use crate::wire::frame::{Frame, HEADER, Malformed};
@@ -87,12 +88,12 @@ impl Unit {
     }
 
     /// Adds a message. Only types that a unit is made of come here.
-    pub(super) fn push(&mut self, frame: Frame<'_>) -> Result<(), Malformed> {
+    pub(super) fn push(&mut self, frame: Frame<'_>, texts: &mut Texts) -> Result<(), Malformed> {
         let body = frame.body();
         let kind = match frame.tag {
             tag::PARSE => {
                 let parse = Parse::read(body)?;
-                let sql = SqlText::new(Bytes::copy_from_slice(parse.sql));
+                let sql = SqlText::new(texts.copy_shared(parse.sql));
                 let prepared = Arc::new(Prepared { sql, types: parse.types().collect() });
                 Kind::Parse { name: Name::new(parse.name), prepared, covered: false }
             }
@@ -111,7 +112,7 @@ impl Unit {
             },
             tag::FLUSH if body.is_empty() => Kind::Flush,
             tag::SYNC if body.is_empty() => Kind::Sync,
-            tag::QUERY => Kind::Query(SqlText::new(Bytes::copy_from_slice(frontend::query(body)?))),
+            tag::QUERY => Kind::Query(SqlText::new(texts.copy(frontend::query(body)?))),
             tag::FUNCTION_CALL => {
                 FunctionCall::read(body)?;
                 Kind::FunctionCall
@@ -246,8 +247,9 @@ impl Unit {
     }
 
     /// The statement that item `at`, a `Bind`, would run.
-    pub(super) fn bound_statement(&self, at: usize, prepared: &Prepared) -> Option<Statement> {
-        let frame = Bytes::copy_from_slice(self.frame(at).get(HEADER..)?);
+    pub(super) fn bound_statement(&self, at: usize, prepared: &Prepared, texts: &Texts) -> Option<Statement> {
+        // A utility statement's values are kept with its portal.
+        let frame = texts.copy(self.frame(at).get(HEADER..)?);
         let bind = Bind::read(&frame).ok()?;
         let parameters: Arc<[Parameter]> = bind
             .values()

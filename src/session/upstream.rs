@@ -6,7 +6,7 @@ use super::denial::{Substitute, Told};
 use super::probe::ProbeFailed;
 use super::{Expected, Output, Owed, Passing, RunKey, Session, Settling, is_commit, is_transaction_end};
 use crate::refusal::Refusal;
-use crate::statement::{Ending, SessionEffect, SqlState, TransactionStatus};
+use crate::statement::{Ending, SessionEffect, SqlState, SqlText, TransactionStatus};
 use crate::wire::backend::{self, Fields, tag};
 use crate::wire::frame::{Frame, Header};
 
@@ -374,12 +374,17 @@ impl Session {
     }
 
     /// Keeps a text for the reviewers of what may be held later in this transaction.
-    fn remember(&mut self, shown: crate::statement::SqlText) {
-        if self.transaction.len() == Self::TRANSACTION_KEPT {
-            self.transaction.pop_front();
+    fn remember(&mut self, shown: SqlText) {
+        let shown = beginning_of(shown, self.limits.transaction_bytes);
+        self.transaction_bytes += shown.len();
+        self.transaction.push_back(shown);
+        while self.transaction.len() > Self::TRANSACTION_KEPT
+            || self.transaction_bytes > self.limits.transaction_bytes
+        {
+            let Some(oldest) = self.transaction.pop_front() else { break };
+            self.transaction_bytes -= oldest.len();
             self.transaction_earlier += 1;
         }
-        self.transaction.push_back(shown);
     }
 
     /// Upstream asks for copy data. Every `Sync` that was forwarded before the copy's end is read as
@@ -463,6 +468,7 @@ impl Session {
             self.release_portals(ended, now_ns);
             self.transaction.clear();
             self.transaction_earlier = 0;
+            self.transaction_bytes = 0;
         }
         self.decide_what_waited(now_ns);
         Ok(Fate::Pass)
@@ -676,6 +682,17 @@ impl Session {
             self.outputs.push_back(Output::Probed(Err(ProbeFailed::Gone)));
         }
     }
+}
+
+/// A text, or half as much of its beginning as `limit` allows, and how much is left out.
+fn beginning_of(text: SqlText, limit: usize) -> SqlText {
+    if text.len() <= limit {
+        return text;
+    }
+    let kept = limit / 2;
+    let beginning = String::from_utf8_lossy(text.as_bytes().get(..kept).unwrap_or_default());
+    let left_out = text.len() - kept;
+    SqlText::from(format!("{beginning} /* .. {left_out} more bytes, which are not kept here */").as_str())
 }
 
 fn hand_out<'a>(input: &'a [u8], from: usize, to: usize, sink: &mut impl Sink<'a>) {

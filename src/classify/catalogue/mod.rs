@@ -830,6 +830,26 @@ impl Catalogue {
         })
     }
 
+    /// Whether somebody has made a function of that name.
+    pub(super) fn has_function(&self, name: &str) -> bool {
+        self.functions.contains_key(name)
+    }
+
+    /// Whether there is a type of that name, or a relation, whose rows are of a type of its name.
+    pub(super) fn has_type(&self, name: &str) -> bool {
+        self.built_ins.has_type(name)
+            || self.types.is_known(name)
+            || self.casts.is_known(name)
+            || self.relations.contains_key(name)
+            || self.built_ins.relation(name).is_some()
+    }
+
+    /// Whether there is a relation of that name, in the schema or in any.
+    pub(super) fn has_relation(&self, schema: Option<&str>, name: &str) -> bool {
+        let mut known = self.relations.get(name).into_iter().flatten();
+        known.any(|relation| schema.is_none_or(|schema| *relation.schema == *schema))
+    }
+
     /// Whether what is known of relations is all that the database has.
     pub(super) fn is_loaded(&self) -> bool {
         self.is_loaded

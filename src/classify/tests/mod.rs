@@ -718,3 +718,33 @@ fn what_tools_send_is_not_held_but_for_a_few_that_are_explained() {
     );
     assert!(held * 100 < all.len(), "{held} of {} are held", all.len());
 }
+
+/// Each execution used to copy what all before it do to the session.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "what it takes is what is tested")]
+fn executing_a_name_many_times_costs_in_proportion() {
+    let meaning = classify("select set_config('app.a', 'b', false)");
+    let began = std::time::Instant::now();
+    for text in ["execute p;", "explain execute p;", "create temp table t as execute p;"] {
+        let all = classify(&text.repeat(20_000));
+        let resolved = resolve_names(&all, &|_| Some(Arc::clone(&meaning)));
+        assert_eq!(resolved.steps.len(), 20_000);
+        let last = resolved.steps.last().unwrap();
+        assert!(last.effects.iter().any(|effect| matches!(effect, SessionEffect::Set { .. })), "{last:?}");
+        assert!(resolved.reasons.len() < 100);
+    }
+    // Squared it would be an hour.
+    assert!(began.elapsed().as_secs() < 120, "{:?}", began.elapsed());
+}
+
+/// Of two statements that do the same, the reason names the first only.
+#[test]
+fn what_an_execute_does_beside_its_name_counts_each_time() {
+    let meaning = classify("select $1::text");
+    let all = classify("execute p(evil()); set search_path = public; execute p(evil())");
+    let resolved = resolve_names(&all, &|_| Some(Arc::clone(&meaning)));
+    for step in [&resolved.steps[0], &resolved.steps[2]] {
+        assert!(step.effects.contains(&SessionEffect::PathUnknown), "{step:?}");
+    }
+    assert_eq!(resolved.parts[2].class, StatementClass::Code);
+}

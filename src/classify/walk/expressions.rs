@@ -1,12 +1,13 @@
 //! Whatever runs a function: calls, operators, casts, attributes, sampling methods.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::Walk;
+use super::{Names, Walk};
 use crate::classify::catalogue::{Applied, Has, Meaning};
-use crate::classify::tree::{Field, Kind, Node};
-use crate::classify::{Effect, ObjectKind, StatementClass, Verb};
+use crate::classify::tree::{Field, Kind, Node, Tree};
+use crate::classify::{Doubt, Effect, ObjectKind, StatementClass, Verb};
 
 /// Postgres 18's operator classes (`pg_opclass`), in order.
 const OPERATOR_CLASSES: [&str; 126] = [
@@ -140,7 +141,7 @@ const OPERATOR_CLASSES: [&str; 126] = [
 
 /// A qualified name's schema and last part. A database in front of the schema changes nothing: it
 /// can only be this one.
-fn split<'n>(names: &'n [std::borrow::Cow<'_, str>]) -> (Option<&'n str>, &'n str) {
+fn split<'n>(names: &'n [Cow<'_, str>]) -> (Option<&'n str>, &'n str) {
     match names {
         [.., schema, name] => (Some(schema), name),
         [name] => (None, name),
@@ -153,6 +154,33 @@ fn shown(schema: Option<&str>, name: &str) -> String {
         Some(schema) if schema != "pg_catalog" => format!("{schema}.{name}"),
         _ => name.to_owned(),
     }
+}
+
+/// Everything that columns can be of, by the names that it goes by. A lock clause names such items, and is
+/// none.
+fn from_items<'a>(tree: &'a Tree<'a>) -> HashMap<Cow<'a, str>, Vec<Node<'a>>> {
+    let mut items: HashMap<Cow<'a, str>, Vec<Node<'a>>> = HashMap::new();
+    let mut targets = Vec::new();
+    for node in tree.node(0).into_iter().flat_map(Node::within) {
+        let place = node.place();
+        if place.0 == Kind::LockingClause {
+            continue;
+        }
+        let alias = node.get(Field::Alias).and_then(|alias| alias.text(Field::Aliasname));
+        let Some(name) = alias.or_else(|| node.text(Field::Relname)) else { continue };
+        items.entry(name).or_default().push(node);
+        if matches!(
+            place,
+            (Kind::InsertStmt | Kind::UpdateStmt | Kind::DeleteStmt | Kind::MergeStmt, Field::Relation)
+        ) {
+            targets.push(node);
+        }
+    }
+    // What ON CONFLICT and RETURNING call the rows of a statement's target.
+    for name in ["excluded", "old", "new"] {
+        items.entry(Cow::Borrowed(name)).or_insert_with(|| targets.clone());
+    }
+    items
 }
 
 impl<'a> Walk<'a> {
@@ -278,12 +306,11 @@ impl<'a> Walk<'a> {
         let (qualifier, attribute) = (last.next(), last.next());
         let Some(name) = attribute.and_then(Node::string) else { return };
         let catalogue = self.around.catalogue;
-        if catalogue.attribute(&name, Applied::Anything, self.path).is_none() {
-            return;
-        }
-        // Only now, because most columns are none: what stands before it, and what that stands for.
         let qualifier = qualifier.and_then(Node::string);
-        if qualifier.as_deref().is_some_and(|table| self.surely_has(table, &name)) {
+        if catalogue.attribute(&name, Applied::Anything, self.path).is_none() {
+            return self.doubt_column(qualifier, name);
+        }
+        if qualifier.as_deref().is_some_and(|table| self.has_column(table, &name) == Has::Yes) {
             return;
         }
         let scalar = qualifier.is_none_or(|qualifier| self.is_function_alias(&qualifier));
@@ -293,19 +320,39 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether whatever goes by the name of `table` in this text is a table with that column: then it is no call.
-    fn surely_has(&self, table: &str, column: &str) -> bool {
-        let tables = self.names().with(&self.patience);
-        let Some(root) = self.tree.node(0).filter(|root| self.patience.can_afford(*root)) else {
-            return false;
-        };
-        let is_meant = |node: &Node<'a>| {
-            let alias = node.get(Field::Alias).and_then(|alias| alias.text(Field::Aliasname));
-            let name = alias.or_else(|| node.text(Field::Relname));
-            name.as_deref() == Some(table)
-        };
-        let mut meant = root.within().filter(is_meant).peekable();
-        meant.peek().is_some() && meant.all(|item| tables.has_column(item, column, 0) == Has::Yes)
+    /// A column that the catalogue does not know may be a call of a function that was made since it was read.
+    fn doubt_column(&mut self, table: Option<Cow<'a, str>>, name: Cow<'a, str>) {
+        let catalogue = self.around.catalogue;
+        if !catalogue.is_loaded() {
+            return;
+        }
+        let table = table.unwrap_or_default();
+        if !self.columns_seen.insert((table.clone(), name.clone())) {
+            return;
+        }
+        match self.has_column(&table, &name) {
+            Has::Yes => {}
+            Has::No => _ = self.found.doubts.insert(Doubt::Column(name.into())),
+            Has::Unknown => self.doubt_attribute(&name),
+        }
+    }
+
+    fn doubt_attribute(&mut self, name: &str) {
+        let catalogue = self.around.catalogue;
+        if catalogue.is_loaded() && !catalogue.has_function(name) {
+            self.found.doubts.insert(Doubt::Attribute(name.into()));
+        }
+    }
+
+    /// Whether whatever goes by the name of `table` in this text has that column: then it is no call.
+    fn has_column(&mut self, table: &str, column: &str) -> Has {
+        let tree = self.tree;
+        let items = self.from_items.get_or_insert_with(|| from_items(tree));
+        let tables = Names { catalogue: self.around.catalogue, path: self.path }.with(&self.patience);
+        let mut found =
+            items.get(table).into_iter().flatten().map(|item| tables.has_column(*item, column, 0));
+        let Some(first) = found.next() else { return Has::Unknown };
+        if found.all(|other| other == first) { first } else { Has::Unknown }
     }
 
     /// Whether some FROM item of that name is a function, whose row may be a scalar.
@@ -351,6 +398,8 @@ impl<'a> Walk<'a> {
             {
                 let what = format!("calls {name}, which is not on the allow-list");
                 self.calls(StatementClass::Code, subject, what);
+            } else {
+                self.doubt_attribute(&name);
             }
         }
     }
@@ -369,8 +418,11 @@ impl<'a> Walk<'a> {
     pub(super) fn type_name(&mut self, node: Node<'a>) {
         let names = node.names(Field::Names);
         let (schema, name) = split(&names);
-        if let Some(meaning) = self.around.catalogue.of_type(schema, name, self.path) {
+        let catalogue = self.around.catalogue;
+        if let Some(meaning) = catalogue.of_type(schema, name, self.path) {
             self.meets(&meaning, node, ObjectKind::Type, schema, name, "uses the type");
+        } else if catalogue.is_loaded() && !catalogue.has_type(name) {
+            self.found.doubts.insert(Doubt::Type(name.into()));
         }
     }
 

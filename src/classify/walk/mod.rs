@@ -30,7 +30,7 @@ pub(super) use detail::{Touched, columns};
 pub(super) use sources::Names;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -38,12 +38,12 @@ use self::patience::Patience;
 use super::lex::{Token, TokenKind};
 use super::tree::{Field, Kind, Node, Tree};
 use super::{
-    Catalogue, Effect, NameUse, ObjectKind, Reason, SearchPath, StatementClass, StatementPart, Verb,
+    Catalogue, Doubt, Effect, NameUse, ObjectKind, Reason, SearchPath, StatementClass, StatementPart, Verb,
 };
 use crate::statement::{SessionEffect, Step};
 
 /// More reasons than a person reads; the most severe of them are kept.
-const MOST_REASONS: usize = 64;
+pub(super) const MOST_REASONS: usize = 64;
 
 /// `AccessShareLock`.
 const ACCESS_SHARE: i64 = 1;
@@ -56,6 +56,8 @@ pub(super) struct Findings {
     pub(super) reasons: Vec<Reason>,
     pub(super) steps: Vec<Step>,
     pub(super) names: Vec<NameUse>,
+    /// Names that the catalogue does not know.
+    pub(super) doubts: BTreeSet<Doubt>,
     /// The most severe function, operator or type that was met.
     pub(super) called: Option<StatementClass>,
     /// What an older server's grammar would say to syntax that it does not have.
@@ -81,12 +83,15 @@ pub(super) fn walk(tree: &Tree<'_>, around: &Surroundings<'_>) -> Findings {
         path: around.search_path,
         found: Findings::default(),
         class: StatementClass::Session,
+        otherwise: StatementClass::Session,
         part: 0,
         planned_until: 0,
         later_until: 0,
         scopes: Vec::new(),
         prepared: HashMap::new(),
         function_aliases: None,
+        from_items: None,
+        columns_seen: HashSet::new(),
         config_calls: Vec::new(),
         temporary: false,
         assumed: HashSet::new(),
@@ -112,6 +117,8 @@ struct Walk<'a> {
     found: Findings,
     /// The class of the raw statement so far.
     class: StatementClass,
+    /// The same without what is unknown of a name that it executes.
+    otherwise: StatementClass,
     part: u32,
     part_range: Range<u32>,
     /// Nodes before this one are inside a plain EXPLAIN: planned, not run.
@@ -125,6 +132,10 @@ struct Walk<'a> {
     /// The names of FROM items that are functions, once somebody asked, and whether there are some whose
     /// names we do not know.
     function_aliases: Option<(HashSet<Cow<'a, str>>, bool)>,
+    /// The tables, subqueries and functions of the whole text by the names that they go by, once somebody asked.
+    from_items: Option<HashMap<Cow<'a, str>, Vec<Node<'a>>>>,
+    /// Columns that were looked up: the name of a FROM item, and theirs.
+    columns_seen: HashSet<(Cow<'a, str>, Cow<'a, str>)>,
     /// The calls of `set_config` in this raw statement.
     config_calls: Vec<u32>,
     /// This raw statement makes a temporary table or view.
@@ -146,15 +157,21 @@ impl<'a> Walk<'a> {
     fn raw_statement(&mut self, raw: Node<'a>) {
         let span = self.statement_span(raw);
         self.class = StatementClass::Session;
+        self.otherwise = StatementClass::Read;
         self.part = self.found.parts.len() as u32;
         self.part_range = span.clone();
         (self.planned_until, self.later_until) = (0, 0);
         self.scopes.clear();
         self.config_calls.clear();
+        self.columns_seen.clear();
         self.temporary = false;
         let root = raw.get(Field::Stmt);
         for node in root.into_iter().flat_map(Node::within) {
             self.visit(node);
+        }
+        let (part, otherwise) = (self.part, self.otherwise);
+        if let Some(used) = self.found.names.last_mut().filter(|used| used.part == part) {
+            used.otherwise = otherwise;
         }
         let Some(root) = root else { return };
         self.created_view(root);
@@ -201,7 +218,8 @@ impl<'a> Walk<'a> {
                 | SessionEffect::CopyIn
                 | SessionEffect::CopyOut
                 | SessionEffect::CommitsByItself
-                | SessionEffect::CatalogueChange => {}
+                | SessionEffect::CatalogueChange
+                | SessionEffect::OwnCatalogueChange => {}
             }
         }
     }
@@ -608,6 +626,12 @@ impl<'a> Walk<'a> {
     }
 
     fn finds(&mut self, class: StatementClass, what: String, span: Option<Range<u32>>) {
+        self.otherwise = self.otherwise.max(class);
+        self.finds_for_now(class, what, span);
+    }
+
+    /// The same for what may turn out to be harmless, once a name is known.
+    fn finds_for_now(&mut self, class: StatementClass, what: String, span: Option<Range<u32>>) {
         self.class = self.class.max(class);
         let reasons = &mut self.found.reasons;
         if reasons.iter().any(|reason| reason.class == class && *reason.text == *what) {

@@ -9,7 +9,7 @@ use super::sensitive::mentions;
 use super::statements::is_temporary;
 use crate::classify::catalogue::Change;
 use crate::classify::tree::{Field, Kind, Node};
-use crate::classify::{Effect, ObjectKind, StatementClass, Verb};
+use crate::classify::{Doubt, Effect, ObjectKind, StatementClass, Verb};
 
 /// Whether a schema holds the tables of a job scheduler (pg_cron, pgAgent).
 fn relations_of_a_scheduler(schema: Option<&str>) -> bool {
@@ -136,6 +136,13 @@ impl<'a> Walk<'a> {
         self.temporary |= verb == Verb::Create && is_temporary(node);
         if verb == Verb::Read && schema.is_none() && self.is_with_query(node, &name) {
             return;
+        }
+        let catalogue = self.around.catalogue;
+        let system = schema.as_deref().is_some_and(|schema| schema.starts_with("pg_"))
+            || catalogue.system_relation(schema.as_deref(), &name).is_some();
+        let unknown = verb != Verb::Create && !system && !catalogue.has_relation(schema.as_deref(), &name);
+        if unknown && catalogue.is_loaded() {
+            self.found.doubts.insert(Doubt::Relation(name.as_ref().into()));
         }
         self.touches(verb, node, schema.as_deref(), &name);
         if verb == Verb::Export {

@@ -271,7 +271,13 @@ impl<'a> Walk<'a> {
         let used = self.found.names.last().filter(|used| used.part == self.part);
         effects.extend(used.map(|used| SessionEffect::Execute(used.name.clone())));
         if self.changes_catalogue(root.kind()) {
-            effects.push(SessionEffect::CatalogueChange);
+            // What is in a temporary schema, no other session can name.
+            let own = self.temporary && self.class < StatementClass::Ddl;
+            if !own {
+                effects.push(SessionEffect::CatalogueChange);
+            } else if root.kind() == Kind::ViewStmt {
+                effects.push(SessionEffect::OwnCatalogueChange);
+            }
         }
         // Code may make some as well.
         if self.temporary || self.class == StatementClass::Code {
@@ -310,7 +316,14 @@ impl<'a> Walk<'a> {
     }
 
     fn changes_catalogue(&self, root: Kind) -> bool {
-        // Dropping privileges or settings changes no names.
+        // Neither do these, nor does dropping privileges or settings, change what names mean.
+        let names_nothing = matches!(
+            root,
+            Kind::IndexStmt | Kind::CommentStmt | Kind::CreateStatsStmt | Kind::AlterStatsStmt
+        );
+        if names_nothing && self.class == StatementClass::Ddl {
+            return false;
+        }
         matches!(self.class, StatementClass::Ddl | StatementClass::Code | StatementClass::ServerIo)
             || matches!(
                 root,

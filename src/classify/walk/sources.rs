@@ -202,6 +202,9 @@ impl Tables<'_> {
             }
             Kind::ColumnRef => value.names(Field::Fields).last().map_or(Has::Unknown, |last| is(last)),
             Kind::FuncCall => value.names(Field::Funcname).last().map_or(Has::Unknown, |last| is(last)),
+            Kind::AExpr if value.word(Field::Kind) == "AEXPR_NULLIF" => is("nullif"),
+            // A cast to bool up to Postgres 14, which gives it that name.
+            Kind::AConst if value.has(Field::Boolval) => Has::Unknown,
             Kind::AConst | Kind::ParamRef | Kind::AExpr | Kind::BoolExpr => is("?column?"),
             _ => Has::Unknown,
         }

@@ -200,9 +200,10 @@ impl<'a> Walk<'a> {
                 self.finds(class, format!("executes {name}, prepared in the same text"), span);
             }
             Some(_) => {}
-            None => self.finds(StatementClass::Code, names::unknown(&name), span),
+            None => self.finds_for_now(StatementClass::Code, names::unknown(&name), span),
         }
-        self.found.names.push(NameUse { name, part: self.part, known: known.is_some() });
+        let (part, known) = (self.part, known.is_some());
+        self.found.names.push(NameUse { name, part, known, otherwise: StatementClass::Read });
     }
 }
 

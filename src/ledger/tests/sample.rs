@@ -106,6 +106,7 @@ pub(crate) fn classified(class: StatementClass) -> Classification {
         fingerprint: Fingerprint(Digest::of(class.as_str().as_bytes())),
         syntax_error: None,
         redacted_sql: None,
+        doubts: Vec::new(),
         explainable: false,
         if_temporary: None,
     }

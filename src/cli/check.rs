@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{reload, serve, unseen};
 use crate::classify::{Classifier, Declared, InstalledExtension};
-use crate::config::{Config, Upstream};
+use crate::config::{Config, Limits, Upstream};
 use crate::identity::KeySources;
 use crate::ledger::key::RootKey;
 use crate::proxy::catalogue::{Asking, UpstreamState};
@@ -109,7 +109,7 @@ async fn look(config: &Config, findings: &mut Findings) {
     look_at_issuers(config, findings).await;
     look_at_ledger(config, findings);
     for upstream in config.upstreams.values() {
-        look_at_upstream(upstream, &declared, findings).await;
+        look_at_upstream(config, upstream, &declared, findings).await;
     }
 }
 
@@ -155,7 +155,20 @@ SELECT CASE WHEN r.rolsuper THEN 'is a superuser' END, CASE WHEN r.rolbypassrls 
   AND NOT r.rolsuper AND pg_catalog.pg_has_role(r.oid, m.oid, 'MEMBER'))
 FROM pg_catalog.pg_roles r WHERE r.rolname = current_user";
 
-async fn look_at_upstream(upstream: &Upstream, declared: &Arc<Declared>, findings: &mut Findings) {
+/// How many sessions of our role the server has room for: its own limit and what it keeps back, and the
+/// limits of the role and the database (-1 is none).
+const ROOM: &str = "
+SELECT pg_catalog.current_setting('max_connections'), pg_catalog.current_setting('superuser_reserved_connections'),
+ COALESCE(pg_catalog.current_setting('reserved_connections', true), '0'), r.rolconnlimit::text, d.datconnlimit::text, r.rolsuper::text
+FROM pg_catalog.pg_roles r, pg_catalog.pg_database d
+WHERE r.rolname OPERATOR(pg_catalog.=) current_user AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()";
+
+async fn look_at_upstream(
+    config: &Config,
+    upstream: &Upstream,
+    declared: &Arc<Declared>,
+    findings: &mut Findings,
+) {
     let name = &upstream.name;
     let state = match serve::state(upstream, Arc::clone(declared)) {
         Ok(state) => state,
@@ -194,6 +207,7 @@ async fn look_at_upstream(upstream: &Upstream, declared: &Arc<Declared>, finding
             }
             let extensions = known.catalogue.extensions().filter_map(|extension| trust(&extension));
             findings.good.extend(extensions.map(|line| format!("upstream \"{name}\": {line}")));
+            look_at_room(config, upstream, &state, findings).await;
             match powers(&state).await {
                 Err(error) => findings
                     .warnings
@@ -243,6 +257,80 @@ fn timer_and_holds(guard: &str) -> &'static str {
             ", and a session whose statement is held is kept awake past it"
         }
         _ => "",
+    }
+}
+
+/// Whether the server has room for as many sessions as the configuration lets in.
+async fn look_at_room(config: &Config, upstream: &Upstream, state: &UpstreamState, findings: &mut Findings) {
+    let name = &upstream.name;
+    let asked = async {
+        let mut asking = Asking::begin(&state.upstream, "check").await?;
+        let rows = asking.ask(ROOM).await?;
+        asking.leave().await;
+        Ok::<_, ConnectError>(rows)
+    };
+    let room = match asked.await {
+        Ok(rows) => Room::read(&rows),
+        Err(error) => {
+            findings
+                .warnings
+                .push(format!("upstream \"{name}\": its limits of connections cannot be read: {error}"));
+            return;
+        }
+    };
+    let Some(room) = room else {
+        findings.warnings.push(format!("upstream \"{name}\": its limits of connections make no sense"));
+        return;
+    };
+    let agents = config.directory.agents().filter(|entry| entry.agent.upstreams.contains(name)).count();
+    findings.good.push(format!("upstream \"{name}\": room for {} sessions ({})", room.sessions, room.why));
+    findings.warnings.extend(
+        room.concern(&config.limits, agents).map(|concern| format!("upstream \"{name}\": {concern}")),
+    );
+}
+
+/// How many sessions of agents a server has room for, and what says so.
+struct Room {
+    sessions: usize,
+    why: String,
+}
+
+impl Room {
+    fn read(rows: &[Vec<Option<String>>]) -> Option<Self> {
+        let row = rows.first()?;
+        let text = |place: usize| row.get(place)?.as_deref();
+        let number = |place: usize| text(place)?.parse::<i64>().ok();
+        let (most, role, database) = (number(0)?, number(3)?, number(4)?);
+        let kept_back = if text(5)? == "true" { 0 } else { number(1)? + number(2)? };
+        let mut why = format!("max_connections {most}, of which {kept_back} are reserved");
+        let mut room = most - kept_back;
+        for (limit, whose) in [(role, "role"), (database, "database")] {
+            if limit >= 0 {
+                room = room.min(limit);
+                why.push_str(&format!(", CONNECTION LIMIT {limit} of the {whose}"));
+            }
+        }
+        why.push_str(", one for reading the catalogue");
+        Some(Self { sessions: usize::try_from(room - 1).unwrap_or(0), why })
+    }
+
+    /// What is to be said of the configured limits, for so many agents.
+    fn concern(&self, limits: &Limits, agents: usize) -> Option<String> {
+        let room = self.sessions;
+        let each = limits.sessions_per_agent;
+        let all = limits.sessions.min(each.saturating_mul(agents));
+        if each.min(limits.sessions) >= room {
+            Some(format!(
+                "one agent may have {each} sessions ([limits] sessions_per_agent) and take all {room} that there is room for; lower sessions_per_agent, or raise the server's limits"
+            ))
+        } else if all > room {
+            Some(format!(
+                "its {agents} agents may have {all} sessions together ([limits] sessions {}, sessions_per_agent {each}), and there is room for {room}; lower the limits, or raise the server's",
+                limits.sessions
+            ))
+        } else {
+            None
+        }
     }
 }
 

@@ -485,7 +485,7 @@ for r in left:
     );
     support::wait_for("every session has ended", || {
         stack.superuser(
-            "select count(*) from pg_stat_activity where usename = 'app' and application_name <> ''",
+            "select count(*) from pg_stat_activity where usename = 'app' and application_name not in ('', 'countersign catalogue')",
         ) == "0"
             && stack.metric("countersign_sessions") == 0
     });
@@ -1203,4 +1203,313 @@ fn an_array_types_own_name_runs_no_code_unasked() {
     }
     assert_eq!(stack.superuser("SELECT count(*) FROM calls"), "0", "code ran unasked: {:?}", agent.errors);
     assert_eq!(agent.ask(&wire::query("SELECT '{1,2}'::_int4, '{a}'::_plain")), "TDC[SELECT 1]ZI");
+}
+
+/// Names are cut and compared by the database's encoding: in another one than ours two names would be one
+/// to upstream and two to us.
+#[test]
+fn a_database_that_is_not_in_utf8_is_refused_at_connect_by_check_and_in_status() {
+    let stack = Stack::start();
+    let mut database = "postgres".to_owned();
+    for encoding in ["SQL_ASCII", "LATIN1", "WIN1252", "EUC_JP"] {
+        let name = format!("in_{}", encoding.to_lowercase());
+        stack.superuser(&format!(
+            "CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        ));
+        stack.reconfigure(|config| {
+            config.replace(&format!("database = \"{database}\""), &format!("database = \"{name}\""))
+        });
+        database = name;
+
+        let parameters = [("user", support::AGENT), ("database", "app")];
+        let refused = wire::Wire::try_connect(stack.port, &parameters, support::TOKEN).err().unwrap();
+        assert!(refused.contains("0A000") && refused.contains(encoding), "{refused}");
+        assert!(refused.contains("ENCODING 'UTF8'"), "{refused}");
+
+        let check = support::countersign().args(["check", "-c"]).arg(stack.path("countersign.toml")).output();
+        let check = check.unwrap();
+        let said = text(&check);
+        assert_eq!(check.status.code(), Some(2), "{said}");
+        assert!(said.contains(encoding) && said.contains("UTF8 databases only"), "{said}");
+
+        let (_, status) = stack.api(support::BOB, "GET", "/status", None);
+        assert!(status["upstreams"].to_string().contains(encoding), "{status}");
+    }
+}
+
+/// A name of more than 63 bytes is cut where Postgres cuts it: in SQL before a character that does not fit,
+/// in the protocol behind the 63rd byte.
+#[test]
+fn long_names_in_several_bytes_mean_here_what_they_mean_upstream() {
+    use wire::{Wire, parse, query};
+    let stack = stack();
+    stack.superuser("CREATE TABLE victim (a int); ALTER TABLE victim OWNER TO app");
+    let n = |count: usize| "n".repeat(count);
+    let names: Vec<String> = [(62, "é"), (61, "é"), (61, "漢"), (60, "😀x"), (63, "é"), (60, "漢é")]
+        .into_iter()
+        .flat_map(|(count, tail)| [n(count), format!("{}{tail}", n(count))])
+        .collect();
+    let direct = || {
+        Wire::connect(stack.cluster.port(), &[("user", "app"), ("database", "postgres")], "upstream-secret")
+    };
+    let sync = wire::frame('S', &[]);
+    for prepared in &names {
+        for executed in &names {
+            let run = |mut wire: Wire| {
+                let mut said = vec![wire.ask(&[parse(prepared, "select 1"), sync.clone()].concat())];
+                said.push(wire.ask(&query(&format!("prepare \"{executed}\" as select 2"))));
+                said.push(wire.ask(&query(&format!("execute \"{executed}\""))));
+                said.push(wire.row.clone());
+                said.push(wire.ask(&query(&format!("deallocate \"{prepared}\""))));
+                said
+            };
+            let defer =
+                [("user", support::AGENT), ("database", "app"), ("options", "-c countersign.hold=defer")];
+            let ours = run(Wire::connect(stack.port, &defer, support::TOKEN));
+            assert_eq!(ours, run(direct()), "{prepared} {executed}");
+        }
+    }
+    // What is held under one of them is not run under another.
+    for prepared in &names {
+        let mut agent = Wire::agent(stack.port);
+        agent.ask(&query("set countersign.hold = 'defer'"));
+        agent.ask(&[parse(prepared, "drop table victim"), sync.clone()].concat());
+        for executed in &names {
+            agent.ask(&query(&format!("prepare \"{executed}\" as select 1")));
+            agent.ask(&query(&format!("execute \"{executed}\"")));
+        }
+    }
+    assert_eq!(stack.superuser("select count(*) from pg_class where relname = 'victim'"), "1");
+}
+
+/// A function that somebody has made since the catalogue was read last, called as if it were a column.
+#[test]
+fn a_name_behind_a_dot_that_is_no_column_is_looked_up_before_it_passes() {
+    use wire::{Wire, query};
+    let stack = stack();
+    stack.superuser(
+        "CREATE TABLE v (a int PRIMARY KEY, b text); INSERT INTO v VALUES (1, 'x'); ALTER TABLE v OWNER TO app;
+         CREATE TYPE pair AS (x int, y int)",
+    );
+    let defer = [("user", support::AGENT), ("database", "app"), ("options", "-c countersign.hold=defer")];
+    let mut agent = Wire::connect(stack.port, &defer, support::TOKEN);
+    let mut round = 0;
+    for call in [
+        "select v.F from v",
+        "select (v.*).F from v",
+        "select (v).F from v",
+        "select x.F from v x",
+        "select x.F from (select * from v) x",
+        "with w as (select * from v) select w.F from w",
+        "select 1 from v where v.F is null",
+        "select 1 from v order by v.F",
+        "select (select v.F) from v",
+        "update v set b = 'y' where a = 1 returning v.F",
+        "insert into v values (1) on conflict (a) do update set b = excluded.F where v.a = 1",
+        "update v set b = v.F where a = 1",
+        "select coalesce(v.F, 'z') from v join (select 1 as one) o on v.F is not null",
+        "prepare pF as select v.F from v",
+        "select public.v.F from public.v",
+        "select t.F from pg_temp.t",
+    ] {
+        round += 1;
+        let name = format!("made{round}");
+        let table = if call.contains("pg_temp") {
+            agent.ask(&query("create temp table t (a int)"));
+            agent.ask(&query("insert into t values (1)"));
+            "anyelement"
+        } else {
+            "v"
+        };
+        agent.ask(&query("select v.a, v.b from v"));
+        stack.superuser(&format!(
+            "CREATE FUNCTION {name}({table}) RETURNS text LANGUAGE plpgsql AS
+             'BEGIN INSERT INTO public.canary VALUES (''{name}''); RETURN ''x''; END'"
+        ));
+        agent.errors.clear();
+        agent.ask(&query(&call.replace('F', &name)));
+        assert!(agent.errors.iter().any(|error| error.contains("42501")), "{call}: {:?}", agent.errors);
+    }
+    assert_eq!(stack.superuser("select string_agg(what, ' ') from canary"), "");
+
+    // What is no function is told by the server itself, and what is a column passes at once.
+    agent.errors.clear();
+    agent.ask(&query("select v.nothing from v"));
+    assert!(agent.errors.iter().any(|error| error.contains("42703")), "{:?}", agent.errors);
+    stack
+        .superuser("ALTER TABLE v ADD COLUMN fresh int DEFAULT 7; CREATE VIEW fresh_view AS SELECT a FROM v; GRANT SELECT ON fresh_view TO app");
+    agent.errors.clear();
+    for harmless in [
+        "select v.fresh from v",
+        "select f.a from fresh_view f",
+        "select t.a from t",
+        "select e.key, e.value from jsonb_each('{\"a\": 1}') e",
+        "select g.g from generate_series(1, 2) g",
+        "select (row(1, 2)::pair).x",
+        "select c.relname, c.oid from pg_class c limit 1",
+        "insert into v values (2, 'x') on conflict (a) do update set b = excluded.b",
+        "with w(n) as (select 1) select w.n from w",
+        "select v.ctid, v.xmin from v",
+        "select v.* from v",
+        "select n.nullif from (select nullif(1, 2)) n",
+    ] {
+        agent.ask(&query(harmless));
+        assert!(agent.errors.is_empty(), "{harmless}: {:?}", agent.errors);
+    }
+}
+
+/// Temporary objects are the session's own: nobody else has to read the catalogue because of them.
+#[test]
+fn temporary_objects_of_one_session_make_no_other_read_the_catalogue() {
+    use wire::{Wire, query};
+    let stack = Stack::start();
+    let (mut a, mut b) = (Wire::agent(stack.port), Wire::agent(stack.port));
+    b.ask(&query("select 1"));
+    let readings = || stack.log().matches("catalogue read").count();
+    let before = readings();
+    for made in [
+        "create temp table x (a int)",
+        "drop table pg_temp.x",
+        "create temporary table x as select 1 as a",
+        "drop table pg_temp.x",
+        "select 1 as a into temp x",
+        "drop table pg_temp.x",
+        "create table pg_temp.x (a int, b text)",
+        "alter table pg_temp.x add column c int",
+        "create index on pg_temp.x (a)",
+        "drop table pg_temp.x",
+        "create temp sequence s",
+        "drop sequence pg_temp.s",
+        "begin; create temp table y (a int) on commit drop; commit",
+    ] {
+        a.errors.clear();
+        a.ask(&query(made));
+        assert!(a.errors.is_empty(), "{made}: {:?}", a.errors);
+        b.ask(&query("select 1"));
+    }
+    assert_eq!(readings(), before, "{}", stack.log());
+}
+
+/// All of the server's connections are taken, and the catalogue has to be read anew.
+#[test]
+fn a_full_server_refuses_no_session_that_runs() {
+    use wire::{Wire, query};
+    let policy = "[[rule]]\nname = \"scratch\"\nwhen = { class = [\"ddl\"] }\nthen = \"allow\"\n";
+    let stack = Stack::with(&Setup {
+        server: vec![("max_connections", "20")],
+        policy: Some(policy.to_owned()),
+        ..Setup::default()
+    });
+    let mut running = Wire::agent(stack.port);
+    running.ask(&query("select 1"));
+    let parameters = [("user", support::AGENT), ("database", "app")];
+    let mut all = Vec::new();
+    while let Ok(session) = Wire::try_connect(stack.port, &parameters, support::TOKEN) {
+        all.push(session);
+        assert!(all.len() < 30, "the server should be full");
+    }
+    for round in 0..3 {
+        running.errors.clear();
+        all[0].ask(&query(&format!("create table t{round} (a int)")));
+        running.ask(&query(&format!("select count(*) from t{round}")));
+        assert!(running.errors.is_empty(), "{:?}", running.errors);
+    }
+    // Even without the connection of our own, transactions can end.
+    running.ask(&query("begin"));
+    running.ask(&query("select 1"));
+    let kept = "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'countersign cat%'";
+    stack.superuser(kept);
+    let mut another = Vec::new();
+    while let Ok(session) = Wire::try_connect(stack.port, &parameters, support::TOKEN) {
+        another.push(session);
+    }
+    all[0].ask(&query("create table late (a int)"));
+    running.errors.clear();
+    running.ask(&query("rollback"));
+    assert!(running.errors.is_empty(), "{:?}", running.errors);
+    // Once there is room, everything goes on.
+    all.truncate(3);
+    drop(another);
+    support::wait_for("statements run again", || {
+        running.errors.clear();
+        running.ask(&query("select count(*) from late"));
+        running.errors.is_empty()
+    });
+}
+
+/// What is prepared is kept, so it is counted: in bytes, and once however many names it has.
+#[test]
+fn texts_that_a_session_keeps_are_limited_in_bytes() {
+    use wire::{Wire, bind, close, parse, query};
+    let stack = Stack::with(&Setup {
+        config: "[limits]\nprepared_bytes = 1000000\nprepared_bytes_per_agent = 1600000\n".to_owned(),
+        ..Setup::default()
+    });
+    let sync = wire::frame('S', &[]);
+    let long = |tag: &str| format!("select '{tag}{}'", "x".repeat(400_000));
+    let refused = |wire: &mut Wire, bytes: &[u8]| {
+        wire.errors.clear();
+        wire.ask(bytes);
+        wire.errors.iter().any(|error| error.contains("53200") && error.contains("DEALLOCATE"))
+    };
+    let parsed = |name: &str, text: &str| [parse(name, text), sync.clone()].concat();
+    let mut a = Wire::agent(stack.port);
+
+    assert!(!refused(&mut a, &parsed("a", &long("a"))));
+    assert!(!refused(&mut a, &parsed("b", &long("b"))));
+    for name in 0..20 {
+        assert!(!refused(&mut a, &parsed(&format!("again{name}"), &long("b"))), "the same text again");
+    }
+    assert!(refused(&mut a, &parsed("c", &long("c"))), "{:?}", a.errors);
+    assert!(refused(&mut a, &query(&format!("prepare d as {}", long("d")))), "{:?}", a.errors);
+    assert!(
+        refused(&mut a, &query(&format!("declare e cursor with hold for {}", long("e")))),
+        "{:?}",
+        a.errors
+    );
+    assert!(refused(&mut a, &query(&format!("prepare f as select 1; {}", long("f")))), "{:?}", a.errors);
+    assert!(!refused(&mut a, &query(&long("not kept"))), "{:?}", a.errors);
+    assert!(!refused(&mut a, &parsed("", &long("unnamed"))), "{:?}", a.errors);
+    assert!(!refused(&mut a, &query("prepare small as select 1")), "{:?}", a.errors);
+    a.ask(&query("deallocate a"));
+    assert!(!refused(&mut a, &query(&format!("prepare d as {}", long("d")))), "{:?}", a.errors);
+    a.ask(&query("deallocate all"));
+
+    // A portal keeps its text when its statement is closed.
+    a.ask(&query("begin"));
+    for portal in ["p", "q"] {
+        let bound = [parse("", &long(portal)), bind(portal, "", &[]), sync.clone()].concat();
+        assert!(!refused(&mut a, &bound), "{:?}", a.errors);
+    }
+    assert!(refused(&mut a, &[parse("", &long("r")), bind("r", "", &[]), sync.clone()].concat()));
+    a.ask(&query("rollback"));
+    assert!(!refused(&mut a, &parsed("c", &long("c"))), "{:?}", a.errors);
+
+    // And all sessions of an agent together.
+    let mut b = Wire::agent(stack.port);
+    assert!(!refused(&mut a, &parsed("d", &long("d"))), "{:?}", a.errors);
+    assert!(!refused(&mut b, &parsed("a", &long("e"))), "{:?}", b.errors);
+    assert!(refused(&mut b, &parsed("b", &long("f"))), "{:?}", b.errors);
+    assert!(b.errors.iter().any(|error| error.contains("this agent")), "{:?}", b.errors);
+    a.ask(&[close('S', "c"), sync.clone()].concat());
+    assert!(!refused(&mut b, &parsed("b", &long("f"))), "{:?}", b.errors);
+}
+
+#[test]
+fn one_text_executes_a_name_often_and_only_so_many_names() {
+    use wire::{Wire, query};
+    let stack = Stack::start();
+    let mut agent = Wire::agent(stack.port);
+    agent.ask(&query("prepare p as select 1"));
+    let said = agent.ask(&query(&"execute p;".repeat(3_000)));
+    assert!(agent.errors.is_empty() && said.matches('C').count() >= 3_000, "{:?}", agent.errors);
+
+    let prepare: String = (0..1_100).map(|name| format!("prepare p{name} as select 1;")).collect();
+    agent.ask(&query(&prepare));
+    let some: String = (0..900).map(|name| format!("execute p{name};")).collect();
+    agent.ask(&query(&some));
+    assert!(agent.errors.is_empty(), "{:?}", agent.errors);
+    let too_many: String = (0..1_100).map(|name| format!("execute p{name};")).collect();
+    agent.ask(&query(&too_many));
+    assert!(agent.errors.iter().any(|error| error.contains("54000")), "{:?}", agent.errors);
 }

@@ -349,6 +349,7 @@ fn classification(sql: &str) -> Classification {
         fingerprint: Fingerprint(Digest::of(sql.as_bytes())),
         syntax_error: None,
         redacted_sql: None,
+        doubts: Vec::new(),
         explainable: false,
         if_temporary: None,
     }

@@ -437,7 +437,7 @@ fn nothing_is_smuggled_in_at_start_up() {
         ("options", "-c\u{b}role=postgres"),
         ("options", "--role=postgres"),
         ("options", "-c session_preload_libraries=x"),
-        ("options", "-c jit=off -c row_security=off"),
+        ("options", "-c jit=off -c session_replication_role=replica"),
         ("options", r"-c countersign.purpose=a\ -c\ b -c role=x"),
         ("options", "-d 5"),
         ("role", "postgres"),

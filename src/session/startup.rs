@@ -93,6 +93,10 @@ impl Startup {
             };
         }
         match lower.as_str() {
+            // No policy lets a session begin as somebody else, and the last four are no settings.
+            "role" | "session_authorization" | "user" | "database" | "options" | "replication" => {
+                return refuse("It cannot be set at start-up; SET ROLE asks for approval.");
+            }
             "application_name" => self.application_name = Some(value.to_owned()),
             // The parser reads UTF-8 and nothing else, so every session gets UTF-8, whatever was
             // asked for: psql in a C locale asks for SQL_ASCII without meaning it.
@@ -274,6 +278,12 @@ mod tests {
     #[test]
     fn what_is_no_setting_is_refused_by_name() {
         for (name, value) in [
+            ("role", "postgres"),
+            ("Session_Authorization", "postgres"),
+            ("options", "-c role=postgres"),
+            ("options", "-c user=other"),
+            ("options", "-c database=other"),
+            ("options", "-c replication=true"),
             ("countersign.", "x"),
             ("countersign.colour", "red"),
             ("countersign.hold", "never"),

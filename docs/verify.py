@@ -4,7 +4,7 @@ with `countersign ledger verify` and must give the same exit code for every file
 
     verify.py LEDGER [--key PUB] [--anchor FILE]...          needs Python 3.10, SQLite 3.37 and `pip install cryptography`
 """
-import argparse, base64, hashlib, os, pathlib, sqlite3, struct, sys, uuid
+import argparse, base64, hashlib, json, os, pathlib, sqlite3, struct, sys, uuid
 from datetime import datetime, timezone
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -16,7 +16,8 @@ SCHEMA = [("entry", "CREATE TABLE entry (seq INTEGER PRIMARY KEY, body BLOB NOT 
     ("payload", "CREATE TABLE payload (seq INTEGER NOT NULL, field INTEGER NOT NULL, salt BLOB NOT NULL, "
         "value BLOB NOT NULL, PRIMARY KEY (seq, field)) STRICT, WITHOUT ROWID"),
     ("anchor", "CREATE TABLE anchor (name TEXT PRIMARY KEY, size INTEGER NOT NULL, note TEXT NOT NULL) STRICT, WITHOUT ROWID")]
-INDEX_SCHEMA = "830d4a17442e739484cd4af071d5fe7699854c172a1592f512c6e42ebf7bb33b"
+INDEX_SCHEMA = "0cce18b130769ce26b592fb1445e1afbd3e0079de52f2c86eae6204505633d49"
+EARLIER_INDEX_SCHEMA = "830d4a17442e739484cd4af071d5fe7699854c172a1592f512c6e42ebf7bb33b"
 
 # Section 3. Shapes: u uint, t time, b bool, s text, x bytes, i uuid, h hash, c commitment, g signature, S texts,
 # U uints, m claims, R.. rows of these. A field's number is its place.
@@ -516,7 +517,8 @@ def shown(field, value, texts):
     if field == "effects":
         return ", ".join(f"{verb} {schema}.{name}" if schema else f"{verb} {name}" for verb, _, schema, name in value)
     if shape == "m":
-        return ", ".join(f"{('model', 'version', 'run', 'task', 'purpose')[claim]}={words}" for claim, words in value.items())
+        claims = {("model", "version", "run", "task", "purpose")[claim]: words for claim, words in value.items()}
+        return json.dumps(claims, ensure_ascii=False, separators=(",", ":"))
     if shape in "SU":
         return ", ".join(map(str, value))
     return ", ".join(" ".join(map(str, row)) for row in value) if shape[0] == "R" else value
@@ -530,12 +532,16 @@ def open_for_reading(path):
 class Index:
     """Opened before the ledger, so that the ledger holds whatever it holds."""
     def __init__(self, path):
-        self.bad, self.tables, self.later = None, {}, {}
+        self.bad, self.tables, self.later, self.is_earlier = None, {}, {}, False
         try:
             self.db = open_for_reading(path)
             self.db.execute("BEGIN")
             words = [row[0] for row in self.db.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY type, name")]
-            need(sha("\n".join(words).encode()).hex() == INDEX_SCHEMA, 16, None, "the index has another schema")
+            found = sha("\n".join(words).encode()).hex()
+            self.is_earlier = found == EARLIER_INDEX_SCHEMA     # nobody reads that any more
+            if self.is_earlier:
+                return
+            need(found == INDEX_SCHEMA, 16, None, "the index has another schema")
             ok = self.db.execute("PRAGMA integrity_check(1)").fetchone()[0]
             need(ok == "ok", 16, None, f"the index: {ok}")
             [(self.origin, self.size)] = self.db.execute("SELECT origin, size FROM meta").fetchall()
@@ -547,7 +553,7 @@ class Index:
             self.bad = bad
 
     def entry(self, entry, texts):
-        if self.bad or entry["seq"] >= self.size:
+        if self.bad or self.is_earlier or entry["seq"] >= self.size:
             return
         kind = entry["kind"]
         table, _, fields = next((row for row in INDEX if kind in row[1].split()), INDEX[-1])
@@ -567,13 +573,15 @@ class Index:
                 self.bad = Bad(16, entry["seq"], "the index says something else")
 
     def redacted(self, entry):
-        if not self.bad and entry["seq"] >= self.size:
+        if not self.bad and not self.is_earlier and entry["seq"] >= self.size:
             for seq, field in entry.get("redacted", []):
                 self.later.pop((seq, field), None)
 
     def finish(self, origin, size):
         if self.bad:
             raise self.bad
+        if self.is_earlier:
+            return
         need(self.origin == origin, 16, None, "the index is of another ledger")
         need(self.size <= size, 16, None, "the index has seen more entries than there are")
         for seq, _ in self.later:
@@ -600,6 +608,23 @@ def read_anchor(name, words):
     return Bad(14, None, f"anchor {name} is no checkpoint")
 
 
+def is_beside(ledger, file):
+    """Whether a file lies where the proxy keeps this ledger, its keys and its head files (section 8)."""
+    if not os.path.exists(file):
+        return True
+    ledger, file = pathlib.Path(ledger).resolve(), pathlib.Path(file).resolve()
+    home, own = ledger.parent, pathlib.Path(f"{ledger}.pub")
+    kept = [folder / name for folder in (home, home.parent) for name in ("keys", "anchors")]
+    if file == own or any(folder in file.parents for folder in kept):
+        return True
+    if os.path.exists(f"{ledger}.lock"):
+        folders = [home] + [home.parent] * os.path.exists(home.parent / "countersign.toml")
+        if any(folder in file.parents for folder in folders):
+            return True
+    same = [own] + [one for folder in kept if folder.is_dir() for one in folder.iterdir()]
+    return any(os.path.samefile(file, one) for one in same if one.exists())
+
+
 def check_anchor(anchor, origin, size, seen, roots):
     if isinstance(anchor, Bad):
         raise anchor
@@ -617,7 +642,7 @@ def check_anchor(anchor, origin, size, seen, roots):
 
 
 def verify(path, key_path, anchor_paths):
-    """Returns (entries, how many of them anchors cover)."""
+    """Returns (entries, how many of them anchors cover, and anchors from elsewhere, entries that record damage)."""
     with open(path, "rb") as file:
         need(file.read(16) == b"SQLite format 3\0", 11, None, "not an SQLite file")
     index = Index(path + ".index.db") if os.path.exists(path + ".index.db") else None
@@ -634,7 +659,9 @@ def verify(path, key_path, anchor_paths):
         ok = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
         need(ok == "ok", 11, None, ok)
         origin, trusted = public_key(key_path)
-        return run(db, origin, trusted, anchors, index)
+        size, damage = run(db, origin, trusted, anchors, index)
+        from_elsewhere = [anchor[2] for name, anchor in zip(anchor_paths, anchors) if not is_beside(path, name)]
+        return size, max((anchor[2] for anchor in anchors), default=None), max(from_elsewhere, default=None), damage
     except sqlite3.Error as error:
         raise Bad(11, None, str(error))
 
@@ -649,7 +676,7 @@ def run(db, origin, trusted, anchors, index):
     payloads = iter(db.execute("SELECT seq, field, salt, value FROM payload ORDER BY seq, field"))
     checkpoint, payload = next(checkpoints, None), next(payloads, None)
     tree, meaning, roots, epochs, epoch, untold, covered = Tree(), Meaning(), [], 0, None, None, 0
-    runs, over, last_wall, upto, ahead, missing, seen, told = {}, set(), 0, 0, set(), {}, {}, {}
+    runs, over, last_wall, upto, ahead, missing, seen, told, damage = {}, set(), 0, 0, set(), {}, {}, {}, []
     for found, body, signature in db.execute("SELECT seq, body, sig FROM entry ORDER BY seq"):
         seq = tree.size
         need(found == seq, 12, seq, f"missing; entry {found} follows")                              # 5.1
@@ -730,6 +757,8 @@ def run(db, origin, trusted, anchors, index):
         while upto + 1 in ahead:
             upto += 1
             ahead.remove(upto)
+        if kind in ("discarded", "degraded") or (kind == "recovered" and "what" in entry):
+            damage.append((seq, kind, entry["what"]))
         if kind == "anchored":
             told[entry["anchor"]] = entry["tree_size"]
         if epoch:
@@ -766,7 +795,7 @@ def run(db, origin, trusted, anchors, index):
         check_anchor(anchor, origin, size, seen, roots)
     if index:                                                                                       # 9
         index.finish(origin, size)
-    return size, max((anchor[2] for anchor in anchors), default=None)
+    return size, damage
 
 
 def main():
@@ -779,18 +808,26 @@ def main():
     places = [given.ledger + ".pub", beside + "/keys/ledger.pub", beside + "/../keys/ledger.pub"]
     key = given.key or next(filter(os.path.exists, places), places[0])
     try:
-        size, anchored = verify(given.ledger, key, given.anchor)
+        size, anchored, elsewhere, damage = verify(given.ledger, key, given.anchor)
     except Bad as bad:
         print(f"NOT VERIFIED ({bad.code}): {f'entry {bad.seq}: ' if bad.seq is not None else ''}{bad.what}")
         return bad.code
     except (OSError, ValueError) as error:
         print(f"verify.py: {error}", file=sys.stderr)
         return 2
-    if anchored == size:
-        print(f"VERIFIED: {size} entries, the last of them anchored")
-        return 0
-    print(f"VERIFIED: {size} entries; nothing outside this file vouches for entry {anchored or 0} and later")
-    return 1
+    reservations = [f"entry {seq} ({kind}) records damage: {what!r}" for seq, kind, what in damage]
+    if is_beside(given.ledger, key):
+        reservations.append("the key lies beside the ledger; give --key with a copy that was kept elsewhere")
+    if anchored != size:
+        reservations.append(f"nothing outside this file vouches for entry {anchored or 0} and later")
+    elif elsewhere != size:
+        reservations.append(f"the anchor lies beside the ledger; nothing from elsewhere vouches for entry {elsewhere or 0} and later")
+    if reservations:
+        print(f"VERIFIED WITH A RESERVATION: {size} entries")
+        print("\n".join(f"- {reservation}" for reservation in reservations))
+        return 1
+    print(f"VERIFIED: {size} entries, the last of them anchored")
+    return 0
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ use crate::statement::{Digest, Ending, Outcome, RuleName, Statement, Transaction
 type Written = Result<(), Error<std::convert::Infallible>>;
 type Writer<'a> = Encoder<&'a mut Vec<u8>>;
 
-/// Texts beyond this are stored cut, with a commitment to the whole: one statement must not fill the
-/// spool.
+/// Texts of ordinary statements beyond this are stored cut, with a commitment to the whole: a bulk load
+/// must not fill the spool.
 pub(crate) const LONGEST_TEXT: usize = 1 << 20;
 /// How much of such a text is stored.
 const KEPT_OF_LONG_TEXT: usize = 1 << 16;
@@ -74,6 +74,15 @@ pub(crate) fn claims(fields: &mut Fields, key: Key, claims: &Claims) {
     });
 }
 
+/// How much of a statement is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// All of it, however long: somebody decides or has decided by it, or it was privileged.
+    Whole,
+    /// The beginning of a long one: nobody was asked about it, or it did not run.
+    Beginning,
+}
+
 /// What is stored of a statement, and how that differs from what the agent sent.
 pub(crate) struct Texts<'a> {
     sql: &'a [u8],
@@ -82,7 +91,7 @@ pub(crate) struct Texts<'a> {
 }
 
 impl<'a> Texts<'a> {
-    pub(crate) fn of(statement: &'a Statement, classification: &'a Classification) -> Self {
+    pub(crate) fn of(statement: &'a Statement, classification: &'a Classification, keep: Keep) -> Self {
         let (mut sql, mut rendition) = match &classification.redacted_sql {
             Some(text) => (text.as_bytes(), Some("redacted")),
             None => (statement.sql.as_bytes(), None),
@@ -90,6 +99,9 @@ impl<'a> Texts<'a> {
         let mut parameters =
             (!statement.parameters.is_empty()).then(|| Statement::encode_parameters(&statement.parameters));
         let cut = |text: &'a [u8]| text.get(..KEPT_OF_LONG_TEXT).unwrap_or(text);
+        if keep == Keep::Whole {
+            return Self { sql, parameters, rendition };
+        }
         if sql.len() > LONGEST_TEXT {
             sql = cut(sql);
             rendition.get_or_insert("truncated");

@@ -6,12 +6,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value as Json, json};
 
 use super::cbor::Value;
-use super::entry::{Entry, Key, Shape};
-use super::index::{display, display_time};
-use super::read::{ReadError, Reader, Stored, field_name};
+use super::entry::{Key, Shape};
+use super::index::{claim_name, display, display_time};
+use super::read::{ReadError, Reader, Stored, Text, field_name};
 
 /// An entry as one JSON object: its fields by name, the texts it commits to where they are still
-/// there, and the bytes that were signed.
+/// there, and the bytes that were signed. `damaged` names what is not as it was recorded, and nothing of
+/// that is given.
 ///
 /// # Errors
 ///
@@ -19,9 +20,16 @@ use super::read::{ReadError, Reader, Stored, field_name};
 pub fn to_json(reader: &Reader, stored: &Stored) -> Result<Json, ReadError> {
     let mut object = Map::new();
     object.insert("seq".to_owned(), json!(stored.seq));
-    let entry = Entry::parse(&stored.body);
-    match &entry {
-        Ok(entry) => {
+    let entry = match stored.entry() {
+        Ok(entry) => entry,
+        Err(error) => {
+            object.insert("damaged".to_owned(), json!(["entry"]));
+            object.insert("error".to_owned(), json!(error.to_string()));
+            return Ok(Json::Object(object));
+        }
+    };
+    {
+        {
             object.insert("kind".to_owned(), json!(entry.kind().name()));
             for (number, value) in entry.fields() {
                 let key = Key::from_number(*number);
@@ -31,16 +39,20 @@ pub fn to_json(reader: &Reader, stored: &Stored) -> Result<Json, ReadError> {
                 object.insert(field_name(*number), field(key, value));
             }
             let mut texts = Map::new();
+            let mut damaged = Vec::new();
             for (key, _) in entry.commitments() {
-                let value = reader.text(stored.seq, key)?;
-                texts.insert(key.name().to_owned(), text(key, value.as_deref()));
+                let found = reader.text(&entry, key)?;
+                if found == Text::Damaged {
+                    damaged.push(json!(key.name()));
+                }
+                texts.insert(key.name().to_owned(), text(key, found.kept().as_deref()));
             }
             if !texts.is_empty() {
                 object.insert("texts".to_owned(), Json::Object(texts));
             }
-        }
-        Err(error) => {
-            object.insert("error".to_owned(), json!(error.to_string()));
+            if !damaged.is_empty() {
+                object.insert("damaged".to_owned(), Json::Array(damaged));
+            }
         }
     }
     object.insert("leaf".to_owned(), json!(stored.leaf().to_string()));
@@ -63,7 +75,7 @@ fn text(key: Key, value: Option<&[u8]>) -> Json {
 fn field(key: Option<Key>, value: &Value<'_>) -> Json {
     match (key.map(|key| (key, key.shape())), value) {
         (Some((key, shape @ (Shape::Time | Shape::Uuid))), value) => json!(display(key, shape, value)),
-        (Some((key, Shape::Claims)), value) => claims(key, value),
+        (Some((_, Shape::Claims)), Value::Map(claims)) => claims_object(claims),
         (_, Value::Uint(number)) => json!(number),
         (_, Value::Bool(truth)) => json!(truth),
         (_, Value::Text(text)) => json!(text),
@@ -75,10 +87,33 @@ fn field(key: Option<Key>, value: &Value<'_>) -> Json {
     }
 }
 
-fn claims(key: Key, value: &Value<'_>) -> Json {
-    let words = display(key, Shape::Claims, value);
-    let pairs = words.split(", ").filter_map(|pair| pair.split_once('='));
-    Json::Object(pairs.map(|(name, words)| (name.to_owned(), json!(words))).collect())
+/// Claims by name: each is a value of its own, whatever it says.
+pub(super) fn claims_object(claims: &[(u64, Value<'_>)]) -> Json {
+    let pair = |(number, value): &(u64, Value<'_>)| {
+        (claim_name(*number).to_owned(), json!(value.as_text().unwrap_or_default()))
+    };
+    Json::Object(claims.iter().map(pair).collect())
+}
+
+/// A cell of CSV that no spreadsheet takes for a formula. It begins with an apostrophe where the text
+/// begins, behind what is not seen and behind quotes, with what would make it one; and where the text
+/// begins with an apostrophe, so that taking one away always gives the text.
+#[must_use]
+pub fn csv_cell(text: String) -> String {
+    let is_skipped =
+        |c: char| c.is_whitespace() || c.is_control() || c == '"' || c.escape_debug().nth(1).is_some();
+    let is_formula = |c: char| {
+        matches!(
+            c,
+            '=' | '+' | '-' | '@' | '＝' | '＋' | '－' | '＠' | '﹢' | '﹣' | '﹦' | '﹫' | '−' | '|' | '%'
+        )
+    };
+    let begins_blank = text.starts_with(|c: char| c.is_whitespace() || c.is_control());
+    let first = text.chars().find(|c| !is_skipped(*c) || matches!(c, '\'' | '\\'));
+    if text.starts_with('\'') || begins_blank || first.is_some_and(is_formula) {
+        return format!("'{text}");
+    }
+    text
 }
 
 /// The columns of an export as CSV: what most questions are about, one row an entry.
@@ -91,6 +126,8 @@ pub const CSV_COLUMNS: &[Key] = &[
     Key::Upstream,
     Key::Database,
     Key::Role,
+    Key::Verified,
+    Key::Claimed,
     Key::Class,
     Key::Clearance,
     Key::Refusal,
@@ -122,37 +159,44 @@ pub const CSV_COLUMNS: &[Key] = &[
 pub fn csv_header() -> Vec<&'static str> {
     let mut header = vec!["seq", "time"];
     header.extend(CSV_COLUMNS.iter().map(|key| key.name()));
-    header.push("leaf");
+    header.extend(["leaf", "damaged"]);
     header
 }
 
-/// An entry as a row of CSV.
+/// An entry as a row of CSV, as [`csv_header`] names its cells. The last one names what is not as it was
+/// recorded; nothing of that is given.
 ///
 /// # Errors
 ///
 /// When its texts cannot be read.
 pub fn to_csv(reader: &Reader, stored: &Stored) -> Result<Vec<String>, ReadError> {
     let mut row = vec![stored.seq.to_string()];
-    match Entry::parse(&stored.body) {
+    let mut damaged = Vec::new();
+    match stored.entry() {
         Ok(entry) => {
             row.push(display_time(entry.uint(Key::Wall).unwrap_or_default()));
             for key in CSV_COLUMNS {
                 row.push(match (key, entry.value(*key)) {
                     (Key::Kind, _) => entry.kind().name().to_owned(),
                     (Key::Sql | Key::Reason, Some(_)) => {
-                        let value = reader.text(stored.seq, *key)?;
-                        value.map(|value| String::from_utf8_lossy(&value).into_owned()).unwrap_or_default()
+                        let found = reader.text(&entry, *key)?;
+                        if found == Text::Damaged {
+                            damaged.push(key.name());
+                        }
+                        let value = found.kept().unwrap_or_default();
+                        String::from_utf8_lossy(&value).into_owned()
                     }
                     (_, Some(value)) => display(*key, key.shape(), value),
                     (_, None) => String::new(),
                 });
             }
         }
-        Err(error) => {
-            row.push(error.to_string());
+        Err(_) => {
+            damaged.push("entry");
             row.resize(CSV_COLUMNS.len() + 2, String::new());
         }
     }
     row.push(stored.leaf().to_string());
-    Ok(row)
+    row.push(damaged.join(" "));
+    Ok(row.into_iter().map(csv_cell).collect())
 }

@@ -98,17 +98,44 @@ pub fn leave(ledger: &Path, note: &Note) -> io::Result<Option<PathBuf>> {
     Ok(Some(path))
 }
 
-/// Waits until a note was taken in; `false` when it was not within `limit`.
+/// What became of a note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// All it asked for is done.
+    Done,
+    /// It is recorded, and what it asked for is not done yet.
+    Recorded,
+    /// It was not taken in.
+    Waiting,
+}
+
+/// Waits until what a note asks for is done, but no longer than `limit`.
 #[must_use]
-pub fn wait(path: &Path, limit: Duration) -> bool {
+pub fn wait(path: &Path, limit: Duration) -> Answer {
     let until = Instant::now() + limit;
-    while path.exists() {
+    let taken = path.with_extension(TAKEN);
+    loop {
+        // In this order: a note is renamed from the one to the other.
+        let answer = match (path.exists(), taken.exists()) {
+            (true, _) => Answer::Waiting,
+            (false, true) => Answer::Recorded,
+            (false, false) => return Answer::Done,
+        };
         if Instant::now() >= until {
-            return false;
+            return answer;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    true
+}
+
+/// The extension of a note that is recorded and not done yet.
+const TAKEN: &str = "taken";
+
+/// Redactions that an earlier run recorded and may not have carried out in every file.
+pub(super) fn left_over(ledger: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory_of(ledger)).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == TAKEN)).collect()
 }
 
 pub(super) fn make_directory(ledger: &Path) -> io::Result<()> {
@@ -129,7 +156,19 @@ pub(super) fn take_in(shared: &Shared) {
     paths.sort();
     for path in paths {
         match take(shared, &path) {
-            Ok(()) => {}
+            Ok(None) => {}
+            // It stays until the texts are gone from every file.
+            Ok(Some(record)) => {
+                let taken = path.with_extension(TAKEN);
+                match std::fs::rename(&path, &taken) {
+                    Ok(()) => shared.purge.promise(taken, record),
+                    Err(error) => {
+                        tracing::error!(%error, "a note for the ledger cannot be renamed; no more are taken in");
+                        return;
+                    }
+                }
+                continue;
+            }
             Err(Left::Later(error)) => {
                 tracing::warn!(%error, "a note for the ledger has to wait");
                 return;
@@ -148,7 +187,8 @@ enum Left {
     Never(io::Error),
 }
 
-fn take(shared: &Shared, path: &Path) -> Result<(), Left> {
+/// Records a note; with a redaction, gives the record that it became, or a later one.
+fn take(shared: &Shared, path: &Path) -> Result<Option<u64>, Left> {
     let read = || {
         // Not followed: a link would have the owner of what it points to.
         let metadata = std::fs::symlink_metadata(path)?;
@@ -159,5 +199,7 @@ fn take(shared: &Shared, path: &Path) -> Result<(), Left> {
         Ok(note.into_event(name_of(metadata.uid())))
     };
     let event = read().map_err(Left::Never)?;
-    shared.append(event).map_err(Left::Later)
+    let redacts = matches!(event, Event::Redaction { .. });
+    shared.append(event).map_err(Left::Later)?;
+    Ok(redacts.then(|| shared.spool.next_record().saturating_sub(1)))
 }

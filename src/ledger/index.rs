@@ -19,9 +19,11 @@ use super::Shared;
 use super::cbor::Value;
 use super::entry::{Entry, Key, Kind, Shape};
 use super::key::with_suffix;
+use super::read::{Damage, ReadError, Reader, Text};
 use super::settings::is_live;
 use super::store::{StoreError, open_for_reading};
 use super::verify::{Code, Problem};
+use crate::statement::Digest;
 
 /// A table of the index: which entries it holds, and which of their fields.
 struct Table {
@@ -216,7 +218,9 @@ pub fn path_of(ledger: &Path) -> PathBuf {
 
 /// The whole schema, one statement after the other.
 fn schema() -> String {
-    let mut sql = "CREATE TABLE meta (origin TEXT NOT NULL, size INTEGER NOT NULL) STRICT;".to_owned();
+    let mut sql =
+        "CREATE TABLE meta (origin TEXT NOT NULL, size INTEGER NOT NULL, format INTEGER NOT NULL) STRICT;"
+            .to_owned();
     for table in &TABLES {
         let mut columns = vec!["seq INTEGER PRIMARY KEY".to_owned(), "time TEXT NOT NULL".to_owned()];
         columns.extend(table.columns.iter().map(|key| format!("{} {}", key.name(), type_of(*key))));
@@ -261,15 +265,16 @@ pub fn display(key: Key, shape: Shape, value: &Value<'_>) -> String {
         (_, Value::Array(values)) => {
             values.iter().map(|value| display_element(key, value)).collect::<Vec<_>>().join(", ")
         }
-        (_, Value::Map(pairs)) => {
-            let names = ["model", "version", "run", "task", "purpose"];
-            let pair = |(claim, value): &(u64, Value<'_>)| {
-                let name = names.get(*claim as usize).copied().unwrap_or("?");
-                format!("{name}={}", value.as_text().unwrap_or_default())
-            };
-            pairs.iter().map(pair).collect::<Vec<_>>().join(", ")
-        }
+        // As JSON: whatever a claim says, it is one value under one name.
+        (_, Value::Map(claims)) => super::export::claims_object(claims).to_string(),
     }
+}
+
+/// The name of a claim.
+#[must_use]
+pub fn claim_name(number: u64) -> &'static str {
+    let names = ["model", "version", "run", "task", "purpose"];
+    usize::try_from(number).ok().and_then(|number| names.get(number)).copied().unwrap_or("unknown")
 }
 
 fn display_element(key: Key, value: &Value<'_>) -> String {
@@ -313,6 +318,114 @@ fn derive(entry: &Entry<'_>, text: &mut dyn FnMut(Key) -> Option<Vec<u8>>) -> Op
     Some((place, row))
 }
 
+/// Whether what the index says of one entry, and of what it is joined with, is what the entries say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Checked {
+    /// It is.
+    Agrees,
+    /// It is, but the text was redacted a moment ago.
+    TextGone,
+    /// It is not.
+    Damaged(Damage),
+}
+
+/// Compares everything in the index that a row about entry `seq` is made of with the entries themselves.
+/// What the index leaves out is not found this way; `verify` finds it.
+pub(super) fn check_row(
+    index: &Connection,
+    reader: &Reader,
+    seq: u64,
+    kind: &str,
+) -> Result<Checked, ReadError> {
+    let damaged = |seq: u64, damage: Damage| {
+        reader.note_damage(seq, damage);
+        Ok(Checked::Damaged(damage))
+    };
+    let stored = match reader.entry(seq) {
+        Ok(stored) => stored,
+        Err(ReadError::NoEntry(_)) => return damaged(seq, Damage::Index),
+        Err(error) => return Err(error),
+    };
+    let Ok(entry) = stored.entry() else { return damaged(seq, Damage::Entry) };
+    // A row is about one kind of entry; a search for statements also finds refused ones.
+    if kind != entry.kind().name() && !(kind == "statement" && entry.kind() == Kind::Refused) {
+        return damaged(seq, Damage::Index);
+    }
+    let mut result = Checked::Agrees;
+    let number = i64::try_from(seq).unwrap_or(i64::MAX);
+    let mut parts: Vec<(&str, &str, Cell)> =
+        TABLES.iter().map(|table| (table.name, "seq", Cell::Integer(number))).collect();
+    let text = |key: Key| entry.value(key).map(|value| Cell::Text(display(key, key.shape(), value)));
+    let mut joined = |table: &'static str, column: &'static str, key: Key| {
+        parts.extend(text(key).map(|value| (table, column, value)));
+    };
+    joined("outcome", "ref", Key::Seq);
+    joined("request", "request", Key::Request);
+    joined("review", "request", Key::Request);
+    joined("ending", "request", Key::Request);
+    joined("session", "session", Key::Session);
+    for (table, column, value) in parts {
+        match check_rows(index, reader, (table, column), &value)? {
+            Checked::Agrees => {}
+            // The texts of others that it is joined with are not told.
+            Checked::TextGone if column == "seq" => result = Checked::TextGone,
+            Checked::TextGone => {}
+            Checked::Damaged(damage) => return damaged(seq, damage),
+        }
+    }
+    Ok(result)
+}
+
+/// The same for the rows of one table that have a value in a column.
+fn check_rows(
+    index: &Connection,
+    reader: &Reader,
+    (table, column): (&str, &str),
+    value: &Cell,
+) -> Result<Checked, ReadError> {
+    let mut statement = index.prepare_cached(&format!("SELECT * FROM {table} WHERE {column} = ?1"))?;
+    let mut rows = statement.query([value])?;
+    let mut result = Checked::Agrees;
+    while let Some(row) = rows.next()? {
+        let stored = match row.get::<_, u64>(0).map(|seq| reader.entry(seq)) {
+            Ok(Ok(stored)) => stored,
+            Ok(Err(ReadError::NoEntry(_))) | Err(_) => return Ok(Checked::Damaged(Damage::Index)),
+            Ok(Err(error)) => return Err(error),
+        };
+        let Ok(entry) = stored.entry() else { return Ok(Checked::Damaged(Damage::Entry)) };
+        let mut texts: Vec<(Key, Text)> = Vec::new();
+        for (key, _) in entry.commitments() {
+            texts.push((key, reader.text(&entry, key)?));
+        }
+        let text_of = |key: Key| texts.iter().find(|(other, _)| *other == key).map(|(_, text)| text);
+        let mut kept = |key: Key| match text_of(key) {
+            Some(Text::Kept(value)) => Some(value.clone()),
+            _ => None,
+        };
+        let Some((place, expected)) = derive(&entry, &mut kept) else {
+            return Ok(Checked::Damaged(Damage::Index));
+        };
+        let Some(of) = TABLES.get(place).filter(|of| of.name == table) else {
+            return Ok(Checked::Damaged(Damage::Index));
+        };
+        for (column, wanted) in expected.iter().enumerate() {
+            let key = column.checked_sub(2).and_then(|column| of.columns.get(column));
+            match key.and_then(|key| text_of(*key).map(|text| (*key, text))) {
+                Some((key, Text::Damaged)) => return Ok(Checked::Damaged(Damage::Text(key))),
+                Some((_, Text::Gone)) => {
+                    result = Checked::TextGone;
+                    continue;
+                }
+                Some((_, Text::Kept(_))) | None => {}
+            }
+            if row.get_ref(column)? != rusqlite::types::ValueRef::from(wanted) {
+                return Ok(Checked::Damaged(Damage::Index));
+            }
+        }
+    }
+    Ok(result)
+}
+
 fn insert_sql(table: &Table) -> String {
     let places = vec!["?"; table.columns.len() + 2].join(", ");
     format!("INSERT INTO {} VALUES ({places})", table.name)
@@ -335,6 +448,10 @@ pub struct Index {
     ledger: Connection,
     index: Connection,
     size: u64,
+    /// Its log may still hold what was redacted.
+    is_unclean: bool,
+    /// So may its free pages.
+    is_stale: bool,
 }
 
 impl Index {
@@ -352,12 +469,10 @@ impl Index {
         if path.exists() {
             let index = open_index(&path)?;
             if let Ok(Some(size)) = usable(&index, &origin, total) {
-                return Ok(Self { ledger, index, size });
+                return Ok(Self { ledger, index, size, is_unclean: true, is_stale: false });
             }
         }
-        for suffix in ["", "-wal", "-shm"] {
-            let _ = std::fs::remove_file(super::store::with_suffix_raw(&path, suffix));
-        }
+        delete(ledger_path);
         // Under another name until it is whole: a half-made one would be taken for one that was altered.
         let new = super::store::with_suffix_raw(&path, ".new");
         for suffix in ["", "-wal", "-shm"] {
@@ -368,12 +483,24 @@ impl Index {
         made.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(()))?;
         made.close().map_err(|(_, error)| error)?;
         std::fs::rename(&new, &path).map_err(StoreError::from)?;
-        Ok(Self { ledger, index: open_index(&path)?, size: 0 })
+        Ok(Self { ledger, index: open_index(&path)?, size: 0, is_unclean: true, is_stale: false })
     }
 
     fn begin(ledger: Connection, index: Connection, origin: &str) -> Result<Self, IndexError> {
         lay_out(&index, origin)?;
-        Ok(Self { ledger, index, size: 0 })
+        Ok(Self { ledger, index, size: 0, is_unclean: false, is_stale: false })
+    }
+
+    /// Sees to it that what was redacted is in neither the file nor its log; `false` when somebody who
+    /// reads keeps that from being done.
+    fn purge(&mut self, path: &Path) -> Result<bool, IndexError> {
+        if self.is_stale && super::store::rewrite(&self.index, path)? {
+            self.is_stale = false;
+        }
+        if self.is_unclean && !self.is_stale && super::store::empty_log(&self.index)? {
+            self.is_unclean = false;
+        }
+        Ok(!self.is_unclean)
     }
 
     /// Indexes what is new. Returns how many entries that were.
@@ -415,6 +542,9 @@ impl Index {
                         insert.execute(params_from_iter(cells))?;
                     }
                     forget(&transaction, &entry)?;
+                    let redacts = entry.kind() == Kind::Redaction;
+                    self.is_unclean |= redacts;
+                    self.is_stale |= redacts;
                 }
                 size += 1;
             }
@@ -504,7 +634,7 @@ fn copied(ledger: &Path) -> Result<Index, IndexError> {
     rusqlite::backup::Backup::new(&kept, &mut copy)?.run_to_completion(i32::MAX, Duration::ZERO, None)?;
     let total = size_of(&source)?;
     match usable(&copy, &origin, total)? {
-        Some(size) => Ok(Index { ledger: source, index: copy, size }),
+        Some(size) => Ok(Index { ledger: source, index: copy, size, is_unclean: false, is_stale: false }),
         None => Err(rusqlite::Error::QueryReturnedNoRows.into()),
     }
 }
@@ -569,7 +699,7 @@ fn redacted<'e>(entry: &'e Entry<'_>) -> impl Iterator<Item = (u64, Key)> + 'e {
 fn lay_out(index: &Connection, origin: &str) -> Result<(), rusqlite::Error> {
     let transaction = index.unchecked_transaction()?;
     transaction.execute_batch(&schema())?;
-    transaction.execute("INSERT INTO meta VALUES (?1, 0)", [origin])?;
+    transaction.execute("INSERT INTO meta VALUES (?1, 0, 2)", [origin])?;
     transaction.commit()
 }
 
@@ -586,6 +716,13 @@ fn open_index(path: &Path) -> Result<Connection, IndexError> {
     connection.pragma_update(None, "secure_delete", "on")?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
+}
+
+/// Deletes the index beside a ledger.
+pub(super) fn delete(ledger: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(super::store::with_suffix_raw(&path_of(ledger), suffix));
+    }
 }
 
 fn origin_of(ledger: &Connection) -> Result<String, rusqlite::Error> {
@@ -606,7 +743,15 @@ pub(super) fn keep(shared: &Arc<Shared>) {
             Some(index) => Ok(index),
             None => Index::open(&shared.settings.path),
         };
-        match result.and_then(|mut open| open.catch_up().map(|_| open)) {
+        let path = path_of(&shared.settings.path);
+        let kept = result.and_then(|mut open| {
+            open.catch_up()?;
+            if open.purge(&path)? {
+                shared.purge.indexed(open.size);
+            }
+            Ok(open)
+        });
+        match kept {
             Ok(open) => index = Some(open),
             Err(error) => {
                 tracing::warn!(%error, "the index cannot be brought up to date");
@@ -625,7 +770,8 @@ pub(super) fn keep(shared: &Arc<Shared>) {
             let before = shared.written();
             shared.wait_for_end(Duration::from_millis(400));
             let (now, ending) = (shared.written(), shared.written_out.load(Ordering::Acquire));
-            if ending || now - before < BUSY || now.saturating_sub(size) > FARTHEST_BEHIND {
+            let is_far = now.saturating_sub(size) > FARTHEST_BEHIND;
+            if ending || is_far || now - before < BUSY || shared.purge.is_pending() {
                 break;
             }
         }
@@ -654,6 +800,10 @@ pub(super) struct Snapshot {
     size: u64,
 }
 
+/// SHA-256 of the schema that the index had in its first format, in which claims were joined without a
+/// way to tell them apart.
+const EARLIER_SCHEMA: &str = "830d4a17442e739484cd4af071d5fe7699854c172a1592f512c6e42ebf7bb33b";
+
 /// Opens the index beside a ledger, if there is one.
 pub(super) fn snapshot(ledger: &Path) -> Result<Option<Snapshot>, Problem> {
     let path = path_of(ledger);
@@ -666,27 +816,33 @@ pub(super) fn snapshot(ledger: &Path) -> Result<Option<Snapshot>, Problem> {
         let connection = Connection::open_with_flags(&path, flags)?;
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.execute_batch("BEGIN")?;
-        if written_schema(&connection)? != expected_schema()? {
-            return Ok(Err("another schema".to_owned()));
+        let schema = written_schema(&connection)?;
+        if Digest::of(schema.join("\n").as_bytes()).to_string() == EARLIER_SCHEMA {
+            // The program that wrote it is gone, and this one does not read it: searches make it anew.
+            return Ok(None);
+        }
+        if schema != expected_schema()? {
+            return Ok(Some(Err("another schema".to_owned())));
         }
         // Tables may hold the truth and their indexes another, and searching goes by those.
         let state: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
         if state != "ok" {
-            return Ok(Err(state));
+            return Ok(Some(Err(state)));
         }
         let count: i64 = connection.query_row("SELECT count(*) FROM meta", [], |row| row.get(0))?;
         let (origin, size) = connection
             .query_row("SELECT origin, size FROM meta", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let snapshot = Snapshot { connection, origin, size };
-        Ok::<_, rusqlite::Error>(if count == 1 {
+        Ok::<_, rusqlite::Error>(Some(if count == 1 {
             Ok(snapshot)
         } else {
             Err("more than one origin".to_owned())
-        })
+        }))
     };
     match open() {
-        Ok(Ok(snapshot)) => Ok(Some(snapshot)),
-        Ok(Err(what)) => Err(problem(format!("has {what}"))),
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(snapshot))) => Ok(Some(snapshot)),
+        Ok(Some(Err(what))) => Err(problem(format!("has {what}"))),
         Err(error) => Err(problem(format!("cannot be read: {error}"))),
     }
 }

@@ -38,6 +38,7 @@ pub mod inbox;
 pub mod index;
 pub mod key;
 pub mod payload;
+pub mod purge;
 pub mod read;
 mod record;
 pub mod search;
@@ -67,7 +68,7 @@ use zeroize::Zeroizing;
 use self::assemble::Assembler;
 pub use self::assemble::Signing;
 use self::cbor::Fields;
-use self::compose::{Bindings, Hidden, Texts};
+use self::compose::{Bindings, Hidden, Keep, Texts};
 use self::entry::{Key, Kind};
 use self::health::Health;
 pub use self::health::Trouble;
@@ -248,8 +249,6 @@ struct Handle {
     shared: Arc<Shared>,
     threads: Mutex<Threads>,
     recovery: Recovery,
-    /// Held for as long as the ledger is open.
-    lock: Mutex<Option<File>>,
 }
 
 #[derive(Debug)]
@@ -276,6 +275,9 @@ pub(crate) struct Shared {
     stop: AtomicBool,
     /// The writer has stopped.
     written_out: AtomicBool,
+    /// Held for as long as the ledger is open.
+    lock: Mutex<Option<File>>,
+    purge: purge::Purge,
 }
 
 /// A request whose opening is recorded.
@@ -357,6 +359,8 @@ impl Ledger {
             moved: Condvar::new(),
             stop: AtomicBool::new(false),
             written_out: AtomicBool::new(false),
+            lock: Mutex::new(Some(lock)),
+            purge: purge::Purge::default(),
         });
         let assembler = Assembler::new(root.origin(), boot, settings.signing, standing);
         let mut writer = Writer::new(shared.clone(), store, assembler, ingested, heads);
@@ -365,6 +369,10 @@ impl Ledger {
             writer::forget_hand_over(&settings.key_files(), &settings.path);
         }
         let recovery = if is_new { Recovery::default() } else { writer.recover(SOFTWARE)? };
+        for note in inbox::left_over(&settings.path) {
+            shared.purge.promise(note, 0);
+            shared.purge.ask(shared.written());
+        }
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let writing = thread("ledger").spawn(move || writer.run())?;
         let indexing = if settings.index {
@@ -374,7 +382,7 @@ impl Ledger {
             None
         };
         let threads = Mutex::new(Threads { writing: Some(writing), indexing });
-        let handle = Handle { shared, threads, recovery, lock: Mutex::new(Some(lock)) };
+        let handle = Handle { shared, threads, recovery };
         Ok(Self { handle: Arc::new(handle) })
     }
 
@@ -425,6 +433,7 @@ impl Ledger {
     #[must_use]
     pub fn status(&self) -> Status {
         let shared = &self.handle.shared;
+        shared.watch_the_writer();
         let progress = shared.progress.lock();
         Status {
             trouble: shared.health.trouble(),
@@ -458,7 +467,7 @@ impl Handle {
         self.shared.written_out.store(true, Ordering::Release);
         self.shared.moved.notify_all();
         join(threads.indexing.take());
-        *self.lock.lock() = None;
+        *self.shared.lock.lock() = None;
     }
 }
 
@@ -559,9 +568,11 @@ impl SessionLog {
                     statement.rules = by_rule;
                 }
                 let statement = &statement;
-                let texts = Texts::of(statement.statement, statement.classification);
-                let bindings = self.bindings(statement, &texts)?;
                 let must_sign = statement.classification.class.is_privileged() || statement.request.is_some();
+                let runs = matches!(clearance, Clearance::Allowed(_));
+                let keep = if must_sign && runs { Keep::Whole } else { Keep::Beginning };
+                let texts = Texts::of(statement.statement, statement.classification, keep);
+                let bindings = self.bindings(statement, &texts)?;
                 let number = SCRATCH.with_borrow_mut(|(fields, record)| {
                     let mut composed = Fields::reuse(std::mem::take(fields));
                     compose::forwarded(&mut composed, statement, ground, &bindings);
@@ -610,7 +621,7 @@ impl SessionLog {
             }
             (waiting.covers, waiting.hidden)
         };
-        let texts = Texts::of(statement.statement, statement.classification);
+        let texts = Texts::of(statement.statement, statement.classification, Keep::Whole);
         // Under the request's own salt, so that everybody can see it is the same digest, though nobody
         // sees which.
         let bindings = Bindings { hidden, rendition: texts.rendition(), covers: Some(covers) };
@@ -657,7 +668,7 @@ impl SessionLog {
     /// When it could not be recorded. The statement is refused all the same.
     pub fn refuse(&self, statement: &StatementRecord<'_>, why: &Refusal) -> Result<(), LedgerError> {
         self.shared.admit()?;
-        let texts = Texts::of(statement.statement, statement.classification);
+        let texts = Texts::of(statement.statement, statement.classification, Keep::Beginning);
         let mut bindings = self.bindings(statement, &texts)?;
         bindings.covers = statement
             .request

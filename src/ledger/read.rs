@@ -1,6 +1,8 @@
 //! Reading a ledger: one entry with everything about it, searches through the index, proofs. For the
 //! command line and the console; nothing here writes to the ledger.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -10,12 +12,14 @@ use rusqlite::types::Value as Cell;
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
 use super::checkpoint::{Note, NoteError};
-use super::entry::{self, Entry, Key, Kind};
+use super::entry::{self, Entry, EntryError, Key, Kind};
 use super::index::{self, IndexError};
 use super::key::{Certificate, PublicRoot, entry_message};
+use super::payload;
 use super::standing::certificate_of;
 use super::store::{self, StoreError};
 use super::tree::{self, ProofError};
+use super::verify::Code;
 use crate::approval::request::TreeHead;
 use crate::statement::Digest;
 
@@ -37,13 +41,103 @@ pub enum ReadError {
     /// What is there cannot be read.
     #[error("{0}; see countersign ledger verify")]
     Damaged(&'static str),
+    /// An entry is not the one that was recorded.
+    #[error("entry {0}: {1}; see countersign ledger verify")]
+    Altered(u64, Unsound),
 }
 
-/// A ledger, open for reading.
+/// A ledger, open for reading. What it gives is checked: an entry against the tree of the last
+/// checkpoint, a text against its entry's commitment, a row of the index against its entry. What does
+/// not fit is not given, and [`Reader::damage`] tells of it.
 #[derive(Debug)]
 pub struct Reader {
     path: PathBuf,
     connection: Connection,
+    vouched: RefCell<Option<Vouched>>,
+    damage: RefCell<BTreeMap<u64, Damage>>,
+}
+
+/// Leaf hashes that lead to the root of a signed checkpoint, by tile.
+#[derive(Debug)]
+struct Vouched {
+    head: TreeHead,
+    tiles: BTreeMap<u64, Vec<u8>>,
+}
+
+/// What was found not to be as it was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// The entry is not the one in the tree.
+    Entry,
+    /// A text is not the one that the entry commits to.
+    Text(Key),
+    /// The index says something else than the entries.
+    Index,
+}
+
+impl Damage {
+    /// The code that `countersign ledger verify` has for it.
+    #[must_use]
+    pub fn code(self) -> Code {
+        match self {
+            Self::Entry => Code::Root,
+            Self::Text(_) => Code::Redaction,
+            Self::Index => Code::Derived,
+        }
+    }
+
+    /// One word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Entry => "entry",
+            Self::Text(key) => key.name(),
+            Self::Index => "index",
+        }
+    }
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Entry => f.write_str("it is not the entry that the ledger's tree holds"),
+            Self::Text(key) => write!(f, "the text \"{}\" is not the one that was recorded", key.name()),
+            Self::Index => f.write_str("the index says something else of it"),
+        }
+    }
+}
+
+/// A text that an entry commits to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Text {
+    /// It is there, and it is the one that was recorded.
+    Kept(Vec<u8>),
+    /// It is not there: redacted, or deleted by somebody; `verify` tells which.
+    Gone,
+    /// Something else is there.
+    Damaged,
+}
+
+impl Text {
+    /// The text, if it may be shown.
+    #[must_use]
+    pub fn kept(self) -> Option<Vec<u8>> {
+        match self {
+            Self::Kept(value) => Some(value),
+            Self::Gone | Self::Damaged => None,
+        }
+    }
+}
+
+/// Why an entry is not given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsound {
+    /// It is not the one that was recorded.
+    #[error("it is not the entry that the ledger's tree holds")]
+    Altered,
+    /// It cannot be read.
+    #[error("unreadable: {0}")]
+    Unreadable(#[from] EntryError),
 }
 
 /// A stored entry, still as bytes.
@@ -55,6 +149,8 @@ pub struct Stored {
     pub body: Vec<u8>,
     /// Its own signature.
     pub signature: Option<Vec<u8>>,
+    /// Whether it is in the tree of a signed checkpoint.
+    pub is_sound: bool,
 }
 
 impl Stored {
@@ -62,6 +158,18 @@ impl Stored {
     #[must_use]
     pub fn leaf(&self) -> Digest {
         tree::leaf_hash(&self.body)
+    }
+
+    /// What it says, when it is the entry that was recorded.
+    ///
+    /// # Errors
+    ///
+    /// When it is not, or cannot be read.
+    pub fn entry(&self) -> Result<Entry<'_>, Unsound> {
+        if !self.is_sound {
+            return Err(Unsound::Altered);
+        }
+        Ok(Entry::parse(&self.body)?)
     }
 }
 
@@ -181,7 +289,78 @@ impl Reader {
         if !store::has_schema(&connection)? {
             return Err(ReadError::Damaged("this is not a ledger of this version"));
         }
-        Ok(Self { path: path.to_owned(), connection })
+        let (vouched, damage) = (RefCell::default(), RefCell::default());
+        Ok(Self { path: path.to_owned(), connection, vouched, damage })
+    }
+
+    /// What was come across that is not as it was recorded, by entry.
+    #[must_use]
+    pub fn damage(&self) -> BTreeMap<u64, Damage> {
+        self.damage.borrow().clone()
+    }
+
+    pub(super) fn note_damage(&self, seq: u64, damage: Damage) {
+        self.damage.borrow_mut().entry(seq).or_insert(damage);
+    }
+
+    /// An entry as it is stored, and whether the tree holds it.
+    fn stored(&self, seq: u64, body: Vec<u8>, signature: Option<Vec<u8>>) -> Result<Stored, ReadError> {
+        let is_sound = self.vouches(seq, &tree::leaf_hash(&body))?;
+        if !is_sound {
+            self.note_damage(seq, Damage::Entry);
+        }
+        Ok(Stored { seq, body, signature, is_sound })
+    }
+
+    /// Whether this is the hash of entry `seq` in the tree of the last checkpoint, which is signed.
+    fn vouches(&self, seq: u64, leaf: &Digest) -> Result<bool, ReadError> {
+        let tile = seq / TILE;
+        let place = (seq % TILE) as usize * 32;
+        let mut cached = self.vouched.borrow_mut();
+        let mut vouched = match cached.take().filter(|vouched| seq < vouched.head.size) {
+            Some(vouched) => vouched,
+            None => Vouched { head: self.checkpoint()?.checkpoint.head, tiles: BTreeMap::new() },
+        };
+        if !vouched.tiles.contains_key(&tile) {
+            if vouched.tiles.len() >= KEPT_TILES {
+                vouched.tiles.clear();
+            }
+            vouched.tiles.insert(tile, self.vouch(vouched.head, tile).unwrap_or_default());
+        }
+        let hash = vouched.tiles.get(&tile).and_then(|hashes| hashes.get(place..place + 32));
+        let is_held = hash.is_some_and(|hash| hash == leaf.as_bytes());
+        *cached = Some(vouched);
+        Ok(is_held)
+    }
+
+    /// The leaf hashes of a tile, when they lead to the root. The proof of the first one takes in all the
+    /// others.
+    fn vouch(&self, head: TreeHead, tile: u64) -> Option<Vec<u8>> {
+        let first = tile * TILE;
+        let count = usize::try_from(head.size.checked_sub(first)?.min(TILE)).ok()?;
+        let mut hashes = store::tile(&self.connection, 0, tile).ok()??;
+        hashes.truncate(count * 32);
+        let leaf = Digest::from_bytes(*hashes.first_chunk::<32>()?);
+        let path = tree::inclusion_proof(first, head.size, |height, index| {
+            tree::node_from_tiles(height, index, |level, index| {
+                store::tile(&self.connection, level, index).ok().flatten()
+            })
+        });
+        tree::verify_inclusion(leaf, first, head.size, &path.ok()?, head.root).ok()?;
+        Some(hashes)
+    }
+
+    /// Entries whose texts or fields hold these bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read.
+    pub fn holders_of(&self, bytes: &[u8]) -> Result<Vec<u64>, ReadError> {
+        let sql = "SELECT seq FROM payload WHERE instr(value, ?1) > 0 \
+                   UNION SELECT seq FROM entry WHERE instr(body, ?1) > 0 LIMIT 20";
+        let mut statement = self.connection.prepare(sql)?;
+        let seqs = statement.query_map([bytes], |row| row.get(0))?;
+        Ok(seqs.collect::<Result<_, _>>()?)
     }
 
     /// The file.
@@ -209,9 +388,10 @@ impl Reader {
         let found = self
             .connection
             .prepare_cached(sql)?
-            .query_row([seq], |row| Ok(Stored { seq, body: row.get(0)?, signature: row.get(1)? }))
+            .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
-        found.ok_or(ReadError::NoEntry(seq))
+        let (body, signature) = found.ok_or(ReadError::NoEntry(seq))?;
+        self.stored(seq, body, signature)
     }
 
     /// Hands every entry of a range to `each`, in order, until it has enough.
@@ -231,28 +411,44 @@ impl Reader {
         let to = i64::try_from(to).unwrap_or(i64::MAX);
         let mut rows = statement.query(rusqlite::params![from, to]).map_err(sqlite)?;
         while let Some(row) = rows.next().map_err(sqlite)? {
-            let stored = (|| Ok(Stored { seq: row.get(0)?, body: row.get(1)?, signature: row.get(2)? }))();
-            each(stored.map_err(sqlite)?)?;
+            let columns = (|| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))();
+            let (seq, body, signature) = columns.map_err(sqlite)?;
+            each(self.stored(seq, body, signature)?)?;
         }
         Ok(())
     }
 
-    /// The text that an entry commits to, if it is still there.
+    /// The text that an entry commits to, if it is still there and the one that was recorded.
     ///
     /// # Errors
     ///
     /// When the file cannot be read.
-    pub fn text(&self, seq: u64, key: Key) -> Result<Option<Vec<u8>>, ReadError> {
-        let sql = "SELECT value FROM payload WHERE seq = ?1 AND field = ?2";
+    pub fn text(&self, entry: &Entry<'_>, key: Key) -> Result<Text, ReadError> {
+        let seq = entry.seq();
+        let sql = "SELECT salt, value FROM payload WHERE seq = ?1 AND field = ?2";
         let mut statement = self.connection.prepare_cached(sql)?;
-        Ok(statement.query_row([seq, key.into()], |row| row.get(0)).optional()?)
+        let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let found: Option<(Vec<u8>, Vec<u8>)> = statement.query_row([seq, key.into()], columns).optional()?;
+        let Some((salt, value)) = found else { return Ok(Text::Gone) };
+        let committed = entry.commitments().find(|(other, _)| *other == key).map(|(_, digest)| digest);
+        // The digest of a hidden text has no row.
+        let is_hidden = key == Key::Digest && entry.has(Key::Nonce);
+        if !is_hidden
+            && salt.len() == payload::SALT
+            && committed == Some(payload::commitment(key, &salt, &value))
+        {
+            return Ok(Text::Kept(value));
+        }
+        self.note_damage(seq, Damage::Text(key));
+        Ok(Text::Damaged)
     }
 
-    /// The last checkpoint, with the root's word for the key that signed it: an anchor.
+    /// The last checkpoint, with the root's word for the key that signed it: an anchor. By the keys
+    /// that the ledger names; whether those can be trusted is for [`super::verify`].
     ///
     /// # Errors
     ///
-    /// When there is none, or it cannot be read.
+    /// When there is none, it cannot be read, or is not signed.
     pub fn checkpoint(&self) -> Result<Note, ReadError> {
         let sql = "SELECT note FROM checkpoint ORDER BY size DESC LIMIT 1";
         let text: Option<String> = self.connection.query_row(sql, [], |row| row.get(0)).optional()?;
@@ -261,35 +457,79 @@ impl Reader {
             Note::parse(&text).map_err(|_| ReadError::Damaged("the last checkpoint cannot be read"))?;
         let last = note.checkpoint.head.size.saturating_sub(1);
         let (certificate, root) = self.epoch_of(last)?;
-        Ok(note.with_certificate(&certificate, &root))
+        let note = note.with_certificate(&certificate, &root);
+        match note.verify_by_root(&root) {
+            Ok(_) => Ok(note),
+            Err(_) => Err(ReadError::Damaged("the last checkpoint is not signed by the ledger's keys")),
+        }
     }
 
     /// The certificate of the epoch that signed an entry, and the root that signed that.
     fn epoch_of(&self, seq: u64) -> Result<(Certificate, VerifyingKey), ReadError> {
         let none = || ReadError::Damaged("its epoch cannot be found");
-        let body = self.newest(seq, Kind::KeyEpoch)?.ok_or_else(none)?;
-        let certificate =
-            Entry::parse(&body).ok().and_then(|entry| certificate_of(&entry)).ok_or_else(none)?;
-        let root = match self.newest(seq, Kind::KeyRoot)? {
-            Some(body) => body,
-            None => self.entry(0)?.body,
-        };
-        let root = Entry::parse(&root).ok().and_then(|entry| entry.array(Key::RootKey)).ok_or_else(none)?;
-        Ok((certificate, VerifyingKey::from_bytes(&root).map_err(|_| none())?))
-    }
-
-    /// The newest entry of a kind up to `seq`.
-    fn newest(&self, seq: u64, kind: Kind) -> Result<Option<Vec<u8>>, ReadError> {
-        let mut statement =
-            self.connection.prepare("SELECT body FROM entry WHERE seq <= ?1 ORDER BY seq DESC")?;
-        let mut rows = statement.query([seq])?;
-        while let Some(row) = rows.next()? {
-            let body = row.get_ref(0)?.as_blob().unwrap_or_default();
-            if entry::peek_kind(body) == Some(kind) {
-                return Ok(Some(body.to_vec()));
+        let mut begin = self.beginning_of_epoch(seq)?;
+        let certificate = self.certificate_at(begin)?;
+        let origin = self.origin()?;
+        // Every root but the first stands right before the first epoch that it certifies.
+        let mut root = self.body_of_the_first()?;
+        while certificate.verify(&origin, &root_of(&root).ok_or_else(none)?).is_err() {
+            let before = begin.checked_sub(1).ok_or_else(none)?;
+            match store::body(&self.connection, before)? {
+                Some(body) if entry::peek_kind(&body) == Some(Kind::KeyRoot) => {
+                    root = body;
+                    // If this one did not certify it either, an earlier one cannot have.
+                    let key = root_of(&root).ok_or_else(none)?;
+                    certificate.verify(&origin, &key).map_err(|_| none())?;
+                }
+                Some(_) => {
+                    let earlier = self.beginning_of_epoch(before)?;
+                    if earlier >= begin {
+                        return Err(none());
+                    }
+                    begin = earlier;
+                }
+                None => return Err(none()),
             }
         }
-        Ok(None)
+        Ok((certificate, root_of(&root).ok_or_else(none)?))
+    }
+
+    fn certificate_at(&self, seq: u64) -> Result<Certificate, ReadError> {
+        let body = store::body(&self.connection, seq)?;
+        let certificate = body.as_deref().and_then(|body| certificate_of(&Entry::parse(body).ok()?));
+        certificate.ok_or(ReadError::Damaged("an epoch cannot be read"))
+    }
+
+    /// Where the epoch of an entry begins: epochs are numbered in the order of entries, so it is found by
+    /// halving.
+    fn beginning_of_epoch(&self, seq: u64) -> Result<u64, ReadError> {
+        let wanted = self.epoch_number(seq)?;
+        let (mut from, mut to) = (0, seq);
+        while from < to {
+            let middle = from + (to - from) / 2;
+            if self.epoch_number(middle)? < wanted { from = middle + 1 } else { to = middle }
+        }
+        // What the root signs itself counts to the epoch that follows.
+        for seq in from..from + 3 {
+            let body = store::body(&self.connection, seq)?.unwrap_or_default();
+            if entry::peek_kind(&body) == Some(Kind::KeyEpoch) {
+                return Ok(seq);
+            }
+        }
+        Err(ReadError::Damaged("its epoch cannot be found"))
+    }
+
+    /// The number of the epoch of an entry; of one that the root signed, that of the epoch behind it.
+    fn epoch_number(&self, seq: u64) -> Result<u64, ReadError> {
+        for seq in seq..seq + 3 {
+            let body = store::body(&self.connection, seq)?.ok_or(ReadError::NoEntry(seq))?;
+            let entry = Entry::parse(&body).map_err(|error| ReadError::Altered(seq, error.into()))?;
+            match entry.uint(Key::Epoch) {
+                Some(0) | None => {}
+                Some(number) => return Ok(number),
+            }
+        }
+        Err(ReadError::Damaged("its epoch cannot be found"))
     }
 
     /// The proof that an entry is in the tree of the last checkpoint.
@@ -306,6 +546,9 @@ impl Reader {
             })
         })
         .map_err(|_| ReadError::Damaged("the proof cannot be made: a tile is missing"))?;
+        let head = note.checkpoint.head;
+        tree::verify_inclusion(tree::leaf_hash(&body), seq, head.size, &path, head.root)
+            .map_err(|_| ReadError::Altered(seq, Unsound::Altered))?;
         Ok(Proof { index: seq, path, note, body })
     }
 
@@ -327,18 +570,24 @@ impl Reader {
         Ok(Some(key.is_ok_and(|key| key.verify_strict(&message, &signature).is_ok())))
     }
 
+    /// The first entry names the ledger and its key, by which the rest is checked.
+    fn body_of_the_first(&self) -> Result<Vec<u8>, ReadError> {
+        store::body(&self.connection, 0)?.ok_or(ReadError::NoEntry(0))
+    }
+
     /// The ledger's name.
     ///
     /// # Errors
     ///
     /// When the first entry cannot be read.
     pub fn origin(&self) -> Result<String, ReadError> {
-        let first = self.entry(0)?.body;
+        let first = self.body_of_the_first()?;
         let origin = Entry::parse(&first).ok().and_then(|entry| entry.text(Key::Origin).map(str::to_owned));
         origin.ok_or(ReadError::Damaged("the first entry cannot be read"))
     }
 
-    /// Searches the statements, newest first.
+    /// Searches the statements, newest first. The index finds them; what it says of them is compared with
+    /// their entries, and where it says something else the row has nothing but its number and `damaged`.
     ///
     /// # Errors
     ///
@@ -375,10 +624,37 @@ impl Reader {
         let mut statement = index.prepare(&sql)?;
         let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
         let rows = statement.query_map(params_from_iter(values), |row| {
-            names.iter().enumerate().map(|(place, name)| Ok((name.clone(), row.get(place)?))).collect()
+            let cells = names.iter().enumerate().map(|(place, name)| Ok((name.clone(), row.get(place)?)));
+            Ok((row.get("seq")?, cells.collect::<Result<Row, rusqlite::Error>>()?))
         })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut checked = Vec::new();
+        for row in rows {
+            let (seq, mut row): (u64, Row) = row?;
+            match index::check_row(&index, self, seq, "statement")? {
+                index::Checked::Damaged(damage) => {
+                    row.iter_mut().filter(|(name, _)| name != "seq").for_each(|(_, cell)| *cell = Cell::Null);
+                    row.push(("damaged".to_owned(), Cell::Text(damage.name().to_owned())));
+                }
+                index::Checked::TextGone => {
+                    row.iter_mut().filter(|(name, _)| name == "sql").for_each(|(_, cell)| *cell = Cell::Null);
+                }
+                index::Checked::Agrees => {}
+            }
+            checked.push(row);
+        }
+        Ok(checked)
     }
+}
+
+/// Leaf hashes in a tile.
+const TILE: u64 = 256;
+/// How many tiles are kept at a time.
+const KEPT_TILES: usize = 256;
+
+/// The root key that an entry names.
+fn root_of(body: &[u8]) -> Option<VerifyingKey> {
+    let key = Entry::parse(body).ok()?.array(Key::RootKey)?;
+    VerifyingKey::from_bytes(&key).ok()
 }
 
 /// The name a field has in exports: that of its key, or its number for a remark.

@@ -6,7 +6,7 @@
 use rusqlite::params_from_iter;
 
 use super::index;
-use super::read::{ReadError, Reader};
+use super::read::{Damage, ReadError, Reader};
 use crate::statement::RequestId;
 
 /// What a search looks for. All that is given must fit.
@@ -49,6 +49,8 @@ pub struct Hit {
     pub what: Option<String>,
     /// How it ended, where it is about something that ends.
     pub ended: Option<String>,
+    /// What is not as it was recorded; then nothing else is told but the number.
+    pub damage: Option<Damage>,
 }
 
 /// One table's part of the query.
@@ -198,9 +200,29 @@ impl Reader {
                 request: row.get(5)?,
                 what: row.get(6)?,
                 ended: row.get(7)?,
+                damage: None,
             })
         })?;
-        Ok(hits.collect::<Result<_, _>>()?)
+        let mut checked = Vec::new();
+        for hit in hits {
+            let hit: Hit = hit?;
+            checked.push(match index::check_row(&index, self, hit.seq, &hit.kind)? {
+                index::Checked::Agrees => hit,
+                index::Checked::TextGone => Hit { what: None, ..hit },
+                index::Checked::Damaged(damage) => Hit {
+                    time: String::new(),
+                    kind: "damaged".to_owned(),
+                    agent: None,
+                    class: None,
+                    request: None,
+                    what: Some(damage.to_string()),
+                    ended: None,
+                    damage: Some(damage),
+                    ..hit
+                },
+            });
+        }
+        Ok(checked)
     }
 }
 

@@ -1,7 +1,7 @@
 //! How a ledger is set up.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// The most that may be spooled and not in the ledger yet, before nothing runs any more.
     pub backlog_bytes: u64,
+    /// How long records may wait without anything being committed, before nothing runs any more.
+    pub commit_within: Duration,
     /// Whether the index for people is kept beside the ledger.
     pub index: bool,
     pub(crate) clock: Clock,
@@ -53,6 +55,7 @@ impl Settings {
             anchor_every: Duration::from_secs(10),
             segment_bytes: 16 << 20,
             backlog_bytes: 512 << 20,
+            commit_within: Duration::from_secs(8),
             index: true,
             clock: Clock::default(),
         }
@@ -67,7 +70,9 @@ impl Settings {
         }
     }
 
-    pub(super) fn spool_directory(&self) -> PathBuf {
+    /// Where the spool is.
+    #[must_use]
+    pub fn spool_directory(&self) -> PathBuf {
         self.spool.clone().unwrap_or_else(|| with_suffix(&self.path, "spool"))
     }
 
@@ -90,6 +95,14 @@ impl Settings {
 pub fn is_live(ledger: &Path) -> bool {
     File::open(lock_file(ledger))
         .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
+}
+
+/// Whether the file at the lock's path is the one that is held.
+pub(super) fn holds(lock: &File, ledger: &Path) -> bool {
+    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    let there = std::fs::symlink_metadata(lock_file(ledger)).map(identity);
+    let held = lock.metadata().map(identity);
+    matches!((there, held), (Ok(there), Ok(held)) if there == held)
 }
 
 /// The lock that the running proxy holds.

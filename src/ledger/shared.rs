@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::cbor::Fields;
-use super::compose::{self, Hidden, Texts};
+use super::compose::{self, Hidden, Keep, Texts};
 use super::entry::{Key, Kind};
 use super::key::random;
 use super::payload::{self, Payload};
@@ -20,6 +20,7 @@ use crate::statement::RequestId;
 impl Shared {
     /// Whether anything may be recorded at all.
     pub(super) fn admit(&self) -> Result<(), LedgerError> {
+        self.watch_the_writer();
         if self.health.is_degraded() {
             return Err(LedgerError::Unavailable { disk_full: self.health.turn_away() });
         }
@@ -27,6 +28,18 @@ impl Shared {
             return Err(LedgerError::Closed);
         }
         Ok(())
+    }
+
+    /// What is only in the spool is in the hands of whoever may write there. A writer that commits
+    /// nothing for some seconds, because the file is locked, or the disk or the thread hangs, stops
+    /// everything until it commits again.
+    pub(super) fn watch_the_writer(&self) {
+        let waited = self.spool.waited();
+        if waited > self.settings.commit_within && !self.health.is_degraded() {
+            let seconds = waited.as_secs();
+            let reason = format!("nothing could be committed for {seconds} seconds: is the file locked?");
+            self.degrade(&reason, false);
+        }
     }
 
     /// A write failed: from now on nothing runs, until it works again.
@@ -141,7 +154,7 @@ impl Shared {
 
     fn request_opened(&self, request: &Request) -> Result<(), LedgerError> {
         let draft = &request.draft;
-        let texts = Texts::of(&draft.statement, &draft.classification);
+        let texts = Texts::of(&draft.statement, &draft.classification, Keep::Whole);
         let digest = request.digest;
         let (hidden, salt, covers) = match texts.rendition() {
             Some(_) => {
@@ -220,6 +233,7 @@ impl Shared {
 
     /// The writer says how far it came.
     pub(super) fn committed(&self, head: TreeHead, upto: u64) {
+        self.spool.committed(upto);
         let mut progress = self.progress.lock();
         progress.head = Some(head);
         progress.committed = upto;

@@ -252,17 +252,18 @@ impl Store {
             }
         }
         transaction.commit()?;
-        if !group.redacted.is_empty() {
-            self.flush()?;
-        }
         Ok(())
     }
 
-    /// Moves the write-ahead log into the database and empties it: what was redacted is in neither
-    /// then.
-    pub(crate) fn flush(&self) -> Result<(), StoreError> {
-        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-        Ok(())
+    /// Moves the write-ahead log into the database and empties it. `false` when somebody who reads kept
+    /// that from being done to its end.
+    pub(crate) fn flush(&self) -> Result<bool, StoreError> {
+        Ok(empty_log(&self.connection)?)
+    }
+
+    /// Writes the database anew where it is small enough; see [`rewrite`].
+    pub(crate) fn rewrite(&self) -> Result<bool, StoreError> {
+        rewrite(&self.connection, &self.path)
     }
 
     /// Puts the database back where it belongs, if it was removed: it is still open here, whole. A
@@ -293,7 +294,9 @@ impl Store {
         } else {
             // Only the write-ahead log is gone. What it holds goes into the database now; closing the
             // connection below would do the same, but would not say whether it worked.
-            self.flush()?;
+            if !self.flush()? {
+                return Err(StoreError::Unlinked);
+            }
         }
         let old = std::mem::replace(&mut self.connection, Connection::open_in_memory()?);
         old.close().map_err(|(_, error)| error)?;
@@ -313,6 +316,28 @@ impl Store {
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
+}
+
+/// Moves a write-ahead log into its database and empties it; whether that came to its end.
+pub(crate) fn empty_log(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    let is_busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    Ok(is_busy == 0)
+}
+
+/// Writes a database anew, where it is small enough for that: `secure_delete` overwrites what is deleted,
+/// but not what moving rows between pages leaves behind. `false` when it has to be tried again.
+pub(crate) fn rewrite(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
+    if std::fs::metadata(path)?.len() <= super::purge::SMALL {
+        match connection.execute_batch("VACUUM") {
+            Err(rusqlite::Error::SqliteFailure(error, _))
+                if matches!(error.code, ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) =>
+            {
+                return Ok(false);
+            }
+            other => other?,
+        }
+    }
+    Ok(true)
 }
 
 /// The body of one entry.

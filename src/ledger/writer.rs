@@ -30,6 +30,8 @@ const PATIENCE: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_millis(250);
 /// How often the writer looks around when nothing happens.
 const IDLE: Duration = Duration::from_millis(500);
+/// How often the files are looked for where they should be.
+const LOOK: Duration = Duration::from_millis(500);
 /// How often notes from others are looked for.
 const INBOX: Duration = Duration::from_millis(250);
 
@@ -44,6 +46,7 @@ pub(crate) struct Writer {
     epoch_began: Instant,
     anchored_at: Instant,
     inbox_at: Instant,
+    looked_at: Instant,
     anchored_size: u64,
     /// When trying the root key failed last.
     root_failed: Option<Instant>,
@@ -77,6 +80,7 @@ impl Writer {
             epoch_began: now,
             anchored_at: now,
             inbox_at: now,
+            looked_at: now,
             anchored_size: 0,
             root_failed: None,
         }
@@ -207,6 +211,10 @@ impl Writer {
 
     /// Does what there is to do; `true` when there is more.
     fn turn(&mut self) -> bool {
+        if self.looked_at.elapsed() >= LOOK {
+            self.looked_at = Instant::now();
+            self.look_around();
+        }
         if self.uncommitted.is_some() && !self.try_to_commit() {
             return false;
         }
@@ -230,7 +238,87 @@ impl Writer {
             return self.try_to_commit() && more;
         }
         self.anchor_if_due(false);
+        self.purge();
         false
+    }
+
+    /// Gets rid of what was redacted, a step at a time: nothing waits here for those who read.
+    fn purge(&mut self) {
+        let shared = self.shared.clone();
+        if self.uncommitted.is_some() || !shared.purge.is_pending() {
+            return;
+        }
+        if let Some(wanted) = shared.purge.wanted() {
+            match self.purge_up_to(wanted) {
+                Ok(true) => shared.purge.is_done(wanted),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "what was redacted is not gone from every file yet"),
+            }
+        }
+        shared.purge.answer(self.follower.next_record());
+    }
+
+    fn purge_up_to(&mut self, wanted: u64) -> Result<bool, OpenError> {
+        let shared = self.shared.clone();
+        let is_ending = shared.stop.load(Ordering::Acquire);
+        // At its end a run deletes its spool and leaves the index whole.
+        if !is_ending {
+            let segment = match shared.purge.segment() {
+                Some(segment) => segment,
+                None => {
+                    let segment = shared.spool.leave_segment().map_err(std::io::Error::other)?;
+                    shared.purge.left_segment(wanted, segment);
+                    segment
+                }
+            };
+            if self.follower.segment() < segment {
+                return Ok(false);
+            }
+            shared.spool.wipe(segment);
+            if !shared.spool.begins_at(segment) {
+                return Ok(false);
+            }
+            if shared.settings.index && !shared.purge.is_indexed(wanted) {
+                return Ok(false);
+            }
+        }
+        if !shared.settings.index {
+            index::delete(&shared.settings.path);
+        }
+        // Once is enough, however long somebody keeps the log from being emptied.
+        if !shared.purge.is_rewritten(wanted) {
+            if !self.store.rewrite()? {
+                return Ok(false);
+            }
+            shared.purge.rewritten(wanted);
+        }
+        Ok(self.store.flush()?)
+    }
+
+    /// Whether the files that are written are the ones that others, and the next start, would read.
+    fn look_around(&self) {
+        let shared = &self.shared;
+        if let Err(error) = shared.spool.check_in_place() {
+            shared.degrade(&error.to_string(), false);
+        }
+        if let Err(error) = self.store.check_in_place() {
+            shared.degrade(&error.to_string(), false);
+        }
+        if let Err(error) = self.keep_lock() {
+            shared.degrade(&error.to_string(), false);
+        }
+        shared.watch_the_writer();
+    }
+
+    /// Takes the lock again where its file was taken away: nobody else may write meanwhile.
+    fn keep_lock(&self) -> Result<(), OpenError> {
+        let settings = &self.shared.settings;
+        let mut lock = self.shared.lock.lock();
+        if lock.as_ref().is_some_and(|lock| !super::settings::holds(lock, &settings.path)) {
+            *lock = Some(settings.lock()?);
+            tracing::warn!("the ledger's lock was taken away and is made anew");
+        }
+        Ok(())
     }
 
     /// Assembles what was spooled; `None` when there was nothing.
@@ -269,9 +357,14 @@ impl Writer {
         let Some(Uncommitted { sealed, upto, segment }) = &self.uncommitted else { return Ok(()) };
         self.store.commit(self.assembler.group())?;
         let (upto, segment, notable) = (*upto, *segment, sealed.notable);
+        let sealed_size = sealed.head.size;
+        let redacted = !self.assembler.group().redacted.is_empty();
         self.shared.committed(sealed.head, upto);
         self.shared.spool.retire(segment);
         self.uncommitted = None;
+        if redacted {
+            self.shared.purge.ask(sealed_size);
+        }
         self.anchor_if_due(notable);
         Ok(())
     }
@@ -355,6 +448,21 @@ impl Writer {
         }
     }
 
+    /// Takes in everything that was spooled; `false` when that cannot be done now.
+    fn catch_up(&mut self) -> bool {
+        loop {
+            match self.next_group() {
+                Ok(None) => return true,
+                Ok(Some(_)) if self.try_to_commit() => {}
+                Ok(Some(_)) => return false,
+                Err(error) => {
+                    tracing::debug!(%error, "the spool cannot be read back");
+                    return false;
+                }
+            }
+        }
+    }
+
     /// Looks whether what failed works again; statements are let through only when all of it does.
     fn try_to_resume(&mut self) {
         if let Err(error) = self.store.restore() {
@@ -364,8 +472,20 @@ impl Writer {
         if self.uncommitted.is_some() && !self.try_to_commit() {
             return;
         }
+        if let Err(error) = self.keep_lock() {
+            tracing::debug!(%error, "the ledger's lock is not ours");
+            return;
+        }
+        // What lies in a segment that is not in its place, or was altered, is only here: it is in the
+        // ledger before anything runs, and what is in memory is taken from there.
+        if !self.catch_up() {
+            return;
+        }
         if let Err(error) = self.shared.spool.repair().and_then(|()| self.shared.spool.prepare()) {
             tracing::debug!(%error, "the spool is still not usable");
+            return;
+        }
+        if !self.catch_up() {
             return;
         }
         if self.shared.spool.backlog() > self.shared.settings.backlog_bytes / 2 {
@@ -388,8 +508,11 @@ impl Writer {
                 Err(error) => tracing::warn!(%error, "the spool was left for the next start"),
             }
         }
-        if let Err(error) = self.store.flush() {
-            tracing::warn!(%error, "the write-ahead log was left for the next start");
+        self.purge();
+        match self.store.flush() {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!("somebody reads the ledger: its log was left for the next start"),
+            Err(error) => tracing::warn!(%error, "the write-ahead log was left for the next start"),
         }
     }
 }

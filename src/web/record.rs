@@ -17,9 +17,10 @@ use super::views::{
 use crate::actor::ReviewerId;
 use crate::approval::{Shown, parameter};
 use crate::desk::Clock;
+use crate::ledger::cbor::Value;
 use crate::ledger::entry::{Entry, Key, Shape};
-use crate::ledger::index::display;
-use crate::ledger::read::{ReadError, Reader, field_name};
+use crate::ledger::index::{claim_name, display};
+use crate::ledger::read::{ReadError, Reader, Text, field_name};
 use crate::ledger::search::{Hit, Search};
 use crate::ledger::verify::{self, Options, Progress, Report};
 use crate::ledger::{Event, Ledger, Settings};
@@ -144,12 +145,11 @@ impl LedgerView for Record {
             Err(ReadError::NoEntry(_)) => return Ok(None),
             Err(error) => return Err(unreadable(error)),
         };
-        let entry = Entry::parse(&stored.body)
-            .map_err(|error| ViewError::Unavailable(format!("entry {seq} cannot be read: {error}")))?;
+        let entry = stored.entry().map_err(|error| unreadable(ReadError::Altered(seq, error)))?;
         let mut texts = Vec::new();
         for (key, _) in entry.commitments() {
-            let value = reader.text(seq, key).map_err(unreadable)?;
-            texts.extend(texts_of(key, value.as_deref()));
+            let text = reader.text(&entry, key).map_err(unreadable)?;
+            texts.extend(texts_of(key, text));
         }
         let wall = entry.uint(Key::Wall).unwrap_or_default();
         Ok(Some(LedgerEntry {
@@ -226,23 +226,35 @@ fn row(hit: &Hit) -> LedgerRow {
 }
 
 fn fields(entry: &Entry<'_>) -> Vec<LedgerField> {
-    let field = |(number, value): &(u64, crate::ledger::cbor::Value<'_>)| {
+    type Pair<'v> = (u64, Value<'v>);
+    let claim = |name: &str, (number, value): &Pair<'_>| LedgerField {
+        name: format!("{name}.{}", claim_name(*number)),
+        value: Shown::line(value.as_text().unwrap_or_default()),
+    };
+    let field = |(number, value): &Pair<'_>| {
         let key = Key::from_number(*number);
+        // Each claim under its own name: joined, one could pass for another.
+        if let (Some(Shape::Claims), Value::Map(claims)) = (key.map(Key::shape), value) {
+            let name = field_name(*number);
+            return claims.iter().map(|pair| claim(&name, pair)).collect();
+        }
         let text = match key {
             Some(key) => display(key, key.shape(), value),
             None => display(Key::What, Shape::Text, value),
         };
-        LedgerField { name: field_name(*number), value: Shown::line(&text) }
+        vec![LedgerField { name: field_name(*number), value: Shown::line(&text) }]
     };
     // What the page says anyway.
     let is_head = |number: u64| [Key::V, Key::Kind, Key::Seq].into_iter().any(|key| u64::from(key) == number);
-    entry.fields().iter().filter(|(number, _)| !is_head(*number)).map(field).collect()
+    entry.fields().iter().filter(|(number, _)| !is_head(*number)).flat_map(field).collect()
 }
 
 /// What an entry commits to under one field, as people can read it.
-fn texts_of(key: Key, value: Option<&[u8]>) -> Vec<LedgerText> {
-    let named = |name: &str, text| LedgerText { name: name.to_owned(), text };
-    let Some(value) = value else { return vec![named(key.name(), None)] };
+fn texts_of(key: Key, text: Text) -> Vec<LedgerText> {
+    let is_damaged = text == Text::Damaged;
+    let named = |name: &str, text| LedgerText { name: name.to_owned(), text, damaged: is_damaged };
+    let Some(value) = text.kept() else { return vec![named(key.name(), None)] };
+    let value = value.as_slice();
     if matches!(key, Key::Sql | Key::Reason | Key::Difference) {
         return vec![named(key.name(), Some(Shown::of_bytes(value)))];
     }
@@ -283,17 +295,18 @@ fn decoded(mut bytes: &[u8]) -> Option<Vec<Parameter>> {
 
 fn verified(report: &Report) -> LedgerVerified {
     let counts = &report.counts;
-    let summary = match (&report.problem, report.anchored) {
-        (Some(problem), _) => format!("Not verified: {}", problem.code.as_str().replace('_', " ")),
-        (None, Some(anchored)) if anchored == counts.entries => {
-            "Verified, and an anchor covers the last entry".to_owned()
-        }
-        (None, anchored) => format!(
-            "Verified as far as the file itself can show; no anchor vouches for entry {} and later",
-            anchored.unwrap_or(0)
-        ),
+    let reservations = report.reservations();
+    let summary = match &report.problem {
+        Some(problem) => format!("Not verified: {}", problem.code.as_str().replace('_', " ")),
+        None if reservations.is_empty() => "Verified, and an anchor covers the last entry".to_owned(),
+        None => "Verified as far as this machine can show".to_owned(),
     };
     let mut findings: Vec<String> = report.problem.iter().map(ToString::to_string).collect();
+    if report.problem.is_none() {
+        findings.extend(reservations.iter().map(ToString::to_string));
+    }
+    let damage = report.damage.iter();
+    findings.extend(damage.map(|told| format!("entry {} ({}): {}", told.seq, told.kind.name(), told.what)));
     findings.push(format!(
         "{} entries, {} signatures on entries, {} checkpoints, {} epochs",
         counts.entries, counts.signatures, counts.checkpoints, counts.epochs
@@ -324,7 +337,8 @@ mod tests {
         let encoded = Statement::encode_parameters(&parameters);
 
         assert_eq!(decoded(&encoded).as_deref(), Some(parameters.as_slice()));
-        let shown = texts_of(Key::Parameters, Some(&encoded)).into_iter().map(|text| text.text.unwrap());
+        let shown =
+            texts_of(Key::Parameters, Text::Kept(encoded.clone())).into_iter().map(|text| text.text.unwrap());
         let shown: Vec<String> = shown.map(|text| text.to_string()).collect();
         assert_eq!(shown, ["$1 (text) = O'Brien", "$2 (int4) = 7", "$3 (left to the server) = NULL"]);
         for cut in 0..encoded.len() {

@@ -181,8 +181,10 @@ pub struct LedgerField {
 pub struct LedgerText {
     /// What it is: the statement, its parameters, ..
     pub name: String,
-    /// The text; `None` when it was redacted.
+    /// The text; `None` when it is not there, or not the one that was recorded.
     pub text: Option<Shown>,
+    /// What is there is not the text that was recorded.
+    pub damaged: bool,
 }
 
 impl LedgerText {

@@ -411,15 +411,20 @@ head_file = "head"
         assert_eq!(code, 0, "{report}");
     }
 
-    /// `countersign ledger verify`, with the head file as anchor.
+    /// `countersign ledger verify`, as an auditor: with copies of the key and of the head file in another
+    /// place.
     pub fn verify(&self) -> (i32, String) {
+        let elsewhere = tempfile::tempdir().unwrap();
+        let (key, head) = (elsewhere.path().join("ledger.pub"), elsewhere.path().join("head"));
+        std::fs::copy(self.path("keys/ledger.pub"), &key).unwrap();
+        std::fs::copy(self.path("head"), &head).unwrap();
         let output = countersign()
             .args(["ledger", "verify"])
             .arg(self.ledger())
             .arg("--key")
-            .arg(self.path("keys/ledger.pub"))
+            .arg(key)
             .arg("--anchor")
-            .arg(self.path("head"))
+            .arg(head)
             .output()
             .unwrap();
         (output.status.code().unwrap_or(-1), text(&output))

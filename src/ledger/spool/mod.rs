@@ -13,6 +13,8 @@
 //!
 //! What this module refuses to know: what a record means.
 
+#![allow(clippy::disallowed_methods, reason = "how long something waits is measured here")]
+
 pub(crate) mod record;
 mod segment;
 
@@ -22,7 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -30,7 +32,7 @@ use super::cbor::Fields;
 use super::clock::{Clock, Moment};
 use record::{NoRecord, Record, SpoolKey};
 pub(crate) use segment::Segment;
-use segment::{FIRST_OFFSET, SegmentHeader};
+use segment::{Displaced, FIRST_OFFSET, SegmentHeader};
 
 /// The end of a segment that only the record of a breakdown may use: there must be room to say that
 /// there is no room.
@@ -41,6 +43,11 @@ const CHUNK: u64 = 1 << 20;
 const FRESH: usize = 4 << 20;
 /// How much may wait to be written along.
 const SOON: u64 = 64 << 10;
+/// How old the last look at the segments' places may be when a routine record is written, nanoseconds.
+/// Before and after a privileged one they are looked at in any case.
+const LOOK: u64 = 20_000_000;
+/// The part of the spool's limit that one record may take.
+const LARGEST: u64 = 4;
 
 /// Why a record could not be spooled.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +61,9 @@ pub(crate) enum SpoolError {
     /// An earlier write failed and has not been repaired yet.
     #[error("the spool is broken")]
     Broken,
+    /// The file that is written is not the one that a start after a crash would read.
+    #[error(transparent)]
+    Displaced(#[from] Displaced),
     /// The writer is too far behind.
     #[error("the spool holds {0} bytes that are not in the ledger yet")]
     Backlog(u64),
@@ -118,6 +128,40 @@ pub(crate) struct Spool {
     is_incomplete: bool,
     inner: Mutex<Inner>,
     wake: Wake,
+    watch: Watch,
+}
+
+/// Since when records wait that are not in the ledger yet.
+#[derive(Debug)]
+struct Watch {
+    base: Instant,
+    /// Milliseconds after `base`, and one more; zero when nothing waits.
+    since: AtomicU64,
+}
+
+impl Watch {
+    fn now(&self) -> u64 {
+        u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
+    }
+
+    /// Something was written. Called under the spool's lock.
+    fn waits(&self) {
+        if self.since.load(Ordering::Relaxed) == 0 {
+            self.since.store(self.now(), Ordering::Release);
+        }
+    }
+
+    /// A group was committed. Called under the spool's lock.
+    fn committed(&self, all: bool) {
+        self.since.store(if all { 0 } else { self.now() }, Ordering::Release);
+    }
+
+    fn waited(&self) -> Duration {
+        match self.since.load(Ordering::Acquire) {
+            0 => Duration::ZERO,
+            since => Duration::from_millis(self.now().saturating_sub(since)),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -131,6 +175,8 @@ struct Inner {
     next_record: u64,
     /// A write failed; the last segment's end cannot be trusted.
     broken: bool,
+    /// When the segments' places were looked at last, by the clock that nobody sets.
+    looked: Option<u64>,
     /// Left behind without a sync; the next sync includes them.
     unsynced: Vec<Arc<Segment>>,
     /// Records that wait to be written along, without numbers yet, and their lengths.
@@ -187,6 +233,7 @@ impl Spool {
                 offset: FIRST_OFFSET,
                 next_record,
                 broken: false,
+                looked: None,
                 unsynced: Vec::new(),
                 soon: Vec::new(),
                 soon_lengths: Vec::new(),
@@ -194,6 +241,7 @@ impl Spool {
                 fresh_from: FIRST_OFFSET,
             }),
             wake: Wake::default(),
+            watch: Watch { base: Instant::now(), since: AtomicU64::new(0) },
         })
     }
 
@@ -201,6 +249,8 @@ impl Spool {
     /// the disk when this returns.
     ///
     /// `context` is written first where this segment does not have it yet.
+    ///
+    /// Nothing is written into a file that a start after a crash would not find.
     pub(crate) fn append(
         &self,
         records: &mut [u8],
@@ -216,17 +266,17 @@ impl Spool {
         let prelude =
             context.as_ref().map_or(0, |context| record::HEADER + 64 + context.fields.as_bytes().len());
         let needed = (records.len() + prelude) as u64;
-        if FIRST_OFFSET + needed > self.layout.segment_bytes - RESERVE {
-            return Err(SpoolError::TooLarge(records.len()));
+        let now = self.clock.now();
+        if sync || inner.looked.is_none_or(|at| now.mono.saturating_sub(at) > LOOK) {
+            Self::look(inner, now.mono)?;
         }
-        if inner.end() + needed > self.layout.segment_bytes - RESERVE {
+        if inner.end() + needed > inner.room()? {
             self.write_soon(inner)?;
-            if inner.offset + needed > self.layout.segment_bytes - RESERVE {
-                self.roll(inner)?;
+            if inner.offset + needed > inner.room()? {
+                self.roll_for(inner, needed)?;
             }
         }
         let current = inner.current()?;
-        let now = self.clock.now();
         // What waits goes first, and all of it by one write.
         let (waiting, mut number) = inner.seal_soon(now, &self.layout.key);
         let in_segment = context.as_ref().map(|context| context.written_in);
@@ -250,14 +300,55 @@ impl Spool {
             context.written_in = current.number();
         }
         inner.next_record = number + 1;
+        self.watch.waits();
         let unsynced = if sync { std::mem::take(&mut inner.unsynced) } else { Vec::new() };
         drop(guard);
         self.wake.appended(number);
         if sync {
             self.wake.hurry();
             self.sync(&current, unsynced)?;
+            // Once more, now that it is on the disk: it may have been taken away while it was written.
+            let mut inner = self.inner.lock();
+            if current.is_displaced() {
+                return Err(SpoolError::Broken);
+            }
+            Self::look(&mut inner, now.mono)?;
         }
         Ok(number)
+    }
+
+    /// Looks whether every segment that holds something is where a start after a crash looks for it.
+    /// One that is not is told of once, and no more is written into it.
+    pub(crate) fn check_in_place(&self) -> Result<(), SpoolError> {
+        let mut inner = self.inner.lock();
+        if inner.broken {
+            return Ok(());
+        }
+        let now = self.clock.now().mono;
+        Self::look(&mut inner, now)
+    }
+
+    fn look(inner: &mut Inner, now: u64) -> Result<(), SpoolError> {
+        for segment in inner.segments.iter().filter(|segment| !segment.is_displaced()) {
+            if let Err(displaced) = segment.check_in_place() {
+                segment.displace();
+                inner.broken = true;
+                return Err(displaced.into());
+            }
+        }
+        inner.looked = Some(now);
+        Ok(())
+    }
+
+    /// How long something has been waiting without anything being committed.
+    pub(crate) fn waited(&self) -> Duration {
+        self.watch.waited()
+    }
+
+    /// All records before `upto` are in the ledger.
+    pub(crate) fn committed(&self, upto: u64) {
+        let inner = self.inner.lock();
+        self.watch.committed(inner.next_record <= upto);
     }
 
     /// Writes a record along with the next one, a group of the writer thread's later at most. A crash
@@ -290,13 +381,14 @@ impl Spool {
         if inner.broken {
             return Err(SpoolError::Broken);
         }
-        if inner.end() > self.layout.segment_bytes - RESERVE {
+        if inner.end() > inner.room()? {
             self.roll(inner)?;
         }
         let current = inner.current()?;
         let (_, number) = inner.seal_soon(self.clock.now(), &self.layout.key);
         Self::write_out(inner, &current)?;
         inner.next_record = number;
+        self.watch.waits();
         Ok(())
     }
 
@@ -317,7 +409,7 @@ impl Spool {
     /// Writes the record of a breakdown where nothing else may be written.
     pub(crate) fn append_reserved(&self, record: &mut [u8]) -> Result<u64, SpoolError> {
         let mut inner = self.inner.lock();
-        if inner.broken || inner.offset + record.len() as u64 > self.layout.segment_bytes {
+        if inner.broken || inner.offset + record.len() as u64 > inner.current()?.bytes() {
             return Err(SpoolError::Broken);
         }
         let current = inner.current()?;
@@ -357,19 +449,34 @@ impl Spool {
         })
     }
 
-    /// Goes on in a new segment.
+    /// Goes on in a new segment of the usual size.
     fn roll(&self, inner: &mut Inner) -> Result<(), SpoolError> {
-        let held = inner.segments.len() as u64 * self.layout.segment_bytes;
-        if held + self.layout.segment_bytes > self.layout.backlog_bytes {
+        self.roll_for(inner, 0)
+    }
+
+    /// Goes on in a new segment that has room for `needed` bytes.
+    fn roll_for(&self, inner: &mut Inner, needed: u64) -> Result<(), SpoolError> {
+        let usual = self.layout.segment_bytes;
+        let bytes = usual.max((FIRST_OFFSET + needed + RESERVE).next_multiple_of(RESERVE));
+        let held: u64 = inner.segments.iter().map(|segment| segment.bytes()).sum();
+        // One large statement is refused by itself, and leaves room for those of others: that there is
+        // no room left stops everybody.
+        if bytes > usual
+            && (bytes > self.layout.backlog_bytes / LARGEST || held + bytes > self.layout.backlog_bytes / 2)
+        {
+            return Err(SpoolError::TooLarge(usize::try_from(needed).unwrap_or(usize::MAX)));
+        }
+        if held + bytes > self.layout.backlog_bytes {
             return Err(SpoolError::Backlog(held));
         }
         let current = inner.current()?;
         let header =
             SegmentHeader { number: current.number() + 1, first_record: inner.next_record, boot: self.boot };
-        let spare = match inner.spare.take() {
+        let spare = match inner.spare.take().filter(|spare| spare.bytes() >= bytes) {
             Some(spare) => spare,
-            None => Segment::allocate(&self.layout.directory, self.layout.segment_bytes, header.number)
-                .map_err(SpoolError::of)?,
+            None => {
+                Segment::allocate(&self.layout.directory, bytes, header.number).map_err(SpoolError::of)?
+            }
         };
         let next = spare.begin(header, &self.layout.key).map_err(SpoolError::of)?;
         current.seal(inner.offset);
@@ -432,7 +539,7 @@ impl Spool {
     /// or when there is no room left in this one.
     pub(crate) fn repair(&self) -> Result<(), SpoolError> {
         let mut inner = self.inner.lock();
-        let room = inner.offset + 2 * RESERVE <= self.layout.segment_bytes;
+        let room = inner.offset + 2 * RESERVE <= inner.current()?.bytes();
         if inner.broken || !room {
             inner.spare = None;
             self.roll(&mut inner)?;
@@ -441,8 +548,31 @@ impl Spool {
         Ok(())
     }
 
+    /// Goes on in a new segment, so that the present one can be deleted once all of it is in the
+    /// ledger: it holds something that was redacted. Returns the number of the new one.
+    pub(crate) fn leave_segment(&self) -> Result<u64, SpoolError> {
+        let mut inner = self.inner.lock();
+        self.write_soon(&mut inner)?;
+        self.roll(&mut inner)?;
+        Ok(inner.current()?.number())
+    }
+
+    /// Whether segments before `number` are all deleted.
+    pub(crate) fn begins_at(&self, number: u64) -> bool {
+        self.inner.lock().segments.front().is_some_and(|segment| segment.number() >= number)
+    }
+
     /// Deletes segments before `number`; all of them is in the ledger.
     pub(crate) fn retire(&self, number: u64) {
+        self.delete_before(number, false);
+    }
+
+    /// The same, and overwrites them first: what is in them was redacted.
+    pub(crate) fn wipe(&self, number: u64) {
+        self.delete_before(number, true);
+    }
+
+    fn delete_before(&self, number: u64, wipe: bool) {
         let mut retired = Vec::new();
         {
             let mut inner = self.inner.lock();
@@ -454,6 +584,9 @@ impl Spool {
             inner.unsynced.retain(|segment| segment.number() >= number);
         }
         for segment in retired {
+            if wipe && let Err(error) = segment.wipe() {
+                tracing::warn!(%error, "a spool segment cannot be overwritten");
+            }
             // One that cannot be deleted is skipped by its records' numbers at the next start.
             if let Err(error) = std::fs::remove_file(segment.path()) {
                 tracing::warn!(%error, "a spool segment cannot be deleted");
@@ -469,7 +602,8 @@ impl Spool {
     /// Bytes that are not in the ledger yet, whole segments counted whole.
     pub(crate) fn backlog(&self) -> u64 {
         let inner = self.inner.lock();
-        (inner.segments.len() as u64 - 1) * self.layout.segment_bytes + inner.offset
+        let behind = inner.segments.len().saturating_sub(1);
+        inner.segments.iter().take(behind).map(|segment| segment.bytes()).sum::<u64>() + inner.offset
     }
 
     /// Now, but not before any record that was appended: read under the lock that stamps records.
@@ -502,6 +636,11 @@ impl Spool {
 }
 
 impl Inner {
+    /// How far ordinary records may be written in the last segment.
+    fn room(&self) -> Result<u64, SpoolError> {
+        Ok(self.current()?.bytes().saturating_sub(RESERVE))
+    }
+
     /// Where the last segment will end when what waits is written.
     fn end(&self) -> u64 {
         self.offset + self.soon.len() as u64

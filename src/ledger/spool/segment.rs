@@ -2,9 +2,10 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
@@ -50,9 +51,35 @@ impl SegmentHeader {
 #[derive(Debug)]
 pub(crate) struct Segment {
     header: SegmentHeader,
+    /// The header as it was written; zeros until then.
+    head: [u8; FIRST_OFFSET as usize],
     file: File,
     path: PathBuf,
+    /// How long the file was made.
+    bytes: u64,
     end: OnceLock<u64>,
+    /// The file at the path is not this one any more, or was altered; somebody was told.
+    displaced: AtomicBool,
+}
+
+/// Why a segment would not be found, or not be read, after a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Displaced {
+    /// It is not at its path.
+    #[error("a segment of the spool was removed from its directory")]
+    Removed,
+    /// Another file is at its path.
+    #[error("another file was put in the place of a segment of the spool")]
+    Replaced,
+    /// It is shorter than it was made.
+    #[error("a segment of the spool was cut off")]
+    CutOff,
+    /// Its header is not the one that was written.
+    #[error("a segment of the spool was overwritten")]
+    Overwritten,
+    /// The file system does not say.
+    #[error("a segment of the spool cannot be looked at")]
+    Unreadable,
 }
 
 pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
@@ -76,7 +103,12 @@ pub(super) fn list(directory: &Path, key: &SpoolKey) -> io::Result<(Vec<Segment>
         let mut bytes = [0; FIRST_OFFSET as usize];
         let read = file.read_exact_at(&mut bytes, 0).is_ok();
         match SegmentHeader::from_bytes(&bytes, key).filter(|_| read) {
-            Some(header) => segments.push(Segment { header, file, path, end: OnceLock::new() }),
+            Some(header) => {
+                let length = file.metadata()?.len();
+                let end = OnceLock::new();
+                let displaced = AtomicBool::new(false);
+                segments.push(Segment { header, head: bytes, file, path, bytes: length, end, displaced });
+            }
             None if bytes.iter().all(|byte| *byte == 0) => std::fs::remove_file(&path)?,
             None => {
                 damaged = true;
@@ -94,8 +126,12 @@ impl Segment {
         // It may have been removed under us; what is written in the segments that are open is safe.
         make_directory(directory)?;
         let path = directory.join(format!("{number:012}.seg"));
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        // What somebody put there is not followed or written to: it may be a link.
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         let allocated = match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
             Err(rustix::io::Errno::OPNOTSUPP) => fill_with_zeros(&file, bytes),
             other => other.map_err(io::Error::from),
@@ -107,14 +143,60 @@ impl Segment {
             return Err(error);
         }
         let header = SegmentHeader { number, first_record: 0, boot: [0; 16] };
-        Ok(Self { header, file, path, end: OnceLock::new() })
+        let (end, displaced) = (OnceLock::new(), AtomicBool::new(false));
+        Ok(Self { header, head: [0; FIRST_OFFSET as usize], file, path, bytes, end, displaced })
     }
 
     /// Gives it its header. It is not synced here: the first sync of a record includes it.
     pub(super) fn begin(mut self, header: SegmentHeader, key: &SpoolKey) -> io::Result<Self> {
-        self.file.write_all_at(&header.to_bytes(key), 0)?;
+        self.head = header.to_bytes(key);
+        self.file.write_all_at(&self.head, 0)?;
         self.header = header;
         Ok(self)
+    }
+
+    /// Whether a start after a crash would find this file: it is at its path, as long as it was made,
+    /// and begins with its header.
+    pub(super) fn check_in_place(&self) -> Result<(), Displaced> {
+        let open = self.file.metadata().map_err(|_| Displaced::Unreadable)?;
+        // Not followed: a link to somewhere else is another file.
+        let there = match std::fs::symlink_metadata(&self.path) {
+            Ok(there) => there,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Displaced::Removed),
+            Err(_) => return Err(Displaced::Unreadable),
+        };
+        if (there.dev(), there.ino()) != (open.dev(), open.ino()) {
+            return Err(Displaced::Replaced);
+        }
+        if open.len() < self.bytes {
+            return Err(Displaced::CutOff);
+        }
+        let mut head = [0; FIRST_OFFSET as usize];
+        match self.file.read_exact_at(&mut head, 0) {
+            Ok(()) if head == self.head => Ok(()),
+            Ok(()) => Err(Displaced::Overwritten),
+            Err(_) => Err(Displaced::Unreadable),
+        }
+    }
+
+    /// Somebody was told that it is not in its place.
+    pub(super) fn is_displaced(&self) -> bool {
+        self.displaced.load(Ordering::Acquire)
+    }
+
+    pub(super) fn displace(&self) {
+        self.displaced.store(true, Ordering::Release);
+    }
+
+    /// How long the file was made.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Overwrites the file with zeros, before it is deleted: what it held was redacted.
+    pub(super) fn wipe(&self) -> io::Result<()> {
+        fill_with_zeros(&self.file, self.bytes)?;
+        self.file.sync_data()
     }
 
     /// Allocates a segment and begins it.

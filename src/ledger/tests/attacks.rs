@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 
 use super::forge::{Forger, Piece, encoded, put_together, remember_salts, take_apart};
 use super::sample::*;
-use super::{rich, second};
+use super::{Elsewhere, rich, second};
 use crate::ledger::entry::{Key, Kind};
 use crate::ledger::index;
 use crate::ledger::key::{KeyFiles, RootKey};
@@ -72,7 +72,9 @@ struct Wrong {
 impl Wrong {
     fn expect(&mut self, name: &str, target: &Target, with_anchor: bool, code: i32) {
         let anchors = if with_anchor { vec![target.anchor.clone()] } else { Vec::new() };
-        let options = Options { path: target.path.clone(), key: None, anchors: anchors.clone() };
+        let elsewhere = Elsewhere::of(&target.path, &anchors);
+        let (key, given) = (elsewhere.key.clone(), elsewhere.anchors.clone());
+        let options = Options { path: target.path.clone(), key, anchors: given };
         let report = verify(&options, &Progress::default()).unwrap();
         let (found, problem) = (i32::from(report.exit_code()), report.problem);
         if found != code {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::sample::*;
-use super::{assert_good, verified};
+use super::{assert_good, assert_good_and_told_of_damage, verified};
 use crate::classify::StatementClass;
 use crate::ledger::entry::{Entry, Key, Kind};
 use crate::ledger::store::open_for_reading;
@@ -69,7 +69,7 @@ fn degrades_and_resumes(
     ledger.close();
 
     assert_eq!((count(place, Kind::Degraded), count(place, Kind::Resumed)), (1, 1));
-    assert_good(place);
+    assert_good_and_told_of_damage(place);
     let open = place.open();
     assert_eq!(open.recovery().unknown, 0, "no outcome was lost");
 }
@@ -159,7 +159,7 @@ fn a_spool_that_somebody_writes_into_is_told_of() {
     ledger.close();
 
     assert!(count(&place, Kind::Discarded) >= 1);
-    assert_good(&place);
+    assert_good_and_told_of_damage(&place);
 }
 
 /// Writes noise where `before_end` bytes of what was written last lie.
@@ -208,6 +208,8 @@ fn a_removed_spool_is_made_anew() {
     read_through(&log, "select 1");
     std::fs::remove_dir_all(crate::ledger::key::with_suffix(&place.path(), "spool")).unwrap();
 
+    eventually("it never noticed", || try_read(&log, "select 'into nothing'").is_err());
+    eventually("it never recovered", || ledger.status().is_healthy());
     // Enough to need several new segments.
     let long = "x".repeat(1000);
     for number in 0..3000 {
@@ -217,6 +219,169 @@ fn a_removed_spool_is_made_anew() {
     drop(log);
     ledger.close();
 
+    assert_good_and_told_of_damage(&place);
+}
+
+fn spool_of(place: &Place) -> PathBuf {
+    crate::ledger::key::with_suffix(&place.path(), "spool")
+}
+
+/// Ways to take from the disk what is only in the spool, while the running proxy goes on writing into a
+/// file that nobody will find.
+fn ways_to_take_the_spool_away() -> Vec<(&'static str, fn(&Place))> {
+    vec![
+        ("removed", |place| std::fs::remove_file(newest_segment(place)).unwrap()),
+        ("renamed", |place| {
+            let segment = newest_segment(place);
+            std::fs::rename(&segment, segment.with_extension("aside")).unwrap();
+        }),
+        ("cut off", |place| {
+            let file = std::fs::OpenOptions::new().write(true).open(newest_segment(place)).unwrap();
+            file.set_len(0).unwrap();
+        }),
+        ("cut off and made long again", |place| {
+            let file = std::fs::OpenOptions::new().write(true).open(newest_segment(place)).unwrap();
+            let length = file.metadata().unwrap().len();
+            file.set_len(0).unwrap();
+            file.set_len(length).unwrap();
+        }),
+        ("replaced by a copy", |place| {
+            let segment = newest_segment(place);
+            let copy = segment.with_extension("copy");
+            std::fs::copy(&segment, &copy).unwrap();
+            std::fs::rename(&copy, &segment).unwrap();
+        }),
+        ("replaced by a link to a copy", |place| {
+            let segment = newest_segment(place);
+            let copy = segment.with_extension("copy");
+            std::fs::copy(&segment, &copy).unwrap();
+            std::fs::remove_file(&segment).unwrap();
+            std::os::unix::fs::symlink(&copy, &segment).unwrap();
+        }),
+        ("the folder removed", |place| std::fs::remove_dir_all(spool_of(place)).unwrap()),
+        ("the folder renamed", |place| {
+            std::fs::rename(spool_of(place), spool_of(place).with_extension("aside")).unwrap();
+        }),
+        ("the folder replaced by a link to another", |place| {
+            let other = spool_of(place).with_extension("other");
+            std::fs::create_dir(&other).unwrap();
+            for segment in segments(&place.path()) {
+                std::fs::copy(&segment, other.join(segment.file_name().unwrap())).unwrap();
+            }
+            std::fs::rename(spool_of(place), spool_of(place).with_extension("aside")).unwrap();
+            std::os::unix::fs::symlink(&other, spool_of(place)).unwrap();
+        }),
+    ]
+}
+
+#[test]
+fn a_spool_that_is_taken_away_stops_privileged_statements_at_once_and_loses_nothing() {
+    for (way, take_away) in ways_to_take_the_spool_away() {
+        let (place, ledger, log) = started();
+        settle(&ledger);
+        let lock = Connection::open(place.path()).unwrap();
+        lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+        read_through(&log, "select 'only in the spool'");
+        take_away(&place);
+
+        let asked = Asked::new(query("drop table t"), StatementClass::Ddl);
+        let allowed = Clearance::Allowed(Allowed::for_test(Some("by-rule".into()), policy()));
+        let forwarded = log.forward(&asked.record(), allowed);
+        assert!(matches!(forwarded, Err(LedgerError::Unavailable { .. })), "{way}: {forwarded:?}");
+        assert!(!ledger.status().is_healthy(), "{way}");
+        assert!(try_read(&log, "select 'refused'").is_err(), "{way}");
+        lock.execute_batch("COMMIT").unwrap();
+        eventually(way, || ledger.status().is_healthy());
+        read_through(&log, "select 'after'");
+        settle(&ledger);
+        drop(log);
+        ledger.close();
+
+        let connection = open_for_reading(&place.path()).unwrap();
+        let count = |text: &str| {
+            let sql = "SELECT count(*) FROM payload WHERE CAST(value AS TEXT) = ?1";
+            connection.query_row(sql, [text], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        assert_eq!(count("select 'only in the spool'"), 1, "{way}");
+        assert_eq!((count("drop table t"), count("select 'refused'")), (0, 0), "{way}");
+        drop(connection);
+        assert_good_and_told_of_damage(&place);
+    }
+}
+
+#[test]
+fn a_spool_that_is_taken_away_is_noticed_without_any_statement() {
+    let (place, ledger, log) = started();
+    settle(&ledger);
+    let lock = Connection::open(place.path()).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    read_through(&log, "select 1");
+
+    std::fs::remove_file(newest_segment(&place)).unwrap();
+
+    eventually("it never noticed", || !ledger.status().is_healthy());
+    lock.execute_batch("COMMIT").unwrap();
+    eventually("it never recovered", || ledger.status().is_healthy());
+    drop(log);
+    ledger.close();
+}
+
+#[test]
+fn a_database_that_is_replaced_is_noticed_without_any_statement() {
+    let (place, ledger, log) = started();
+    settle(&ledger);
+    let aside = place.path().with_extension("aside");
+    std::fs::rename(place.path(), &aside).unwrap();
+    std::fs::copy(&aside, place.path()).unwrap();
+
+    eventually("it never noticed", || !ledger.status().is_healthy());
+    std::fs::rename(&aside, place.path()).unwrap();
+    eventually("it never recovered", || ledger.status().is_healthy());
+    drop(log);
+    ledger.close();
+    assert_good_and_told_of_damage(&place);
+}
+
+#[test]
+fn a_writer_that_cannot_commit_for_some_seconds_stops_everything_until_it_can() {
+    let mut place = Place::new();
+    place.settings.commit_within = Duration::from_millis(300);
+    let ledger = place.open();
+    let log = ledger.session_opened(&session(1, "bot")).unwrap();
+    settle(&ledger);
+    let lock = Connection::open(place.path()).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+
+    let mut taken = 0;
+    eventually("it never stopped", || {
+        let ran = try_read(&log, "select 1").is_ok();
+        taken += usize::from(ran);
+        !ran
+    });
+    let reason = ledger.status().trouble.unwrap().reason;
+    assert!(reason.contains("nothing could be committed"), "{reason}");
+    lock.execute_batch("COMMIT").unwrap();
+    eventually("it never recovered", || ledger.status().is_healthy());
+    read_through(&log, "select 'after'");
+    settle(&ledger);
+    drop(log);
+    ledger.close();
+
+    assert_eq!(count(&place, Kind::Statement), taken + 1);
+    assert_good_and_told_of_damage(&place);
+}
+
+#[test]
+fn a_ledger_whose_lock_is_taken_away_locks_again() {
+    let (place, ledger, log) = started();
+    let lock = crate::ledger::settings::lock_file(&place.path());
+
+    std::fs::remove_file(&lock).unwrap();
+
+    eventually("it never locked again", || crate::ledger::is_live(&place.path()));
+    assert!(matches!(Ledger::open(&place.settings), Err(OpenError::InUse(_))));
+    drop(log);
+    ledger.close();
     assert_good(&place);
 }
 
@@ -242,7 +407,7 @@ fn a_writer_that_falls_behind_stops_everything_before_the_spool_grows_without_bo
     ledger.close();
 
     assert_eq!(count(&place, Kind::Statement), taken + 1);
-    assert_good(&place);
+    assert_good_and_told_of_damage(&place);
 }
 
 /// A small file system of its own, where that can be made.
@@ -454,6 +619,7 @@ fn a_redacted_text_is_gone_from_the_files() {
         let word = b"update t set a = 1";
         assert!(!bytes.windows(word.len()).any(|window| window == word), "{name}");
     }
+    assert!(segments(&place.path()).iter().all(|path| path.extension().is_none()), "only the mark is left");
 }
 
 #[test]
@@ -478,6 +644,61 @@ fn a_text_too_long_to_keep_is_cut_and_committed_to() {
     assert_eq!(entry.text(Key::Rendition), Some("truncated"));
     assert!(entry.has(Key::Digest) && entry.has(Key::Nonce));
     assert_good(&place);
+}
+
+#[test]
+fn what_was_held_is_kept_whole_with_its_values_whatever_its_size() {
+    let (place, ledger, log) = started();
+    let info = session(1, "bot");
+    let bob = person("bob", &["dba"]);
+    // More than a segment of the spool holds, here.
+    let sql = format!("/*{}*/ drop table victim where $1", "generated; ".repeat(120_000));
+    let value = "v".repeat(70_000);
+    let mut asked = Asked::new(bound(&sql, &value), StatementClass::Ddl);
+    let waiting = request(1, &info, &asked, terms(&[("dba", 1)]));
+    ledger.append(Event::RequestOpened { request: waiting.clone() }).unwrap();
+    ledger
+        .append(Event::Review(Box::new(answer(&waiting, &bob, crate::approval::Verdict::Approve))))
+        .unwrap();
+    asked.request = Some(waiting.id);
+    let granted = Clearance::Granted(grant(&waiting, &[&bob]));
+    let receipt = log.forward(&asked.record(), granted).unwrap();
+    log.outcome(receipt.intent(), &completed("DROP TABLE", 0), 1);
+    settle(&ledger);
+    drop(log);
+    ledger.close();
+
+    let reader = crate::ledger::read::Reader::open(&place.path()).unwrap();
+    let mut whole = 0;
+    reader
+        .each::<crate::ledger::read::ReadError>(0, u64::MAX, |stored| {
+            let entry = stored.entry().unwrap();
+            if matches!(entry.kind(), Kind::RequestOpened | Kind::Statement) {
+                let text = |key| reader.text(&entry, key).unwrap().kept().unwrap();
+                assert_eq!(text(Key::Sql), sql.as_bytes());
+                assert!(text(Key::Parameters).ends_with(value.as_bytes()));
+                assert!(!entry.has(Key::Rendition));
+                whole += 1;
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(whole, 2);
+    assert_good(&place);
+}
+
+#[test]
+fn a_statement_that_is_too_long_to_keep_whole_is_refused_by_itself() {
+    let (_place, ledger, log) = started();
+    let info = session(1, "bot");
+    let asked = Asked::new(query(&format!("/*{}*/ drop table t", "x".repeat(4 << 20))), StatementClass::Ddl);
+
+    let opened =
+        ledger.append(Event::RequestOpened { request: request(1, &info, &asked, terms(&[("dba", 1)])) });
+
+    assert!(matches!(opened, Err(LedgerError::TooLarge(_))), "{opened:?}");
+    assert!(ledger.status().is_healthy(), "others go on");
+    read_through(&log, "select 1");
 }
 
 #[test]

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use super::sample::Place;
-use super::{rich, second};
-use crate::ledger::entry::{Entry, Kind};
+use super::{Elsewhere, rich, second};
+use crate::ledger::entry::Kind;
 use crate::ledger::export;
 use crate::ledger::read::Reader;
 use crate::ledger::verify::{Options, Progress, verify};
@@ -42,7 +42,9 @@ fn a_ledger_of_the_past_still_verifies_and_reads_the_same() {
     let directory = copy();
     let (path, head) = (directory.path().join("ledger.db"), directory.path().join("head"));
 
-    let options = Options { path: path.clone(), key: None, anchors: vec![head.clone()] };
+    let elsewhere = Elsewhere::of(&path, std::slice::from_ref(&head));
+    let (key, anchors) = (elsewhere.key.clone(), elsewhere.anchors.clone());
+    let options = Options { path: path.clone(), key, anchors };
     let report = verify(&options, &Progress::default()).unwrap();
 
     assert_eq!((report.exit_code(), report.problem), (0, None));
@@ -60,7 +62,7 @@ fn the_fixture_has_nearly_every_kind_of_entry() {
     let mut kinds: Vec<Kind> = Vec::new();
     reader
         .each::<crate::ledger::read::ReadError>(0, u64::MAX, |stored| {
-            kinds.push(Entry::parse(&stored.body).unwrap().kind());
+            kinds.push(stored.entry().unwrap().kind());
             Ok(())
         })
         .unwrap();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 
+use super::Elsewhere;
 use crate::ledger::index;
 use crate::statement::Digest;
 
@@ -42,8 +43,9 @@ struct Asked {
     name: String,
     code: i32,
     arguments: Vec<String>,
-    /// Keeps the file until it was looked at.
+    /// Keeps the files until they were looked at.
     _directory: Arc<tempfile::TempDir>,
+    _elsewhere: Elsewhere,
 }
 
 /// Runs the script's `main` once for each line of arguments.
@@ -71,11 +73,14 @@ impl Opinions {
         anchors: &[PathBuf],
         directory: Arc<tempfile::TempDir>,
     ) {
+        let elsewhere = Elsewhere::of(ledger, anchors);
         let mut arguments = vec![ledger.display().to_string()];
-        for anchor in anchors {
-            arguments.extend(["--anchor".to_owned(), anchor.display().to_string()]);
+        let given = elsewhere.key.iter().map(|key| ("--key", key));
+        for (option, file) in given.chain(elsewhere.anchors.iter().map(|anchor| ("--anchor", anchor))) {
+            arguments.extend([option.to_owned(), file.display().to_string()]);
         }
-        self.asked.push(Asked { name: name.to_owned(), code, arguments, _directory: directory });
+        let (name, _directory, _elsewhere) = (name.to_owned(), directory, elsewhere);
+        self.asked.push(Asked { name, code, arguments, _directory, _elsewhere });
     }
 
     /// Where it says something else than it should.

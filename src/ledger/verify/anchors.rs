@@ -1,7 +1,7 @@
 //! Anchors against the tree: the only check that can show a lost end or an older copy.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ed25519_dalek::VerifyingKey;
 
@@ -16,19 +16,25 @@ pub(super) struct Anchor {
     pub(super) name: String,
     pub(super) origin: String,
     pub(super) head: TreeHead,
+    /// It lies beside the ledger.
+    pub(super) is_beside: bool,
     /// What is signed; `None` when only size and root were kept, which are taken at their word.
     note: Option<Note>,
 }
 
 /// Reads the files an auditor brings. Those that are no checkpoint are kept as a problem for later: an
 /// earlier check may fail first.
-pub(super) fn load(paths: &[PathBuf]) -> Result<Vec<Result<Anchor, Problem>>, VerifyError> {
+pub(super) fn load(
+    paths: &[PathBuf],
+    is_beside: impl Fn(&Path) -> bool,
+) -> Result<Vec<Result<Anchor, Problem>>, VerifyError> {
     paths
         .iter()
         .map(|path| {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| VerifyError::Unreadable { path: path.clone(), reason: error.to_string() })?;
-            Ok(read(&path.display().to_string(), &text))
+            let anchor = read(&path.display().to_string(), &text);
+            Ok(anchor.map(|anchor| Anchor { is_beside: is_beside(path), ..anchor }))
         })
         .collect()
 }
@@ -40,10 +46,11 @@ pub(super) fn read(name: &str, text: &str) -> Result<Anchor, Problem> {
             name,
             origin: note.checkpoint.origin.clone(),
             head: note.checkpoint.head,
+            is_beside: false,
             note: Some(note),
         }),
         Err(_) => match unsigned(text) {
-            Some((origin, head)) => Ok(Anchor { name, origin, head, note: None }),
+            Some((origin, head)) => Ok(Anchor { name, origin, head, is_beside: false, note: None }),
             None => Err(Problem::new(Code::Checkpoint, None, format!("anchor {name} is no checkpoint"))),
         },
     }

@@ -10,11 +10,13 @@
 //! - [`meaning`], [`people`]: what must be true of statements, requests and reviews.
 //! - [`clocks`].
 //! - [`anchors`].
+//! - [`places`]: where a key and anchors come from.
 
 mod anchors;
 mod clocks;
 mod meaning;
 mod people;
+mod places;
 mod signatures;
 mod sshsig;
 mod stream;
@@ -24,8 +26,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{Connection, ErrorCode};
 
+pub use self::places::{is_beside, key_beside};
+use super::entry::Kind;
 use super::index;
-use super::key::{PublicRoot, with_suffix};
+use super::key::PublicRoot;
 use super::store::{self, StoreError};
 use crate::statement::Digest;
 
@@ -139,7 +143,7 @@ pub struct Report {
     pub origin: String,
     /// The key that was trusted, as a short id, and the file it came from.
     pub key: (String, PathBuf),
-    /// Whether the key came from beside the ledger rather than from the auditor.
+    /// Whether the key lies beside the ledger rather than with the auditor.
     pub key_is_beside: bool,
     /// What was counted on the way.
     pub counts: Counts,
@@ -147,6 +151,12 @@ pub struct Report {
     pub root: Option<Digest>,
     /// How many entries the anchors given cover; `None` without anchors.
     pub anchored: Option<u64>,
+    /// The same of those anchors that do not lie beside the ledger.
+    pub anchored_elsewhere: Option<u64>,
+    /// What the ledger itself tells of damage, the first entries of it.
+    pub damage: Vec<Recorded>,
+    /// How many entries tell of damage.
+    pub damaged: u64,
     /// The first thing that is wrong.
     pub problem: Option<Problem>,
 }
@@ -184,17 +194,113 @@ pub struct Counts {
     pub times: Option<(u64, u64)>,
 }
 
+/// Damage that the ledger itself recorded: its entries are as they were written, and tell that others
+/// are missing or that it could not write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// The entry that tells of it.
+    pub seq: u64,
+    /// Its kind: recovered, discarded or degraded.
+    pub kind: Kind,
+    /// What it says.
+    pub what: String,
+}
+
+/// Why a ledger that is good as far as it goes cannot be vouched for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reservation {
+    /// The key lies beside the ledger.
+    KeyBeside,
+    /// The anchors that cover the last entry lie beside the ledger; those from elsewhere cover less.
+    AnchorBeside {
+        /// The first entry that they do not cover.
+        from: u64,
+    },
+    /// No anchor covers the last entry.
+    Tail {
+        /// The first entry that none covers.
+        from: u64,
+    },
+    /// The ledger records damage.
+    Damage {
+        /// How many entries tell of some.
+        entries: u64,
+    },
+}
+
+impl Reservation {
+    /// The stable spelling.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::KeyBeside => "key_beside",
+            Self::AnchorBeside { .. } => "anchor_beside",
+            Self::Tail { .. } => "tail_not_anchored",
+            Self::Damage { .. } => "recorded_damage",
+        }
+    }
+}
+
+impl std::fmt::Display for Reservation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::KeyBeside => f.write_str(
+                "The key lies beside the ledger: whoever replaced the ledger can have replaced it too. Give \
+                 --key with a copy that was kept elsewhere.",
+            ),
+            Self::AnchorBeside { from } => write!(
+                f,
+                "The anchor lies beside the ledger, and nothing from elsewhere vouches for entry {from} and \
+                 later: an older copy with its older head file would pass as well. Give --anchor with a \
+                 checkpoint that was kept elsewhere.",
+            ),
+            Self::Tail { from } => write!(
+                f,
+                "Nothing outside the file vouches for entry {from} and later: an end that was cut off there \
+                 would not show. Give --anchor with a newer checkpoint.",
+            ),
+            Self::Damage { entries } => write!(
+                f,
+                "The ledger itself records damage, in {entries} {}: what ran then may be missing. Ask the \
+                 operator what happened.",
+                if *entries == 1 { "entry" } else { "entries" },
+            ),
+        }
+    }
+}
+
 impl Report {
+    /// Why it cannot be vouched for, though nothing is wrong with it.
+    #[must_use]
+    pub fn reservations(&self) -> Vec<Reservation> {
+        let all = Some(self.counts.entries);
+        let mut reservations = Vec::new();
+        if self.damaged > 0 {
+            reservations.push(Reservation::Damage { entries: self.damaged });
+        }
+        if self.key_is_beside {
+            reservations.push(Reservation::KeyBeside);
+        }
+        if self.anchored != all {
+            reservations.push(Reservation::Tail { from: self.anchored.unwrap_or(0) });
+        } else if self.anchored_elsewhere != all {
+            reservations.push(Reservation::AnchorBeside { from: self.anchored_elsewhere.unwrap_or(0) });
+        }
+        reservations
+    }
+
     /// The exit code.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match &self.problem {
             Some(problem) => problem.code as u8,
-            None if self.anchored == Some(self.counts.entries) => 0,
-            None => 1,
+            None => u8::from(!self.reservations().is_empty()),
         }
     }
 }
+
+/// How much recorded damage is told one by one.
+const DAMAGE_TOLD: usize = 20;
 
 /// How far a running check has come; for a progress bar on another thread.
 #[derive(Debug, Default)]
@@ -215,16 +321,6 @@ impl Progress {
     }
 }
 
-/// Where the public key of a ledger lies when nobody says: beside it, or where `countersign init` puts
-/// it.
-#[must_use]
-pub fn key_beside(ledger: &Path) -> PathBuf {
-    let beside = with_suffix(ledger, "pub");
-    let directory = super::anchor::directory_of(ledger);
-    let places = [beside.clone(), directory.join("keys/ledger.pub"), directory.join("../keys/ledger.pub")];
-    places.into_iter().find(|place| place.exists()).unwrap_or(beside)
-}
-
 /// Checks a ledger: the live file, or a copy.
 ///
 /// # Errors
@@ -236,10 +332,13 @@ pub fn verify(options: &Options, progress: &Progress) -> Result<Report, VerifyEr
     let mut report = Report {
         origin: String::new(),
         key: (String::new(), key_path.clone()),
-        key_is_beside: options.key.is_none(),
+        key_is_beside: options.key.as_ref().is_none_or(|key| is_beside(&options.path, key)),
         counts: Counts::default(),
         root: None,
         anchored: None,
+        anchored_elsewhere: None,
+        damage: Vec::new(),
+        damaged: 0,
         problem: None,
     };
     if !starts_like_sqlite(&options.path).map_err(|error| unreadable(&options.path, error.to_string()))? {
@@ -258,7 +357,7 @@ pub fn verify(options: &Options, progress: &Progress) -> Result<Report, VerifyEr
         report.problem = Some(problem);
         return Ok(report);
     }
-    let given = anchors::load(&options.anchors)?;
+    let given = anchors::load(&options.anchors, |path| is_beside(&options.path, path))?;
     // Before the ledger: what it holds then, the ledger holds as well.
     let index = index::snapshot(&options.path);
     // One snapshot for everything: on a live ledger the end moves on meanwhile.

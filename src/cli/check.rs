@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
+use super::terminal;
 use super::{reload, serve, unseen};
 use crate::classify::{Classifier, Declared, InstalledExtension};
 use crate::config::{Config, Limits, Upstream};
@@ -59,7 +60,7 @@ impl Findings {
                 "problems": self.problems,
                 "unseen": self.unseen,
             });
-            println!("{}", serde_json::to_string_pretty(&answer)?);
+            terminal::say_json_laid_out(&answer);
             return Ok(());
         }
         let lists = [
@@ -70,7 +71,7 @@ impl Findings {
         ];
         for (mark, lines) in lists {
             for line in lines {
-                println!("{mark} {line}");
+                terminal::say(&format!("{mark} {}", terminal::line(line)));
             }
         }
         Ok(())

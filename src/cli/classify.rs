@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::serve;
+use super::terminal;
 use crate::actor::UpstreamName;
 use crate::approval::document::{columns_of, in_words, way_of};
 use crate::classify::{
@@ -177,7 +178,8 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         strings_standard: true,
     };
     let classifier = Classifier::new(Limits::default());
-    let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+    let mut out =
+        BufWriter::with_capacity(1 << 16, terminal::out(terminal::As::of(arguments.json || arguments.jsonl)));
     if arguments.jsonl {
         return classify_lines(std::io::stdin().lock(), &mut out, &classifier, &context);
     }
@@ -278,7 +280,7 @@ fn render(sql: &str, found: &Classification) -> String {
         }
     }
     for reason in &found.reasons {
-        let _ = writeln!(out, "\n  {} because it {}", reason.class, reason.text);
+        let _ = writeln!(out, "\n  {} because it {}", reason.class, terminal::line(&reason.text));
         if let Some(span) = &reason.span {
             underline(&mut out, sql, span.start as usize..span.end as usize);
         }
@@ -290,7 +292,8 @@ fn render(sql: &str, found: &Classification) -> String {
             let schema = effect.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
             let through = way_of(effect);
             let columns = columns_of(effect);
-            let _ = writeln!(out, "    {verb:<8} {schema}{}{columns}{through}", effect.name);
+            let touched = terminal::line(&format!("{schema}{}{columns}{through}", effect.name));
+            let _ = writeln!(out, "    {verb:<8} {touched}");
             if let Some(security) = effect.row_security {
                 let _ = writeln!(out, "             {}", in_words(security));
             }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use url::{Host, Url};
 
+use super::terminal;
 use super::terminal::plain;
 
 /// Where the API is.
@@ -97,7 +98,10 @@ impl Server {
         match self.url.scheme() {
             "https" => {}
             "http" if is_local => {}
-            "http" => eprintln!("countersign: warning: the token is sent to {} without encryption", self.url),
+            "http" => terminal::complain(&format!(
+                "countersign: warning: the token is sent to {} without encryption",
+                self.url
+            )),
             other => bail!("{other}: is not http or https"),
         }
         let mut config = ureq::Agent::config_builder()
@@ -264,11 +268,11 @@ fn next_cursor(asked: &Url, headers: &http::HeaderMap) -> Option<String> {
 /// acceptable as it is, 2 for everything else.
 pub(super) fn refuse(no: &No, json: bool) -> ExitCode {
     if json {
-        println!("{}", no.body);
+        terminal::say_json(&no.body);
     } else {
-        eprintln!("countersign: {}", plain(&no.message));
+        terminal::complain(&format!("countersign: {}", no.message));
         if !no.hint.is_empty() {
-            eprintln!("{}", plain(&no.hint));
+            terminal::complain(&no.hint);
         }
     }
     ExitCode::from(match no.word.as_str() {

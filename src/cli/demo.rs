@@ -1,6 +1,6 @@
 //! `countersign demo`: everything at once, in a folder that goes when it ends.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::cluster::{Cluster, find_server};
 use super::init;
 use super::serve::{Running, runtime};
+use super::terminal;
 use crate::actor::ReviewerId;
 use crate::approval::{HoldState, Request};
 use crate::config::Config;
@@ -77,8 +78,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn say(what: &str) {
-    // A closed terminal is no reason to leave things behind.
-    let _ = writeln!(std::io::stderr(), "{what}");
+    terminal::narrate(what);
 }
 
 /// A private directory that is removed when it is dropped.
@@ -186,7 +186,7 @@ fn short(path: &Path) -> String {
 
 fn introduce(agents: &str, console: &str, link: &str, directory: &Path, secrets: &Secrets) {
     let Secrets { agent, bob, carol } = secrets;
-    let bold = if std::io::stderr().is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    let bold = if terminal::error_is_seen() { terminal::BOLD } else { ("", "") };
     let binary = std::env::current_exe().map(|path| short(&path)).unwrap_or_default();
     let (on, off) = bold;
     let config = directory.join("countersign.toml");
@@ -223,12 +223,17 @@ fn introduce(agents: &str, console: &str, link: &str, directory: &Path, secrets:
    {binary} ledger verify {ledger} --anchor {anchor}
    {binary} ledger tail {ledger}
 
+   With key and anchor from beside the ledger that ends with exit code 1: whoever can replace it can replace
+   them. An auditor has copies from elsewhere, made before:  cp {public} {anchor} ELSEWHERE
+   {binary} ledger verify {ledger} --key ELSEWHERE/ledger.pub --anchor ELSEWHERE/head
+
 Another sign-in link:  {binary} reviewer link -c {config} bob@example.com
 Carol's token:         {carol}
 
 {on}Ctrl-C{off} ends it and removes everything.
 ",
         anchor = directory.join("anchors/head").display(),
+        public = directory.join("keys/ledger.pub").display(),
     ));
 }
 

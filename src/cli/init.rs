@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
+use super::terminal;
 use crate::identity::secret::{Kind, generate};
 use crate::ledger::key::{KeyFiles, RootKey};
 
@@ -41,14 +42,14 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let there: Vec<&PathBuf> = files.iter().filter(|file| file.exists()).collect();
     if !there.is_empty() {
         for file in there {
-            eprintln!("countersign: {} is there already", file.display());
+            terminal::complain(&format!("countersign: {} is there already", file.display()));
         }
-        eprintln!("countersign: nothing was written");
+        terminal::complain("countersign: nothing was written");
         return Ok(ExitCode::from(1));
     }
     lay_out(dir, &origin, CONFIG)?;
 
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::out(terminal::As::of(arguments.json));
     if arguments.json {
         let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
         writeln!(out, "{}", json!({ "dir": dir, "origin": origin, "files": files }))?;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::json;
 
+use super::terminal;
 use crate::ledger::key::{HandOver, KeyFiles, PublicRoot, RootKey, with_suffix, write_new};
 use crate::ledger::{Ledger, Settings, is_live};
 
@@ -62,9 +63,10 @@ fn init(path: &std::path::Path, origin: &str) -> anyhow::Result<ExitCode> {
     let files = KeyFiles::of_private(&private);
     let key = RootKey::generate(origin)?;
     key.save(&files)?;
-    println!("{}", key.public().to_text());
-    eprintln!("private key: {} (mode 0600; whoever has it can write history)", files.private.display());
-    eprintln!("public key:  {} (give it to your auditors now)", files.public.display());
+    terminal::say(&key.public().to_text());
+    let (private, public) = (files.private.display(), files.public.display());
+    terminal::complain(&format!("private key: {private} (mode 0600; whoever has it can write history)"));
+    terminal::complain(&format!("public key:  {public} (give it to your auditors now)"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -107,8 +109,9 @@ fn rotate(private: &std::path::Path, ledger: &std::path::Path) -> anyhow::Result
     for (from, to) in moved {
         std::fs::rename(from, to).with_context(|| format!("moving {}", from.display()))?;
     }
-    println!("{}", new.public().to_text());
-    eprintln!("the next start of the proxy records the hand-over; then destroy {}", kept.private.display());
+    terminal::say(&new.public().to_text());
+    let kept = kept.private.display();
+    terminal::complain(&format!("the next start of the proxy records the hand-over; then destroy {kept}"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -126,12 +129,11 @@ fn show(path: &std::path::Path, as_json: bool) -> anyhow::Result<ExitCode> {
     };
     if as_json {
         let key = hex::encode(public.key.as_bytes());
-        println!(
-            "{:#}",
-            json!({ "origin": public.origin, "id": public.fingerprint(), "key": key, "text": public.to_text() })
+        terminal::say_json_laid_out(
+            &json!({ "origin": public.origin, "id": public.fingerprint(), "key": key, "text": public.to_text() }),
         );
     } else {
-        println!("{}", public.to_text());
+        terminal::say(&public.to_text());
     }
     Ok(ExitCode::SUCCESS)
 }

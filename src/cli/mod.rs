@@ -24,7 +24,7 @@ mod terminal;
 mod unseen;
 mod views;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -81,7 +81,7 @@ pub fn main() -> ExitCode {
         Command::Reviewer(arguments) => reviewer::run(arguments),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("countersign: {error:#}");
+        terminal::complain(&format!("countersign: {error:#}"));
         ExitCode::from(2)
     })
 }
@@ -97,13 +97,13 @@ fn logging_of(level: &str) {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Fails only when a log has been set up already, as when the demo serves.
-    let _ = subscriber.with_ansi(std::io::stderr().is_terminal()).try_init();
+    let _ = subscriber.with_ansi(terminal::error_is_seen()).try_init();
 }
 
 /// Prints everything that is wrong with a file, one line each, and gives the exit code for it.
 fn report_problems(problems: &[Problem]) -> ExitCode {
     for problem in problems {
-        eprintln!("{problem}");
+        terminal::complain(&problem.to_string());
     }
     ExitCode::from(2)
 }
@@ -119,7 +119,7 @@ fn print_problems(problems: &[Problem], json: bool) -> anyhow::Result<ExitCode> 
                 })
             })
             .collect();
-        writeln!(std::io::stdout().lock(), "{}", json!({ "problems": problems }))?;
+        writeln!(terminal::out(terminal::As::Json), "{}", json!({ "problems": problems }))?;
         return Ok(ExitCode::from(2));
     }
     Ok(report_problems(problems))
@@ -141,7 +141,7 @@ fn edit(
             | EditError::Missing { .. }
             | EditError::Wrong(_)),
         ) => {
-            eprintln!("countersign: {error}");
+            terminal::complain(&format!("countersign: {error}"));
             Ok(Err(ExitCode::from(1)))
         }
     }
@@ -157,7 +157,7 @@ fn report(
     if let Err(code) = done {
         return Ok(code);
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::out(terminal::As::of(file.json));
     if file.json {
         writeln!(out, "{object}")?;
     } else {

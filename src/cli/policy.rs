@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::terminal;
 use crate::approval::document::approvals_in_words;
 use crate::classify::{Classifier, Limits};
 use crate::config::problems::{name_concerns, people_concerns};
@@ -111,7 +112,7 @@ fn test(policy: &Policy, json: bool) -> anyhow::Result<ExitCode> {
     let ran = policy.run_cases(&Classifier::new(Limits::default()));
     let failed = ran.iter().filter(|(_, ran)| !ran.failures.is_empty()).count();
     let passed = ran.len() - failed;
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::out(terminal::As::of(json));
     if json {
         let cases: Vec<serde_json::Value> = ran
             .iter()
@@ -157,7 +158,7 @@ fn lint(loaded: &Loaded, json: bool) -> anyhow::Result<ExitCode> {
         })
     });
     let found = findings.len() + concerns.len();
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::out(terminal::As::of(json));
     if json {
         let findings: Vec<serde_json::Value> = findings
             .iter()
@@ -183,7 +184,7 @@ fn lint(loaded: &Loaded, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn show(policy: &Policy, json: bool, normal: bool) -> anyhow::Result<ExitCode> {
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::out(terminal::As::of(json || normal));
     if normal {
         writeln!(out, "{}", policy.normal_form())?;
     } else if json {

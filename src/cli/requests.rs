@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::client::{Api, Listened, Server, Told, refuse, text};
 use super::document;
+use super::terminal;
 use super::terminal::{ask, beginning, line, plain, somebody_is_there, table};
 
 /// List, read and answer requests, or watch them come in
@@ -105,7 +106,7 @@ fn list(api: &Api, query: &[(&str, &str)], limit: Option<usize>, json: bool) -> 
         Told::Yes(requests) => requests,
         Told::No(no) => return Ok(refuse(&no, json)),
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::out(terminal::As::of(json));
     if json {
         writeln!(out, "{requests}")?;
         return Ok(ExitCode::SUCCESS);
@@ -148,7 +149,7 @@ fn show(api: &Api, id: &str, json: bool) -> anyhow::Result<ExitCode> {
     match api.get(&["requests", id], &[])? {
         Told::No(no) => Ok(refuse(&no, json)),
         Told::Yes(request) => {
-            let mut out = std::io::stdout().lock();
+            let mut out = terminal::out(terminal::As::of(json));
             if json {
                 writeln!(out, "{request}")?;
             } else {
@@ -170,13 +171,16 @@ fn answer(api: &Api, verdict: &str, given: &Verdict, json: bool) -> anyhow::Resu
     if let Some(wanted) = &given.digest
         && !wanted.eq_ignore_ascii_case(&digest)
     {
-        eprintln!("countersign: the digest of {} is {}, not the one given", plain(&given.id), plain(&digest));
+        terminal::complain(&format!(
+            "countersign: the digest of {} is {digest}, not the one given",
+            given.id
+        ));
         return Ok(ExitCode::from(6));
     }
     let is_asked = somebody_is_there() && !given.yes;
     // With JSON wanted and nobody there, nobody reads it.
     if !json || is_asked {
-        eprint!("{}", document::request(&request));
+        terminal::print_error(&document::request(&request));
     }
     let mut reason = given.reason.clone();
     if is_asked {
@@ -187,7 +191,7 @@ fn answer(api: &Api, verdict: &str, given: &Verdict, json: bool) -> anyhow::Resu
         if verdict == "approve" && text(&request, "state") == "waiting" {
             let question = format!("\nApprove {} ({words})? [y/N]", plain(text(&request, "id")));
             if !matches!(ask(&question)?.to_lowercase().as_str(), "y" | "yes") {
-                eprintln!("Not approved.");
+                terminal::complain("Not approved.");
                 return Ok(ExitCode::from(1));
             }
         }
@@ -199,7 +203,7 @@ fn answer(api: &Api, verdict: &str, given: &Verdict, json: bool) -> anyhow::Resu
     match api.post(&["requests", &given.id, verdict], &body)? {
         Told::No(no) => Ok(refuse(&no, json)),
         Told::Yes(counted) => {
-            let mut out = std::io::stdout().lock();
+            let mut out = terminal::out(terminal::As::of(json));
             if json {
                 writeln!(out, "{counted}")?;
             } else {
@@ -218,7 +222,7 @@ fn watch(api: &Api, json: bool) -> anyhow::Result<ExitCode> {
     let mut first = true;
     loop {
         let mut hear = |kind: &str, event: Value| -> anyhow::Result<bool> {
-            let mut out = std::io::stdout().lock();
+            let mut out = terminal::out(terminal::As::of(json));
             match kind {
                 // What waits already is news to whoever has just begun to listen.
                 "ready" | "resync" => {
@@ -247,7 +251,7 @@ fn watch(api: &Api, json: bool) -> anyhow::Result<ExitCode> {
             Ok(Listened::Refused(no)) => return Ok(refuse(&no, json)),
             // A server that cannot be reached at first is a mistake; later it may be restarting.
             Err(error) if first => return Err(error),
-            Err(error) => eprintln!("countersign: {error:#}; trying again"),
+            Err(error) => terminal::complain(&format!("countersign: {error:#}; trying again")),
         }
         first = false;
         std::thread::sleep(PAUSE);
@@ -264,7 +268,7 @@ fn watch_one(api: &Api, id: &str, json: bool) -> anyhow::Result<ExitCode> {
             if told != state {
                 told = state.to_owned();
                 let event = json!({ "type": state, "id": text(request, "id"), "request": request });
-                tell(&mut std::io::stdout().lock(), &event, json)?;
+                tell(&mut terminal::out(terminal::As::of(json)), &event, json)?;
             }
             Ok(match state {
                 // A deferred one still has to be claimed, which may take long; approved is enough.

@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::agent::ConfigFile;
+use super::terminal;
 use crate::actor::{GroupName, PersonName, ReviewerId};
 use crate::config::Config;
 use crate::config::edit::Editor;
@@ -110,7 +111,7 @@ fn with_token(
     if let Err(code) = done {
         return Ok(code);
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::out(terminal::As::of(file.json));
     if file.json {
         writeln!(out, "{}", json!({ "id": id, "token": token }))?;
     } else {
@@ -125,7 +126,7 @@ fn list(file: &ConfigFile) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(problems) => return super::print_problems(&problems, file.json),
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::out(terminal::As::of(file.json));
     if file.json {
         let reviewers: Vec<serde_json::Value> = config
             .reviewers()
@@ -171,12 +172,12 @@ fn sign_in_link(id: &str, file: &ConfigFile) -> anyhow::Result<ExitCode> {
     );
     let reviewer = ReviewerId::new(id);
     if config.directory.reviewer(&reviewer).is_none() {
-        eprintln!("countersign: there is no reviewer \"{id}\"");
+        terminal::complain(&format!("countersign: there is no reviewer \"{id}\""));
         return Ok(ExitCode::from(1));
     }
     let secret = link::issue(&config.directory, &reviewer, jiff::Timestamp::now());
     let url = link::url(&console.url, &secret);
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::out(terminal::As::of(file.json));
     if file.json {
         writeln!(out, "{}", json!({ "id": id, "url": url.as_str(), "expires_in": link::LIFE.as_secs() }))?;
     } else {

@@ -110,7 +110,7 @@ impl Running {
         let classifier = Classifier::new(config.limits.classify());
         let policy = reload::passing(&classifier, policy).map_err(|failed| {
             for failure in &failed {
-                eprintln!("countersign: {failure}");
+                super::terminal::complain(&format!("countersign: {failure}"));
             }
             anyhow::anyhow!("cases of the policies fail; `countersign policy test` shows them one by one")
         })?;

@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::{Server, Told, refuse, text};
+use super::terminal;
 use super::terminal::{line, moment, plain, table};
 
 /// List the agents' sessions, or end one
@@ -43,7 +44,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Told::Yes(told) => told,
         Told::No(no) => return Ok(refuse(&no, server.json)),
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::out(terminal::As::of(server.json));
     match command {
         _ if server.json => writeln!(out, "{told}")?,
         Command::Kill { id } => writeln!(out, "{}: ended", plain(&id))?,

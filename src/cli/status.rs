@@ -11,6 +11,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::{Server, Told, refuse, text};
+use super::terminal;
 use super::terminal::{line, moment};
 
 /// Show how a running proxy is
@@ -26,7 +27,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Told::Yes(status) => status,
         Told::No(no) => return Ok(refuse(&no, server.json)),
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::out(terminal::As::of(server.json));
     if server.json {
         writeln!(out, "{status}")?;
     } else {

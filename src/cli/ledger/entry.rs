@@ -5,15 +5,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::query::one_line;
-use crate::ledger::entry::{Entry, Key, Kind, Shape};
+use crate::cli::terminal::{self, block, line};
+use crate::ledger::entry::{Key, Kind, Shape};
 use crate::ledger::export;
 use crate::ledger::index::{display, display_time};
 use crate::ledger::key::PublicRoot;
-use crate::ledger::read::{Reader, Stored, field_name};
+use crate::ledger::read::{Reader, Stored, Text, field_name};
 use crate::ledger::verify::key_beside;
 
 /// Show one entry: every field, its texts, and how far it is proved
+///
+/// Each text is checked against what the entry commits to, and the entry against the ledger's tree. What does not
+/// fit is not shown; the exit code is then the one of `ledger verify` (15 entry, 20 text).
 #[derive(clap::Args)]
 pub(super) struct ShowArguments {
     /// The ledger
@@ -50,18 +53,21 @@ pub(super) fn show(arguments: &ShowArguments) -> anyhow::Result<ExitCode> {
     let stored = reader.entry(seq)?;
     let key = arguments.key.clone().unwrap_or_else(|| key_beside(&arguments.file));
     let proved = proof_status(&reader, &stored, PublicRoot::load(&key).ok().as_ref());
-    let text = if arguments.json {
+    if arguments.json {
         let mut object = export::to_json(&reader, &stored)?;
         if let Some(object) = object.as_object_mut() {
             object.insert("proof".to_owned(), proved.into());
         }
-        format!("{object:#}\n")
+        terminal::say_json_laid_out(&object);
     } else {
-        details(&reader, &stored)? + &format!("{:<18} {proved}\n", "proof")
-    };
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
+        let text = details(&reader, &stored)? + &format!("{:<18} {}", "proof", block(&proved, MARGIN));
+        terminal::say(&text);
+    }
+    Ok(super::damage_report(&reader))
 }
+
+/// Where values begin.
+const MARGIN: usize = 19;
 
 /// One line on what vouches for the entry.
 fn proof_status(reader: &Reader, stored: &Stored, root: Option<&PublicRoot>) -> String {
@@ -89,21 +95,27 @@ fn proof_status(reader: &Reader, stored: &Stored, root: Option<&PublicRoot>) -> 
 fn details(reader: &Reader, stored: &Stored) -> anyhow::Result<String> {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
-        let indented = value.replace('\n', &format!("\n{:<19}", ""));
-        text.push_str(&format!("{name:<18} {indented}\n"));
+        text.push_str(&format!("{name:<18} {}\n", block(value, MARGIN)));
     };
     line("entry", &stored.seq.to_string());
-    match Entry::parse(&stored.body) {
+    match stored.entry() {
         Ok(entry) => {
             line("kind", entry.kind().name());
             for (number, value) in entry.fields() {
                 match Key::from_number(*number) {
                     Some(Key::V | Key::Kind | Key::Seq) => {}
                     Some(key) if key.shape() == Shape::Commitment => {
-                        let shown = match reader.text(stored.seq, key)? {
-                            Some(bytes) => printable(key, &bytes),
-                            None if key == Key::Digest => "(committed to; the salt is not stored)".to_owned(),
-                            None => "(redacted; the commitment stays)".to_owned(),
+                        let shown = match reader.text(&entry, key)? {
+                            Text::Kept(bytes) => printable(key, &bytes),
+                            Text::Gone if key == Key::Digest && entry.has(Key::Nonce) => {
+                                "(committed to; the salt is not stored)".to_owned()
+                            }
+                            Text::Gone => {
+                                "(not there: redacted, or deleted; ledger verify tells which)".to_owned()
+                            }
+                            Text::Damaged => {
+                                "(DAMAGED: not the text that was recorded; not shown)".to_owned()
+                            }
                         };
                         line(key.name(), &shown);
                     }
@@ -112,24 +124,17 @@ fn details(reader: &Reader, stored: &Stored) -> anyhow::Result<String> {
                 }
             }
         }
-        Err(error) => line("unreadable", &error.to_string()),
+        Err(error) => line("DAMAGED", &error.to_string()),
     }
     line("leaf", &stored.leaf().to_string());
     Ok(text)
 }
 
-/// A text as it was; anything else in hexadecimal. Control characters are made visible.
+/// A text as it was; anything else in hexadecimal.
 fn printable(key: Key, bytes: &[u8]) -> String {
     let is_text = matches!(key, Key::Sql | Key::Reason | Key::Difference);
     match std::str::from_utf8(bytes) {
-        Ok(text) if is_text => text
-            .chars()
-            .map(|character| match character {
-                '\n' | '\t' => character.to_string(),
-                _ if character.is_control() => character.escape_default().to_string(),
-                _ => character.to_string(),
-            })
-            .collect(),
+        Ok(text) if is_text => text.to_owned(),
         _ => hex::encode(bytes),
     }
 }
@@ -138,7 +143,7 @@ pub(super) fn tail(arguments: &TailArguments) -> anyhow::Result<ExitCode> {
     let what = if arguments.follow { "ledger tail -f" } else { "ledger tail" };
     let reader = super::open(&arguments.file, what, None, None)?;
     let mut next = reader.size()?.saturating_sub(arguments.lines);
-    let mut output = std::io::stdout().lock();
+    let mut output = terminal::out(terminal::As::of(arguments.json));
     loop {
         let size = reader.size()?;
         if size > next {
@@ -154,7 +159,7 @@ pub(super) fn tail(arguments: &TailArguments) -> anyhow::Result<ExitCode> {
             next = size;
         }
         if !arguments.follow {
-            return Ok(ExitCode::SUCCESS);
+            return Ok(super::damage_report(&reader));
         }
         std::thread::sleep(Duration::from_millis(300));
     }
@@ -163,8 +168,9 @@ pub(super) fn tail(arguments: &TailArguments) -> anyhow::Result<ExitCode> {
 /// An entry in one line.
 #[expect(clippy::wildcard_enum_match_arm, reason = "of most kinds the same few fields are of interest")]
 fn summary(reader: &Reader, stored: &Stored) -> anyhow::Result<String> {
-    let Ok(entry) = Entry::parse(&stored.body) else {
-        return Ok(format!("{:>8}  unreadable", stored.seq));
+    let entry = match stored.entry() {
+        Ok(entry) => entry,
+        Err(error) => return Ok(format!("{:>8}  DAMAGED: {error}", stored.seq)),
     };
     let interesting: &[Key] = match entry.kind() {
         Kind::Statement | Kind::Refused => {
@@ -182,10 +188,16 @@ fn summary(reader: &Reader, stored: &Stored) -> anyhow::Result<String> {
     };
     let mut words: Vec<String> = interesting
         .iter()
-        .filter_map(|key| entry.value(*key).map(|value| one_line(&display(*key, key.shape(), value))))
+        .filter_map(|key| entry.value(*key).map(|value| line(&display(*key, key.shape(), value))))
         .collect();
-    if let Some(sql) = reader.text(stored.seq, Key::Sql)?.filter(|_| entry.has(Key::Sql)) {
-        words.push(one_line(&String::from_utf8_lossy(&sql)).chars().take(100).collect());
+    if entry.has(Key::Sql) {
+        words.push(match reader.text(&entry, Key::Sql)? {
+            Text::Kept(sql) => {
+                super::query::one_line(&String::from_utf8_lossy(&sql)).chars().take(100).collect()
+            }
+            Text::Gone => "(no text)".to_owned(),
+            Text::Damaged => "(DAMAGED text)".to_owned(),
+        });
     }
     let time = display_time(entry.uint(Key::Wall).unwrap_or_default());
     Ok(format!("{:>8}  {time}  {:<16} {}", stored.seq, entry.kind().name(), words.join("  ")))

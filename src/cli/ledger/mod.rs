@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Subcommand;
 
+use crate::cli::terminal;
 use crate::ledger::inbox;
 use crate::ledger::read::Reader;
 
@@ -54,9 +55,25 @@ fn open(path: &Path, what: &str, from: Option<u64>, to: Option<u64>) -> anyhow::
     let reader = Reader::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let note = inbox::Note::Read { what: what.to_owned(), from, to };
     if let Err(error) = inbox::leave(path, &note) {
-        eprintln!("countersign: the proxy could not be told of this reading: {error}");
+        terminal::complain(&format!("countersign: the proxy could not be told of this reading: {error}"));
     }
     Ok(reader)
+}
+
+/// Tells of everything that a command came across which is not as it was recorded, and gives the exit
+/// code: that of `ledger verify` for the first of it.
+fn damage_report(reader: &Reader) -> ExitCode {
+    let damage = reader.damage();
+    for (seq, damage) in damage.iter().take(20) {
+        terminal::complain(&format!("countersign: entry {seq}: {damage}; it is not shown"));
+    }
+    match damage.first_key_value() {
+        Some((_, first)) => {
+            terminal::complain("countersign: this ledger was altered; see countersign ledger verify");
+            ExitCode::from(first.code() as u8)
+        }
+        None => ExitCode::SUCCESS,
+    }
 }
 
 /// Writes to a file that must not exist yet, or to standard output.
@@ -68,7 +85,7 @@ fn write_out(output: Option<&Path>, text: &str) -> anyhow::Result<()> {
                 .with_context(|| format!("cannot write {}", path.display()))?;
             file.write_all(text.as_bytes())?;
         }
-        None => std::io::stdout().write_all(text.as_bytes())?,
+        None => terminal::out(terminal::As::Text).write_all(text.as_bytes())?,
     }
     Ok(())
 }

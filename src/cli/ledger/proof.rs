@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
+use crate::cli::terminal;
 use crate::ledger::entry::Entry;
 use crate::ledger::key::PublicRoot;
 use crate::ledger::read::Proof;
@@ -72,17 +73,17 @@ fn check(arguments: &ProveArguments) -> anyhow::Result<ExitCode> {
     match Proof::parse(&text).and_then(|proof| Ok((proof.verify(&root)?, proof))) {
         Ok((head, proof)) => {
             let kind = Entry::parse(&proof.body).map_or("unreadable", |entry| entry.kind().name());
-            println!(
+            terminal::say(&format!(
                 "PROVED: entry {} ({kind}) is in the ledger \"{}\" of {} entries, by root key {}",
                 proof.index,
                 root.origin,
                 head.size,
                 root.fingerprint()
-            );
+            ));
             Ok(ExitCode::SUCCESS)
         }
         Err(failure) => {
-            println!("NOT PROVED: {failure}");
+            terminal::say(&format!("NOT PROVED: {failure}"));
             Ok(ExitCode::from(match failure {
                 ProofFailure::Malformed | ProofFailure::Note(_) => 14,
                 ProofFailure::Path(_) => 15,

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp, Zoned, civil};
 use rusqlite::types::Value as Cell;
 use serde_json::{Map, Value as Json, json};
 
+use crate::cli::terminal::{self, line, plain};
 use crate::ledger::read::{Filter, Row};
 
 /// Search the statements
@@ -69,13 +70,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let reader = super::open(&arguments.file, &format!("ledger query{}", words_of(arguments)), None, None)?;
     let mut rows = reader.statements(&filter)?;
     rows.reverse();
-    let text = if arguments.json {
-        format!("{:#}\n", Json::Array(rows.iter().map(as_json).collect()))
+    if arguments.json {
+        terminal::say_json_laid_out(&Json::Array(rows.iter().map(as_json).collect()));
     } else {
-        table(&rows)
-    };
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
+        terminal::out(terminal::As::Text).write_all(table(&rows).as_bytes())?;
+    }
+    Ok(super::damage_report(&reader))
 }
 
 /// The search, for the record.
@@ -156,10 +156,14 @@ fn table(rows: &[Row]) -> String {
         if name == "state" && is("clearance", "parse_only") && is("state", "completed") {
             return "prepared".to_owned();
         }
+        if let ("state", Some(Cell::Text(_))) = (name, of("damaged")) {
+            return "DAMAGED".to_owned();
+        }
         match of(name) {
             Some(Cell::Integer(number)) => number.to_string(),
             Some(Cell::Real(number)) => format!("{number:.1}"),
-            Some(Cell::Text(text)) => one_line(text),
+            Some(Cell::Text(text)) if name == "sql" => one_line(text),
+            Some(Cell::Text(text)) => line(text),
             Some(Cell::Null | Cell::Blob(_)) | None => String::new(),
         }
     };
@@ -188,10 +192,11 @@ fn table(rows: &[Row]) -> String {
     text
 }
 
-/// Control characters would let a statement draw its own table.
+/// A statement on one line, with the room between its words made narrow. What would let it draw its own
+/// table is made visible.
 pub(super) fn one_line(text: &str) -> String {
-    let visible = |character: char| if character.is_control() { ' ' } else { character };
-    text.chars().map(visible).collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
+    let words = text.split([' ', '\n', '\r', '\t']).filter(|word| !word.is_empty());
+    plain(&words.collect::<Vec<_>>().join(" ")).into_owned()
 }
 
 fn cut(text: &str, widest: usize) -> String {
@@ -232,6 +237,6 @@ mod tests {
 
     #[test]
     fn a_statement_cannot_draw_its_own_table() {
-        assert_eq!(one_line("select 1\n\x1b[31m  42  completed"), "select 1 [31m 42 completed");
+        assert_eq!(one_line("select 1\n\x1b[31m  42  completed"), "select 1 ⟨U+001B⟩[31m 42 completed");
     }
 }

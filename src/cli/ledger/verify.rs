@@ -1,28 +1,30 @@
 //! `ledger verify`: everything checked, the verdict, and the first thing that is wrong.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::cli::terminal::{self, line as one_line};
 use crate::ledger::index::display_time;
-use crate::ledger::verify::{Options, Progress, Report, verify};
+use crate::ledger::verify::{Options, Progress, Recorded, Report, Reservation, verify};
 
 /// Check a ledger: the live file or a copy, offline
 ///
-/// Exit codes: 0 verified, and an anchor covers the last entry; 1 verified, but nothing outside the file
-/// vouches for its end; 2 usage or I/O; 10 schema; 11 file damaged; 12 gap, duplicate, order; 13 entry signature or
+/// Exit codes: 0 verified, by a key and an anchor from elsewhere that covers the last entry; 1 verified with a
+/// reservation (no anchor covers the end, key or anchor lie beside the ledger, the ledger itself records damage);
+/// 2 usage or I/O; 10 schema; 11 file damaged; 12 gap, duplicate, order; 13 entry signature or
 /// encoding; 14 checkpoint or anchor signature; 15 root; 16 derived data; 17 unsigned tail; 18 roll-back
 /// or fork; 19 key or epoch; 20 texts and redaction; 21 clock; 22 meaning (a missing review, a self-approval ..).
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The ledger
     file: PathBuf,
-    /// The root's public key; without it, the one beside the ledger is used
+    /// The root's public key, kept elsewhere; without it, the one beside the ledger is used
     #[arg(long, value_name = "PUB")]
     key: Option<PathBuf>,
     /// A checkpoint that was kept elsewhere; may be given several times
@@ -42,15 +44,18 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let progress = Progress::default();
     let finished = std::sync::atomic::AtomicBool::new(false);
     let report = std::thread::scope(|scope| {
-        if std::io::stderr().is_terminal() && !arguments.json {
+        if terminal::error_is_seen() && !arguments.json {
             scope.spawn(|| show_progress(&progress, &finished));
         }
         let report = verify(&options, &progress);
         finished.store(true, Ordering::Release);
         report
     })?;
-    let text = if arguments.json { as_json(&report) } else { as_text(&report, arguments) };
-    std::io::stdout().write_all(text.as_bytes())?;
+    if arguments.json {
+        terminal::say_json_laid_out(&as_json(&report));
+    } else {
+        terminal::out(terminal::As::Text).write_all(as_text(&report, arguments).as_bytes())?;
+    }
     Ok(ExitCode::from(report.exit_code()))
 }
 
@@ -72,10 +77,10 @@ fn as_text(report: &Report, arguments: &Arguments) -> String {
     let counts = &report.counts;
     let mut text = String::new();
     let mut line = |name: &str, value: String| text.push_str(&format!("{name:<12} {value}\n"));
-    line("ledger", format!("{} ({})", arguments.file.display(), report.origin));
+    line("ledger", format!("{} ({})", arguments.file.display(), one_line(&report.origin)));
     let (id, path) = &report.key;
     let beside = if report.key_is_beside {
-        "\n             (from beside the ledger; give --key with a copy that you trust)"
+        "\n             (it lies beside the ledger; give --key with a copy that was kept elsewhere)"
     } else {
         ""
     };
@@ -124,22 +129,28 @@ fn as_text(report: &Report, arguments: &Arguments) -> String {
 }
 
 fn verdict(report: &Report) -> String {
-    match (&report.problem, report.anchored) {
-        (Some(problem), _) => {
-            format!("NOT VERIFIED: {} (exit code {})\n  {problem}", problem.code.as_str(), problem.code as u8)
-        }
-        (None, Some(anchored)) if anchored == report.counts.entries => {
-            "VERIFIED, and an anchor covers the last entry.".to_owned()
-        }
-        (None, anchored) => format!(
-            "VERIFIED as far as the file itself can show. Nothing outside it vouches for entry {} and later:\n  \
-             an end that was cut off there would not show. Give --anchor with a newer checkpoint.",
-            anchored.unwrap_or(0)
-        ),
+    if let Some(problem) = &report.problem {
+        let (name, code) = (problem.code.as_str(), problem.code as u8);
+        return format!("NOT VERIFIED: {name} (exit code {code})\n  {}", one_line(&problem.to_string()));
     }
+    let reservations = report.reservations();
+    if reservations.is_empty() {
+        return "VERIFIED, and an anchor covers the last entry.".to_owned();
+    }
+    let mut text =
+        "VERIFIED WITH A RESERVATION (exit code 1): every entry is as it was signed. But:".to_owned();
+    for reservation in &reservations {
+        text.push_str(&format!("\n- {reservation}"));
+        if matches!(reservation, Reservation::Damage { .. }) {
+            for Recorded { seq, kind, what } in &report.damage {
+                text.push_str(&format!("\n    entry {seq} ({}): {}", kind.name(), one_line(what)));
+            }
+        }
+    }
+    text
 }
 
-fn as_json(report: &Report) -> String {
+fn as_json(report: &Report) -> Value {
     let counts = &report.counts;
     let problem = report.problem.as_ref().map(|problem| {
         json!({
@@ -149,10 +160,19 @@ fn as_json(report: &Report) -> String {
             "what": problem.what,
         })
     });
-    let object = json!({
+    let reservations: Vec<Value> = match report.problem {
+        Some(_) => Vec::new(),
+        None => report.reservations().iter().map(told).collect(),
+    };
+    let damage = report.damage.iter();
+    let damage: Vec<Value> =
+        damage.map(|told| json!({ "seq": told.seq, "kind": told.kind.name(), "what": told.what })).collect();
+    json!({
         "verified": report.problem.is_none(),
         "exit_code": report.exit_code(),
         "problem": problem,
+        "reservations": reservations,
+        "damage": damage,
         "origin": report.origin,
         "key": { "id": report.key.0, "file": report.key.1, "beside_the_ledger": report.key_is_beside },
         "entries": counts.entries,
@@ -175,6 +195,9 @@ fn as_json(report: &Report) -> String {
             "anchors": counts.anchors,
             "index_rows": counts.index_rows,
         },
-    });
-    format!("{object:#}\n")
+    })
+}
+
+fn told(reservation: &Reservation) -> Value {
+    json!({ "name": reservation.as_str(), "what": reservation.to_string() })
 }

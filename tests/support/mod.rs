@@ -416,8 +416,8 @@ head_file = "head"
     pub fn verify(&self) -> (i32, String) {
         let elsewhere = tempfile::tempdir().unwrap();
         let (key, head) = (elsewhere.path().join("ledger.pub"), elsewhere.path().join("head"));
-        std::fs::copy(self.path("keys/ledger.pub"), &key).unwrap();
-        std::fs::copy(self.path("head"), &head).unwrap();
+        fs::copy(self.path("keys/ledger.pub"), &key).unwrap();
+        fs::copy(self.path("head"), &head).unwrap();
         let output = countersign()
             .args(["ledger", "verify"])
             .arg(self.ledger())

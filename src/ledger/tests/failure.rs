@@ -226,9 +226,12 @@ fn spool_of(place: &Place) -> PathBuf {
     crate::ledger::key::with_suffix(&place.path(), "spool")
 }
 
+/// What somebody does to the spool, by name.
+type Way = (&'static str, fn(&Place));
+
 /// Ways to take from the disk what is only in the spool, while the running proxy goes on writing into a
 /// file that nobody will find.
-fn ways_to_take_the_spool_away() -> Vec<(&'static str, fn(&Place))> {
+fn ways_to_take_the_spool_away() -> Vec<Way> {
     vec![
         ("removed", |place| std::fs::remove_file(newest_segment(place)).unwrap()),
         ("renamed", |place| {

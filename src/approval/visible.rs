@@ -1,9 +1,11 @@
 //! Making text safe to look at: what a reviewer sees is what the agent sent, or says so.
 //!
 //! A [`Shown`] is text in which nothing hides. Whatever a screen would swallow, reorder or draw as
-//! something else is replaced by, or followed by, a marker in angle brackets: `⟨U+202E⟩`,
-//! `а⟨U+0430⟩`, `⟨40 spaces⟩`. The brackets themselves are marked when they occur in the original,
-//! so a marker is always ours and cannot be forged.
+//! something else is replaced by a marker in angle brackets, which holds the character itself where
+//! that can do no harm: `⟨U+202E⟩`, `⟨U+0430 а⟩`, `⟨40 spaces⟩`. The brackets themselves are marked
+//! when they occur in the original, so a marker is always ours and cannot be forged.
+//!
+//! Which letters can be mistaken for others is Unicode's word (UTS #39), by way of `unicode-security`.
 //!
 //! Nothing is cut here. A channel that cannot carry the whole text asks for an [`Excerpt`], which
 //! says that it is one; a card made from an incomplete excerpt offers no Approve.
@@ -11,6 +13,10 @@
 use std::fmt::{self, Write as _};
 
 use serde::Serialize;
+use unicode_normalization::UnicodeNormalization as _;
+use unicode_script::{Script, UnicodeScript as _};
+use unicode_security::GeneralSecurityProfile as _;
+use unicode_security::confusable_detection::skeleton;
 
 /// Text that is safe to look at in a plain-text element. Channels still have to keep it out of
 /// their markup.
@@ -183,9 +189,15 @@ fn show_breaks(out: &mut String, run: &str) {
     }
 }
 
-/// Shows a run of letters and digits. A letter that only looks like an ASCII one is marked where
-/// it can mislead: among ASCII letters, or in a word that could be read as ASCII from end to end.
-/// In a word that is plainly of another script it is an ordinary letter.
+/// Shows a run of letters and digits. Marked are letters that can mislead:
+///
+/// - letters of another script in a word that has Latin ones;
+/// - letters that resemble ASCII ones, in a word with ASCII ones or in one that reads as ASCII from end
+///   to end (`сору` in Cyrillic);
+/// - whatever NFKC changes (`ﬁ`, `ʰ`, full-width forms), and whatever Unicode would not have in
+///   identifiers: small capitals, phonetic letters, scripts that are hardly used.
+///
+/// In a word that is plainly of another script (`Привет`, `顧客`) a letter is an ordinary letter.
 fn show_word(out: &mut String, word: &str) {
     if word.is_ascii() {
         out.push_str(word);
@@ -197,36 +209,46 @@ fn show_word(out: &mut String, word: &str) {
         // these markers are what stops it.
         out.push_str("⟨right-to-left⟩");
         for c in word.chars() {
-            if is_invisible(c) {
-                let _ = write!(out, "⟨U+{:04X}⟩", c as u32);
-            } else {
-                out.push(c);
-            }
+            if is_invisible(c) || is_unusual(c) { mark(out, c) } else { out.push(c) }
         }
         out.push_str("⟨end⟩");
         return;
     }
     let reads_as_ascii = word.chars().all(|c| c.is_ascii() || resembles_ascii(c));
+    let has_latin = word.chars().any(|c| c.script() == Script::Latin);
     for c in word.chars() {
-        let misleads = is_right_to_left(c) || (resembles_ascii(c) && (among_ascii || reads_as_ascii));
-        if misleads && !is_invisible(c) {
-            let _ = write!(out, "{c}⟨U+{:04X}⟩", c as u32);
-        } else {
-            show_char(out, c);
-        }
+        let misleads = is_unusual(c)
+            || (has_latin && is_of_another_script(c))
+            || ((among_ascii || reads_as_ascii) && resembles_ascii(c));
+        let marked = misleads || is_invisible(c) || is_right_to_left(c) || resembles_punctuation(c);
+        if marked && !c.is_ascii() { mark(out, c) } else { out.push(c) }
     }
 }
 
 fn show_char(out: &mut String, c: char) {
     if c.is_ascii_graphic() {
         out.push(c);
-    } else if is_invisible(c) {
-        let _ = write!(out, "⟨U+{:04X}⟩", c as u32);
-    } else if resembles_punctuation(c) || is_right_to_left(c) {
-        let _ = write!(out, "{c}⟨U+{:04X}⟩", c as u32);
+    } else if is_invisible(c)
+        || is_right_to_left(c)
+        || resembles_punctuation(c)
+        || resembles_ascii(c)
+        || changes_in_nfkc(c)
+    {
+        mark(out, c);
     } else {
         out.push(c);
     }
+}
+
+/// Writes a marker in place of `c`, with `c` itself inside where that shows something and reorders
+/// nothing. Behind the letter, a marker would leave the word as it stands.
+fn mark(out: &mut String, c: char) {
+    let code = c as u32;
+    let _ = if is_invisible(c) || is_right_to_left(c) {
+        write!(out, "⟨U+{code:04X}⟩")
+    } else {
+        write!(out, "⟨U+{code:04X} {c}⟩")
+    };
 }
 
 /// Whether a screen would show nothing, or something other than this character: controls, format
@@ -260,35 +282,28 @@ fn is_right_to_left(c: char) -> bool {
     )
 }
 
-/// Whether `c` can be mistaken for an ASCII letter, digit or quote.
+/// Whether Unicode's table of confusables (UTS #39) says that `c` is drawn like one ASCII character.
 fn resembles_ascii(c: char) -> bool {
-    LOOK_ALIKES.contains(c)
-        || matches!(
-            c,
-            // Blocks that repeat ASCII in another dress: full-width forms, mathematical letters and
-            // digits, letter-like symbols, Roman numerals, superscripts, circled and squared letters.
-            '\u{FF10}'..='\u{FF19}' | '\u{FF21}'..='\u{FF3A}' | '\u{FF41}'..='\u{FF5A}'
-                | '\u{1D400}'..='\u{1D7FF}' | '\u{2100}'..='\u{214F}' | '\u{2160}'..='\u{2188}'
-                | '\u{2070}'..='\u{209C}' | '\u{2460}'..='\u{24FF}' | '\u{1F130}'..='\u{1F189}'
-        )
+    let mut buffer = [0; 4];
+    let mut drawn = skeleton(c.encode_utf8(&mut buffer));
+    !c.is_ascii() && drawn.next().is_some_and(|first| first.is_ascii_graphic()) && drawn.next().is_none()
 }
 
-/// Single letters that share a shape with ASCII, after Unicode's `confusables.txt`. Letters that
-/// merely remind of one (ø, ł, и) are left out: marking half of a language helps nobody to see.
-const LOOK_ALIKES: &str = concat!(
-    // Cyrillic
-    "аАВсСԁеЕһНіІјЈкКӏӀмМоОрРԛԚѕЅтТуУѵѴԝԜхХүҮЗз",
-    // Greek
-    "αΑΒϲϹΕΖΗιΙϳͿκΚΜνΝοΟρΡτΤυΥχΧγ",
-    // Armenian, Cherokee, Coptic
-    "օՕսՍոհցզլԼյᎠᎡᎢᎪᎫᎬᎳᎷᎻᏀᏂᏃᏏᏒᏔᏕᏙᏚᏞᏟᏢᏦᏧᏴⲟⲞⲥⲤⲣⲢ",
-    // Latin's own extensions
-    "ıȷɑɡɩɪʟɴʀʏʙʜɢǀƽᴏᴄᴠᴡᴢꜱſƖ",
-    // digits
-    "०٥۵૦౦೦൦๐໐߀ا١۱ªº²³¹",
-    // modifier letters that are drawn as quotes
-    "ʹʻʼʽˈˊˋꞌߴߵʺˮ",
-);
+/// Whether `c` belongs to a script, and that is not Latin.
+fn is_of_another_script(c: char) -> bool {
+    !matches!(c.script(), Script::Latin | Script::Common | Script::Inherited | Script::Unknown)
+}
+
+/// Whether `c` is a letter or digit that ordinary text of no language in common use has (UTS #39,
+/// identifier status), or another spelling of one.
+fn is_unusual(c: char) -> bool {
+    !c.is_ascii() && (!c.identifier_allowed() || changes_in_nfkc(c))
+}
+
+/// Whether `c` is another spelling of something else: `ﬁ` of `fi`, `①` of `1`.
+fn changes_in_nfkc(c: char) -> bool {
+    !std::iter::once(c).nfkc().eq(std::iter::once(c))
+}
 
 /// Whether `c` is drawn like one of the signs that SQL is made of.
 fn resembles_punctuation(c: char) -> bool {
@@ -342,11 +357,70 @@ mod tests {
 
     #[test]
     fn look_alike_letters_are_marked_where_they_can_mislead() {
-        assert_eq!(shown("cust\u{43e}mers"), "cust\u{43e}⟨U+043E⟩mers");
+        assert_eq!(shown("cust\u{43e}mers"), "cust⟨U+043E \u{43e}⟩mers");
         // A whole word in another script that reads as ASCII: `сосо`.
-        assert_eq!(shown("\u{441}\u{43e}"), "\u{441}⟨U+0441⟩\u{43e}⟨U+043E⟩");
-        assert_eq!(shown("ｄｒｏｐ"), "ｄ⟨U+FF44⟩ｒ⟨U+FF52⟩ｏ⟨U+FF4F⟩ｐ⟨U+FF50⟩");
-        assert_eq!(shown("’ or 1=1 －－"), "’⟨U+2019⟩ or 1=1 －⟨U+FF0D⟩－⟨U+FF0D⟩");
+        assert_eq!(shown("\u{441}\u{43e}"), "⟨U+0441 \u{441}⟩⟨U+043E \u{43e}⟩");
+        assert_eq!(shown("ｄｒｏｐ"), "⟨U+FF44 ｄ⟩⟨U+FF52 ｒ⟩⟨U+FF4F ｏ⟩⟨U+FF50 ｐ⟩");
+        assert_eq!(shown("’ or 1=1 －－"), "⟨U+2019 ’⟩ or 1=1 ⟨U+FF0D －⟩⟨U+FF0D －⟩");
+    }
+
+    #[test]
+    fn a_letter_of_any_script_is_marked_in_a_word_with_latin_ones() {
+        for word in [
+            "customer\u{a4e2}", // Lisu
+            "\u{144c}sers",     // Canadian syllabics
+            "\u{1042c}rders",   // Deseret
+            "\u{430}dmin",      // Cyrillic
+            "r\u{3bf}le",       // Greek
+            "\u{585}rders",     // Armenian
+            "\u{13aa}ustomers", // Cherokee
+            "table\u{30ce}",    // Katakana
+            "drop_\u{433}",     // Cyrillic, behind an underscore
+            "\u{2ca3}rders",    // Coptic
+        ] {
+            assert!(!shown(word).contains(word), "{word}: {}", shown(word));
+        }
+    }
+
+    #[test]
+    fn other_spellings_and_unusual_letters_are_marked_in_every_word() {
+        for word in [
+            "pro\u{fb01}le",                   // ligature
+            "\u{2b0}ost",                      // modifier letter
+            "\u{1d64}sers",                    // subscript
+            "\u{abaa}\u{ab8e}",                // Cherokee, small
+            "\u{1d430}\u{1d431}",              // mathematical
+            "\u{1d05}\u{280}\u{1d0f}\u{1d18}", // small capitals
+            "adm\u{131}n",                     // dotless i
+            "\u{24d3}rop",                     // circled
+            "\u{ff44}\u{ff52}op",              // full-width
+            "x\u{b2}",                         // superscript
+            "\u{441}\u{43e}\u{440}\u{443}",    // Cyrillic from end to end, reads as Latin
+        ] {
+            assert!(!shown(word).contains(word), "{word}: {}", shown(word));
+        }
+    }
+
+    #[test]
+    fn words_of_other_languages_are_shown_as_they_are() {
+        for text in [
+            "Привет, мир",
+            "顧客",
+            "テーブル",
+            "고객",
+            "πελάτης",
+            "Größe",
+            "Kærlighed",
+            "smørrebrød",
+            "łódź",
+            "Straße",
+            "khách hàng",
+            "çok güzel",
+            "Հաճախորդ",
+            "ლარი",
+        ] {
+            assert_eq!(shown(text), text);
+        }
     }
 
     #[test]
@@ -356,9 +430,9 @@ mod tests {
             shown("'\u{5d0}' = 1 OR '\u{5d1}\u{5d2}'"),
             "'⟨right-to-left⟩\u{5d0}⟨end⟩' = 1 OR '⟨right-to-left⟩\u{5d1}\u{5d2}⟨end⟩'"
         );
-        assert_eq!(shown("a\u{5d0}1"), "a\u{5d0}⟨U+05D0⟩1");
+        assert_eq!(shown("a\u{5d0}1"), "a⟨U+05D0⟩1");
         assert_eq!(shown("\u{730}A"), "⟨U+0730⟩A");
-        assert_eq!(shown("\u{61b}"), "\u{61b}⟨U+061B⟩");
+        assert_eq!(shown("\u{61b}"), "⟨U+061B⟩");
     }
 
     #[test]

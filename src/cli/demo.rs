@@ -47,7 +47,7 @@ struct Secrets {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    super::logging_of("warn");
+    super::log::start_at("warn");
     for (what, port, flag) in
         [("the proxy", arguments.port, "--port"), ("the console", arguments.console_port, "--console-port")]
     {

@@ -12,6 +12,7 @@ mod document;
 mod init;
 mod key;
 mod ledger;
+mod log;
 mod metrics;
 mod policy;
 mod reload;
@@ -84,20 +85,6 @@ pub fn main() -> ExitCode {
         terminal::complain(&format!("countersign: {error:#}"));
         ExitCode::from(2)
     })
-}
-
-/// Sends the program's own log to standard error; `RUST_LOG` says how much of it.
-fn logging() {
-    logging_of("info");
-}
-
-/// The same, with another level where `RUST_LOG` says nothing.
-fn logging_of(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // Fails only when a log has been set up already, as when the demo serves.
-    let _ = subscriber.with_ansi(terminal::error_is_seen()).try_init();
 }
 
 /// Prints everything that is wrong with a file, one line each, and gives the exit code for it.

@@ -47,7 +47,7 @@ pub(super) struct Arguments {
 const DRAIN: Duration = Duration::from_secs(30);
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    super::logging();
+    super::log::start();
     // Whatever it writes is for nobody else: the ledger's files hold statements and values.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     raise_descriptor_limit();

@@ -66,6 +66,8 @@ fn draft(number: u128) -> Draft {
             syntax_error: None,
             redacted_sql: None,
             doubts: Vec::new(),
+            bound_secrets: Arc::from([]),
+            inseparable: None,
             explainable: false,
             if_temporary: None,
         }),

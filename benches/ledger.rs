@@ -120,6 +120,8 @@ impl Asked {
             syntax_error: None,
             redacted_sql: None,
             doubts: Vec::new(),
+            bound_secrets: Arc::from([]),
+            inseparable: None,
             explainable: true,
             if_temporary: None,
         };

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use self::person::{may_be_one_person, person_key};
+use crate::secrets;
 
 /// Declares a newtype over `Arc<str>`: cheap to clone, impossible to mix up with another name.
 macro_rules! name_type {
@@ -243,6 +244,9 @@ impl Claims {
             "purpose" => &mut self.purpose,
             _ => return false,
         };
+        // An agent that tells its task may tell a password with it; nobody has to see that.
+        let hidden = secrets::prose::without_secrets(value);
+        let value = hidden.as_deref().unwrap_or(value);
         let mut end = value.len().min(Self::LONGEST);
         while !value.is_char_boundary(end) {
             end -= 1;

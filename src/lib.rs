@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod policy;
 pub mod proxy;
 pub mod refusal;
+pub mod secrets;
 pub mod session;
 pub mod statement;
 pub mod toml_reader;

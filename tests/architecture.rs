@@ -17,12 +17,13 @@ use std::path::{Path, PathBuf};
 
 /// Each module with the modules it may import. `cli` and `main` may import everything.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("actor", &[]),
+    ("secrets", &[]),
+    ("actor", &["secrets"]),
     ("statement", &["actor"]),
     ("wire", &["refusal"]),
     ("toml_reader", &[]),
     ("refusal", &["statement"]),
-    ("classify", &["statement"]),
+    ("classify", &["statement", "secrets"]),
     ("policy", &["actor", "statement", "classify", "toml_reader"]),
     ("approval", &["actor", "statement", "classify", "policy"]),
     ("ledger", &["actor", "statement", "classify", "policy", "approval", "refusal"]),
@@ -82,7 +83,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Modules without sockets, clocks or async. Within the ledger, the files that are the shell.
-const PURE: &[&str] = &["actor", "statement", "wire", "refusal", "classify", "policy", "approval", "session"];
+const PURE: &[&str] =
+    &["secrets", "actor", "statement", "wire", "refusal", "classify", "policy", "approval", "session"];
 
 /// What pure code does not name.
 const IMPURE: &[&str] = &[

@@ -171,7 +171,8 @@ fn section(id: SectionId, title: &'static str, body: Body) -> Section {
 }
 
 fn parameters(draft: &Draft) -> Option<Body> {
-    let parameters = &draft.statement.parameters;
+    let hidden = draft.classification.without_secrets(&draft.statement.parameters);
+    let parameters = hidden.as_deref().unwrap_or(&draft.statement.parameters);
     (!parameters.is_empty()).then(|| Body::Parameters(parameter::show(parameters)))
 }
 
@@ -189,6 +190,9 @@ fn effects(draft: &Draft) -> Option<Body> {
     ));
     if classification.redacted_sql.is_some() {
         say("secrets in the text are hidden here; the digest covers them".to_owned());
+    }
+    if classification.without_secrets(&draft.statement.parameters).is_some() {
+        say("secrets among the bound values are hidden here; the digest covers them".to_owned());
     }
     if classification.parts.len() > 1 {
         say(format!("{} statements, which run or do not run together:", classification.parts.len()));
@@ -362,7 +366,7 @@ fn past(request: &Request) -> Option<Body> {
     }
     if let Some(before) = &request.last_approved {
         // A text with hidden secrets cannot be compared without showing them.
-        if request.draft.classification.redacted_sql.is_none() {
+        if !request.draft.holds_secrets() {
             let different = difference::lines(before, &request.draft.statement);
             lines.push(Shown::line(if different.is_empty() {
                 "the last one that was approved was the same, byte for byte"

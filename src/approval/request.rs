@@ -158,6 +158,15 @@ pub struct Draft {
     pub refers_to: Vec<(String, SqlText)>,
 }
 
+impl Draft {
+    /// Whether any of it is shown and kept without its secrets.
+    #[must_use]
+    pub fn holds_secrets(&self) -> bool {
+        let classification = &self.classification;
+        classification.redacted_sql.is_some() || !classification.bound_secrets.is_empty()
+    }
+}
+
 /// An earlier request of this agent with the same fingerprint: what was asked before, in other
 /// values or the same, and what people said.
 #[derive(Clone, Debug, PartialEq, Eq)]

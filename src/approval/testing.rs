@@ -88,6 +88,8 @@ pub(crate) fn classification(sql: &str) -> Classification {
         syntax_error: None,
         redacted_sql: None,
         doubts: Vec::new(),
+        bound_secrets: Arc::from([]),
+        inseparable: None,
         explainable: false,
         if_temporary: None,
     }

@@ -12,8 +12,8 @@ use super::parser::{Failure, LARGE, parse};
 use super::tree::{Room, Tree};
 use super::walk::{Findings, Names, Surroundings, Touched, columns, walk};
 use super::{
-    Catalogue, Classification, Doubt, Effect, IfTemporary, ObjectKind, Reason, SearchPath, StatementClass,
-    SyntaxError, bulk, crosscheck, fingerprint, redact,
+    BoundSecret, Catalogue, Classification, Doubt, Effect, IfTemporary, Inseparable, ObjectKind, Reason,
+    SearchPath, StatementClass, SyntaxError, bulk, crosscheck, fingerprint, redact,
 };
 use crate::statement::SqlText;
 
@@ -88,7 +88,8 @@ impl Classifier {
         if !context.strings_standard {
             let why =
                 "strings are not read the standard way in this session, so nothing can be told from its text";
-            return Arc::new(held(bytes, StatementClass::Admin, why));
+            let text = String::from_utf8_lossy(bytes);
+            return Arc::new(unread(&text, &lex(&text), why));
         }
         let exact = Spelling::Exact(bytes);
         let Some(key) = self.cache.key(exact, context) else {
@@ -140,6 +141,36 @@ impl Classifier {
         detailed.unwrap_or_else(|_| Arc::clone(found))
     }
 
+    /// `found`, which is what is known of `sql`, with the values hidden that it gives to prepared statements
+    /// as secrets (`EXECUTE x('secret')`). `prepared` tells the secret parameters by name.
+    pub fn with_arguments(
+        &self,
+        sql: &SqlText,
+        found: Arc<Classification>,
+        prepared: &dyn Fn(&str) -> Vec<BoundSecret>,
+    ) -> Arc<Classification> {
+        if found.names.iter().all(|used| prepared(&used.name).is_empty()) {
+            return found;
+        }
+        let redacted = catch_unwind(AssertUnwindSafe(|| {
+            let text = sql.as_str()?;
+            let lexed = lex(text);
+            let json = parse(text).ok()?;
+            let tree = Tree::read(json.as_bytes(), Room::default()).ok()?;
+            let around = redact::Surroundings { text, tokens: &lexed.tokens, parts: &found.parts, prepared };
+            Some(redact::redact(&tree, &around))
+        }));
+        let redaction = redacted.ok().flatten().unwrap_or_else(|| redact::Redaction {
+            inseparable: Some(Inseparable::Assembled),
+            ..redact::Redaction::default()
+        });
+        let mut found = Classification::clone(&found);
+        found.redacted_sql = redaction.text.map(Into::into);
+        found.bound_secrets = redaction.bound.into();
+        found.inseparable = redaction.inseparable;
+        Arc::new(found)
+    }
+
     /// Which columns a text names; `None` where it cannot be read.
     fn touched(&self, sql: &SqlText, context: &Context<'_>) -> Option<Touched> {
         let text = std::str::from_utf8(sql.as_bytes()).ok()?;
@@ -188,25 +219,24 @@ impl Classifier {
             return found;
         }
         if bytes.len() > self.limits.parse_bytes {
-            return hold(&format!(
+            let why = format!(
                 "is longer than {} even without its lists of literals, so it was not read (text_bytes in [limits])",
                 size(self.limits.parse_bytes)
-            ));
+            );
+            return unread(text, &lex(text), &why);
         }
         let lexed = lex(text);
         if lexed.comment_depth > self.limits.comment_depth {
-            return hold("nests comments too deeply to be read");
+            return unread(text, &lexed, "nests comments too deeply to be read");
         }
         if lexed.operator_run > LONGEST_OPERATOR_RUN {
-            return hold("has a run of operator characters too long to be read");
+            return unread(text, &lexed, "has a run of operator characters too long to be read");
         }
         match parse(text) {
             Ok(json) => self.read(text, &lexed, json.as_bytes(), context, holds_for_other_numbers),
             Err(Failure::Grammar { message, position }) => rejected(text, &lexed, message, position),
             Err(Failure::Limit(message)) => {
-                let mut hold = hold(&format!("is beyond the parser's limits: {message}"));
-                hold.redacted_sql = redact::redact_unparsed(text, &lexed.tokens).map(Into::into);
-                hold
+                unread(text, &lexed, &format!("is beyond the parser's limits: {message}"))
             }
         }
     }
@@ -245,11 +275,7 @@ impl Classifier {
         let room = ROOM.with_borrow_mut(std::mem::take);
         let tree = match Tree::read(json, room) {
             Ok(tree) => tree,
-            Err(unknown) => {
-                let mut hold = held(text.as_bytes(), StatementClass::Admin, &format!("has {unknown}"));
-                hold.redacted_sql = redact::redact_unparsed(text, &lexed.tokens).map(Into::into);
-                return hold;
-            }
+            Err(unknown) => return unread(text, lexed, &format!("has {unknown}")),
         };
         let around = Surroundings {
             text,
@@ -273,16 +299,25 @@ impl Classifier {
             }
             _ => {}
         }
+        let redaction = redact::redact(
+            &tree,
+            &redact::Surroundings {
+                text,
+                tokens: &lexed.tokens,
+                parts: &findings.parts,
+                prepared: &|_| Vec::new(),
+            },
+        );
         let nodes = tree.len();
         let number_was_seen = tree.number_was_seen();
         let room = tree.into_room();
         if room.is_small() {
             ROOM.set(room);
         }
-        let mut classified = finish(text, lexed, findings, nodes);
+        let mut classified = finish(text, lexed, findings, &redaction, nodes);
         classified.if_temporary = if_temporary.and_then(|findings| {
             let names = findings.assumed_temporary.clone();
-            let alternative = finish(text, lexed, findings, nodes);
+            let alternative = finish(text, lexed, findings, &redaction, nodes);
             let passes = !alternative.class.is_privileged() && classified.class.is_privileged();
             passes.then(|| Arc::new(IfTemporary { names, classification: Arc::new(alternative) }))
         });
@@ -319,7 +354,13 @@ fn if_temporary(tree: &Tree<'_>, around: &Surroundings<'_>, findings: &Findings)
     (!findings.assumed_temporary.is_empty()).then_some(findings)
 }
 
-fn finish(text: &str, lexed: &Lexed, findings: Findings, nodes: usize) -> Classification {
+fn finish(
+    text: &str,
+    lexed: &Lexed,
+    findings: Findings,
+    redaction: &redact::Redaction,
+    nodes: usize,
+) -> Classification {
     let Findings { parts, effects, mut reasons, steps, names, doubts, called, too_new, assumed_temporary: _ } =
         findings;
     let mut class = parts.iter().map(|part| part.class).max().unwrap_or(StatementClass::Session);
@@ -345,7 +386,6 @@ fn finish(text: &str, lexed: &Lexed, findings: Findings, nodes: usize) -> Classi
         if matches!(&*part.kind, "SelectStmt" | "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt"))
         && called.is_none_or(|called| called <= StatementClass::Write)
         && class < StatementClass::Export;
-    let redacted = redact::redact(text, &lexed.tokens, &parts);
     Classification {
         class,
         parts,
@@ -355,7 +395,9 @@ fn finish(text: &str, lexed: &Lexed, findings: Findings, nodes: usize) -> Classi
         names,
         fingerprint: fingerprint::of_tokens(text, &lexed.tokens),
         syntax_error,
-        redacted_sql: redacted.map(Into::into),
+        redacted_sql: redaction.text.as_deref().map(Into::into),
+        bound_secrets: redaction.bound.as_slice().into(),
+        inseparable: redaction.inseparable,
         doubts: doubts.into_iter().collect(),
         explainable,
         if_temporary: None,
@@ -413,9 +455,20 @@ fn held(bytes: &[u8], class: StatementClass, why: &str) -> Classification {
         syntax_error: None,
         redacted_sql: None,
         doubts: Vec::new(),
+        bound_secrets: Arc::from([]),
+        inseparable: None,
         explainable: false,
         if_temporary: None,
     }
+}
+
+/// A text that was not read, and that somebody may approve all the same.
+fn unread(text: &str, lexed: &Lexed, why: &str) -> Classification {
+    let mut unread = held(text.as_bytes(), StatementClass::Admin, why);
+    let redaction = redact::redact_unread(text, &lexed.tokens);
+    unread.redacted_sql = redaction.text.map(Into::into);
+    unread.inseparable = redaction.inseparable;
+    unread
 }
 
 /// A session's encoding is UTF-8 (or nothing of it is read: [`Context::strings_standard`]), and Postgres
@@ -437,17 +490,23 @@ fn no_utf8(bytes: &[u8]) -> Classification {
     let message = format!("invalid byte sequence for encoding \"UTF8\": {}", told.join(" "));
     let mut invalid = held(bytes, StatementClass::Invalid, "is no valid UTF-8");
     invalid.syntax_error = Some(SyntaxError { message: message.into(), position: None, encoding: true });
+    let text = String::from_utf8_lossy(bytes);
+    invalid.redacted_sql = redact::redact_rejected(&text, &lex(&text).tokens).map(Into::into);
     invalid
 }
 
 fn rejected(text: &str, lexed: &Lexed, message: String, position: Option<u32>) -> Classification {
-    let why = format!("is not accepted by Postgres's grammar: {message}");
+    let redacted = redact::redact_rejected(text, &lexed.tokens);
+    let told = redact::message_without_text(&message, redacted.is_some());
+    let why = format!("is not accepted by Postgres's grammar: {told}");
     let mut rejected = held(text.as_bytes(), StatementClass::Invalid, &why);
     if let Some(reason) = rejected.reasons.first_mut() {
         reason.span = position.and_then(|position| token_at(text, lexed, position));
     }
     rejected.syntax_error = Some(SyntaxError { message: message.into(), position, encoding: false });
-    rejected.redacted_sql = redact::redact_unparsed(text, &lexed.tokens).map(Into::into);
+    rejected.redacted_sql = redacted.map(Into::into);
+    // Where the server's grammar takes it nevertheless.
+    rejected.inseparable = redact::redact_unread(text, &lexed.tokens).inseparable;
     rejected
 }
 

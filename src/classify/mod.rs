@@ -10,6 +10,7 @@
 //! declared     what the operator says of them     pattern    how they write that
 //! functions    Postgres's own, by version (fixtures/functions)     settings    which may be changed
 //! lex          Postgres's lexical rules, for fingerprint, redact, bulk     names    EXECUTE, resolved
+//! redact       which literals are secrets and may be hidden, and which secrets make a text unfit to run
 //! ```
 //!
 //! `docs/classification.md` says the same to operators.
@@ -51,6 +52,7 @@ pub use self::functions::SERVER_VERSIONS;
 pub use self::guards::Guards;
 pub use self::names::resolve_names;
 pub use self::parser::LARGE;
+pub use self::redact::{BoundSecret, Holds, Inseparable};
 pub use self::settings::may_start_with;
 pub use crate::statement::SearchPath;
 use crate::statement::{Fingerprint, SessionEffect, Step};
@@ -321,7 +323,9 @@ impl Classification {
     #[must_use]
     pub fn of_unreadable(&self) -> Self {
         let class = StatementClass::Admin;
+        let hidden = self.redacted_sql.is_some();
         let ours = self.syntax_error.as_ref().map_or("", |error| &error.message);
+        let ours = redact::message_without_text(ours, hidden);
         let text = format!(
             "is accepted by this server's grammar and not by ours ({ours}), so nothing is known of it"
         );
@@ -332,7 +336,9 @@ impl Classification {
         // A list of schemas that nobody can read: unknown, until upstream tells.
         let path = SessionEffect::Set { name: "search_path".into(), value: Some("\"".into()), local: false };
         let steps = [Step { effects: vec![SessionEffect::CatalogueChange, path] }];
-        Self { class, reasons, steps: steps.into(), syntax_error: None, ..self.clone() }
+        // What runs is shown whole; where there is a secret in it, it does not run.
+        let redacted_sql = self.redacted_sql.clone().filter(|_| self.inseparable.is_some());
+        Self { class, reasons, steps: steps.into(), syntax_error: None, redacted_sql, ..self.clone() }
     }
 
     /// The same where upstream knows names behind a dot that are no columns for all that is known here: they
@@ -517,11 +523,15 @@ pub struct Classification {
     pub fingerprint: Fingerprint,
     /// Set when the class is `Invalid` because Postgres would refuse to read it.
     pub syntax_error: Option<SyntaxError>,
-    /// The text to show and store in place of the original: passwords and connection strings
-    /// replaced. `None` when nothing needs to be hidden.
+    /// The text to show and store in place of the original: secrets replaced, which the grammar says are
+    /// literals that do not run. `None` when nothing needs to be hidden.
     pub redacted_sql: Option<Arc<str>>,
     /// Names that the catalogue does not know: to be looked up before it passes. Sorted, without repeats.
     pub doubts: Vec<Doubt>,
+    /// The parameters whose values are, or may hold, secrets.
+    pub bound_secrets: Arc<[BoundSecret]>,
+    /// It holds a secret that cannot be hidden without hiding what runs: it must not run.
+    pub inseparable: Option<Inseparable>,
     /// EXPLAIN (without ANALYZE) of it runs no function of unknown effect, so that the proxy may
     /// ask for a plan on its own connection.
     pub explainable: bool,

@@ -275,7 +275,8 @@ impl Shelf {
 
     /// Remembers how a request ended, for later ones like it.
     pub(super) fn remember(&mut self, request: &Request, past: Past) {
-        let approved = past.ended == "granted";
+        // Without its secrets it could not be compared, and with them it is shown to nobody.
+        let approved = past.ended == "granted" && !request.draft.holds_secrets();
         let statement = approved.then(|| request.draft.statement.clone());
         self.past.push_front((Likeness::of(&request.draft), past, statement));
         self.past.truncate(PAST_KEPT);

@@ -96,8 +96,12 @@ impl<'a> Texts<'a> {
             Some(text) => (text.as_bytes(), Some("redacted")),
             None => (statement.sql.as_bytes(), None),
         };
-        let mut parameters =
-            (!statement.parameters.is_empty()).then(|| Statement::encode_parameters(&statement.parameters));
+        let shown = classification.without_secrets(&statement.parameters);
+        if shown.is_some() {
+            rendition = Some("redacted");
+        }
+        let shown = shown.as_deref().unwrap_or(&statement.parameters);
+        let mut parameters = (!shown.is_empty()).then(|| Statement::encode_parameters(shown));
         let cut = |text: &'a [u8]| text.get(..KEPT_OF_LONG_TEXT).unwrap_or(text);
         if keep == Keep::Whole {
             return Self { sql, parameters, rendition };

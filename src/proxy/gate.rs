@@ -30,6 +30,8 @@ const MOST_EFFECTS: usize = 100_000;
 pub(super) struct Referred {
     pub(super) name: Arc<str>,
     pub(super) sql: SqlText,
+    /// The same without its secrets.
+    pub(super) shown: SqlText,
     /// Types of its parameters, as its `Parse` gave them: they decide what its values mean.
     pub(super) types: Box<[u32]>,
 }
@@ -208,6 +210,7 @@ impl Gate<'_> {
                     Lookup::Known(prepared) => refers_to.push(Referred {
                         name: Arc::clone(name),
                         sql: prepared.sql.clone(),
+                        shown: shown(&prepared.sql, &classify(&prepared.sql)),
                         types: prepared.types.clone(),
                     }),
                     Lookup::Unknown => {}
@@ -239,6 +242,10 @@ impl Gate<'_> {
                 return Judged::Refused(classification, too_many);
             }
             classification = resolve_names(&classification, &|name| known.get(name).cloned());
+            let secrets =
+                |name: &str| known.get(name).map_or_else(Vec::new, |known| known.bound_secrets.to_vec());
+            let sql = &submission.statement.sql;
+            classification = self.shared.classifier.with_arguments(sql, classification, &secrets);
         }
         let mut referred = refers_to.iter().map(|known| classify(&known.sql));
         let late = self.fetches_late(&classification) || referred.any(|meaning| self.fetches_late(&meaning));
@@ -287,6 +294,7 @@ impl Gate<'_> {
             }
             refers_to.extend(queries.into_iter().map(|(name, sql)| Referred {
                 name: format!("cursor {name}").into(),
+                shown: shown(&sql, &classify(&sql)),
                 sql,
                 types: Box::default(),
             }));
@@ -307,6 +315,13 @@ impl Gate<'_> {
         }
         let length = submission.statement.sql.len();
         if runs && let Some(refusal) = self.session.keeps_too_much(length, &classification.steps) {
+            return Judged::Refused(classification, refusal);
+        }
+
+        // What is hidden must not run, and what runs must not be hidden.
+        let hides_code = classification.hides_code(&submission.statement.parameters);
+        if let Some(secret) = hides_code.filter(|_| classification.syntax_error.is_none()) {
+            let refusal = Refusal::Unsupported { feature: secret.feature(), hint: secret.hint() };
             return Judged::Refused(classification, refusal);
         }
 
@@ -381,6 +396,17 @@ impl Gate<'_> {
                 let record = record(&submission, &classification, &[], invalid.policy, None, now);
                 self.ask_upstream_to_parse(&submission, &classification, &record, refusal)
             }
+            // A rule holds what does not parse; with secrets hidden in it, nobody could tell what to approve.
+            Decision::Hold(terms)
+                if classification.class == StatementClass::Invalid
+                    && classification.redacted_sql.is_some() =>
+            {
+                let error = classification.syntax_error.as_ref();
+                let message = error.map_or_else(String::new, |error| error.message.to_string());
+                let position = error.and_then(|error| error.position);
+                let record = record(&submission, &classification, &terms.rules, terms.policy, None, now);
+                self.refuse(&record, Refusal::Syntax { message, position })
+            }
             _ if submission.purpose == Purpose::Prepare => {
                 let policy = self.shared.policy.load().digest();
                 let record = record(&submission, &classification, &[], policy, None, now);
@@ -426,7 +452,7 @@ impl Gate<'_> {
                 Resolution::Forward {
                     receipt,
                     steps: Arc::clone(&classification.steps),
-                    shown: shown(submission, classification),
+                    shown: shown(&submission.statement.sql, classification),
                     digest_result: classification.class.is_privileged(),
                     late: classification.is_bound_late(),
                 }
@@ -453,7 +479,7 @@ impl Gate<'_> {
         match self.log.forward(record, Clearance::ParseOnly) {
             Ok(receipt) => {
                 self.watch.count_statement();
-                let shown = shown(submission, classification);
+                let shown = shown(&submission.statement.sql, classification);
                 Resolution::Unparsed { receipt, refusal, shown }
             }
             Err(error) => self.not_recorded(error, classification),
@@ -509,10 +535,10 @@ fn executed(classification: &Classification) -> impl Iterator<Item = &Arc<str>> 
 }
 
 /// The text as it may be shown and stored: passwords replaced.
-fn shown(submission: &Submission, classification: &Classification) -> SqlText {
+fn shown(sql: &SqlText, classification: &Classification) -> SqlText {
     match &classification.redacted_sql {
         Some(redacted) => SqlText::from(&**redacted),
-        None => submission.statement.sql.clone(),
+        None => sql.clone(),
     }
 }
 

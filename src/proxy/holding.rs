@@ -85,7 +85,7 @@ pub(super) fn seal(watch: &Watch, pending: &Pending, mut settings: SealedSetting
     }
     // One text may have prepared many of them.
     let mut digests: HashMap<(*const u8, usize), Digest> = HashMap::new();
-    for Referred { name, sql, types } in &pending.refers_to {
+    for Referred { name, sql, types, .. } in &pending.refers_to {
         let bytes = sql.as_bytes();
         let digest = digests.entry((bytes.as_ptr(), bytes.len())).or_insert_with(|| Digest::of(bytes));
         let mut value = digest.to_string();
@@ -152,7 +152,7 @@ pub(super) fn draft(
         refers_to: pending
             .refers_to
             .iter()
-            .map(|known| (known.name.to_string(), known.sql.clone()))
+            .map(|known| (known.name.to_string(), known.shown.clone()))
             .collect(),
     }
 }

@@ -256,7 +256,10 @@ impl<'t> Node<'t> {
 
 /// Numbers that say where something stands in the text.
 fn is_position(field: Field) -> bool {
-    matches!(field, Field::Location | Field::StmtLocation | Field::StmtLen)
+    matches!(
+        field,
+        Field::Location | Field::ArgLocation | Field::ConninfoLocation | Field::StmtLocation | Field::StmtLen
+    )
 }
 
 /// The direct parts of a node.

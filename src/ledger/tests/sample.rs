@@ -107,6 +107,8 @@ pub(crate) fn classified(class: StatementClass) -> Classification {
         syntax_error: None,
         redacted_sql: None,
         doubts: Vec::new(),
+        bound_secrets: Arc::from([]),
+        inseparable: None,
         explainable: false,
         if_temporary: None,
     }

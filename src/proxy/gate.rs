@@ -210,7 +210,7 @@ impl Gate<'_> {
                     Lookup::Known(prepared) => refers_to.push(Referred {
                         name: Arc::clone(name),
                         sql: prepared.sql.clone(),
-                        shown: shown(&prepared.sql, &classify(&prepared.sql)),
+                        shown: prepared.sql.clone(),
                         types: prepared.types.clone(),
                     }),
                     Lookup::Unknown => {}
@@ -223,6 +223,9 @@ impl Gate<'_> {
             }
             if refers_to.iter().any(|known| waits_for_turn(&known.sql)) {
                 return Judged::Turn;
+            }
+            for known in &mut refers_to {
+                known.shown = shown(&known.sql, &classify(&known.sql));
             }
             let known: HashMap<&str, Arc<Classification>> =
                 refers_to.iter().map(|known| (&*known.name, classify(&known.sql))).collect();

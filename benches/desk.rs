@@ -70,6 +70,7 @@ fn draft(number: u128) -> Draft {
             inseparable: None,
             explainable: false,
             if_temporary: None,
+            notes: Default::default(),
         }),
         identity: Arc::new(AgentIdentity {
             agent,

@@ -124,6 +124,7 @@ impl Asked {
             inseparable: None,
             explainable: true,
             if_temporary: None,
+            notes: Default::default(),
         };
         Self {
             statement: Statement::query("SELECT abalance FROM pgbench_accounts WHERE aid = 4711;".into()),

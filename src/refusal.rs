@@ -61,6 +61,11 @@ pub enum Refusal {
     /// A statement inside a transaction needs approval, and the rule forbids waiting there.
     #[error("statement needs approval, which is not possible inside a transaction")]
     HoldInTransaction,
+    /// A statement needs approval where upstream cannot be asked what the session's settings are.
+    #[error(
+        "statement needs approval, and the server cannot be asked about the session's settings at this point"
+    )]
+    HoldOutOfReach,
     /// The agent has too many requests waiting.
     #[error("too many approval requests are waiting for this agent")]
     TooManyHolds {
@@ -240,6 +245,7 @@ impl Refusal {
             | Self::DeniedByReviewer { .. }
             | Self::Deferred { .. }
             | Self::HoldInTransaction
+            | Self::HoldOutOfReach
             | Self::CoolingDown { .. } => "42501",
             Self::HoldExpired { .. }
             | Self::HoldCancelled { .. }
@@ -294,6 +300,7 @@ impl Refusal {
             Self::TooManyExecuted { limit } => Some(format!("at most {limit} of them are looked up")),
             Self::LedgerUnavailable { disk_full: true } => Some("the disk of the ledger is full".to_owned()),
             Self::HoldInTransaction
+            | Self::HoldOutOfReach
             | Self::Cancelled
             | Self::CoolingDown { .. }
             | Self::UnknownColumn { .. }
@@ -336,6 +343,9 @@ impl Refusal {
                 "Retry the identical statement after approval; it will then run once. Do not change it: any change needs a new approval."
             }
             Self::HoldInTransaction => "Run the statement outside a transaction block.",
+            Self::HoldOutOfReach => {
+                "Send Sync first (in a failed transaction: ROLLBACK), and then the statement by itself."
+            }
             Self::TooManyHolds { .. } => "Wait until some of them are answered.",
             Self::TooManyStatements { .. } => {
                 "Close prepared statements and cursors that are no longer needed."
@@ -430,6 +440,7 @@ impl Refusal {
             Self::HoldWithdrawn { .. } => "withdrawn",
             Self::Deferred { .. } => "deferred",
             Self::HoldInTransaction => "hold_in_transaction",
+            Self::HoldOutOfReach => "hold_out_of_reach",
             Self::TooManyHolds { .. } => "too_many_holds",
             Self::TooManyStatements { .. } => "too_many_statements",
             Self::TooMuchText { .. } => "too_much_text",

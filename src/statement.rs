@@ -271,6 +271,21 @@ pub enum SearchPath {
     Unknown,
 }
 
+/// Who a session acts as, as upstream told it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// `current_user`.
+    pub user: Arc<str>,
+    /// `session_user`.
+    pub session_user: Arc<str>,
+    /// What `current_user` would be after `RESET ROLE`.
+    pub reset_user: Arc<str>,
+    /// What `session_user` was at login, and would be after `SET SESSION AUTHORIZATION DEFAULT`.
+    pub login_user: Arc<str>,
+    /// The open transaction has not changed it, so its end does not either.
+    pub outlasts_transaction: bool,
+}
+
 /// Upstream's transaction status, as `ReadyForQuery` tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -429,8 +444,10 @@ pub enum SessionEffect {
     /// Outside of a transaction block it may commit parts of its work before it fails (`CALL`, `DO`,
     /// `VACUUM`, `CREATE INDEX CONCURRENTLY` and other commands that open transactions of their own).
     CommitsByItself,
-    /// The search path may be any afterwards: code ran, or a value was set that the text does not say.
+    /// The search path may be any afterwards, and the session somebody else: code ran.
     PathUnknown,
+    /// The same, because of functions that need no approval: those of a view, a trigger, a cursor's query.
+    MayChangeSettings,
 }
 
 /// The effects of one raw statement, in order.

@@ -1578,3 +1578,286 @@ with session() as s:
     }
     assert!(!stack.log().contains("S3C-"), "{}", stack.log());
 }
+
+/// A schema behind a rule that denies, tables of the same names before it, and functions that lead there.
+const BEHIND_A_RULE: &str = r#"
+    CREATE SCHEMA audit; CREATE SCHEMA "Sales"; CREATE SCHEMA "a, b"; CREATE SCHEMA elsewhere;
+    CREATE TABLE public.people (id int, name text); CREATE TABLE audit.people (id int, name text);
+    CREATE TABLE "Sales".people (id int, name text); CREATE TABLE "a, b".people (id int, name text);
+    INSERT INTO audit.people SELECT n, 'x' FROM generate_series(1, 99) n;
+    INSERT INTO "Sales".people SELECT n, 'x' FROM generate_series(1, 99) n;
+    INSERT INTO "a, b".people SELECT n, 'x' FROM generate_series(1, 99) n;
+    CREATE FUNCTION moves() RETURNS text LANGUAGE sql STABLE AS $$ SELECT set_config('search_path', 'audit', false) $$;
+    CREATE FUNCTION moves_by_name(name text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT set_config(name, 'audit', false) $$;
+    CREATE FUNCTION calls() RETURNS text LANGUAGE sql STABLE AS $$ SELECT moves() $$;
+    CREATE FUNCTION with_own_path() RETURNS text LANGUAGE sql STABLE SET search_path = public
+        AS $$ SELECT set_config('search_path', 'audit', false) $$;
+    CREATE FUNCTION atomic() RETURNS text LANGUAGE sql STABLE BEGIN ATOMIC SELECT set_config('search_path', 'audit', false); END;
+    CREATE FUNCTION dynamic(int) RETURNS int LANGUAGE plpgsql STABLE
+        AS $$ BEGIN EXECUTE 'SET sea' || 'rch_path = audit'; RETURN $1; END $$;
+    CREATE FUNCTION dynamic(int, int) RETURNS int LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN dynamic($1); END $$;
+    CREATE FUNCTION quiet(int) RETURNS int LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN dynamic($1); END $$;
+    CREATE FUNCTION fires() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM dynamic(1); RETURN NEW; END $$;
+    CREATE OPERATOR public.@+@ (LEFTARG = int, RIGHTARG = int, FUNCTION = dynamic);
+    CREATE VIEW seen AS SELECT dynamic(1); CREATE VIEW seen_through AS SELECT * FROM seen;
+    CREATE TABLE fired (a int); CREATE TRIGGER t BEFORE INSERT ON fired FOR EACH ROW EXECUTE FUNCTION fires();
+    CREATE TABLE parent (a int) PARTITION BY RANGE (a); CREATE TABLE child PARTITION OF parent FOR VALUES FROM (0) TO (9);
+    CREATE TRIGGER t BEFORE INSERT ON child FOR EACH ROW EXECUTE FUNCTION fires();
+    CREATE TABLE defaulted (a int, b int DEFAULT dynamic(2)); CREATE TABLE checked (a int CHECK (quiet(a) > 0));
+    CREATE DOMAIN small AS int CHECK (quiet(VALUE) > 0); CREATE TABLE of_domain (a small);
+    CREATE TABLE filtered (a int); ALTER TABLE filtered ENABLE ROW LEVEL SECURITY;
+    INSERT INTO filtered VALUES (1); CREATE POLICY p ON filtered USING (quiet(a) > 0);
+    CREATE TABLE held_by (k int PRIMARY KEY); CREATE TABLE holds (k int REFERENCES held_by ON DELETE CASCADE);
+    CREATE FUNCTION fires_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM dynamic(1); RETURN OLD; END $$;
+    CREATE TRIGGER t BEFORE DELETE ON holds FOR EACH ROW EXECUTE FUNCTION fires_late();
+    INSERT INTO held_by VALUES (1); INSERT INTO holds VALUES (1);
+    GRANT ALL ON ALL TABLES IN SCHEMA public, audit, "Sales", "a, b" TO app;
+    GRANT USAGE ON SCHEMA audit, "Sales", "a, b", elsewhere TO app;
+"#;
+
+const BEHIND_A_RULE_POLICY: &str = r#"
+safe_functions = ["public.dynamic"]
+
+[[rule]]
+name = "stays"
+when = { table = ["audit.*", '"Sales".*', '"a, b".*'] }
+then = "deny"
+"#;
+
+fn behind_a_rule(version: u32) -> Stack {
+    Stack::with(&Setup {
+        sql: BEHIND_A_RULE.to_owned(),
+        policy: Some(BEHIND_A_RULE_POLICY.to_owned()),
+        version,
+        ..Setup::default()
+    })
+}
+
+fn deferring(stack: &Stack) -> wire::Wire {
+    let parameters =
+        [("user", "reporting-bot"), ("database", "app"), ("options", "-c countersign.hold=defer")];
+    wire::Wire::connect(stack.port, &parameters, support::TOKEN)
+}
+
+/// What is deleted by its plain name is in no schema that the rule keeps, whatever came before it.
+fn deletes_nothing(stack: &Stack, ways: &[(&str, Vec<Vec<u8>>)]) {
+    let left = "SELECT (SELECT count(*) FROM audit.people) + (SELECT count(*) FROM \"Sales\".people) + (SELECT count(*) FROM \"a, b\".people)";
+    for (name, before) in ways {
+        let mut agent = deferring(stack);
+        for message in before {
+            agent.ask(message);
+        }
+        for id in 1..3 {
+            agent.ask(&wire::query(&format!("DELETE FROM people WHERE id = {id}")));
+        }
+        assert_eq!(stack.superuser(left), "297", "{name}: deleted against a rule; {:?}", agent.errors);
+    }
+}
+
+/// The path is what the server says, never what a statement said that it would be.
+#[test]
+fn a_rule_by_table_holds_however_the_search_path_got_where_it_is() {
+    let query = |sql: &str| wire::query(sql);
+    let set = "SELECT set_config('search_path', 'audit', false)";
+    let some_rows = |sql: &str| {
+        [wire::parse("", sql), wire::bind("", "", &[]), wire::execute("", 1), wire::sync()].concat()
+    };
+    let bound = [wire::parse("", set), wire::bind("p", "", &[]), wire::sync()].concat();
+    let several = |sql: &[&str]| sql.iter().map(|sql| wire::query(sql)).collect::<Vec<_>>();
+    let one = |sql: &str| vec![wire::query(sql)];
+    for version in [15, 18] {
+        let stack = behind_a_rule(version);
+        deletes_nothing(
+            &stack,
+            &[
+                ("a quoted name", one("SET search_path = \"Sales\"")),
+                ("a quoted name in a literal", one("SET search_path = 'Sales'")),
+                ("a comma in a name", one("SET search_path = 'a, b'")),
+                ("an escaped name", one("SET search_path = U&\"\\0053ales\"")),
+                ("SET SCHEMA", one("SET SCHEMA 'Sales'")),
+                ("SET SESSION", one("SET SESSION search_path TO audit, \"Sales\"")),
+                ("one text", one("SET search_path = audit; DELETE FROM people WHERE id = 3")),
+                ("set_config", one("SELECT set_config('search_path', '\"Sales\"', false)")),
+                ("set_config, not local by a word", one("SELECT set_config('search_path', 'audit', 'off')")),
+                ("set_config, not local by NULL", one("SELECT set_config('search_path', 'audit', NULL)")),
+                (
+                    "set_config, not local by a cast",
+                    one("SELECT set_config('search_path', 'audit', 0::bool)"),
+                ),
+                (
+                    "set_config, not local by a query",
+                    one("SELECT set_config('search_path', 'audit', (SELECT false))"),
+                ),
+                (
+                    "set_config by another case",
+                    one("SELECT pg_catalog.set_config('Search_Path', 'audit', false)"),
+                ),
+                (
+                    "a local path that is not lasting",
+                    several(&[
+                        "SET search_path = audit",
+                        "SELECT set_config('search_path', 'elsewhere', 't')",
+                        "SELECT set_config('search_path', 'elsewhere', 'yes')",
+                        "SELECT set_config('search_path', 'elsewhere', 1::bool)",
+                        "SET LOCAL search_path = elsewhere",
+                    ]),
+                ),
+                (
+                    "bound values",
+                    vec![
+                        [
+                            wire::extended("SELECT set_config($1, $2, $3)", &["search_path", "audit", "f"]),
+                            wire::sync(),
+                        ]
+                        .concat(),
+                    ],
+                ),
+                (
+                    "a prepared statement",
+                    vec![[wire::parse("s", set), wire::sync()].concat(), query("EXECUTE s")],
+                ),
+                ("a row limit", vec![some_rows(set)]),
+                (
+                    "FETCH from a portal",
+                    vec![query("BEGIN"), bound.clone(), query("FETCH 1 FROM p"), query("COMMIT")],
+                ),
+                (
+                    "MOVE in a portal",
+                    vec![query("BEGIN"), bound.clone(), query("MOVE 1 IN p"), query("COMMIT")],
+                ),
+                (
+                    "a portal that is left suspended",
+                    vec![query("BEGIN"), bound.clone(), [wire::execute("p", 1), wire::sync()].concat()],
+                ),
+                (
+                    "a rollback",
+                    several(&["SET search_path = audit", "BEGIN", "SET search_path = elsewhere", "ROLLBACK"]),
+                ),
+                (
+                    "a rollback to a savepoint",
+                    several(&[
+                        "SET search_path = audit",
+                        "BEGIN",
+                        "SAVEPOINT a",
+                        "SET LOCAL search_path = elsewhere",
+                        "ROLLBACK TO a",
+                    ]),
+                ),
+                (
+                    "the end of SET LOCAL",
+                    several(&[
+                        "SET search_path = audit",
+                        "BEGIN",
+                        "SET LOCAL search_path = elsewhere",
+                        "COMMIT",
+                    ]),
+                ),
+                (
+                    "a transaction that fails",
+                    several(&[
+                        "SET search_path = audit",
+                        "BEGIN",
+                        "SET search_path = elsewhere",
+                        "SELECT 1/0",
+                        "COMMIT",
+                    ]),
+                ),
+                (
+                    "a pipeline that fails",
+                    vec![
+                        query("SET search_path = audit"),
+                        [
+                            wire::extended("SET search_path = elsewhere", &[]),
+                            wire::extended("SELECT 1/0", &[]),
+                            wire::sync(),
+                        ]
+                        .concat(),
+                    ],
+                ),
+                (
+                    "the end of a pipeline",
+                    vec![
+                        query("SET search_path = audit"),
+                        [
+                            wire::extended("SELECT set_config('search_path', 'elsewhere', true)", &[]),
+                            wire::sync(),
+                        ]
+                        .concat(),
+                    ],
+                ),
+                ("RESET", several(&["SET search_path = audit", "BEGIN", "RESET search_path", "ROLLBACK"])),
+                ("a function", one("SELECT public.moves()")),
+                ("a function of a function", one("SELECT public.calls()")),
+                ("a function with a path of its own", one("SELECT public.with_own_path()")),
+                ("a function with a body of the standard's", one("SELECT public.atomic()")),
+                ("a planned function", one("EXPLAIN SELECT public.moves_by_name('search_path')")),
+                ("a function that was declared safe", one("SELECT public.dynamic(1)")),
+                ("an attribute", one("SELECT (1).dynamic")),
+                ("an operator", one("SELECT 1 OPERATOR(public.@+@) 2")),
+                ("a view", one("SELECT * FROM public.seen")),
+                ("a view of a view", one("SELECT * FROM public.seen_through")),
+                ("a cursor", several(&["BEGIN", "DECLARE c CURSOR FOR TABLE public.seen", "FETCH 1 FROM c"])),
+                ("a trigger", one("INSERT INTO public.fired VALUES (1)")),
+                ("a trigger of a partition", one("INSERT INTO public.parent VALUES (1)")),
+                ("a default", one("INSERT INTO public.defaulted VALUES (1)")),
+                ("a check", one("INSERT INTO public.checked VALUES (1)")),
+                ("a column's domain", one("INSERT INTO public.of_domain VALUES (1)")),
+                ("a policy", one("SELECT * FROM public.filtered WHERE a = 1")),
+                ("a cascade", one("DELETE FROM public.held_by WHERE k = 1")),
+                (
+                    "a trigger behind COPY",
+                    vec![
+                        [
+                            query("COPY public.fired FROM STDIN"),
+                            wire::frame('d', b"1\n"),
+                            wire::frame('c', b""),
+                        ]
+                        .concat(),
+                    ],
+                ),
+            ],
+        );
+    }
+}
+
+/// A reviewer is shown where names are looked up when the statement runs, or that this is not known.
+#[test]
+fn reviewers_see_the_path_that_the_server_tells_in_the_middle_of_a_pipeline_too() {
+    let stack = Stack::with(&Setup {
+        sql: format!("{BEHIND_A_RULE} ALTER TABLE audit.people OWNER TO app;"),
+        ..Setup::default()
+    });
+    let shown = |request: &serde_json::Value| {
+        let path = format!("/requests/{}", request["id"].as_str().unwrap());
+        stack.api(support::BOB, "GET", &path, None).1.to_string()
+    };
+    let drop = [wire::extended("DROP TABLE people", &[]), wire::flush()].concat();
+    let run = |sql: &str| [wire::extended(sql, &[]), wire::flush()].concat();
+    let set = |path: &str| format!("SELECT set_config('search_path', '{path}', true)");
+
+    // What was set before is asked for, and again before the statement runs.
+    let mut agent = wire::Wire::agent(stack.port);
+    agent.send(&run(&set("audit")));
+    agent.send(&drop);
+    let request = stack.request();
+    let document = shown(&request);
+    assert!(document.contains("search_path = audit"), "{document}");
+    stack.approve(support::BOB, &request);
+    agent.send(&wire::sync());
+    let answer = agent.until_ready();
+    assert!(answer.ends_with("C[DROP TABLE]ZI"), "{answer}");
+    assert_eq!(
+        stack.superuser("SELECT to_regclass('audit.people') IS NULL, to_regclass('people')"),
+        "t|people"
+    );
+
+    // What runs before it in the same batch has not run yet.
+    let mut agent = wire::Wire::agent(stack.port);
+    let moves = wire::extended("SELECT set_config($1, $2, true)", &["search_path", "\"Sales\""]);
+    agent.send(&[moves, drop, wire::sync()].concat());
+    let request = stack.request();
+    let document = shown(&request);
+    assert!(document.contains("search_path = (not known"), "{document}");
+    stack.answer(support::BOB, &request, "deny", None);
+    assert!(agent.until_ready().contains("E42501"), "{:?}", agent.errors);
+}

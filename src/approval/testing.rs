@@ -92,6 +92,7 @@ pub(crate) fn classification(sql: &str) -> Classification {
         inseparable: None,
         explainable: false,
         if_temporary: None,
+        notes: Default::default(),
     }
 }
 

@@ -12,8 +12,8 @@ use super::parser::{Failure, LARGE, parse};
 use super::tree::{Room, Tree};
 use super::walk::{Findings, Names, Surroundings, Touched, columns, walk};
 use super::{
-    BoundSecret, Catalogue, Classification, Doubt, Effect, IfTemporary, Inseparable, ObjectKind, Reason,
-    SearchPath, StatementClass, SyntaxError, bulk, crosscheck, fingerprint, redact,
+    BoundSecret, Catalogue, Classification, Doubt, Effect, Here, IfTemporary, Inseparable, Notes, ObjectKind,
+    Reason, SearchPath, StatementClass, SyntaxError, bulk, crosscheck, fingerprint, redact,
 };
 use crate::statement::SqlText;
 
@@ -92,8 +92,9 @@ impl Classifier {
             return Arc::new(unread(&text, &lex(&text), why));
         }
         let exact = Spelling::Exact(bytes);
+        let here = &Here::default();
         let Some(key) = self.cache.key(exact, context) else {
-            return Arc::new(self.classify_safely(bytes, context).0);
+            return Arc::new(self.classify_safely(bytes, context, here).0);
         };
         if let Some(known) = self.cache.get(key, exact, context) {
             return known;
@@ -106,12 +107,28 @@ impl Classifier {
             {
                 return known;
             }
-            let (classified, holds_for_other_numbers) = self.classify_safely(bytes, context);
+            let (classified, holds_for_other_numbers) = self.classify_safely(bytes, context, here);
             let classified = Arc::new(classified);
             let (key, remembered) = masked.filter(|_| holds_for_other_numbers).unwrap_or((key, exact));
             self.cache.put(key, remembered, context, &classified);
             classified
         })
+    }
+
+    /// What a text does that is about to run, where more is known than its text and context.
+    pub fn classify_here(
+        &self,
+        sql: &SqlText,
+        context: &Context<'_>,
+        here: &Here<'_>,
+    ) -> Arc<Classification> {
+        let found = self.classify(sql, context);
+        let identity = found.notes.needs_identity && here.identity.is_some();
+        let values = found.notes.needs_values && !here.values.is_empty();
+        if !context.strings_standard || !(identity || values) {
+            return found;
+        }
+        Arc::new(self.classify_safely(sql.as_bytes(), context, here).0)
     }
 
     /// The same with the columns that `texts` name, and with what row security does: for people who are asked
@@ -184,11 +201,16 @@ impl Classifier {
     }
 
     /// A bug in here must never take the proxy down, nor let a statement pass.
-    fn classify_safely(&self, bytes: &[u8], context: &Context<'_>) -> (Classification, bool) {
+    fn classify_safely(
+        &self,
+        bytes: &[u8],
+        context: &Context<'_>,
+        here: &Here<'_>,
+    ) -> (Classification, bool) {
         let _large = (bytes.len() > LARGE).then(|| self.large.lock());
         let mut holds_for_other_numbers = false;
         let classified = catch_unwind(AssertUnwindSafe(|| {
-            self.classify_anew(bytes, context, &mut holds_for_other_numbers)
+            self.classify_anew(bytes, context, here, &mut holds_for_other_numbers)
         }));
         match classified {
             Ok(classified) => (classified, holds_for_other_numbers),
@@ -200,6 +222,7 @@ impl Classifier {
         &self,
         bytes: &[u8],
         context: &Context<'_>,
+        here: &Here<'_>,
         holds_for_other_numbers: &mut bool,
     ) -> Classification {
         let hold = |why: &str| held(bytes, StatementClass::Admin, why);
@@ -233,7 +256,7 @@ impl Classifier {
             return unread(text, &lexed, "has a run of operator characters too long to be read");
         }
         match parse(text) {
-            Ok(json) => self.read(text, &lexed, json.as_bytes(), context, holds_for_other_numbers),
+            Ok(json) => self.read(text, &lexed, json.as_bytes(), context, here, holds_for_other_numbers),
             Err(Failure::Grammar { message, position }) => rejected(text, &lexed, message, position),
             Err(Failure::Limit(message)) => {
                 unread(text, &lexed, &format!("is beyond the parser's limits: {message}"))
@@ -249,7 +272,8 @@ impl Classifier {
         (short.text.len() < text.len() / 2).then_some(())?;
         let lexed = lex(&short.text);
         let json = parse(&short.text).ok()?;
-        let mut found = self.read(&short.text, &lexed, json.as_bytes(), context, &mut false);
+        let mut found =
+            self.read(&short.text, &lexed, json.as_bytes(), context, &Here::default(), &mut false);
         // A secret has to be hidden in the text that is kept.
         if found.redacted_sql.is_some() || found.parts.is_empty() {
             return None;
@@ -270,6 +294,7 @@ impl Classifier {
         lexed: &Lexed,
         json: &[u8],
         context: &Context<'_>,
+        here: &Here<'_>,
         holds_for_other_numbers: &mut bool,
     ) -> Classification {
         let room = ROOM.with_borrow_mut(std::mem::take);
@@ -283,6 +308,7 @@ impl Classifier {
             catalogue: context.catalogue,
             search_path: context.search_path,
             assumes_temporary: false,
+            here,
         };
         let mut findings = walk(&tree, &around);
         let if_temporary = if_temporary(&tree, &around, &findings);
@@ -361,8 +387,18 @@ fn finish(
     redaction: &redact::Redaction,
     nodes: usize,
 ) -> Classification {
-    let Findings { parts, effects, mut reasons, steps, names, doubts, called, too_new, assumed_temporary: _ } =
-        findings;
+    let Findings {
+        parts,
+        effects,
+        mut reasons,
+        steps,
+        names,
+        doubts,
+        called,
+        too_new,
+        assumed_temporary: _,
+        notes,
+    } = findings;
     let mut class = parts.iter().map(|part| part.class).max().unwrap_or(StatementClass::Session);
     // Where the class hangs on a name, it may come out harmless later.
     let may_pass = !class.is_privileged() || !names.is_empty();
@@ -401,6 +437,7 @@ fn finish(
         doubts: doubts.into_iter().collect(),
         explainable,
         if_temporary: None,
+        notes,
     }
 }
 
@@ -426,10 +463,12 @@ pub(super) fn reads_of_body(body: &str, catalogue: &Catalogue) -> Option<Vec<Eff
     };
     // Not by the cache: this is asked in the middle of classifying a statement.
     let classifier = Classifier::new(Limits { cache_bytes: 0, ..Limits::default() });
-    let found = classifier.classify_anew(body.as_bytes(), &context, &mut false);
+    let found = classifier.classify_anew(body.as_bytes(), &context, &Here::default(), &mut false);
     let only_queries = found.parts.iter().all(|part| &*part.kind == "SelectStmt");
     let knows_columns = !found.doubts.iter().any(|doubt| matches!(doubt, Doubt::Column(_)));
-    (found.class == StatementClass::Read && only_queries && knows_columns).then_some(found.effects)
+    // `set_config` is no reading, whatever it sets, and neither is what may call it.
+    let only_reads = found.class == StatementClass::Read && found.session_effects().next().is_none();
+    (only_reads && only_queries && knows_columns).then_some(found.effects)
 }
 
 /// The reason of a statement that has no other.
@@ -459,6 +498,7 @@ fn held(bytes: &[u8], class: StatementClass, why: &str) -> Classification {
         inseparable: None,
         explainable: false,
         if_temporary: None,
+        notes: Notes::default(),
     }
 }
 

@@ -55,7 +55,7 @@ pub use self::parser::LARGE;
 pub use self::redact::{BoundSecret, Holds, Inseparable};
 pub use self::settings::may_start_with;
 pub use crate::statement::SearchPath;
-use crate::statement::{Fingerprint, SessionEffect, Step};
+use crate::statement::{Fingerprint, Identity, Parameter, SessionEffect, Step};
 
 /// The kind of effect that a statement has, from harmless to severe: of several, the greatest
 /// speaks for the whole message.
@@ -333,9 +333,7 @@ impl Classification {
         // whatever else nothing is known of.
         let span = self.reasons.first().and_then(|reason| reason.span.clone());
         let reasons = vec![Reason { class, text: text.into(), span }];
-        // A list of schemas that nobody can read: unknown, until upstream tells.
-        let path = SessionEffect::Set { name: "search_path".into(), value: Some("\"".into()), local: false };
-        let steps = [Step { effects: vec![SessionEffect::CatalogueChange, path] }];
+        let steps = [Step { effects: vec![SessionEffect::CatalogueChange, SessionEffect::PathUnknown] }];
         // What runs is shown whole; where there is a secret in it, it does not run.
         let redacted_sql = self.redacted_sql.clone().filter(|_| self.inseparable.is_some());
         Self { class, reasons, steps: steps.into(), syntax_error: None, redacted_sql, ..self.clone() }
@@ -490,6 +488,50 @@ pub struct NameUse {
     pub known: bool,
     /// The class of that raw statement by everything else.
     pub otherwise: StatementClass,
+    /// The values that it is given.
+    pub values: Box<[BoundValue]>,
+}
+
+/// The value of a parameter, as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BoundValue {
+    /// This text.
+    Text(Arc<str>),
+    /// NULL.
+    Null,
+    /// A value that only the server can make out: of another type than text.
+    Unknown,
+}
+
+impl From<&Parameter> for BoundValue {
+    fn from(parameter: &Parameter) -> Self {
+        /// `text`, `varchar`, `unknown`, and none: then the context makes it one of these, where it matters
+        /// here. All of them are the same bytes in both formats.
+        const TEXTS: [u32; 4] = [0, 25, 705, 1043];
+        let Some(value) = &parameter.value else { return Self::Null };
+        let text = std::str::from_utf8(value).ok().filter(|_| TEXTS.contains(&parameter.type_oid));
+        text.map_or(Self::Unknown, |text| Self::Text(text.into()))
+    }
+}
+
+/// What a classification leaves open, and what is to be known of it beside its class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// It depends on who the session acts as ([`Here::identity`]).
+    pub needs_identity: bool,
+    /// It depends on the values of its parameters ([`Here::values`]).
+    pub needs_values: bool,
+    /// It asks for another encoding than UTF8, or for one that only the server will know.
+    pub other_encoding: bool,
+}
+
+/// What beside the text and its [`Context`] may decide the meaning of a statement that is about to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Here<'a> {
+    /// Who the session acts as, where that is known.
+    pub identity: Option<&'a Identity>,
+    /// The values of the parameters `$1`, `$2` ..
+    pub values: &'a [BoundValue],
 }
 
 /// What Postgres says of a text that it does not read, for [`StatementClass::Invalid`].
@@ -535,6 +577,8 @@ pub struct Classification {
     /// EXPLAIN (without ANALYZE) of it runs no function of unknown effect, so that the proxy may
     /// ask for a plan on its own connection.
     pub explainable: bool,
+    /// What it leaves open.
+    pub notes: Notes,
     /// What it does where the relations that it names without a schema are temporary ones, if it then passes.
     pub if_temporary: Option<Arc<IfTemporary>>,
 }

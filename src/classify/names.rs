@@ -90,6 +90,8 @@ fn does_what(used: &NameUse, meaning: &Meaning, creates_some: bool, step: &mut S
     if meaning.prepares.contains(&used.name) {
         let privileged = meaning.all.class.is_privileged();
         step.effects.extend(privileged.then_some(SessionEffect::PathUnknown));
+        let changes = |effect: &&SessionEffect| **effect == SessionEffect::MayChangeSettings;
+        step.effects.extend(meaning.all.session_effects().find(changes).cloned());
     } else {
         step.effects.extend(meaning.all.session_effects().cloned());
     }
@@ -129,6 +131,7 @@ impl Classification {
         self.effects.extend(meaning.effects.iter().cloned());
         self.doubts.extend(meaning.doubts.iter().cloned());
         self.explainable &= meaning.explainable;
+        self.notes.other_encoding |= meaning.notes.other_encoding;
     }
 
     fn settle(&mut self) {

@@ -7,8 +7,9 @@
 //! is not, and neither is a setting that nobody has heard of: row-level security often hangs on such. The
 //! policy can name those ([`Declared::allows_setting`]).
 
-use super::StatementClass::{self, Identity, Session, Settings};
+use super::StatementClass::{self, Session, Settings};
 use super::{Catalogue, Declared};
+use crate::statement::Identity;
 
 /// What a setting is set to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,16 +29,19 @@ enum Rule {
     OneOf(&'static [&'static str]),
     /// A list of schemas.
     SearchPath,
+    /// UTF8, as Postgres finds an encoding by its name: by its letters and digits.
+    Encoding,
 }
 
-const UTF8: &[&str] = &["utf8", "utf-8", "unicode"];
+/// The encoding that texts are read in, by both its names.
+const UTF8: [&str; 2] = ["utf8", "unicode"];
 const TRUE: &[&str] = &["on", "true", "yes", "1", "t", "y"];
 
 const RULES: &[(&str, Rule)] = &[
     ("application_name", Rule::Any),
     // How values are printed and read.
     ("bytea_output", Rule::Any),
-    ("client_encoding", Rule::OneOf(UTF8)),
+    ("client_encoding", Rule::Encoding),
     ("datestyle", Rule::Any),
     ("default_text_search_config", Rule::Any),
     ("extra_float_digits", Rule::Any),
@@ -185,7 +189,7 @@ pub(super) fn judge(
     declared: &Declared,
 ) -> (StatementClass, Option<&'static str>) {
     if IDENTITY.contains(&name) {
-        return (Identity, Some("changes who the session acts as"));
+        return (StatementClass::Identity, Some("changes who the session acts as"));
     }
     // What the agent says about itself. These reach upstream as ordinary custom settings.
     if name.starts_with("countersign.") {
@@ -213,12 +217,15 @@ pub(super) fn judge(
             values.iter().any(|value| value.eq_ignore_ascii_case(given))
         }
         (Rule::SearchPath, Value::Given(schemas)) => schemas.iter().all(|schema| is_plain_schema(schema)),
-        (Rule::OneOf(_) | Rule::SearchPath, _) => false,
+        (Rule::Encoding, Value::Given([given])) => is_utf8(given),
+        (Rule::OneOf(_) | Rule::SearchPath | Rule::Encoding, _) => false,
     };
     match (allowed, rule) {
         (true, _) => (Session, None),
         (false, Rule::SearchPath) => (Settings, Some("is set to a path that names a system schema")),
-        (false, Rule::Any | Rule::OneOf(_)) => (Settings, Some("may not be changed to this value")),
+        (false, Rule::Any | Rule::OneOf(_) | Rule::Encoding) => {
+            (Settings, Some("may not be changed to this value"))
+        }
     }
 }
 
@@ -250,6 +257,48 @@ pub fn may_start_with(catalogue: &Catalogue, name: &str, value: &str) -> Result<
         (Session, None) => catalogue.guards().loosened_by(&name, Value::Given(&[value])).map_or(Ok(()), Err),
         (_, None) => Err("may not be changed at start-up".to_owned()),
     }
+}
+
+/// Whether it is a setting that decides what names mean: upstream is asked for those.
+pub(super) fn decides_names(name: &str) -> bool {
+    name == "search_path" || IDENTITY.contains(&name)
+}
+
+/// Whether the session acts as the same user behind it as before.
+pub(super) fn keeps_identity(name: &str, value: Value<'_>, identity: &Identity) -> bool {
+    let Identity { user, session_user, reset_user, login_user, .. } = identity;
+    if name == "role" {
+        return match value {
+            Value::Default => user == reset_user,
+            Value::Given(["none"]) => user == session_user,
+            Value::Given([role]) => **user == **role,
+            Value::Given(_) | Value::Computed => false,
+        };
+    }
+    // It takes back a role as well.
+    let becomes = match value {
+        Value::Default => &**login_user,
+        Value::Given([user]) => user,
+        Value::Given(_) | Value::Computed => return false,
+    };
+    **session_user == *becomes && **user == *becomes
+}
+
+/// Whether it asks for another encoding than UTF8, or for one that only the server will know.
+pub(super) fn is_other_encoding(name: &str, value: Value<'_>) -> bool {
+    name == "client_encoding"
+        && match value {
+            // The login has asked for UTF8, so that is what it goes back to.
+            Value::Default => false,
+            Value::Given([given]) => !is_utf8(given),
+            Value::Given(_) | Value::Computed => true,
+        }
+}
+
+/// As `pg_char_to_encoding` reads a name: whatever is no letter or digit does not count.
+fn is_utf8(name: &str) -> bool {
+    let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    UTF8.iter().any(|known| known.eq_ignore_ascii_case(&plain)) && name.is_ascii()
 }
 
 /// Names that are looked up in system schemas last, or in somebody's temporary ones, mean something
@@ -350,13 +399,53 @@ mod tests {
         ] {
             assert_eq!(class(name, value), Settings, "{name} = {value}");
         }
-        assert_eq!(class("role", "none"), Identity);
+        assert_eq!(class("role", "none"), StatementClass::Identity);
         assert_eq!(judge("client_encoding", Value::Computed, &Declared::default()).0, Settings);
         assert_eq!(judge("statement_timeout", Value::Computed, &Declared::default()).0, Session);
         assert_eq!(
             judge("client_encoding", Value::Given(&["UTF8", "SJIS"]), &Declared::default()).0,
             Settings
         );
+    }
+
+    #[test]
+    fn utf8_is_known_by_every_name_that_postgres_takes_for_it() {
+        for name in ["UTF8", "utf-8", "Unicode", " utf_8 ", "\"UTF8\""] {
+            assert!(!is_other_encoding("client_encoding", Value::Given(&[name])), "{name}");
+        }
+        for name in ["SQL_ASCII", "latin1", "", "utf16", "utf8mb4", "ｕtf8", "UTF8é"] {
+            assert!(is_other_encoding("client_encoding", Value::Given(&[name])), "{name}");
+        }
+        assert!(is_other_encoding("client_encoding", Value::Computed));
+        assert!(!is_other_encoding("client_encoding", Value::Default));
+    }
+
+    #[test]
+    fn whoever_stays_who_they_are_changes_nothing() {
+        let identity = |user: &str, session_user: &str, reset_user: &str| Identity {
+            user: user.into(),
+            session_user: session_user.into(),
+            reset_user: reset_user.into(),
+            login_user: "app".into(),
+            outlasts_transaction: true,
+        };
+        let (own, other) = (identity("app", "app", "app"), identity("owner", "app", "app"));
+        // The login's own `ALTER ROLE .. SET role`.
+        let lowered = identity("limited", "app", "limited");
+        let keeps = |name, value, identity| keeps_identity(name, value, identity);
+
+        for value in [Value::Default, Value::Given(&["none"]), Value::Given(&["app"])] {
+            assert!(keeps("role", value, &own) && !keeps("role", value, &other), "{value:?}");
+        }
+        for value in [Value::Default, Value::Given(&["app"])] {
+            assert!(keeps("session_authorization", value, &own), "{value:?}");
+            assert!(!keeps("session_authorization", value, &other), "{value:?}");
+            assert!(!keeps("session_authorization", value, &lowered), "{value:?}");
+        }
+        assert!(keeps("role", Value::Default, &lowered) && !keeps("role", Value::Given(&["none"]), &lowered));
+        assert!(keeps("role", Value::Given(&["owner"]), &other));
+        assert!(!keeps("role", Value::Given(&["App"]), &own) && !keeps("role", Value::Computed, &own));
+        assert!(!keeps("session_authorization", Value::Given(&["owner"]), &other));
     }
 
     #[test]

@@ -14,7 +14,8 @@ use crate::classify::{Catalogue, Classification, Classifier, Context, Limits as 
 use crate::ledger::{IntentId, Receipt};
 use crate::refusal::Refusal;
 use crate::session::names::Lookup;
-use crate::session::settings::Settings;
+use crate::session::probe::Questions;
+use crate::session::settings::{AtLogin, Settings};
 use crate::session::{Limits, Output, Purpose, Resolution, Session, Sink, Submission};
 use crate::statement::{
     Digest, Ending, RuleName, SearchPath, SessionEffect, SqlState, SqlText, Statement, Step, Via,
@@ -160,6 +161,8 @@ struct World {
     parsing: Option<Vec<u8>>,
     parsing_rest: u8,
     in_probe: bool,
+    /// How many `Flush` of the session's own have been seen.
+    flushes: u64,
 }
 
 impl World {
@@ -172,7 +175,7 @@ impl World {
         };
         Self {
             mode,
-            session: Session::new(limits, Settings::new("app", Some("public")), 0x5eed),
+            session: Session::new(limits, Settings::new(&AtLogin::of("public", "app")), 0x5eed),
             limits,
             model: Model::new(true, false, reports_path),
             direct: Model::new(false, true, reports_path),
@@ -205,6 +208,7 @@ impl World {
             parsing: None,
             parsing_rest: 0,
             in_probe: false,
+            flushes: 0,
         }
     }
 
@@ -234,10 +238,14 @@ impl World {
             }
             240..243 => self.session.decide_partial(0),
             243..246 => {
+                // In the middle of a pipeline it is part of the agent's transaction, which a server without
+                // a proxy does not see. There it is sent for a hold only.
+                let in_pipeline = !self.session.is_idle() && self.mode == Mode::Compared;
+                let all = [Questions::Names, Questions::Everything];
                 if choices.byte() < 64 {
                     self.keeps_awake |= self.session.keep_awake();
                     self.follow();
-                } else if self.session.probe() {
+                } else if !in_pipeline && self.session.probe(all[choices.pick(2)]) {
                     self.probes += 1;
                 }
             }
@@ -589,6 +597,11 @@ impl World {
             tag::BIND => ours(Bind::read(body).unwrap().statement),
             tag::EXECUTE => ours(frontend::Execute::read(body).unwrap().portal),
             tag::CLOSE => ours(body.get(1..).unwrap_or_default()),
+            tag::FLUSH if self.flushes < self.session.flushes() => {
+                self.flushes += 1;
+                true
+            }
+            tag::FLUSH => std::mem::take(&mut self.in_probe),
             tag::SYNC => std::mem::take(&mut self.keeps_awake) || std::mem::take(&mut self.in_probe),
             tag::FUNCTION_CALL => body == [0; 10],
             _ => false,

@@ -24,7 +24,7 @@ use super::upstream::{ConnectError, Connected, Upstream, log_in};
 use crate::actor::AgentName;
 use crate::classify::catalogue::{QUERIES, Row, from_rows};
 use crate::classify::{Catalogue, Declared, Doubt, Guards, SearchPath, guards};
-use crate::session::settings::parse_search_path;
+use crate::session::settings::{AtLogin, parse_search_path};
 use crate::wire::backend::{Fields, tag};
 use crate::wire::frame::{Frame, Reader};
 use crate::wire::frontend::Opening;
@@ -577,6 +577,33 @@ impl Asking {
     pub async fn begin(upstream: &Upstream, purpose: &str) -> Result<Self, ConnectError> {
         let settings = [("application_name".to_owned(), format!("countersign {purpose}"))];
         Ok(Self { connected: log_in(upstream, &settings, 0).await? })
+    }
+
+    /// Asks in an agent's own session, before the agent is in it, what the login has made of its settings:
+    /// the defaults of role, database and server, and what login triggers did.
+    pub(super) async fn settings_at_login(
+        connected: Connected,
+        upstream: &Upstream,
+    ) -> Result<(Connected, AtLogin), ConnectError> {
+        let mut asking = Self { connected };
+        let question = "SELECT pg_catalog.current_setting('search_path'), \
+                        pg_catalog.current_setting('role'), session_user";
+        let answer = async {
+            asking.send(std::iter::once(question)).await?;
+            asking.answer().await
+        };
+        let asked = tokio::time::timeout(upstream.timeout, answer).await;
+        let told = match asked.unwrap_or(Err(ConnectError::Timeout(upstream.timeout))) {
+            Ok(rows) => {
+                let mut values = rows.into_iter().flatten().map(|value| value.map(Arc::from));
+                let mut next = || values.next().flatten();
+                AtLogin { search_path: next(), role: next(), session_authorization: next() }
+            }
+            // A statement_timeout of a millisecond, for instance: then it is asked again when it matters.
+            Err(ConnectError::Refused { .. }) => AtLogin::default(),
+            Err(error) => return Err(error),
+        };
+        Ok((asking.connected, told))
     }
 
     /// What the server reported of itself at login.

@@ -27,7 +27,7 @@ use crate::classify::Classification;
 use crate::desk::{self, Claim};
 use crate::ledger::{Clearance, IntentId, SessionLog};
 use crate::refusal::{OneLine, Refusal};
-use crate::session::probe::{ProbeFailed, Probed};
+use crate::session::probe::{ProbeFailed, Probed, Questions};
 use crate::session::{Output, Purpose, Resolution, Session, Sink, Submission};
 use crate::statement::{RequestId, ServerTimers, TransactionStatus, Via};
 use crate::wire::cancel::CancelKey;
@@ -452,7 +452,8 @@ impl Connection {
             Output::Submit(submission) => self.submit(submission),
             Output::Withdrawn(_) => {
                 // Upstream failed before it, or is gone: recorded as withdrawn, and nobody is asked.
-                self.holding.take_if(|holding| matches!(holding, Holding::Undecided { .. }));
+                self.holding
+                    .take_if(|holding| matches!(holding, Holding::Undecided { .. } | Holding::Asking { .. }));
                 if let Some(pending) = self.withdraw("an earlier statement of the same batch failed") {
                     let refusal =
                         holding::withdrawn(&pending, "an earlier statement of the same batch failed");
@@ -548,7 +549,25 @@ impl Connection {
         self.holding = Some(Holding::Undecided { submission, waiting });
     }
 
+    /// Decides a submission; first, if it matters and is not known, upstream is asked what names mean.
     fn decide(&mut self, submission: Submission) {
+        if self.session.settings().are_known()
+            || self.session.unit_changes_settings()
+            || !self.gate().depends_on_settings(&submission)
+        {
+            return self.judge(submission);
+        }
+        if submission.status.is_none() && self.session.settles() && !self.session.is_idle() {
+            return self.session.resolve(submission.ticket, Resolution::WhenIdle, self.shared.now_ns());
+        }
+        if submission.status.is_some() && self.session.probe(Questions::Names) {
+            self.holding = Some(Holding::Asking { submission });
+        } else {
+            self.judge(submission);
+        }
+    }
+
+    fn judge(&mut self, submission: Submission) {
         let ticket = submission.ticket;
         match self.gate().decide(submission, Timestamp::now()) {
             Decided::Resolved(resolution) => self.session.resolve(ticket, resolution, self.shared.now_ns()),
@@ -586,34 +605,17 @@ impl Connection {
 
     /// Something has to be held: first upstream itself is asked what the session is like.
     fn hold(&mut self, pending: Box<Pending>) {
-        if self.session.probe_with(pending.may_be_temporary()) {
+        if self.session.probe_with(Questions::Everything, pending.may_be_temporary()) {
             self.holding = Some(Holding::Probing { pending });
         } else {
-            let settings = holding::hints(&self.session);
-            let timers = self.timers_of_login();
-            self.open(pending, settings, timers);
+            self.refuse(&pending, Refusal::HoldOutOfReach);
         }
-    }
-
-    /// Timers as a session gets them at login, where upstream cannot be asked. In a failed transaction it
-    /// may have others by now; what it has set itself is not guessed, but kept awake for.
-    fn timers_of_login(&self) -> ServerTimers {
-        /// Short enough for any timer that leaves people time to type.
-        const UNKNOWN: Duration = Duration::from_secs(1);
-        let guards = self.known.catalogue.guards();
-        let [idle_in_transaction, idle_session, transaction] =
-            ServerTimers::NAMES.map(|name| guards.timeout(name));
-        let failed = self.session.status() == TransactionStatus::Failed && self.session.is_idle();
-        let idle_in_transaction = if failed {
-            Some(idle_in_transaction.map_or(UNKNOWN, |limit| limit.min(UNKNOWN)))
-        } else {
-            idle_in_transaction
-        };
-        ServerTimers { idle_in_transaction, idle_session, transaction }
     }
 
     fn on_probed(&mut self, probed: Result<Probed, ProbeFailed>) {
         match (self.holding.take(), probed) {
+            // Where it did not say, names may mean whatever they could.
+            (Some(Holding::Asking { submission }), _) => self.judge(submission),
             (Some(Holding::Probing { pending }), Ok(probed)) if probed.temporary => {
                 let ticket = pending.submission.ticket;
                 self.progress = Progress { temporary: true, ..Progress::default() };
@@ -649,7 +651,7 @@ impl Connection {
 
     /// Opens the request, or claims what was approved before.
     fn open(&mut self, pending: Box<Pending>, settings: holding::SealedSettings, timers: ServerTimers) {
-        let seal = holding::seal(&self.watch, &pending, settings);
+        let seal = holding::seal(&self.watch, &self.session, &pending, settings);
         if pending.terms.defer {
             match self.shared.desk.claim(&seal) {
                 Claim::Granted(grant) => match self.release(&pending, grant, &seal) {
@@ -741,16 +743,18 @@ impl Connection {
 
     /// The session's state is asked for again: what was approved was approved for that state.
     fn reprobe(&mut self, pending: Box<Pending>, grant: Grant) {
-        if self.session.probe() {
+        if self.session.probe(Questions::Everything) {
             self.holding = Some(Holding::Reprobing { pending, grant });
         } else {
-            let settings = holding::hints(&self.session);
-            self.use_grant(pending, grant, settings);
+            let request = grant.request();
+            let reason = "the server cannot be asked what the session is like";
+            self.shared.desk.withdraw(request, reason);
+            self.refuse(&pending, Refusal::HoldWithdrawn { request, reason });
         }
     }
 
     fn use_grant(&mut self, pending: Box<Pending>, grant: Grant, settings: holding::SealedSettings) {
-        let seal = holding::seal(&self.watch, &pending, settings);
+        let seal = holding::seal(&self.watch, &self.session, &pending, settings);
         match self.release(&pending, grant, &seal) {
             Ok(released) => self.forward_released(&pending, *released),
             Err((refusal, request)) => self.refuse_under(&pending, refusal, Some(request)),
@@ -840,7 +844,7 @@ impl Connection {
         *self.watch.held.lock() = None;
         match self.holding.take()? {
             // Nobody was asked yet; what becomes of it is decided when the catalogue is there.
-            undecided @ Holding::Undecided { .. } => {
+            undecided @ (Holding::Undecided { .. } | Holding::Asking { .. }) => {
                 self.holding = Some(undecided);
                 None
             }
@@ -924,8 +928,10 @@ impl Connection {
                     };
                     self.refuse(&pending, refusal);
                     let _ = reached.send(());
-                } else if let Some(Holding::Undecided { submission, .. }) =
-                    self.holding.take_if(|holding| matches!(holding, Holding::Undecided { .. }))
+                } else if let Some(Holding::Undecided { submission, .. } | Holding::Asking { submission }) =
+                    self.holding.take_if(|holding| {
+                        matches!(holding, Holding::Undecided { .. } | Holding::Asking { .. })
+                    })
                 {
                     let resolution = Resolution::Refuse(Refusal::Cancelled);
                     self.session.resolve(submission.ticket, resolution, self.shared.now_ns());
@@ -1091,6 +1097,6 @@ fn poll_holding(holding: &mut Holding, cx: &mut Context<'_>) -> Option<Event> {
             Poll::Ready(Err(_)) => Some(Event::Reread(Err(ConnectError::Protocol("the reading broke off")))),
             Poll::Pending => None,
         },
-        Holding::Probing { .. } | Holding::Reprobing { .. } => None,
+        Holding::Asking { .. } | Holding::Probing { .. } | Holding::Reprobing { .. } => None,
     }
 }

@@ -13,13 +13,35 @@ use super::Shared;
 use super::catalogue::Known;
 use super::large_texts::Turn;
 use super::sessions::Watch;
-use crate::classify::{Classification, Context, Doubt, LARGE, SearchPath, StatementClass, resolve_names};
+use crate::classify::{
+    BoundValue, Classification, Context, Doubt, Here, LARGE, SearchPath, StatementClass, resolve_names,
+};
 use crate::ledger::{Clearance, LedgerError, SessionLog, StatementRecord};
 use crate::policy::{Decision, Subject, Terms};
 use crate::refusal::Refusal;
 use crate::session::names::Lookup;
 use crate::session::{Purpose, Resolution, Session, Submission};
-use crate::statement::{Digest, RequestId, RuleName, SessionEffect, SqlText, TransactionStatus, Via};
+use crate::statement::{
+    Digest, RequestId, RuleName, SessionEffect, SqlText, Statement, TransactionStatus, Via,
+};
+
+/// What is decided must be what is read, and it is read as UTF-8.
+const OTHER_ENCODING: Refusal = Refusal::Unsupported {
+    feature: "a client_encoding other than UTF8",
+    hint: "Leave client_encoding at UTF8 and convert in the client; RESET client_encoding goes back to UTF8.",
+};
+
+/// The same, where something else has changed it.
+const OTHER_ENCODING_NOW: Refusal = Refusal::Unsupported {
+    feature: "text outside ASCII while client_encoding is not UTF8",
+    hint: "Send RESET client_encoding first, which goes back to UTF8.",
+};
+
+/// Whether all of a statement is ASCII, which every encoding reads alike.
+fn is_ascii(statement: &Statement) -> bool {
+    let mut values = statement.parameters.iter().filter_map(|parameter| parameter.value.as_ref());
+    statement.sql.as_bytes().is_ascii() && values.all(|value| value.is_ascii())
+}
 
 /// The most prepared statements that one text may execute: each is looked up, shown and sealed.
 const MOST_EXECUTED: usize = 1_000;
@@ -145,8 +167,20 @@ impl Gate<'_> {
             search_path,
             database: self.watch.target.database.as_str(),
             role: self.watch.target.role.as_str(),
-            strings_standard: self.session.settings().as_assumed(),
+            strings_standard: self.session.settings().strings_standard(),
         }
+    }
+
+    /// Whether what is decided may depend on settings of the session: on where names are looked up, and on
+    /// who it acts as. Transaction control and its like do not.
+    pub(super) fn depends_on_settings(&self, submission: &Submission) -> bool {
+        let sql = &submission.statement.sql;
+        let is_session = || {
+            let unknown = self.context(&SearchPath::Unknown);
+            self.shared.classifier.classify(sql, &unknown).class == StatementClass::Session
+        };
+        // What is that long takes a while to read, and is no such statement.
+        submission.purpose == Purpose::Run && (sql.len() > LARGE || !is_session())
     }
 
     /// What a statement does, in as much detail as people can use.
@@ -162,6 +196,16 @@ impl Gate<'_> {
     pub(super) fn judge(&self, submission: &Submission, now: Timestamp) -> Judged {
         let search_path = self.session.search_path();
         let context = self.context(&search_path);
+        let identity = self.session.identity();
+        let classify_with = |sql: &SqlText, values: &[BoundValue]| {
+            let here = Here { identity: identity.as_ref(), values };
+            // Parsing a large one may take long enough to keep other sessions of the thread waiting.
+            if sql.len() > LARGE {
+                tokio::task::block_in_place(|| self.shared.classifier.classify_here(sql, &context, &here))
+            } else {
+                self.shared.classifier.classify_here(sql, &context, &here)
+            }
+        };
         // A text is classified once, however many names it has: not all are remembered elsewhere.
         let meanings: RefCell<HashMap<(*const u8, usize), Arc<Classification>>> = RefCell::default();
         let classify = |sql: &SqlText| {
@@ -169,12 +213,7 @@ impl Gate<'_> {
             if let Some(known) = meanings.borrow().get(&key) {
                 return Arc::clone(known);
             }
-            // Parsing a large one may take long enough to keep other sessions of the thread waiting.
-            let meaning = if sql.len() > LARGE {
-                tokio::task::block_in_place(|| self.shared.classifier.classify(sql, &context))
-            } else {
-                self.shared.classifier.classify(sql, &context)
-            };
+            let meaning = classify_with(sql, &[]);
             meanings.borrow_mut().insert(key, Arc::clone(&meaning));
             meaning
         };
@@ -184,6 +223,13 @@ impl Gate<'_> {
             return Judged::Turn;
         }
         let mut classification = classify(&submission.statement.sql);
+        if !self.session.settings().is_utf8() && !is_ascii(&submission.statement) {
+            return Judged::Refused(classification, OTHER_ENCODING_NOW);
+        }
+        if classification.notes.needs_values {
+            let values: Vec<BoundValue> = submission.statement.parameters.iter().map(Into::into).collect();
+            classification = classify_with(&submission.statement.sql, &values);
+        }
         if self.progress.temporary
             && let Some(temporary) = &classification.if_temporary
         {
@@ -227,8 +273,22 @@ impl Gate<'_> {
             for known in &mut refers_to {
                 known.shown = shown(&known.sql, &classify(&known.sql));
             }
+            // Of several executions with different values none can speak for the others.
+            let values_of = |name: &str| {
+                let mut uses = classification.names.iter().filter(|used| *used.name == *name);
+                uses.next().filter(|_| uses.next().is_none()).map_or(&[][..], |used| &used.values)
+            };
+            let meaning_of = |known: &Referred| {
+                let meaning = classify(&known.sql);
+                let values = values_of(&known.name);
+                if meaning.notes.needs_values && !values.is_empty() {
+                    classify_with(&known.sql, values)
+                } else {
+                    meaning
+                }
+            };
             let known: HashMap<&str, Arc<Classification>> =
-                refers_to.iter().map(|known| (&*known.name, classify(&known.sql))).collect();
+                refers_to.iter().map(|known| (&*known.name, meaning_of(known))).collect();
             // Each execution does to the session what its statement does.
             let prepares = |meaning: &Classification, name: &str| {
                 meaning
@@ -249,6 +309,9 @@ impl Gate<'_> {
                 |name: &str| known.get(name).map_or_else(Vec::new, |known| known.bound_secrets.to_vec());
             let sql = &submission.statement.sql;
             classification = self.shared.classifier.with_arguments(sql, classification, &secrets);
+        }
+        if classification.notes.other_encoding && submission.purpose == Purpose::Run {
+            return Judged::Refused(classification, OTHER_ENCODING);
         }
         let mut referred = refers_to.iter().map(|known| classify(&known.sql));
         let late = self.fetches_late(&classification) || referred.any(|meaning| self.fetches_late(&meaning));
@@ -328,11 +391,13 @@ impl Gate<'_> {
             return Judged::Refused(classification, refusal);
         }
 
+        let changed = self.session.settings().change_on_the_way(&classification.steps);
         let subject = Subject {
             agent: &self.watch.identity.agent,
             target: &self.watch.target,
             classification: &classification,
-            search_path: &search_path,
+            // Rules by table match whatever an unqualified name could mean, then.
+            search_path: if changed { &SearchPath::Unknown } else { &search_path },
             in_transaction: submission.status != Some(TransactionStatus::Idle),
             claimed_defer: self.defer,
             now,
@@ -429,7 +494,8 @@ impl Gate<'_> {
                 if Session::is_doomed(&submission, &classification.steps) {
                     let record = record(&submission, &classification, &terms.rules, terms.policy, None, now);
                     self.forward(&submission, &classification, &record, Clearance::Doomed)
-                } else if submission.status.is_none() && self.session.settles() {
+                } else if submission.status.is_none() && self.session.will_rest() {
+                    // Upstream has to be asked what it is bound to, and answers when it has come to it.
                     Resolution::WhenIdle
                 } else {
                     let pending =

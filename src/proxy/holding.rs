@@ -45,6 +45,9 @@ pub(super) enum Before {
 pub(super) enum Holding {
     /// Something has to be there first that decides what the statement means, or when it is its turn.
     Undecided { submission: Submission, waiting: JoinHandle<Before> },
+    /// Upstream is asked where names are looked up and who the session acts as; nothing can be judged
+    /// without it.
+    Asking { submission: Submission },
     /// Upstream is asked what the session is like, so that a request can be opened.
     Probing { pending: Box<Pending> },
     /// People are asked.
@@ -64,22 +67,34 @@ pub(super) enum Holding {
     Reprobing { pending: Box<Pending>, grant: Grant },
 }
 
-/// What can be said of the session's settings when upstream cannot be asked because it is in the
-/// middle of an unfinished pipeline.
-pub(super) fn hints(session: &Session) -> SealedSettings {
-    let path = match session.search_path() {
-        SearchPath::Known(schemas) => schemas.join(", "),
-        SearchPath::Unknown => "(not known)".to_owned(),
-    };
-    [("search_path", path.as_str()), ("(upstream could not be asked)", "mid-pipeline")]
-        .into_iter()
-        .map(|(name, value)| (name.into(), value.into()))
-        .collect()
+/// The search path as reviewers see it, where something that runs first may change it: `told` is what it is
+/// before that.
+fn before_change(told: &str, what: &str) -> Arc<str> {
+    format!("(not known: {what} may change it; before that it is: {told})").into()
 }
 
 /// What a grant for `pending` would be bound to. Texts that run before it in the same batch, and texts
 /// that it refers to by name, decide what it does as much as its own, so they are part of it.
-pub(super) fn seal(watch: &Watch, pending: &Pending, mut settings: SealedSettings) -> Seal {
+pub(super) fn seal(
+    watch: &Watch,
+    session: &Session,
+    pending: &Pending,
+    mut settings: SealedSettings,
+) -> Seal {
+    let changed_by = if session.unit_changes_settings() {
+        Some("what runs before it in the same batch")
+    } else if session.settings().change_on_the_way(&pending.classification.steps) {
+        Some("an earlier statement of the same text")
+    } else {
+        None
+    };
+    if let Some(what) = changed_by {
+        for name in ["search_path", "role"] {
+            if let Some(told) = settings.get_mut(name) {
+                *told = before_change(told, what);
+            }
+        }
+    }
     if !pending.submission.before.is_empty() {
         settings.insert("(runs before it)".into(), digest_of(&pending.submission.before).to_string().into());
     }

@@ -43,7 +43,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{Instrument as _, debug, info, info_span, warn};
 use uuid::Uuid;
 
-use self::catalogue::UpstreamState;
+use self::catalogue::{Asking, UpstreamState};
 use self::connection::{Connection, Parts};
 use self::crowd::Crowd;
 use self::handshake::{Arrival, Door, Turned, Visitor};
@@ -58,7 +58,7 @@ use crate::identity::{Directory, KeySources};
 use crate::ledger::{Ledger, SessionInfo};
 use crate::policy::Policy;
 use crate::refusal::{OneLine, Refusal};
-use crate::session::settings::Settings;
+use crate::session::settings::{AtLogin, Settings};
 use crate::session::startup;
 use crate::session::{KeptBytes, Limits, Session};
 use crate::statement::{SessionId, TransactionStatus};
@@ -367,6 +367,8 @@ struct Ready {
     state: Arc<UpstreamState>,
     known: Arc<catalogue::Known>,
     connected: upstream::Connected,
+    /// What upstream says of the session's settings.
+    told: AtLogin,
     log: crate::ledger::SessionLog,
     control: mpsc::Receiver<Control>,
     /// The process id that the agent was told.
@@ -411,6 +413,8 @@ async fn begin(shared: &Arc<Shared>, id: SessionId, arrival: &mut Arrival) -> Re
         }
         _ => unreachable(error),
     })?;
+    let (connected, told) =
+        Asking::settings_at_login(connected, &state.upstream).await.map_err(unreachable)?;
 
     let identity = Arc::new(arrival.identity.clone());
     let claimed = arrival.startup.claims.clone();
@@ -442,7 +446,7 @@ async fn begin(shared: &Arc<Shared>, id: SessionId, arrival: &mut Arrival) -> Re
     backend::put_key(&key, &mut arrival.output);
     arrival.output.extend_from_slice(&connected.notices);
     backend::put_ready(TransactionStatus::Idle.as_byte(), &mut arrival.output);
-    Ok(Ready { watch, state, known, connected, log, control, process: key.process, seed, running })
+    Ok(Ready { watch, state, known, connected, told, log, control, process: key.process, seed, running })
 }
 
 /// Upstream's own process id, so that `pg_backend_pid()` tells the same, and a secret of ours: who
@@ -476,9 +480,7 @@ fn application_name(arrival: &Arrival, id: SessionId) -> String {
 
 impl Ready {
     fn into_connection(self, shared: &Arc<Shared>, arrival: Arrival, place: &Place) -> Connection {
-        let path = arrival.startup.search_path().map(str::to_owned);
-        let path = path.or_else(|| self.known.search_path.as_deref().map(str::to_owned));
-        let mut settings = Settings::new(self.watch.target.role.as_str(), path.as_deref());
+        let mut settings = Settings::new(&self.told);
         for (name, value) in &self.connected.parameters {
             settings.reported(name, value);
         }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::denial::Told;
+use super::denial::{Substitutes, Told};
 use super::names::{Lookup, Name, Prepared};
+use super::settings::Change;
 use super::texts::Texts;
 use super::unit::{Kind, Unit};
 use super::{Deciding, Gate, Output, Owed, Portal, Purpose, Resolution, Run, RunKey, Session, Submission};
 use crate::refusal::Refusal;
-use crate::statement::{Ending, SqlText, Statement, TransactionStatus, Via};
+use crate::statement::{Ending, SessionEffect, SqlText, Statement, Step, TransactionStatus, Via};
 use crate::wire::frame::{Frame, FrameError, Header};
 use crate::wire::frontend::{is_known, tag};
 
@@ -213,7 +214,8 @@ impl Session {
     pub(super) fn advance(&mut self, now_ns: u64) {
         loop {
             let Gate::Deciding(deciding) = &self.gate else { return };
-            let waits = deciding.when_idle || deciding.when_answered || deciding.parsing;
+            let waits =
+                deciding.when_idle || deciding.when_quiet || deciding.when_answered || deciding.parsing;
             if deciding.submitted.is_some() || waits {
                 return;
             }
@@ -363,6 +365,8 @@ impl Session {
         let Some(item) = self.unit.items.get(at) else { return };
         let Kind::Execute { portal } = &item.kind else { return };
         let Some(run) = item.run.or_else(|| self.run_of_portal(portal, at)) else { return };
+        let changes = self.change_by_run(run).is_some();
+        self.set_deciding(|deciding| deciding.changes_settings |= changes);
         if let Some(Run { sql, steps, .. }) = self.runs.get(run) {
             self.unit.will_run(at, run, sql, steps);
         }
@@ -463,6 +467,14 @@ impl Session {
         }
     }
 
+    /// Upstream owes nothing more: what waited for that is decided now.
+    pub(super) fn decide_what_waited_for_quiet(&mut self, now_ns: u64) {
+        let Gate::Deciding(deciding) = &mut self.gate else { return };
+        if std::mem::take(&mut deciding.when_quiet) {
+            self.advance(now_ns);
+        }
+    }
+
     /// The answer to a submission. Answers to submissions that were withdrawn are ignored; a receipt
     /// that comes too late is told as never executed.
     pub fn resolve(&mut self, ticket: u64, resolution: Resolution, now_ns: u64) {
@@ -492,11 +504,7 @@ impl Session {
                     self.advance(now_ns);
                     return;
                 };
-                let effects = steps.iter().flat_map(|step| &step.effects);
-                let behind = self.moving_names > 0;
-                let moves_names =
-                    effects.into_iter().any(|effect| self.settings.is_touched_by(effect, behind));
-                self.moving_names += usize::from(moves_names);
+                let changes = self.note_effects(at, &steps);
                 let (sql, late) = (statement.sql.clone(), late.then_some(statement));
                 let run = self.runs.insert(Run {
                     intent: Some(receipt.intent()),
@@ -511,7 +519,7 @@ impl Session {
                     bytes: 0,
                     digest: digest_result.then(sha2::Sha256::default),
                     started_ns: now_ns,
-                    moves_names,
+                    changes,
                     late,
                     doubtful: false,
                     holders: 1,
@@ -549,12 +557,60 @@ impl Session {
                 }
             }
             Resolution::WhenIdle => {
-                if self.settles() && !self.is_idle() {
-                    self.set_deciding(|deciding| deciding.when_idle = true);
+                if self.will_rest() {
+                    let settles = self.settles();
+                    if !settles {
+                        // The agent may not have asked for the answers yet.
+                        Substitutes::flush(&mut self.to_upstream);
+                        #[cfg(any(test, fuzzing))]
+                        {
+                            self.flushes += 1;
+                        }
+                    }
+                    self.set_deciding(|deciding| {
+                        deciding.when_idle = settles;
+                        deciding.when_quiet = !settles;
+                    });
                 }
             }
         }
         self.advance(now_ns);
+    }
+
+    /// What a statement that was just allowed means for the rest of its unit; which settings it may change.
+    fn note_effects(&mut self, at: usize, steps: &[Step]) -> Option<Change> {
+        if matches!(self.unit.items.get(at), Some(item) if matches!(item.kind, Kind::Parse { .. })) {
+            return None;
+        }
+        let mut changes = None;
+        let mut ends_transaction = false;
+        for effect in steps.iter().flat_map(|step| &step.effects) {
+            let change = if let SessionEffect::Fetch(name) = effect {
+                let declared_here = steps
+                    .iter()
+                    .flat_map(|step| &step.effects)
+                    .any(|other| matches!(other, SessionEffect::Declare(declared) if declared == name));
+                if declared_here { None } else { self.change_by_fetch(name, at) }
+            } else {
+                self.settings.change_by(effect)
+            };
+            let ends = matches!(
+                effect,
+                SessionEffect::Commit { .. }
+                    | SessionEffect::Rollback { .. }
+                    | SessionEffect::RollbackToSavepoint
+            );
+            ends_transaction |= ends && change.is_some();
+            // The end of a transaction is looked at again when it is forwarded.
+            changes = changes.max(change.filter(|_| !ends));
+            if *effect == SessionEffect::TemporaryRelation {
+                self.settings.may_have_temporary_relations();
+            }
+            self.settings.note_strings(effect);
+        }
+        let any = changes.is_some() || ends_transaction;
+        self.set_deciding(|deciding| deciding.changes_settings |= any);
+        changes
     }
 
     /// A statement that was recorded and will not be forwarded.
@@ -666,6 +722,14 @@ impl Session {
     /// hold on its run passes to that note.
     pub(super) fn forward_item(&mut self, kind: &Kind, bytes: &[u8], run: Option<RunKey>, now_ns: u64) {
         let ticket = self.ticket();
+        self.executed |= matches!(
+            kind,
+            Kind::Bind { .. } | Kind::Execute { .. } | Kind::Query(_) | Kind::FunctionCall | Kind::CopyEnd
+        );
+        if let Some(run) = run.filter(|_| !matches!(kind, Kind::Parse { .. })) {
+            // The planner may run functions at `Bind` already.
+            self.forward_changes_of(run);
+        }
         match kind {
             Kind::Parse { name, prepared, .. } => {
                 self.statements.propose(ticket, name, Some(Arc::clone(prepared)));
@@ -680,6 +744,10 @@ impl Session {
             }
             Kind::Describe => self.owe(Owed::Describe),
             Kind::Execute { portal } => {
+                let meanings: Vec<RunKey> = self.portals.meanings(portal).map(|portal| portal.run).collect();
+                for meaning in meanings {
+                    self.forward_changes_of(meaning);
+                }
                 let run = match run {
                     Some(own) => Some(own),
                     None => {
@@ -736,6 +804,7 @@ impl Session {
         let Some(item) = unit.items.get(at) else { return };
         let ticket = self.ticket();
         if told == Told::RolledBack {
+            self.settings.forget_what_the_transaction_changed();
             self.substitutes.roll_back(&mut self.to_upstream);
             self.forget_unnamed(ticket, now_ns);
             self.owe(Owed::Query { ticket, run: None });
@@ -806,7 +875,7 @@ impl Session {
     /// does not end it needs nobody's approval. It must be the first that its unit executes: what is
     /// pipelined before it may end the transaction.
     #[must_use]
-    pub fn is_doomed(submission: &Submission, steps: &[crate::statement::Step]) -> bool {
+    pub fn is_doomed(submission: &Submission, steps: &[Step]) -> bool {
         use crate::statement::SessionEffect as Effect;
         let ends = |effect: &Effect| {
             matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. } | Effect::RollbackToSavepoint)

@@ -134,6 +134,11 @@ impl Substitutes {
         out.put_slice(b"C\0\0\0\x06S\0");
     }
 
+    /// A `Flush`.
+    pub fn flush(out: &mut BytesMut) {
+        out.put_slice(b"H\0\0\0\x04");
+    }
+
     /// A `Sync`.
     pub fn sync(out: &mut BytesMut) {
         out.put_slice(b"S\0\0\0\x04");

@@ -22,7 +22,7 @@
 //! - [`denial`]: substitutes that make upstream itself refuse.
 //! - [`probe`]: asking upstream what state the session is in.
 //! - `texts`: how many bytes of texts are kept.
-//! - [`settings`], [`startup`]: settings read along, and those an agent may bring.
+//! - [`settings`], [`startup`]: settings as upstream has told them, and those an agent may bring.
 //!
 //! The session knows nothing of classes, policies, reviewers or clocks. Times are nanoseconds on
 //! the caller's monotonic clock.
@@ -55,14 +55,15 @@ use slab::Slab;
 use crate::ledger::{IntentId, Receipt};
 use crate::refusal::Refusal;
 use crate::statement::{
-    Digest, Ending, Outcome, SearchPath, SessionEffect, SqlState, SqlText, Statement, Step, TransactionStatus,
+    Digest, Ending, Identity, Outcome, SearchPath, SessionEffect, SqlState, SqlText, Statement, Step,
+    TransactionStatus,
 };
 use crate::wire::backend;
 use denial::{Substitute, Substitutes};
 use names::{Lookup, Name, Names, Prepared, Statements, Ticket};
 use pipeline::Pipeline;
 use probe::{Probe, Probed};
-use settings::Settings;
+use settings::{Change, Settings};
 use texts::Texts;
 use unit::Unit;
 
@@ -191,7 +192,7 @@ pub enum Resolution {
     /// The ledger cannot write, and the statement is nothing but a `ROLLBACK`: upstream gets one of our
     /// own, so that an open transaction does not keep its locks until the ledger is back.
     RollBack,
-    /// Submit it again once upstream is idle, if it ever will be ([`Session::settles`]).
+    /// Submit it again once upstream has answered everything, if it will ([`Session::will_rest`]).
     WhenIdle,
 }
 
@@ -214,8 +215,8 @@ struct Run {
     bytes: u64,
     digest: Option<sha2::Sha256>,
     started_ns: u64,
-    /// It may change where later statements' names are looked up.
-    moves_names: bool,
+    /// Which settings it may change, by itself or by what it fetches from.
+    changes: Option<Change>,
     /// The statement, where a later `Execute` of its portal has to be decided anew.
     late: Option<Statement>,
     /// A `FETCH` from its portal failed, or was never reached.
@@ -276,8 +277,11 @@ enum Owed {
     },
     /// Where the agent's `CopyDone`/`CopyFail` lies among its messages; nothing answers it.
     CopyEnd,
-    /// A probe of ours, from its first message to the `ReadyForQuery` of its `Sync`.
-    Probe,
+    /// A probe of ours, from its first message to the `ReadyForQuery` of its `Sync`; or, where it ends in
+    /// a `Flush`, to the last of its answers.
+    Probe {
+        synced: bool,
+    },
     /// A `Sync` of ours that keeps an idle upstream from ending the session.
     KeepAlive,
     /// The text of a `Query`, to be parsed and nothing more, up to the `ReadyForQuery` of our `Sync`.
@@ -299,7 +303,7 @@ impl Owed {
             Self::Sync
                 | Self::Query { .. }
                 | Self::FunctionCall { .. }
-                | Self::Probe
+                | Self::Probe { synced: true }
                 | Self::KeepAlive
                 | Self::Parsing { .. }
         )
@@ -331,6 +335,10 @@ struct Deciding {
     submitted: Option<(Ticket, Digest)>,
     /// Submit `at` again once upstream is idle.
     when_idle: bool,
+    /// Submit `at` again once upstream has answered everything that was forwarded.
+    when_quiet: bool,
+    /// Something decided before `at` may change settings, and has not been forwarded.
+    changes_settings: bool,
     /// Upstream is parsing the text of `at`.
     parsing: bool,
     /// It did, and found nothing wrong with it.
@@ -360,8 +368,13 @@ pub struct Session {
     statements: Statements,
     portals: Names<Portal>,
     settings: Settings,
-    /// Runs without an outcome that may change where names are looked up.
-    moving_names: usize,
+    /// Something was bound or run since the last `ReadyForQuery`: a `Sync` would end a transaction.
+    executed: bool,
+    /// Counts what [`Session::flushes`] tells.
+    #[cfg(any(test, fuzzing))]
+    flushes: u64,
+    /// What the settings are was told in the middle of a pipeline, whose end may take changes back.
+    told_in_pipeline: bool,
     status: TransactionStatus,
     /// Upstream's last word was `ReadyForQuery`, and nothing was forwarded since.
     synced: bool,
@@ -471,7 +484,10 @@ impl Session {
             statements: Statements::default(),
             portals: Names::default(),
             settings,
-            moving_names: 0,
+            executed: false,
+            #[cfg(any(test, fuzzing))]
+            flushes: 0,
+            told_in_pipeline: false,
             status: TransactionStatus::Idle,
             synced: true,
             failed: false,
@@ -562,6 +578,17 @@ impl Session {
         }
     }
 
+    /// Whether upstream will have answered everything that was forwarded, and has not done so yet.
+    #[must_use]
+    pub fn will_rest(&self) -> bool {
+        if self.settles() { !self.is_idle() } else { !self.expected.is_empty() && !self.is_stuck() }
+    }
+
+    /// Upstream answers nothing but what only the agent can send: copy data, or a `Sync`.
+    fn is_stuck(&self) -> bool {
+        self.copy_in || self.copying || self.skipping
+    }
+
     /// Whether part of a unit waits for the rest of it.
     #[must_use]
     pub fn has_partial_unit(&self) -> bool {
@@ -583,7 +610,7 @@ impl Session {
     /// Whether anything that was forwarded has not been answered.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.expected.iter().any(|expected| !matches!(expected.kind, Owed::Probe | Owed::KeepAlive))
+        self.expected.iter().any(|expected| !matches!(expected.kind, Owed::Probe { .. } | Owed::KeepAlive))
     }
 
     /// How many messages were forwarded that upstream has not answered.
@@ -604,17 +631,29 @@ impl Session {
         self.status
     }
 
-    /// The settings, read along.
+    /// The settings, as far as upstream has told them.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Where the names of a statement that is submitted now will be looked up. While a statement is in
-    /// flight, or decided before it in the same unit, that may change this, nobody can tell.
+    /// Where the names of a statement that is submitted now will be looked up. While something is in flight,
+    /// or was decided before it in the same unit, that may change this, nobody can tell.
     #[must_use]
     pub fn search_path(&self) -> SearchPath {
-        if self.moving_names > 0 { SearchPath::Unknown } else { self.settings.search_path() }
+        if self.unit_changes_settings() { SearchPath::Unknown } else { self.settings.search_path() }
+    }
+
+    /// Who a statement that is submitted now will run as, if that is known.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        if self.unit_changes_settings() { None } else { self.settings.identity() }
+    }
+
+    /// Whether something before the item under decision, in the same unit, may change settings.
+    #[must_use]
+    pub fn unit_changes_settings(&self) -> bool {
+        matches!(&self.gate, Gate::Deciding(deciding) if deciding.changes_settings)
     }
 
     /// The texts that ran in the open transaction, oldest first, and how many ran before them.
@@ -706,6 +745,12 @@ impl Session {
         deciding.submitted.map(|_| (deciding.at, self.unit.items.len(), self.unit.frame(deciding.at)))
     }
 
+    /// How many `Flush` were sent that are not the agent's, for the fuzzers' oracle; without those of probes.
+    #[cfg(any(test, fuzzing))]
+    pub fn flushes(&self) -> u64 {
+        self.flushes
+    }
+
     /// Bytes of the agent's that are kept until they are decided, for the fuzzers' oracle.
     #[cfg(any(test, fuzzing))]
     pub fn held_bytes(&self) -> usize {
@@ -742,6 +787,10 @@ impl Session {
         if kind.ends_in_ready() {
             self.resynced = self.tickets;
             self.pipeline.synced();
+            // The transaction of the pipeline ends with it, and `SET LOCAL` with that.
+            if std::mem::take(&mut self.told_in_pipeline) {
+                self.settings.forget(Change::All);
+            }
         }
         self.synced = false;
         self.expected.push_back(Expected { kind, substitute });
@@ -784,7 +833,6 @@ impl Session {
         use sha2::Digest as _;
         let run = self.runs.get_mut(key)?;
         let intent = run.intent.take()?;
-        self.moving_names -= usize::from(run.moves_names);
         let result_digest = run.digest.take().map(|hash| Digest::from_bytes(hash.finalize().into()));
         let outcome = Outcome {
             ending,
@@ -845,6 +893,40 @@ impl Session {
         }
     }
 
+    /// Which settings a run may change: by what it is, by what it fetches from, and by ending a transaction.
+    fn change_by_run(&self, run: RunKey) -> Option<Change> {
+        let run = self.runs.get(run)?;
+        let effects = run.steps.iter().flat_map(|step| &step.effects);
+        let by_effects = effects.filter_map(|effect| self.settings.change_by(effect)).max();
+        by_effects.max(run.changes).max(self.settings.change_by_anything())
+    }
+
+    /// The same for what fetches from `name` at item `at` of the unit.
+    fn change_by_fetch(&self, name: &str, at: usize) -> Option<Change> {
+        let name = Name::new(name.as_bytes());
+        let change_of = |run: RunKey| self.runs.get(run).and_then(|run| run.changes);
+        match self.unit.portal_before(&name, at) {
+            Some(run) => run.map_or(Some(Change::All), change_of),
+            None => {
+                let mut portals = self.portals.meanings(&name).peekable();
+                // Code may have opened it, and nobody knows its query.
+                let nobody_knows = portals.peek().is_none().then_some(Change::All);
+                portals.filter_map(|portal| change_of(portal.run)).max().max(nobody_knows)
+            }
+        }
+    }
+
+    /// A run goes upstream, in part or as a whole.
+    fn forward_changes_of(&mut self, key: RunKey) {
+        if let Some(change) = self.change_by_run(key) {
+            self.settings.forget(change);
+        }
+        let Some(run) = self.runs.get(key) else { return };
+        if run.steps.iter().any(|step| step.effects.contains(&SessionEffect::PathUnknown)) {
+            self.settings.note_code();
+        }
+    }
+
     /// The effects of a run's raw statement `at` on names and settings, proposed under `ticket`.
     #[expect(
         clippy::wildcard_enum_match_arm,
@@ -878,13 +960,12 @@ impl Session {
         }
     }
 
-    /// Upstream confirmed raw statement `at` of a run; `rolled_back` when its tag was `ROLLBACK`, which
-    /// is also what a `COMMIT` of a failed transaction says.
+    /// Upstream confirmed raw statement `at` of a run.
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "only the effects on names are this function's business"
     )]
-    fn confirm_effects(&mut self, run: RunKey, at: usize, ticket: Ticket, rolled_back: bool, now_ns: u64) {
+    fn confirm_effects(&mut self, run: RunKey, at: usize, ticket: Ticket, now_ns: u64) {
         let Some(steps) = self.runs.get(run).map(|run| Arc::clone(&run.steps)) else { return };
         let Some(step) = steps.get(at) else { return };
         for effect in &step.effects {
@@ -893,12 +974,6 @@ impl Session {
                 SessionEffect::Commit { chain: true } | SessionEffect::Rollback { chain: true }
             ) {
                 self.transaction_since_ns = now_ns;
-            }
-            match effect {
-                SessionEffect::Commit { chain } if rolled_back => {
-                    self.settings.apply(&SessionEffect::Rollback { chain: *chain });
-                }
-                effect => self.settings.apply(effect),
             }
             match effect {
                 SessionEffect::Prepare(name) | SessionEffect::Deallocate(name) => {

@@ -1,9 +1,14 @@
 //! Asking upstream itself what state the session is in.
 //!
-//! Reading `SET` and `ROLLBACK` along is a hint. What a grant is bound to comes from here: when a hold
-//! opens, and again right before the statement is forwarded, a few `SHOW`s run on the agent's own
-//! upstream connection. `SHOW` takes no snapshot, so a `SET TRANSACTION` may still follow; the
-//! statement and portal have names of their own, so the agent's unnamed ones survive.
+//! What a grant is bound to comes from here: when a hold opens, and again right before the statement is
+//! forwarded, a few `SHOW`s run on the agent's own upstream connection. So does what the session knows of
+//! its search path and its role, once something may have changed them. `SHOW` takes no snapshot, so a
+//! `SET TRANSACTION` may still follow; the statement and portal have names of their own, so the agent's
+//! unnamed ones survive.
+//!
+//! A probe ends in a `Sync` where nothing of the agent's would end with it. In the middle of a pipeline that
+//! has run something it ends in a `Flush`: it is then part of the pipeline's own transaction, and what it
+//! says holds until that ends.
 //!
 //! Where a statement would be harmless if the relations that it changes were temporary ones, one more question
 //! asks that. It takes a snapshot, as the statement itself is about to.
@@ -24,6 +29,7 @@ use crate::wire::frame::Frame;
 
 /// The settings that decide what a statement means or may do. All exist since PostgreSQL 14.
 pub const SETTINGS: [&str; 27] = [
+    // Those that decide what names mean, which are asked for by themselves as well.
     "session_authorization",
     "role",
     "search_path",
@@ -55,12 +61,36 @@ pub const SETTINGS: [&str; 27] = [
     "default_table_access_method",
 ];
 
+/// How many of [`SETTINGS`], from the first, decide what names mean.
+const OF_NAMES: usize = 3;
+
+/// What a probe asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Questions {
+    /// What decides what names mean: the search path, and who the session acts as.
+    Names,
+    /// All of [`SETTINGS`].
+    Everything,
+}
+
+impl Questions {
+    /// The settings that are asked for.
+    #[must_use]
+    pub fn settings(self) -> &'static [&'static str] {
+        let all = &SETTINGS[..];
+        match self {
+            Self::Names => all.get(..OF_NAMES).unwrap_or(all),
+            Self::Everything => all,
+        }
+    }
+}
+
 /// What upstream said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probed {
-    /// Each of [`SETTINGS`] with its value.
+    /// Each setting that was asked for, with its value.
     pub settings: BTreeMap<Arc<str>, Arc<str>>,
-    /// The transaction status behind the probe.
+    /// The transaction status that upstream last told.
     pub status: TransactionStatus,
     /// Whether all relations that were asked about are temporary ones of this session.
     pub temporary: bool,
@@ -80,40 +110,69 @@ pub enum ProbeFailed {
 }
 
 /// A probe under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Probe {
+    questions: Questions,
+    /// The timers that it asks for behind the settings.
+    timers: &'static [&'static str],
     answers: Vec<Arc<str>>,
+    /// How many `CloseComplete` have come; each question has two.
+    closed: usize,
     failed: bool,
     /// Behind the settings, it asks about relations.
     of_relations: bool,
+    /// [`Settings::changes`](super::settings::Settings::changes) when it was sent.
+    changes: u64,
+}
+
+impl Probe {
+    /// How many questions it asks.
+    fn asked(&self) -> usize {
+        self.questions.settings().len() + self.timers.len() + usize::from(self.of_relations)
+    }
 }
 
 impl Session {
-    /// Sends a probe, if upstream is idle and healthy; `false` when it is not. The answer comes as
-    /// [`Output::Probed`].
-    pub fn probe(&mut self) -> bool {
-        self.probe_with(&[])
+    /// Sends a probe, if upstream can answer one here: it has answered everything and its transaction has
+    /// not failed. `false` when it cannot. The answer comes as [`Output::Probed`].
+    pub fn probe(&mut self, questions: Questions) -> bool {
+        self.probe_with(questions, &[])
     }
 
     /// The same, and whether these relations, named without a schema, are all temporary ones of this session.
-    pub fn probe_with(&mut self, relations: &[Arc<str>]) -> bool {
+    pub fn probe_with(&mut self, questions: Questions, relations: &[Arc<str>]) -> bool {
         let between_messages = self.copy_rest == 0 && self.passing.rest == 0;
-        let healthy = self.is_at_rest() && self.status != TransactionStatus::Failed && !self.ended;
-        if !healthy || !between_messages || self.probe.is_some() {
+        let failed = self.status == TransactionStatus::Failed;
+        if !self.is_at_rest()
+            || self.is_stuck()
+            || self.ended
+            || failed
+            || !between_messages
+            || self.probe.is_some()
+        {
             return false;
         }
-        let timers = self.timers_asked();
+        // What was only parsed since the last `ReadyForQuery` survives a `Sync`.
+        let synced = self.synced || !self.executed;
+        let timers = if questions == Questions::Everything { self.timers_asked() } else { &[] };
         let name = self.substitutes.name("probe");
         let out = &mut self.to_upstream;
-        for setting in SETTINGS.iter().chain(timers) {
+        for setting in questions.settings().iter().chain(timers) {
             put_question(&name, &format!("SHOW {setting}"), out);
         }
         if !relations.is_empty() {
             put_question(&name, &are_temporary(relations), out);
         }
-        frontend::sync(out);
-        self.probe = Some(Probe { of_relations: !relations.is_empty(), ..Probe::default() });
-        self.expect(Owed::Probe, None);
+        if synced {
+            frontend::sync(out);
+        } else {
+            Substitutes::flush(out);
+        }
+        let (answers, changes) = (Vec::new(), self.settings.changes());
+        let of_relations = !relations.is_empty();
+        self.probe =
+            Some(Probe { questions, timers, answers, closed: 0, failed: false, of_relations, changes });
+        self.expect(Owed::Probe { synced }, None);
         true
     }
 
@@ -144,54 +203,68 @@ impl Session {
 
     /// Whether upstream owes nothing, or nothing but answers to what keeps it awake.
     fn is_at_rest(&self) -> bool {
-        self.is_idle()
-            || (!self.expected.is_empty()
-                && self.expected.iter().all(|expected| matches!(expected.kind, Owed::KeepAlive)))
+        self.expected.iter().all(|expected| matches!(expected.kind, Owed::KeepAlive))
     }
 
     /// An answer to our own probe.
     pub(super) fn probe_answer(&mut self, frame: Frame<'_>, now_ns: u64) -> Result<Fate, Refusal> {
+        let synced = matches!(
+            self.expected.front().map(|expected| &expected.kind),
+            Some(Owed::Probe { synced: true })
+        );
+        let Some(probe) = &mut self.probe else { return Err(Self::out_of_step()) };
         match frame.tag {
             tag::DATA_ROW => {
                 let value = backend::first_column(frame.body()).ok().flatten();
-                if let (Some(probe), Some(value)) = (&mut self.probe, value) {
-                    probe.answers.push(value.into());
-                }
+                probe.answers.extend(value.map(Arc::from));
             }
             tag::ERROR => {
                 self.failed = true;
-                if let Some(probe) = &mut self.probe {
-                    probe.failed = true;
+                probe.failed = true;
+            }
+            tag::CLOSE_COMPLETE => {
+                probe.closed += 1;
+                if !synced && probe.closed == 2 * probe.asked() {
+                    self.expected.pop_front();
+                    self.told_in_pipeline = true;
+                    self.probe_ends();
                 }
             }
-            tag::READY => {
+            tag::READY if synced => {
                 self.ready(frame.body(), now_ns)?;
-                let mut probe = self.probe.take().unwrap_or_default();
-                let timers = self.timers_asked();
-                let asked = SETTINGS.len() + timers.len() + usize::from(probe.of_relations);
-                let complete = !probe.failed && probe.answers.len() == asked;
-                let temporary = probe.of_relations && probe.answers.pop().as_deref() == Some("t");
-                let probed = if complete {
-                    let answers = probe.answers.get(SETTINGS.len()..).unwrap_or_default();
-                    let timers = ServerTimers::of(|name| {
-                        let place = timers.iter().position(|timer| *timer == name)?;
-                        answers.get(place).map(|answer| &**answer)
-                    });
-                    let settings: BTreeMap<Arc<str>, Arc<str>> =
-                        SETTINGS.iter().map(|&name| Arc::from(name)).zip(probe.answers).collect();
-                    if let Some(path) = settings.get("search_path") {
-                        self.settings.learn_search_path(path);
-                    }
-                    Ok(Probed { settings, status: self.status, temporary, timers })
-                } else {
-                    Err(ProbeFailed::Refused)
-                };
-                self.outputs.push_back(Output::Probed(probed));
+                self.probe_ends();
             }
-            tag::PARSE_COMPLETE | tag::BIND_COMPLETE | tag::CLOSE_COMPLETE | tag::COMMAND_COMPLETE => {}
+            tag::PARSE_COMPLETE | tag::BIND_COMPLETE | tag::COMMAND_COMPLETE => {}
             _ => return Err(Self::out_of_step()),
         }
         Ok(Fate::Swallow)
+    }
+
+    /// All of its answers have come.
+    fn probe_ends(&mut self) {
+        let Some(mut probe) = self.probe.take() else { return };
+        let names = probe.questions.settings();
+        let complete = !probe.failed && probe.answers.len() == probe.asked();
+        let temporary = probe.of_relations && probe.answers.pop().as_deref() == Some("t");
+        let probed = if complete {
+            let answers = probe.answers.get(names.len()..).unwrap_or_default();
+            let timers = ServerTimers::of(|name| {
+                let place = probe.timers.iter().position(|timer| *timer == name)?;
+                answers.get(place).map(|answer| &**answer)
+            });
+            let settings: BTreeMap<Arc<str>, Arc<str>> =
+                names.iter().map(|&name| Arc::from(name)).zip(probe.answers).collect();
+            let value = |name| settings.get(name).map(|value| &**value);
+            if let (Some(path), Some(role), Some(session_user)) =
+                (value("search_path"), value("role"), value("session_authorization"))
+            {
+                self.settings.learn(probe.changes, path, role, session_user);
+            }
+            Ok(Probed { settings, status: self.status, temporary, timers })
+        } else {
+            Err(ProbeFailed::Refused)
+        };
+        self.outputs.push_back(Output::Probed(probed));
     }
 }
 

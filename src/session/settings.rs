@@ -1,102 +1,187 @@
-//! Settings as the conversation tells them, read along.
+//! What upstream itself has said of the settings that decide what a statement means.
 //!
-//! This is a hint, not the truth: a function can set what it likes, and `ALTER ROLE .. SET` acts at
-//! the next login. It serves to resolve names for statements that are not held. Before a hold opens,
-//! upstream itself is asked (`session::probe`), and its answer replaces what is here.
+//! Nothing here is worked out from what an agent's statements say. A statement that may change one of these
+//! settings makes them unknown as soon as it is forwarded, and they stay unknown until upstream has said what
+//! they are: in its answer to a probe (`session::probe`), or, for the search path, in a `ParameterStatus`
+//! (Postgres 18 and later).
+//!
+//! Invariant: the settings are known only while nothing was forwarded since upstream's last word that may
+//! have changed them.
 
 use std::sync::Arc;
 
 use super::names::Name;
-use crate::statement::SearchPath;
-use crate::statement::{SessionEffect, TransactionStatus};
-
-/// One setting with the scopes that Postgres gives it. `None` is "cannot be told".
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Scoped {
-    /// The session's value, as of the last commit.
-    committed: Option<Arc<str>>,
-    /// Set in the open transaction, lost when it rolls back.
-    uncommitted: Option<Option<Arc<str>>>,
-    /// `SET LOCAL`, lost when the transaction ends.
-    local: Option<Option<Arc<str>>>,
-}
-
-impl Scoped {
-    fn current(&self) -> Option<&Arc<str>> {
-        self.local.as_ref().or(self.uncommitted.as_ref()).unwrap_or(&self.committed).as_ref()
-    }
-}
+use crate::statement::{Identity, SearchPath, SessionEffect, Step, TransactionStatus};
 
 /// The schema of a session's temporary tables and views.
 const TEMPORARY: &str = "pg_temp";
 
-/// The tracked settings of a session.
+/// Settings by which a session acts as somebody else.
+const IDENTITY: [&str; 2] = ["role", "session_authorization"];
+
+/// What upstream says of a session right after its login.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AtLogin {
+    /// `search_path`, with its quotes.
+    pub search_path: Option<Arc<str>>,
+    /// `role`.
+    pub role: Option<Arc<str>>,
+    /// `session_authorization`.
+    pub session_authorization: Option<Arc<str>>,
+}
+
+impl AtLogin {
+    /// A login as `user`, as nobody else.
+    #[must_use]
+    pub fn of(search_path: &str, user: &str) -> Self {
+        Self {
+            search_path: Some(search_path.into()),
+            role: Some("none".into()),
+            session_authorization: Some(user.into()),
+        }
+    }
+}
+
+/// By what a session acts as somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Acting {
+    /// `role`, which is `none` until somebody sets it.
+    role: Arc<str>,
+    /// `session_authorization`.
+    session_user: Arc<str>,
+}
+
+impl Acting {
+    /// `current_user`.
+    fn user(&self) -> Arc<str> {
+        Arc::clone(if *self.role == *"none" { &self.session_user } else { &self.role })
+    }
+}
+
+/// Which of the settings a statement may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// `search_path` alone, of which Postgres 18 tells each change.
+    Path,
+    /// All of them.
+    All,
+}
+
+/// The settings of a session, as far as they are known.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    role: Arc<str>,
-    initial_path: Option<Arc<str>>,
-    search_path: Scoped,
+    /// `search_path`, while it is known.
+    path: Option<Arc<str>>,
+    /// Who the session acts as, while that is known.
+    acting: Option<Acting>,
+    /// The same at login: what `RESET` goes back to.
+    at_login: Option<Acting>,
+    /// What upstream last reported of the search path, where it reports each change (18 and later).
+    reported_path: Option<Arc<str>>,
+    /// Counts what was forwarded that may have changed something, so that an answer from before a change is
+    /// not taken for one from behind it.
+    changes: u64,
+    /// What the open transaction may have changed, which its end may take back.
+    in_transaction: Option<Change>,
+    /// Code ran in the open transaction. It may have made triggers and the like that no catalogue shows yet,
+    /// so that any statement may run code.
+    code_in_transaction: bool,
     /// The session may have temporary tables and views.
     temporary: bool,
-    /// What upstream last told of the search path, where it tells each change (18 and later).
-    reported_path: Option<Arc<str>>,
     /// Upstream's major version; 0 as long as it has not said it.
     server_version: u32,
-    /// False once upstream reports that strings or encoding are not what the parser assumes.
-    as_assumed: bool,
+    /// Upstream reads what the agent sends as UTF-8.
+    is_utf8: bool,
+    /// False once upstream reports that it reads strings otherwise than the parser.
+    strings_standard: bool,
+    /// A statement that may change that has been allowed, and upstream has not answered it.
+    strings_may_change: bool,
 }
 
 impl Settings {
-    /// The settings after login: `search_path` as upstream has it for this role and database.
+    /// The settings after login, as upstream has told them in this very session.
     #[must_use]
-    pub fn new(role: &str, search_path: Option<&str>) -> Self {
-        let initial_path: Option<Arc<str>> = search_path.map(Arc::from);
+    pub fn new(told: &AtLogin) -> Self {
+        let acting = told.role.clone().zip(told.session_authorization.clone());
+        let acting = acting.map(|(role, session_user)| Acting { role, session_user });
         Self {
-            role: role.into(),
-            search_path: Scoped { committed: initial_path.clone(), uncommitted: None, local: None },
-            initial_path,
-            temporary: false,
+            path: told.search_path.clone(),
+            at_login: acting.clone(),
+            acting,
             reported_path: None,
             server_version: 0,
-            as_assumed: true,
+            changes: 0,
+            in_transaction: None,
+            code_in_transaction: false,
+            temporary: false,
+            is_utf8: true,
+            strings_standard: true,
+            strings_may_change: false,
         }
+    }
+
+    /// Whether upstream has said what all of them are, and nothing that may change one was forwarded since.
+    #[must_use]
+    pub fn are_known(&self) -> bool {
+        self.path.is_some() && self.acting.is_some()
     }
 
     /// Where names are looked up now: for tables, first among the session's temporary ones, where it may
     /// have some.
     #[must_use]
     pub fn search_path(&self) -> SearchPath {
-        let path = self.search_path.current().map(|text| parse_search_path(text, &self.role));
-        match path {
-            Some(SearchPath::Known(mut schemas)) => {
+        let (Some(path), Some(acting)) = (&self.path, &self.acting) else { return SearchPath::Unknown };
+        match parse_search_path(path, &acting.user()) {
+            SearchPath::Known(mut schemas) => {
                 let said = schemas.iter().any(|schema| **schema == *TEMPORARY);
                 if self.temporary && !said {
                     schemas.insert(0, TEMPORARY.into());
                 }
                 SearchPath::Known(schemas)
             }
-            Some(SearchPath::Unknown) | None => SearchPath::Unknown,
+            SearchPath::Unknown => SearchPath::Unknown,
         }
     }
 
-    /// Whether a statement with this effect may change where names are looked up. The end of a
-    /// transaction does when the transaction has changed something, or (`behind`) when something that
-    /// is still in flight may have.
+    /// Who the session acts as; nothing while that is not known.
     #[must_use]
-    pub fn is_touched_by(&self, effect: &SessionEffect, behind: bool) -> bool {
+    pub fn identity(&self) -> Option<Identity> {
+        let acting = self.acting.as_ref()?;
+        let at_login = self.at_login.as_ref()?;
+        // `RESET ROLE` goes back to the role of the login, which is mostly none.
+        let reset =
+            Acting { role: Arc::clone(&at_login.role), session_user: Arc::clone(&acting.session_user) };
+        Some(Identity {
+            user: acting.user(),
+            session_user: Arc::clone(&acting.session_user),
+            reset_user: reset.user(),
+            login_user: Arc::clone(&at_login.session_user),
+            outlasts_transaction: self.in_transaction != Some(Change::All),
+        })
+    }
+
+    /// What a statement with this effect may change. The end of a transaction may take back what the
+    /// transaction changed.
+    #[must_use]
+    pub fn change_by(&self, effect: &SessionEffect) -> Option<Change> {
         match effect {
-            SessionEffect::Set { name, .. } => &**name == "search_path",
-            SessionEffect::ResetAll | SessionEffect::DiscardAll => true,
+            SessionEffect::Set { name, .. } if &**name == "search_path" => Some(Change::Path),
+            SessionEffect::Set { name, .. } => IDENTITY.contains(&&**name).then_some(Change::All),
+            SessionEffect::ResetAll => Some(Change::Path),
+            SessionEffect::DiscardAll
+            | SessionEffect::PathUnknown
+            | SessionEffect::MayChangeSettings
+            // Event triggers run with it.
+            | SessionEffect::CatalogueChange => Some(Change::All),
             SessionEffect::Commit { .. }
             | SessionEffect::Rollback { .. }
-            | SessionEffect::RollbackToSavepoint => {
-                behind || self.search_path.local.is_some() || self.search_path.uncommitted.is_some()
-            }
+            | SessionEffect::RollbackToSavepoint => self.in_transaction,
             SessionEffect::Prepare(_)
             | SessionEffect::Execute(_)
             | SessionEffect::Deallocate(_)
             | SessionEffect::DeallocateAll
             | SessionEffect::Declare(_)
+            // What runs by it is the business of whoever knows the cursor.
             | SessionEffect::Fetch(_)
             | SessionEffect::CloseCursor(_)
             | SessionEffect::CloseAllCursors
@@ -105,99 +190,110 @@ impl Settings {
             | SessionEffect::CopyIn
             | SessionEffect::CopyOut
             | SessionEffect::CommitsByItself
-            | SessionEffect::CatalogueChange
-            | SessionEffect::OwnCatalogueChange => false,
-            SessionEffect::TemporaryRelation => !self.temporary,
-            SessionEffect::PathUnknown => true,
+            | SessionEffect::OwnCatalogueChange
+            | SessionEffect::TemporaryRelation => None,
         }
     }
 
-    /// Whether strings and encoding are what the parser assumes.
+    /// Whether a statement of a text that is not its last may change them, so that those behind it mean
+    /// something else. A schema change may run an event trigger, which is rare, and would be said of every
+    /// migration.
     #[must_use]
-    pub fn as_assumed(&self) -> bool {
-        self.as_assumed
+    pub fn change_on_the_way(&self, steps: &[Step]) -> bool {
+        let earlier = steps.split_last().map_or(&[][..], |(_, earlier)| earlier);
+        let mut effects = earlier.iter().flat_map(|step| &step.effects);
+        effects.any(|effect| *effect != SessionEffect::CatalogueChange && self.change_by(effect).is_some())
     }
 
-    /// Upstream confirmed a statement that had this effect.
-    pub fn apply(&mut self, effect: &SessionEffect) {
-        match effect {
-            SessionEffect::Set { name, value, local } if &**name == "search_path" => {
-                let value = value.clone().or_else(|| self.initial_path.clone());
-                if *local {
-                    self.search_path.local = Some(value);
-                } else {
-                    self.search_path.uncommitted = Some(value);
-                    self.search_path.local = None;
-                }
-            }
-            SessionEffect::ResetAll | SessionEffect::DiscardAll => {
-                self.search_path.uncommitted = Some(self.initial_path.clone());
-                self.search_path.local = None;
-            }
-            SessionEffect::Commit { .. } => self.end(true),
-            SessionEffect::Rollback { .. } => self.end(false),
-            // What was set since the savepoint is undone, and nothing here remembers when that was.
-            SessionEffect::RollbackToSavepoint => {
-                if self.search_path.local.is_some() || self.search_path.uncommitted.is_some() {
-                    self.search_path.local = None;
-                    self.search_path.uncommitted = Some(None);
-                }
-            }
-            // Its table may be gone when the transaction rolls back; nothing is lost by not knowing.
-            SessionEffect::TemporaryRelation => self.temporary = true,
-            SessionEffect::PathUnknown => {
-                self.search_path.local = None;
-                self.search_path.uncommitted = Some(None);
-            }
-            SessionEffect::Set { .. }
-            | SessionEffect::Prepare(_)
-            | SessionEffect::Execute(_)
-            | SessionEffect::Deallocate(_)
-            | SessionEffect::DeallocateAll
-            | SessionEffect::Declare(_)
-            | SessionEffect::Fetch(_)
-            | SessionEffect::CloseCursor(_)
-            | SessionEffect::CloseAllCursors
-            | SessionEffect::Begin
-            | SessionEffect::Savepoint
-            | SessionEffect::CopyIn
-            | SessionEffect::CopyOut
-            | SessionEffect::CommitsByItself
-            | SessionEffect::CatalogueChange
-            | SessionEffect::OwnCatalogueChange => {}
+    /// Something that may change settings goes upstream, or has done so unasked: they are unknown from now
+    /// on.
+    pub fn forget(&mut self, change: Change) {
+        self.changes += 1;
+        self.path = None;
+        if change == Change::All {
+            self.acting = None;
+        }
+        self.in_transaction = self.in_transaction.max(Some(change));
+    }
+
+    /// What any statement may change by what the open transaction has made.
+    #[must_use]
+    pub fn change_by_anything(&self) -> Option<Change> {
+        self.code_in_transaction.then_some(Change::All)
+    }
+
+    /// Code, a statement that creates some among it, goes upstream.
+    pub fn note_code(&mut self) {
+        self.code_in_transaction = true;
+    }
+
+    /// A transaction, or a part of one, ends or has failed: what it changed may be taken back.
+    pub fn forget_what_the_transaction_changed(&mut self) {
+        if let Some(change) = self.in_transaction {
+            self.forget(change);
         }
     }
 
-    /// Upstream is ready: outside a block, whatever the transaction did has been kept or lost.
-    /// `failed` says that the answers before this had an error.
-    pub fn ready(&mut self, status: TransactionStatus, failed: bool) {
+    /// A temporary table or view may exist from now on. It may be gone when the transaction rolls back;
+    /// nothing is lost by not knowing.
+    pub fn may_have_temporary_relations(&mut self) {
+        self.temporary = true;
+    }
+
+    /// Whether upstream reads strings as the parser does.
+    #[must_use]
+    pub fn strings_standard(&self) -> bool {
+        self.strings_standard && !self.strings_may_change
+    }
+
+    /// A statement with this effect is about to be forwarded. Upstream reports how it reads strings when it
+    /// is ready; until then they may be read otherwise.
+    pub fn note_strings(&mut self, effect: &SessionEffect) {
+        /// What switches it on; anything else may switch it off.
+        const ON: [&str; 6] = ["on", "true", "yes", "1", "t", "y"];
+        if let SessionEffect::Set { name, value, .. } = effect
+            && &**name == "standard_conforming_strings"
+        {
+            let is_on = |value: &Arc<str>| ON.iter().any(|on| on.eq_ignore_ascii_case(value));
+            self.strings_may_change |= !value.as_ref().is_some_and(is_on);
+        }
+    }
+
+    /// Whether upstream takes what the agent sends for UTF-8.
+    #[must_use]
+    pub fn is_utf8(&self) -> bool {
+        self.is_utf8
+    }
+
+    /// Counts what may have changed the settings; compared with an earlier count when an answer comes.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Upstream's answer to a question that was sent when `changes` had been counted.
+    pub fn learn(&mut self, changes: u64, search_path: &str, role: &str, session_authorization: &str) {
+        if changes != self.changes {
+            return;
+        }
+        self.path = Some(search_path.into());
+        self.acting = Some(Acting { role: role.into(), session_user: session_authorization.into() });
+    }
+
+    /// Upstream is ready; `idle` says that it owes nothing more.
+    pub fn ready(&mut self, status: TransactionStatus, idle: bool) {
+        // Changes are reported before upstream says that it is ready. What was forwarded behind that may
+        // change them again.
+        if !idle {
+            return;
+        }
+        self.strings_may_change = false;
+        if let Some(path) = &self.reported_path {
+            self.path = Some(Arc::clone(path));
+        }
         if status == TransactionStatus::Idle {
-            self.end(!failed);
-        }
-        // Changes are told before upstream says that it is ready.
-        if let Some(path) = self.reported_path.clone() {
-            self.learn_search_path(&path);
-        }
-    }
-
-    fn end(&mut self, committed: bool) {
-        self.search_path.local = None;
-        if let (Some(value), true) = (self.search_path.uncommitted.take(), committed) {
-            self.search_path.committed = value;
-        }
-    }
-
-    /// Upstream itself told the value (a probe, or `ParameterStatus` on servers that report it).
-    pub fn learn_search_path(&mut self, value: &str) {
-        let value: Option<Arc<str>> = Some(value.into());
-        if self.search_path.current() != value.as_ref() {
-            if self.search_path.local.is_some() {
-                self.search_path.local = Some(value);
-            } else if self.search_path.uncommitted.is_some() {
-                self.search_path.uncommitted = Some(value);
-            } else {
-                self.search_path.committed = value;
-            }
+            self.in_transaction = None;
+            self.code_in_transaction = false;
         }
     }
 
@@ -210,16 +306,13 @@ impl Settings {
     /// A `ParameterStatus` passed by.
     pub fn reported(&mut self, name: &str, value: &str) {
         match name {
-            "client_encoding" => self.as_assumed &= value.eq_ignore_ascii_case("UTF8"),
+            "client_encoding" => self.is_utf8 = value.eq_ignore_ascii_case("UTF8"),
             "server_version" => {
                 let major = value.split(|c: char| !c.is_ascii_digit()).next();
                 self.server_version = major.and_then(|major| major.parse().ok()).unwrap_or_default();
             }
-            "standard_conforming_strings" => self.as_assumed &= value == "on",
-            "search_path" => {
-                self.reported_path = Some(value.into());
-                self.learn_search_path(value);
-            }
+            "standard_conforming_strings" => self.strings_standard &= value == "on",
+            "search_path" => self.reported_path = Some(value.into()),
             _ => {}
         }
     }
@@ -321,83 +414,141 @@ mod tests {
         assert_eq!(parse_search_path(&"n".repeat(63), "app"), known(&[&"n".repeat(63)]));
     }
 
+    fn settings() -> Settings {
+        Settings::new(&AtLogin::of("public", "app"))
+    }
+
+    /// A statement with this effect is forwarded.
+    fn forward(settings: &mut Settings, effect: &SessionEffect) {
+        if let Some(change) = settings.change_by(effect) {
+            settings.forget(change);
+        }
+    }
+
+    fn learn(settings: &mut Settings, path: &str) {
+        settings.learn(settings.changes(), path, "none", "app");
+    }
+
     #[test]
     fn a_temporary_table_stands_in_front_of_others() {
-        let mut settings = Settings::new("app", Some("public"));
-        assert!(settings.is_touched_by(&SessionEffect::TemporaryRelation, false));
+        let mut settings = settings();
 
-        settings.apply(&SessionEffect::TemporaryRelation);
+        settings.may_have_temporary_relations();
 
         assert_eq!(settings.search_path(), known(&["pg_temp", "public"]));
-        assert!(!settings.is_touched_by(&SessionEffect::TemporaryRelation, false));
-        settings.apply(&set("app, pg_temp", false));
+        learn(&mut settings, "app, pg_temp");
         assert_eq!(settings.search_path(), known(&["app", "pg_temp"]));
     }
 
+    /// What a statement says that it sets is not looked at.
     #[test]
-    fn a_rollback_undoes_what_the_transaction_set() {
-        let mut settings = Settings::new("app", Some("public"));
+    fn what_may_change_the_path_makes_it_unknown_until_upstream_tells() {
+        let discard = SessionEffect::DiscardAll;
+        let unknown = SessionEffect::PathUnknown;
+        for effect in [set("audit", false), set("audit", true), SessionEffect::ResetAll, discard, unknown] {
+            let mut settings = settings();
+            forward(&mut settings, &effect);
+            assert_eq!(settings.search_path(), SearchPath::Unknown, "{effect:?}");
+            assert!(!settings.are_known());
+            settings.ready(TransactionStatus::Idle, true);
+            assert_eq!(settings.search_path(), SearchPath::Unknown, "{effect:?}");
 
-        settings.apply(&SessionEffect::Begin);
-        settings.apply(&set("audit", false));
-        assert_eq!(settings.search_path(), known(&["audit"]));
-        settings.apply(&SessionEffect::Rollback { chain: false });
-        assert_eq!(settings.search_path(), known(&["public"]));
-
-        settings.apply(&set("audit", true));
-        settings.ready(TransactionStatus::Idle, false);
-        assert_eq!(settings.search_path(), known(&["public"]));
-
-        settings.apply(&set("audit", false));
-        settings.ready(TransactionStatus::Idle, false);
-        assert_eq!(settings.search_path(), known(&["audit"]));
+            learn(&mut settings, "\"Sales\", public");
+            assert_eq!(settings.search_path(), known(&["Sales", "public"]));
+        }
     }
 
     #[test]
-    fn after_a_partial_rollback_the_path_is_unknown_until_upstream_tells() {
-        let mut settings = Settings::new("app", Some("public"));
-        settings.apply(&SessionEffect::Savepoint);
-        settings.apply(&set("audit", false));
+    fn the_end_of_a_transaction_takes_back_what_it_changed() {
+        let ends = [
+            SessionEffect::Commit { chain: false },
+            SessionEffect::Rollback { chain: false },
+            SessionEffect::RollbackToSavepoint,
+        ];
+        for end in ends {
+            let mut settings = settings();
+            forward(&mut settings, &end);
+            assert_eq!(settings.search_path(), known(&["public"]), "it has changed nothing");
+            forward(&mut settings, &set("audit", true));
+            settings.ready(TransactionStatus::InBlock, true);
+            learn(&mut settings, "audit");
+            assert_eq!(settings.search_path(), known(&["audit"]));
 
-        settings.apply(&SessionEffect::RollbackToSavepoint);
+            forward(&mut settings, &end);
+            assert_eq!(settings.search_path(), SearchPath::Unknown, "{end:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_from_before_a_change_says_nothing_of_what_is_behind_it() {
+        let mut settings = settings();
+        forward(&mut settings, &SessionEffect::PathUnknown);
+        let asked = settings.changes();
+        forward(&mut settings, &set("audit", false));
+
+        settings.learn(asked, "public", "none", "app");
+
         assert_eq!(settings.search_path(), SearchPath::Unknown);
-
-        settings.learn_search_path("public");
-        assert_eq!(settings.search_path(), known(&["public"]));
     }
 
     #[test]
-    fn after_code_the_path_is_unknown_until_upstream_tells_that_it_is_not() {
-        let ready = |settings: &mut Settings| {
-            settings.apply(&SessionEffect::PathUnknown);
-            assert_eq!(settings.search_path(), SearchPath::Unknown);
-            settings.ready(TransactionStatus::Idle, false);
-        };
-        let mut older = Settings::new("app", Some("public"));
-        ready(&mut older);
-        assert_eq!(older.search_path(), SearchPath::Unknown);
-        older.apply(&set("audit", false));
-        assert_eq!(older.search_path(), known(&["audit"]));
+    fn where_upstream_reports_the_path_nobody_needs_to_ask_for_it() {
+        let mut settings = settings();
+        settings.reported("search_path", "public");
+        forward(&mut settings, &set("hidden", false));
+        settings.reported("search_path", "\"Hidden\"");
+        settings.ready(TransactionStatus::InBlock, false);
+        assert_eq!(settings.search_path(), SearchPath::Unknown, "something is still in flight");
 
-        let mut newer = Settings::new("app", Some("public"));
-        newer.reported("search_path", "public");
-        ready(&mut newer);
-        assert_eq!(newer.search_path(), known(&["public"]), "it would have told");
-        newer.apply(&SessionEffect::PathUnknown);
-        newer.reported("search_path", "hidden");
-        newer.ready(TransactionStatus::InBlock, false);
-        assert_eq!(newer.search_path(), known(&["hidden"]));
+        settings.ready(TransactionStatus::InBlock, true);
+
+        assert_eq!(settings.search_path(), known(&["Hidden"]));
+        assert!(settings.are_known());
+        forward(&mut settings, &SessionEffect::PathUnknown);
+        settings.ready(TransactionStatus::InBlock, true);
+        assert!(!settings.are_known(), "code may have changed the role, which nobody reports");
     }
 
     #[test]
-    fn another_encoding_or_strings_mode_is_never_forgotten() {
-        let mut settings = Settings::new("app", None);
-        settings.reported("standard_conforming_strings", "on");
-        assert!(settings.as_assumed());
+    fn the_user_in_a_path_is_who_the_session_acts_as() {
+        let mut settings = settings();
 
+        settings.learn(settings.changes(), "\"$user\"", "owner", "app");
+
+        assert_eq!(settings.search_path(), known(&["owner"]));
+        let identity = settings.identity().unwrap();
+        assert_eq!((&*identity.user, &*identity.reset_user), ("owner", "app"));
+    }
+
+    #[test]
+    fn another_encoding_is_as_upstream_reports_it_and_another_strings_mode_is_never_forgotten() {
+        let mut settings = settings();
         settings.reported("client_encoding", "SJIS");
+        assert!(!settings.is_utf8());
         settings.reported("client_encoding", "UTF8");
+        assert!(settings.is_utf8());
 
-        assert!(!settings.as_assumed());
+        settings.reported("standard_conforming_strings", "off");
+        settings.reported("standard_conforming_strings", "on");
+
+        assert!(!settings.strings_standard());
+    }
+
+    #[test]
+    fn while_strings_may_be_read_otherwise_they_are_not_standard() {
+        let mut settings = settings();
+        let set = |value: &str| SessionEffect::Set {
+            name: "standard_conforming_strings".into(),
+            value: Some(value.into()),
+            local: false,
+        };
+        settings.note_strings(&set("on"));
+        assert!(settings.strings_standard());
+
+        settings.note_strings(&set("off"));
+
+        assert!(!settings.strings_standard());
+        settings.ready(TransactionStatus::Idle, true);
+        assert!(settings.strings_standard(), "it was rolled back, or upstream would have reported it");
     }
 }

@@ -5,6 +5,8 @@ use bytes::{BufMut as _, BytesMut};
 use postgres_protocol::message::frontend;
 use proptest::prelude::*;
 
+use super::probe::Questions;
+use super::settings::AtLogin;
 use super::*;
 use crate::statement::{ServerTimers, Via};
 use crate::wire::frame::Frame;
@@ -84,7 +86,7 @@ impl Ends {
     }
 
     fn with(limits: Limits) -> Self {
-        let settings = Settings::new("app", Some("public"));
+        let settings = Settings::new(&AtLogin::of("public", "app"));
         Self { session: Session::new(limits, settings, 42), held_back: Vec::new(), receipts: 0 }
     }
 
@@ -872,26 +874,31 @@ fn messages_that_upstream_skips_are_not_forwarded() {
     assert_eq!(ends.forwarded(), sync());
 }
 
-#[test]
-fn a_probe_is_invisible_to_the_agent_and_asks_upstream_itself() {
-    let mut ends = Ends::new();
-    assert!(ends.session.probe());
-    assert!(!ends.session.probe(), "one at a time");
-    let forwarded = ends.forwarded();
-    // A server before 17 has no `transaction_timeout`.
-    let timers = ServerTimers::NAMES.into_iter().take(2);
-    let asked: Vec<&str> = probe::SETTINGS.into_iter().chain(timers).collect();
-    assert_eq!(kinds(&forwarded), "PBECC".repeat(asked.len()) + "S");
-    assert!(!forwarded.windows(2).any(|pair| pair == b"Q\0"), "never a Query");
+/// What upstream answers to a probe: to each setting `values` says something else of, its own name. A server
+/// before 17 has no `transaction_timeout`.
+fn probe_answer(questions: Questions, values: &[(&str, &str)]) -> Vec<u8> {
     let mut reply = Vec::new();
-    for setting in asked {
-        let value = if setting == "idle_session_timeout" { "2s" } else { setting };
+    let timers = ServerTimers::NAMES.iter().take(if questions == Questions::Everything { 2 } else { 0 });
+    for setting in questions.settings().iter().chain(timers) {
+        let value = values.iter().find(|(name, _)| name == setting).map_or(*setting, |(_, value)| value);
         let mut row = vec![0, 1];
         row.extend((value.len() as u32).to_be_bytes());
         row.extend(value.as_bytes());
         reply.extend([frame(b'1', b""), frame(b'2', b""), frame(b'D', &row), complete("SHOW")].concat());
         reply.extend([frame(b'3', b""), frame(b'3', b"")].concat());
     }
+    reply
+}
+
+#[test]
+fn a_probe_is_invisible_to_the_agent_and_asks_upstream_itself() {
+    let mut ends = Ends::new();
+    assert!(ends.session.probe(Questions::Everything));
+    assert!(!ends.session.probe(Questions::Everything), "one at a time");
+    let forwarded = ends.forwarded();
+    assert_eq!(kinds(&forwarded), "PBECC".repeat(probe::SETTINGS.len() + 2) + "S");
+    assert!(!forwarded.windows(2).any(|pair| pair == b"Q\0"), "never a Query");
+    let mut reply = probe_answer(Questions::Everything, &[("idle_session_timeout", "2s")]);
     let notification = frame(b'A', b"\0\0\0\x01jobs\0\0");
     reply.extend(&notification);
     reply.extend(ready(b'T'));
@@ -910,6 +917,71 @@ fn a_probe_is_invisible_to_the_agent_and_asks_upstream_itself() {
     assert!(ends.session.is_idle());
 }
 
+/// A `Sync` of ours would end the agent's transaction, so the question is part of it.
+#[test]
+fn in_the_middle_of_a_pipeline_a_probe_ends_in_a_flush_and_its_answer_ends_with_the_pipeline() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("", "set local search_path = b"), bind("", "", "1"), execute("")].concat());
+    ends.agent(&frame(b'H', b""));
+    let submission = ends.submission();
+    ends.allow_with(&submission, vec![set_path("b", true)]);
+    ends.forwarded();
+    assert!(!ends.session.probe(Questions::Names), "something is not answered");
+    ends.upstream(&[frame(b'1', b""), frame(b'2', b""), complete("SET")].concat());
+    assert_eq!(ends.session.search_path(), SearchPath::Unknown);
+
+    assert!(ends.session.probe(Questions::Names));
+    assert_eq!(kinds(&ends.forwarded()), "PBECC".repeat(3) + "H");
+    let values = [("search_path", "b"), ("role", "none"), ("session_authorization", "app")];
+    assert_eq!(ends.upstream(&probe_answer(Questions::Names, &values)), b"");
+
+    assert_eq!(ends.session.search_path(), SearchPath::Known(vec!["b".into()]));
+    ends.agent(&sync());
+    assert_eq!(ends.session.search_path(), SearchPath::Unknown, "SET LOCAL ends with it");
+    ends.upstream(&ready(b'I'));
+    assert_eq!(ends.session.search_path(), SearchPath::Unknown, "until upstream is asked again");
+}
+
+/// Drivers parse and describe with a `Flush`, and bind in the next packet.
+#[test]
+fn behind_messages_that_run_nothing_a_probe_ends_in_a_sync() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("", "select 1"), frame(b'D', b"S\0"), frame(b'H', b"")].concat());
+    ends.allow();
+    ends.forwarded();
+    ends.upstream(&[frame(b'1', b""), frame(b't', &[0, 0]), frame(b'n', b"")].concat());
+    ends.ending();
+
+    assert!(ends.session.probe(Questions::Names));
+
+    assert_eq!(kinds(&ends.forwarded()), "PBECC".repeat(3) + "S");
+    assert_eq!(ends.upstream(&[probe_answer(Questions::Names, &[]), ready(b'I')].concat()), b"");
+    assert!(matches!(ends.session.poll(), Some(Output::Probed(Ok(_)))));
+    ends.agent(&[bind("", "", "1"), execute(""), sync()].concat());
+    ends.allow();
+    assert_eq!(kinds(&ends.forwarded()), "BES");
+}
+
+#[test]
+fn a_probe_that_fails_in_the_middle_of_a_pipeline_fails_it_and_the_agent_is_told() {
+    let mut ends = Ends::new();
+    ends.agent(&[parse("", "select 1"), bind("", "", "1"), execute(""), frame(b'H', b"")].concat());
+    ends.allow();
+    ends.upstream(&[frame(b'1', b""), frame(b'2', b""), complete("SELECT 1")].concat());
+    ends.agent(&[parse("", "drop table t"), bind("", "", "1"), execute(""), frame(b'H', b"")].concat());
+    let held = ends.submission();
+    assert!(ends.session.probe(Questions::Everything));
+    ends.forwarded();
+
+    let failed = error("57014", "canceling statement due to statement timeout");
+    assert_eq!(ends.upstream(&failed), failed);
+
+    assert!(matches!(ends.session.poll(), Some(Output::Probed(Err(_)))));
+    assert!(matches!(ends.session.poll(), Some(Output::Withdrawn(ticket)) if ticket == held.ticket));
+    ends.agent(&sync());
+    assert_eq!(ends.forwarded(), sync(), "what upstream skips is not sent");
+}
+
 #[test]
 fn upstream_is_kept_awake_and_nobody_sees_the_answer() {
     let mut ends = Ends::new();
@@ -926,7 +998,7 @@ fn upstream_is_kept_awake_and_nobody_sees_the_answer() {
     assert!(!ends.session.keep_awake(), "one at a time");
     assert_eq!(ends.forwarded(), sync());
     // An approval does not wait for the answer.
-    assert!(ends.session.probe());
+    assert!(ends.session.probe(Questions::Everything));
     ends.forwarded();
     assert!(ends.upstream(&ready(b'T')).is_empty());
     assert_eq!(ends.session.status(), TransactionStatus::InBlock);
@@ -1117,29 +1189,53 @@ fn a_portal_that_was_bound_and_never_executed_is_recorded_as_such() {
     assert_eq!(ends.ending(), Ending::NotExecuted);
 }
 
+fn set_path(value: &str, local: bool) -> SessionEffect {
+    SessionEffect::Set { name: "search_path".into(), value: Some(value.into()), local }
+}
+
+/// Upstream is asked where names are looked up, and says `path`.
+fn asked(ends: &mut Ends, path: &str, status: u8) {
+    assert!(ends.session.probe(Questions::Names));
+    ends.forwarded();
+    let values = [("search_path", path), ("role", "none"), ("session_authorization", "app")];
+    ends.upstream(&[probe_answer(Questions::Names, &values), ready(status)].concat());
+    let outputs = std::iter::from_fn(|| ends.session.poll()).last();
+    assert!(matches!(outputs, Some(Output::Probed(Ok(_)))));
+}
+
 #[test]
-fn a_commit_that_rolled_back_keeps_the_old_search_path() {
-    let mut ends = Ends::new();
-    let set = SessionEffect::Set { name: "search_path".into(), value: Some("audit".into()), local: false };
-    for (sql, effect, tag, status) in [
-        ("begin", SessionEffect::Begin, "BEGIN", b'T'),
-        ("set search_path = audit", set, "SET", b'T'),
-        ("commit", SessionEffect::Commit { chain: false }, "ROLLBACK", b'I'),
+fn what_a_transaction_has_set_is_asked_for_again_when_it_ends_or_fails() {
+    let fails = [error("22012", "division by zero"), ready(b'E')].concat();
+    let ends_well = [complete("COMMIT"), ready(b'I')].concat();
+    for (sql, effects, answer) in [
+        ("commit", vec![SessionEffect::Commit { chain: false }], ends_well),
+        ("select 1/0", Vec::new(), fails),
     ] {
+        let mut ends = Ends::new();
+        for (sql, effect, tag) in
+            [("begin", SessionEffect::Begin, "BEGIN"), ("set ..", set_path("audit", true), "SET")]
+        {
+            ends.agent(&query(sql));
+            let submission = ends.submission();
+            ends.allow_with(&submission, vec![effect]);
+            ends.upstream(&[complete(tag), ready(b'T')].concat());
+            ends.ending();
+        }
+        asked(&mut ends, "audit", b'T');
+        assert_eq!(ends.session.search_path(), SearchPath::Known(vec!["audit".into()]));
+
         ends.agent(&query(sql));
         let submission = ends.submission();
-        ends.allow_with(&submission, vec![effect]);
-        ends.upstream(&[complete(tag), ready(status)].concat());
-        ends.ending();
-    }
+        ends.allow_with(&submission, effects);
+        ends.upstream(&answer);
 
-    assert_eq!(ends.session.settings().search_path(), settings::parse_search_path("public", "app"));
+        assert_eq!(ends.session.search_path(), SearchPath::Unknown, "{sql}");
+    }
 }
 
 #[test]
 fn while_a_set_of_the_search_path_is_in_flight_nobody_can_tell_where_names_are_looked_up() {
     let mut ends = Ends::new();
-    let set = SessionEffect::Set { name: "search_path".into(), value: Some("evil".into()), local: false };
     let unit = [
         [parse("", "set search_path = evil"), bind("", "", "1"), execute("")].concat(),
         [parse("", "select lower('x')"), bind("", "", "1"), execute("")].concat(),
@@ -1148,7 +1244,7 @@ fn while_a_set_of_the_search_path_is_in_flight_nobody_can_tell_where_names_are_l
     ends.agent(&unit.concat());
     let first = ends.submission();
     assert_ne!(ends.session.search_path(), SearchPath::Unknown);
-    ends.allow_with(&first, vec![set]);
+    ends.allow_with(&first, vec![set_path("evil", false)]);
 
     assert_eq!(ends.session.search_path(), SearchPath::Unknown, "decided, though not forwarded yet");
     ends.allow();
@@ -1157,7 +1253,63 @@ fn while_a_set_of_the_search_path_is_in_flight_nobody_can_tell_where_names_are_l
     let done = |tag| [frame(b'1', b""), frame(b'2', b""), complete(tag)].concat();
     ends.upstream(&[done("SET"), done("SELECT 1"), ready(b'I')].concat());
 
+    assert_eq!(ends.session.search_path(), SearchPath::Unknown, "what it said that it sets does not count");
+    asked(&mut ends, "evil", b'I');
     assert_eq!(ends.session.search_path(), SearchPath::Known(vec!["evil".into()]));
+}
+
+/// Its effects are there with its first row, and may come again with each part that is fetched.
+#[test]
+fn a_portal_that_may_change_settings_does_so_however_its_rows_are_fetched() {
+    let mut ends = Ends::new();
+    let changes = SessionEffect::MayChangeSettings;
+    ends.agent(&query("begin"));
+    let begin = ends.submission();
+    ends.allow_with(&begin, vec![SessionEffect::Begin]);
+    ends.upstream(&[complete("BEGIN"), ready(b'T')].concat());
+    ends.ending();
+    ends.agent(&[parse("", "select set_config($1, 'x', false)"), bind("p", "", "1"), sync()].concat());
+    let submission = ends.submission();
+    ends.allow_with(&submission, vec![changes]);
+    ends.upstream(&[frame(b'1', b""), frame(b'2', b""), ready(b'T')].concat());
+    assert_eq!(ends.session.search_path(), SearchPath::Unknown, "the planner may have run it");
+
+    for (fetch, answer) in [
+        ([execute("p"), sync()].concat(), [frame(b's', b""), ready(b'T')].concat()),
+        (query("fetch 1 from p"), [complete("FETCH 1"), ready(b'T')].concat()),
+        (query("move 1 from p"), [complete("MOVE 1"), ready(b'T')].concat()),
+    ] {
+        asked(&mut ends, "public", b'T');
+        assert_ne!(ends.session.search_path(), SearchPath::Unknown);
+        ends.agent(&fetch);
+        if fetch[0] == b'Q' {
+            let submission = ends.submission();
+            ends.allow_with(&submission, vec![SessionEffect::Fetch("p".into())]);
+        }
+        ends.upstream(&answer);
+        while ends.session.poll().is_some() {}
+
+        assert_eq!(ends.session.search_path(), SearchPath::Unknown);
+    }
+}
+
+#[test]
+fn a_cursor_that_nobody_here_has_declared_may_do_anything_and_a_plain_one_nothing() {
+    let mut ends = Ends::new();
+    ends.agent(&query("declare c cursor with hold for select 1"));
+    let declare = ends.submission();
+    ends.allow_with(&declare, vec![SessionEffect::Declare("c".into())]);
+    ends.upstream(&[complete("DECLARE CURSOR"), ready(b'I')].concat());
+    ends.ending();
+    for (cursor, known) in [("c", true), ("d", false)] {
+        ends.agent(&query("fetch .."));
+        let fetch = ends.submission();
+        ends.allow_with(&fetch, vec![SessionEffect::Fetch(cursor.into())]);
+        ends.upstream(&[complete("FETCH 1"), ready(b'I')].concat());
+        ends.ending();
+
+        assert_eq!(ends.session.settings().are_known(), known, "{cursor}");
+    }
 }
 
 #[test]
@@ -1182,11 +1334,11 @@ fn a_partial_unit_runs_before_the_goodbye() {
 #[test]
 fn malformed_bytes_end_the_session() {
     for bytes in [&b"Q\0\0\0\x03"[..], b"Q\0\0\0\x05a", b"!\0\0\0\x04", b"p\0\0\0\x05\0", b"S\0\0\0\x05\0"] {
-        let mut session = Session::new(Limits::default(), Settings::new("app", None), 1);
+        let mut session = Session::new(Limits::default(), Settings::new(&AtLogin::default()), 1);
         assert!(matches!(session.on_agent(bytes, 0), Err(Refusal::Protocol { .. })), "{bytes:?}");
     }
     let mut session =
-        Session::new(Limits { message: 100, ..Limits::default() }, Settings::new("app", None), 1);
+        Session::new(Limits { message: 100, ..Limits::default() }, Settings::new(&AtLogin::default()), 1);
     assert!(matches!(session.on_agent(b"Q\0\x01\0\0", 0), Err(Refusal::TooLarge { .. })));
 }
 

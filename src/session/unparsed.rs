@@ -41,7 +41,7 @@ impl Run {
             bytes: 0,
             digest: None,
             started_ns: now_ns,
-            moves_names: false,
+            changes: None,
             late: None,
             doubtful: false,
             holders: 1,

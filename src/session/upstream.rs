@@ -69,7 +69,7 @@ impl Session {
             };
             // The rows of a probe are read whole: they are small, or something is wrong.
             if matches!(header.tag, tag::DATA_ROW | tag::COPY_DATA | tag::ROW_DESCRIPTION)
-                && self.probe.is_none()
+                && !matches!(self.expected.front(), Some(Expected { kind: Owed::Probe { .. }, .. }))
             {
                 match self.begin_passing(header) {
                     Ok(()) => continue,
@@ -98,6 +98,9 @@ impl Session {
             used += header.total;
         };
         hand_out(input, pending, used, sink);
+        if self.expected.is_empty() && self.passing.rest == 0 {
+            self.decide_what_waited_for_quiet(now_ns);
+        }
         result.map(|()| used)
     }
 
@@ -167,7 +170,7 @@ impl Session {
             return self.unexpected(frame, now_ns);
         };
         match (frame.tag, &head.kind) {
-            (_, Owed::Probe) => self.probe_answer(frame, now_ns),
+            (_, Owed::Probe { .. }) => self.probe_answer(frame, now_ns),
             (_, Owed::Parsing { .. }) => self.parsing_answer(frame, now_ns),
             (tag::READY, Owed::KeepAlive) => {
                 self.ready(body, now_ns)?;
@@ -311,12 +314,8 @@ impl Session {
         if let Some(run) = run.and_then(|key| self.runs.get_mut(key)) {
             run.committed |= is_commit(tag);
         }
-        // A rollback of our own, which nobody has decided.
-        if run.is_none() && tag == "ROLLBACK" {
-            self.settings.apply(&SessionEffect::Rollback { chain: false });
-        }
         if let Some(run) = run {
-            self.confirm_effects(run, at, ticket, tag == "ROLLBACK", now_ns);
+            self.confirm_effects(run, at, ticket, now_ns);
         }
         Ok(())
     }
@@ -452,7 +451,8 @@ impl Session {
             }
             _ => {}
         }
-        self.settings.ready(status, self.failed);
+        self.settings.ready(status, self.is_idle());
+        self.executed &= !self.is_idle();
         self.settle_completed(status == TransactionStatus::Idle && self.failed);
         self.failed = false;
         if status == TransactionStatus::Idle {
@@ -486,6 +486,8 @@ impl Session {
         self.answered = true;
         self.copy_in = false;
         self.copying = false;
+        // The transaction, or the part since its last savepoint, is undone by now.
+        self.settings.forget_what_the_transaction_changed();
         let Some(head) = self.expected.front_mut() else {
             return Err(Self::out_of_step());
         };
@@ -498,7 +500,7 @@ impl Session {
         }
         let sqlstate = SqlState::new(fields.code).unwrap_or_else(SqlState::internal);
         match &head.kind {
-            Owed::Probe => return self.probe_answer(frame, now_ns),
+            Owed::Probe { synced: true } => return self.probe_answer(frame, now_ns),
             Owed::Parsing { .. } => return self.parsing_answer(frame, now_ns),
             // The agent has not asked; where its transaction has failed, its next statement says so.
             Owed::KeepAlive => return Ok(Fate::Swallow),
@@ -518,7 +520,10 @@ impl Session {
                     self.finish_run(run, Ending::Failed { sqlstate }, now_ns);
                 }
             }
-            Owed::Parse { .. }
+            // A probe in the middle of the agent's pipeline: its implicit transaction has failed, as by a
+            // statement of its own, and the agent is told why.
+            Owed::Probe { synced: false }
+            | Owed::Parse { .. }
             | Owed::Bind { .. }
             | Owed::Describe
             | Owed::Execute { .. }
@@ -639,7 +644,12 @@ impl Session {
             }
             Owed::FunctionCall { run } => end(self, run),
             Owed::Parsing { run, .. } => end(self, Some(run)),
-            Owed::Describe | Owed::Sync | Owed::CopyEnd | Owed::Probe | Owed::KeepAlive => {}
+            Owed::Probe { .. } => {
+                if self.probe.take().is_some() {
+                    self.outputs.push_back(Output::Probed(Err(ProbeFailed::Refused)));
+                }
+            }
+            Owed::Describe | Owed::Sync | Owed::CopyEnd | Owed::KeepAlive => {}
         }
     }
 

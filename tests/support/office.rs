@@ -354,5 +354,6 @@ fn classification(sql: &str) -> Classification {
         inseparable: None,
         explainable: false,
         if_temporary: None,
+        notes: Default::default(),
     }
 }

@@ -147,6 +147,8 @@ pub(super) struct Meaning {
     pub(super) reads: Vec<Effect>,
     /// Each call leaves something behind: see [`BuiltIn::lasts`].
     pub(super) lasts: bool,
+    /// It may change a setting that decides what names mean, although it needs no approval.
+    pub(super) may_change_settings: bool,
 }
 
 impl Meaning {
@@ -158,7 +160,7 @@ impl Meaning {
     }
 
     fn of(class: StatementClass, why: impl Into<String>, schema: Option<Arc<str>>) -> Self {
-        Self { class, why: why.into(), schema, reads: Vec::new(), lasts: false }
+        Self { class, why: why.into(), schema, reads: Vec::new(), lasts: false, may_change_settings: false }
     }
 
     fn harmless(schema: Option<Arc<str>>) -> Self {
@@ -204,6 +206,10 @@ pub struct Catalogue {
     extension_parts: HashMap<Box<str>, Vec<ExtensionPart>>,
     /// The extensions that are installed, with their versions.
     extensions: Vec<(Box<str>, Box<str>)>,
+    /// Functions that may change a setting which decides what names mean: names, and their schemas.
+    changing_functions: HashMap<Box<str>, Vec<Arc<str>>>,
+    /// Names of tables and views by which such functions run.
+    changing_relations: HashSet<Box<str>>,
     declared: Arc<Declared>,
     guards: Guards,
 }
@@ -284,6 +290,8 @@ impl Catalogue {
             dependents: Dependents::default(),
             extension_parts: HashMap::new(),
             extensions: Vec::new(),
+            changing_functions: HashMap::new(),
+            changing_relations: HashSet::new(),
             declared: Arc::clone(declared),
             guards: Guards::default(),
         }
@@ -363,6 +371,13 @@ impl Catalogue {
                     reads: OnceLock::new(),
                 }),
             }),
+            "changers" if text(0)? == "relation" => {
+                self.changing_relations.insert(text(2)?.into());
+            }
+            "changers" => {
+                let schemas = self.changing_functions.entry(text(2)?.into()).or_default();
+                schemas.push(shared(1)?);
+            }
             "operators" => self.operators.entry(text(1)?.into()).or_default().push(UserOperator {
                 schema: shared(0)?,
                 function: (shared(2)?, shared(3)?),
@@ -511,8 +526,33 @@ impl Catalogue {
         format!("; if it is harmless, declare {schema}.{name} safe{or}")
     }
 
+    /// Whether a table or view of that name may run a function that changes settings.
+    pub(super) fn relation_may_change_settings(&self, name: &str) -> bool {
+        self.changing_relations.contains(name)
+    }
+
+    /// Whether a function that a name may mean may change settings.
+    fn may_change_settings(&self, schema: Option<&str>, name: &str, path: &SearchPath) -> bool {
+        self.changing_functions
+            .get(name)
+            .into_iter()
+            .flatten()
+            .any(|found| schema.map_or_else(|| is_searched(path, found), |schema| **found == *schema))
+    }
+
     /// What a call of `name` with so many arguments means. `None` as the schema: as written without one.
     pub(super) fn function(
+        &self,
+        schema: Option<&str>,
+        name: &str,
+        arguments: usize,
+        path: &SearchPath,
+    ) -> Meaning {
+        let may_change_settings = self.may_change_settings(schema, name, path);
+        Meaning { may_change_settings, ..self.function_called(schema, name, arguments, path) }
+    }
+
+    fn function_called(
         &self,
         schema: Option<&str>,
         name: &str,
@@ -641,6 +681,9 @@ impl Catalogue {
                 .then(|| Meaning::built_in(function)),
             None => family(name).map(|(class, why)| Meaning::of(class, why, None)),
         };
+        if called.is_none() && self.may_change_settings(None, name, path) {
+            return Some(Meaning { may_change_settings: true, ..Meaning::harmless(None) });
+        }
         // `('x'::text).domain` is a cast (`FuncNameAsType`). Asked for every column that is written with its
         // table, so names of no such type must cost next to nothing.
         let may_be_type = || self.types.may_know(name) || self.casts.may_know(name);
@@ -682,7 +725,11 @@ impl Catalogue {
                 && self.all_safe(&o.function.0, &o.function.1)
         });
         match others.next() {
-            None if declared => None,
+            None if declared => {
+                let changes =
+                    user.iter().any(|o| self.may_change_settings(Some(&o.function.0), &o.function.1, path));
+                changes.then(|| Meaning { may_change_settings: true, ..Meaning::harmless(None) })
+            }
             None => Some(Meaning::code("runs a function that is not on the allow-list")),
             Some(other) => {
                 let (schema, function) = &other.function;
@@ -700,6 +747,10 @@ impl Catalogue {
         let mut casts = self.casts.named(name);
         if let Some((schema, function)) = casts.find(|(schema, function)| !self.all_safe(schema, function)) {
             return Some(Meaning::code(format!("may run the cast function {schema}.{function}")));
+        }
+        let mut safe = self.casts.named(name);
+        if safe.any(|(schema, function)| self.may_change_settings(Some(schema), function, path)) {
+            return Some(Meaning { may_change_settings: true, ..Meaning::harmless(None) });
         }
         // Postgres's own come first, unless the path says otherwise in so many words.
         let reordered = match path {

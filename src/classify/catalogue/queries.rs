@@ -24,7 +24,7 @@ macro_rules! own_names {
 }
 
 /// The queries to run after connecting, in this order. Everything below OID 16384 came with initdb.
-pub const QUERIES: [Query; 9] = [
+pub const QUERIES: [Query; 10] = [
     Query {
         name: "functions",
         // The sixth column is the extension that it came with. The fifth says what the first argument can be, for attribute notation: a base type,
@@ -205,5 +205,50 @@ WHERE d.deptype IN ('n', 'a') AND t.rel IS DISTINCT FROM f.rel AND r.relkind <> 
  AND NOT (d.deptype = 'a' AND (k.oid IS NULL OR k.relkind = 'S'))"
         ),
         columns: 6,
+    },
+    Query {
+        name: "changers",
+        // Functions that may change a setting which decides names, by a word of their text or because it
+        // cannot be read here. Does any, then so may all that are not compiled, because what a function
+        // calls leaves no dependency; an extension's call its own. And the tables and views by which such
+        // functions run: triggers, defaults, checks, generated columns, policies, casts to a column's type,
+        // rules and the queries of views; of those that are reached through others, too: views of them, tables that they are a part
+        // of, tables whose keys they follow.
+        sql: "WITH RECURSIVE own(oid, changes) AS MATERIALIZED (
+ SELECT p.oid, l.lanname NOT IN ('sql', 'plpgsql') OR p.prosrc = '' OR p.prosrc OPERATOR(pg_catalog.~*)
+  'set_config|search_path|pg_settings|schema|authorization|[[:<:]](role|reset|execute)[[:>:]]|u&|_to_xml|ts_stat|ts_rewrite'
+ FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal')
+), code(oid) AS MATERIALIZED (
+ SELECT o.oid FROM own o WHERE o.changes OR (EXISTS (SELECT FROM own a WHERE a.changes) AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+  WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = o.oid AND d.deptype = 'e'))
+), uses(classid, objid) AS MATERIALIZED (
+ SELECT d.classid, d.objid FROM pg_catalog.pg_depend d JOIN code c ON d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid = c.oid
+ UNION ALL SELECT d.classid, d.objid FROM code c JOIN pg_catalog.pg_operator o ON o.oprcode::oid = c.oid
+  JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_operator'::regclass AND d.refobjid = o.oid
+), part_of(part, whole) AS MATERIALIZED (
+ SELECT i.inhrelid, i.inhparent FROM pg_catalog.pg_inherits i
+ UNION ALL SELECT d.refobjid, r.ev_class FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_depend d
+  ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass
+ UNION ALL SELECT c.conrelid, c.confrelid FROM pg_catalog.pg_constraint c
+  WHERE c.contype = 'f' AND (c.confdeltype NOT IN ('a', 'r') OR c.confupdtype NOT IN ('a', 'r'))
+), changers(oid) AS (
+ SELECT t.tgrelid FROM pg_catalog.pg_trigger t JOIN code c ON c.oid = t.tgfoid
+ UNION SELECT a.adrelid FROM pg_catalog.pg_attrdef a JOIN uses u ON u.classid = 'pg_catalog.pg_attrdef'::regclass AND u.objid = a.oid
+ UNION SELECT n.conrelid FROM pg_catalog.pg_constraint n JOIN uses u ON u.classid = 'pg_catalog.pg_constraint'::regclass AND u.objid = n.oid
+ UNION SELECT a.attrelid FROM pg_catalog.pg_constraint n JOIN uses u ON u.classid = 'pg_catalog.pg_constraint'::regclass AND u.objid = n.oid
+  JOIN pg_catalog.pg_attribute a ON a.atttypid = n.contypid WHERE n.contypid <> 0
+ UNION SELECT p.polrelid FROM pg_catalog.pg_policy p JOIN uses u ON u.classid = 'pg_catalog.pg_policy'::regclass AND u.objid = p.oid
+ UNION SELECT r.ev_class FROM pg_catalog.pg_rewrite r JOIN uses u ON u.classid = 'pg_catalog.pg_rewrite'::regclass AND u.objid = r.oid
+ UNION SELECT a.attrelid FROM pg_catalog.pg_cast k JOIN code c ON c.oid = k.castfunc
+  JOIN pg_catalog.pg_attribute a ON a.atttypid IN (k.castsource, k.casttarget) AND a.attnum > 0
+ UNION SELECT i.indrelid FROM pg_catalog.pg_index i JOIN uses u ON u.classid = 'pg_catalog.pg_class'::regclass AND u.objid = i.indexrelid
+), reached(oid) AS (
+ SELECT oid FROM changers UNION SELECT p.whole FROM reached r JOIN part_of p ON p.part = r.oid
+)
+SELECT 'relation', n.nspname::text, c.relname::text FROM reached r JOIN pg_catalog.pg_class c ON c.oid = r.oid
+ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid >= 16384
+UNION SELECT 'function', n.nspname::text, p.proname::text FROM code c JOIN pg_catalog.pg_proc p ON p.oid = c.oid
+ JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace",
+        columns: 3,
     },
 ];

@@ -16,8 +16,8 @@ fn catalogue(functions: &[&str], operators: &[&str], types: &[&str], safe: &[&st
     });
     let safe = safe.iter().map(|name| TablePattern::parse(name).unwrap()).collect();
     let safe = Declared::default().with_safe_functions(safe);
-    let answers =
-        [functions.collect(), rows(operators), rows(types), vec![], vec![], vec![], vec![], vec![], vec![]];
+    let mut answers = vec![functions.collect(), rows(operators), rows(types)];
+    answers.resize(QUERIES.len(), Vec::new());
     from_rows(15, &answers, &Arc::new(safe)).unwrap()
 }
 
@@ -102,7 +102,8 @@ fn a_domain_with_code_in_its_check_is_code() {
 fn real() -> Catalogue {
     let text = include_str!("../../../fixtures/catalogue/postgres-15.json");
     let answers: HashMap<String, Vec<Row>> = serde_json::from_str(text).unwrap();
-    let answers: Vec<Vec<Row>> = QUERIES.iter().map(|query| answers[query.name].clone()).collect();
+    let answers: Vec<Vec<Row>> =
+        QUERIES.iter().map(|query| answers.get(query.name).cloned().unwrap_or_default()).collect();
     from_rows(15, &answers, &Arc::default()).unwrap()
 }
 

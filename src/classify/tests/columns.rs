@@ -27,7 +27,8 @@ fn with_context<T>(path: SearchPath, what: impl FnOnce(&Classifier, &Context<'_>
     };
     let functions = [function("ids", "20", "SELECT id FROM t"), function("others", "20", "SELECT y FROM u")];
     let (relations, views) = (relations.map(row).to_vec(), views.map(view).to_vec());
-    let answers = [functions.to_vec(), vec![], vec![], vec![], relations, views, vec![], vec![], vec![]];
+    let mut answers = vec![functions.to_vec(), vec![], vec![], vec![], relations, views];
+    answers.resize(catalogue::QUERIES.len(), Vec::new());
     let catalogue = catalogue::from_rows(15, &answers, &Arc::default()).unwrap();
     let context = context(&catalogue, &path);
     what(&Classifier::new(Limits::default()), &context)

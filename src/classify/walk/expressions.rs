@@ -211,6 +211,7 @@ impl<'a> Walk<'a> {
         name: &str,
         verb: &str,
     ) {
+        self.may_change_settings |= meaning.may_change_settings;
         // Calls that only read are not worth a line in the record of what was touched.
         if meaning.class > StatementClass::Read {
             let schema = meaning.schema.as_deref().or(schema);

@@ -38,9 +38,10 @@ use self::patience::Patience;
 use super::lex::{Token, TokenKind};
 use super::tree::{Field, Kind, Node, Tree};
 use super::{
-    Catalogue, Doubt, Effect, NameUse, ObjectKind, Reason, SearchPath, StatementClass, StatementPart, Verb,
+    Catalogue, Doubt, Effect, Here, NameUse, Notes, ObjectKind, Reason, SearchPath, StatementClass,
+    StatementPart, Verb,
 };
-use crate::statement::{SessionEffect, Step};
+use crate::statement::{Identity, SessionEffect, Step};
 
 /// More reasons than a person reads; the most severe of them are kept.
 pub(super) const MOST_REASONS: usize = 64;
@@ -64,6 +65,7 @@ pub(super) struct Findings {
     pub(super) too_new: Option<String>,
     /// The relations that were taken for temporary ones ([`Surroundings::assumes_temporary`]).
     pub(super) assumed_temporary: Vec<Arc<str>>,
+    pub(super) notes: Notes,
 }
 
 /// What the walk needs to know beside the tree.
@@ -74,6 +76,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) search_path: &'a SearchPath,
     /// Whether relations that are changed, named without a schema, are taken for temporary ones of the session.
     pub(super) assumes_temporary: bool,
+    pub(super) here: &'a Here<'a>,
 }
 
 /// Visits the whole tree.
@@ -93,6 +96,8 @@ pub(super) fn walk(tree: &Tree<'_>, around: &Surroundings<'_>) -> Findings {
         from_items: None,
         columns_seen: HashSet::new(),
         config_calls: Vec::new(),
+        may_change_settings: false,
+        identity: around.here.identity,
         temporary: false,
         assumed: HashSet::new(),
         patience: Patience::for_tree(tree.len()),
@@ -138,6 +143,10 @@ struct Walk<'a> {
     columns_seen: HashSet<(Cow<'a, str>, Cow<'a, str>)>,
     /// The calls of `set_config` in this raw statement.
     config_calls: Vec<u32>,
+    /// It may change settings that decide what names mean, by functions that need no approval.
+    may_change_settings: bool,
+    /// Who the session acts as now; unknown after a statement of the same text may have changed it.
+    identity: Option<&'a Identity>,
     /// This raw statement makes a temporary table or view.
     temporary: bool,
     /// The relations that are taken for temporary ones.
@@ -164,8 +173,10 @@ impl<'a> Walk<'a> {
         self.scopes.clear();
         self.config_calls.clear();
         self.columns_seen.clear();
+        self.may_change_settings = false;
         self.temporary = false;
         let root = raw.get(Field::Stmt);
+        let before = self.found.effects.len();
         for node in root.into_iter().flat_map(Node::within) {
             self.visit(node);
         }
@@ -173,6 +184,10 @@ impl<'a> Walk<'a> {
         if let Some(used) = self.found.names.last_mut().filter(|used| used.part == part) {
             used.otherwise = otherwise;
         }
+        let touched = self.found.effects.get(before..).unwrap_or_default().iter();
+        self.may_change_settings |= touched
+            .filter(|effect| effect.kind == ObjectKind::Relation)
+            .any(|effect| self.around.catalogue.relation_may_change_settings(&effect.name));
         let Some(root) = root else { return };
         self.created_view(root);
         let step = self.step(root);
@@ -196,16 +211,22 @@ impl<'a> Walk<'a> {
                 SessionEffect::DiscardAll => {
                     self.prepared.clear();
                     self.path = &UNKNOWN;
+                    self.identity = None;
                 }
                 // The session follows these when upstream confirms them; within one text we only
                 // know that names may be looked up elsewhere from here on.
                 SessionEffect::Set { name, .. } if **name == *"search_path" => self.path = &UNKNOWN,
-                SessionEffect::ResetAll
-                | SessionEffect::TemporaryRelation
-                | SessionEffect::PathUnknown
-                | SessionEffect::Commit { .. }
+                SessionEffect::PathUnknown | SessionEffect::MayChangeSettings => {
+                    self.path = &UNKNOWN;
+                    self.identity = None;
+                }
+                SessionEffect::Commit { .. }
                 | SessionEffect::Rollback { .. }
-                | SessionEffect::RollbackToSavepoint => self.path = &UNKNOWN,
+                | SessionEffect::RollbackToSavepoint => {
+                    self.path = &UNKNOWN;
+                    self.identity = self.identity.filter(|identity| identity.outlasts_transaction);
+                }
+                SessionEffect::ResetAll | SessionEffect::TemporaryRelation => self.path = &UNKNOWN,
                 SessionEffect::Prepare(_)
                 | SessionEffect::Execute(_)
                 | SessionEffect::Declare(_)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Walk;
 use crate::classify::settings::{self, Value};
 use crate::classify::tree::{Field, Kind, Node};
-use crate::classify::{Effect, ObjectKind, StatementClass, Verb};
+use crate::classify::{BoundValue, Effect, ObjectKind, StatementClass, Verb};
 use crate::statement::{SessionEffect, Step};
 
 /// A constant of SET as text; `None` for anything that is computed.
@@ -31,6 +31,25 @@ fn constant(node: Node<'_>) -> Option<Cow<'_, str>> {
 /// What a SET gives: its values, or nothing that we can know.
 fn given<'n>(node: Node<'n>) -> Option<Vec<Cow<'n, str>>> {
     node.list(Field::Args).map(constant).collect()
+}
+
+/// What is known of an argument.
+enum Argument<'a> {
+    Text(Cow<'a, str>),
+    Null,
+    /// Nobody knows before it runs.
+    Computed,
+}
+
+/// `x::text` and `x::varchar`, which change no text.
+fn is_text_cast(node: Node<'_>) -> bool {
+    node.kind() == Kind::TypeCast
+        && node.get(Field::TypeName).is_some_and(|to| {
+            let names = to.names(Field::Names);
+            matches!(names.last().map(|name| &**name), Some("text" | "varchar"))
+                && !to.has(Field::Typmods)
+                && !to.has(Field::ArrayBounds)
+        })
 }
 
 /// Servers of a minor version that has it keep a session with this set from reading views and foreign tables.
@@ -107,7 +126,7 @@ impl<'a> Walk<'a> {
     }
 
     fn sets(&mut self, node: Node<'a>, name: &str, value: Value<'_>) {
-        let (class, why) = settings::judge(name, value, self.around.catalogue.declared());
+        let (class, why) = self.judge(name, value);
         self.effect(Verb::Set, ObjectKind::Setting, None, name);
         self.becomes(name, value);
         if let Some(why) = why {
@@ -152,43 +171,42 @@ impl<'a> Walk<'a> {
         if node.index() >= self.later_until && !self.is_planned(node) {
             self.config_calls.push(node.index());
         }
-        let mut arguments = node.list(Field::Args);
-        let (name, value) = (arguments.next(), arguments.next());
         if restricts_itself(node) {
             return self.effect(Verb::Set, ObjectKind::Setting, None, RESTRICT);
         }
-        let Some(name) = name.and_then(Node::literal) else {
+        let (name, value) = (self.argument(node, 0), self.argument(node, 1));
+        let Argument::Text(name) = name else {
+            self.may_change_settings = true;
             self.effect(Verb::Set, ObjectKind::Setting, None, Effect::UNKNOWN_NAME);
             let what = "calls set_config for a setting that only the server will know".to_owned();
             return self.calls(StatementClass::Settings, node, what);
         };
         let name = name.to_ascii_lowercase();
+        // In a cursor or a prepared statement it happens later, and in a plan never; to ask costs little.
+        self.may_change_settings |= settings::decides_names(&name);
         self.effect(Verb::Set, ObjectKind::Setting, None, &name);
-        let literal = value.and_then(Node::literal);
-        let is_null = value.is_some_and(|value| value.flag(Field::Isnull));
-        match &literal {
-            _ if is_null => self.becomes(&name, Value::Default),
-            Some(value) => self.becomes(&name, Value::Given(&[value])),
-            None => self.becomes(&name, Value::Computed),
+        match &value {
+            Argument::Null => self.becomes(&name, Value::Default),
+            Argument::Text(value) => self.becomes(&name, Value::Given(&[value])),
+            Argument::Computed => self.becomes(&name, Value::Computed),
         }
-        let declared = self.around.catalogue.declared();
-        let (class, why) = match &literal {
-            _ if is_null => settings::judge(&name, Value::Default, declared),
-            None => settings::judge(&name, Value::Computed, declared),
-            Some(value) if name == "search_path" => match settings::split_search_path(value) {
+        let (class, why) = match &value {
+            Argument::Null => self.judge(&name, Value::Default),
+            Argument::Computed => self.judge(&name, Value::Computed),
+            Argument::Text(value) if name == "search_path" => match settings::split_search_path(value) {
                 Some(schemas) => {
                     let schemas: Vec<&str> = schemas.iter().map(String::as_str).collect();
-                    settings::judge(&name, Value::Given(&schemas), declared)
+                    self.judge(&name, Value::Given(&schemas))
                 }
                 None => (StatementClass::Settings, Some("is set to something that is no list of schemas")),
             },
-            Some(value) => settings::judge(&name, Value::Given(&[value]), declared),
+            Argument::Text(value) => self.judge(&name, Value::Given(&[value])),
         };
         let guards = self.around.catalogue.guards();
-        let loosened = match &literal {
-            _ if is_null => guards.loosened_by(&name, Value::Default),
-            None => guards.loosened_by(&name, Value::Computed),
-            Some(value) => guards.loosened_by(&name, Value::Given(&[value])),
+        let loosened = match &value {
+            Argument::Null => guards.loosened_by(&name, Value::Default),
+            Argument::Computed => guards.loosened_by(&name, Value::Computed),
+            Argument::Text(value) => guards.loosened_by(&name, Value::Given(&[value])),
         };
         if let (None, Some(why)) = (why, loosened) {
             return self.calls(
@@ -205,6 +223,44 @@ impl<'a> Walk<'a> {
         if name == "search_path" && !self.surely_runs(node) {
             let what = "calls set_config for search_path where it may run never, later or often".to_owned();
             self.calls(StatementClass::Settings, node, what);
+        }
+    }
+
+    /// What a setting's new value means, for this session.
+    fn judge(&mut self, name: &str, value: Value<'_>) -> (StatementClass, Option<&'static str>) {
+        self.found.notes.other_encoding |= settings::is_other_encoding(name, value);
+        let judged = settings::judge(name, value, self.around.catalogue.declared());
+        if judged.0 == StatementClass::Identity {
+            self.found.notes.needs_identity = true;
+            if self.identity.is_some_and(|identity| settings::keeps_identity(name, value, identity)) {
+                return (StatementClass::Session, None);
+            }
+        }
+        judged
+    }
+
+    /// An argument of `set_config`: a literal, or a parameter whose value is known.
+    fn argument(&mut self, call: Node<'a>, place: usize) -> Argument<'a> {
+        let Some(mut node) = call.list(Field::Args).nth(place) else { return Argument::Computed };
+        if let Some(text) = node.literal() {
+            return Argument::Text(text);
+        }
+        if is_text_cast(node) {
+            let Some(inner) = node.get(Field::Arg) else { return Argument::Computed };
+            node = inner;
+        }
+        if node.flag(Field::Isnull) {
+            return Argument::Null;
+        }
+        if node.kind() != Kind::ParamRef {
+            return Argument::Computed;
+        }
+        self.found.notes.needs_values = true;
+        let place = usize::try_from(node.number(Field::Number)).unwrap_or_default().wrapping_sub(1);
+        match self.around.here.values.get(place) {
+            Some(BoundValue::Text(text)) => Argument::Text(Cow::Borrowed(text)),
+            Some(BoundValue::Null) => Argument::Null,
+            Some(BoundValue::Unknown) | None => Argument::Computed,
         }
     }
 
@@ -237,7 +293,7 @@ impl<'a> Walk<'a> {
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "most statements leave the session as it is")]
     /// What the whole raw statement does to the session, when upstream confirms it.
-    pub(super) fn step(&self, root: Node<'a>) -> Step {
+    pub(super) fn step(&mut self, root: Node<'a>) -> Step {
         let mut effects = Vec::new();
         let name = |field| -> Arc<str> { root.text(field).unwrap_or_default().into() };
         match root.kind() {
@@ -289,28 +345,35 @@ impl<'a> Walk<'a> {
         if commits_by_itself(root) {
             effects.push(SessionEffect::CommitsByItself);
         }
+        // So may whatever writes to `pg_settings`, and what nobody here knows.
+        let unseen = matches!(self.class, StatementClass::Settings | StatementClass::Admin)
+            && !matches!(root.kind(), Kind::VariableSetStmt | Kind::TransactionStmt);
+        if self.may_change_settings || unseen {
+            effects.push(SessionEffect::MayChangeSettings);
+        }
         Step { effects }
     }
 
-    /// Calls of set_config with literal arguments, as far as they run now.
-    fn set_config_effects(&self, effects: &mut Vec<SessionEffect>) {
-        for call in self.config_calls.iter().filter_map(|index| self.tree.node(*index)) {
-            let mut arguments = call.list(Field::Args);
-            let (name, value, local) = (arguments.next(), arguments.next(), arguments.next());
-            let (name, value) = (name.and_then(Node::literal), value.and_then(Node::literal));
-            let may_be_the_path = name.as_ref().is_none_or(|name| name.eq_ignore_ascii_case("search_path"));
-            if value.is_none() && may_be_the_path {
-                effects.push(SessionEffect::PathUnknown);
+    /// Calls of set_config with known arguments, as far as they run now.
+    fn set_config_effects(&mut self, effects: &mut Vec<SessionEffect>) {
+        for index in self.config_calls.clone() {
+            let Some(call) = self.tree.node(index) else { continue };
+            let Argument::Text(name) = self.argument(call, 0) else { continue };
+            let name = name.to_ascii_lowercase();
+            // What decides names is asked for, and never read along.
+            if settings::decides_names(&name) {
                 continue;
             }
-            let Some(name) = name else { continue };
+            let value = match self.argument(call, 1) {
+                Argument::Text(value) => Some(value.into()),
+                Argument::Null | Argument::Computed => None,
+            };
+            let local = call.list(Field::Args).nth(2).and_then(|local| local.get(Field::Boolval));
             effects.push(SessionEffect::Set {
-                name: name.to_ascii_lowercase().into(),
-                value: value.map(Into::into),
+                name: name.into(),
+                value,
                 // Anything but a literal `true` may be false, which lasts longer.
-                local: local
-                    .and_then(|local| local.get(Field::Boolval))
-                    .is_some_and(|flag| flag.flag(Field::Boolval)),
+                local: local.is_some_and(|flag| flag.flag(Field::Boolval)),
             });
         }
     }

@@ -7,7 +7,7 @@ use super::conditions::{self, Verdict};
 use super::patience::Patience;
 use super::sources::Names;
 use crate::classify::tree::{Field, Kind, Node};
-use crate::classify::{NameUse, ObjectKind, StatementClass, Verb, names};
+use crate::classify::{BoundValue, NameUse, ObjectKind, StatementClass, Verb, names};
 
 /// FETCH of more rows than this is taking data out in bulk.
 const LARGE_FETCH: u64 = 10_000;
@@ -202,8 +202,14 @@ impl<'a> Walk<'a> {
             Some(_) => {}
             None => self.finds_for_now(StatementClass::Code, names::unknown(&name), span),
         }
+        let values = node.list(Field::Params).map(|value| match value.literal() {
+            Some(text) => BoundValue::Text(text.into()),
+            None if value.flag(Field::Isnull) => BoundValue::Null,
+            None => BoundValue::Unknown,
+        });
+        let values = values.collect();
         let (part, known) = (self.part, known.is_some());
-        self.found.names.push(NameUse { name, part, known, otherwise: StatementClass::Read });
+        self.found.names.push(NameUse { name, part, known, otherwise: StatementClass::Read, values });
     }
 }
 

@@ -111,6 +111,7 @@ pub(crate) fn classified(class: StatementClass) -> Classification {
         inseparable: None,
         explainable: false,
         if_temporary: None,
+        notes: Default::default(),
     }
 }
 

@@ -724,7 +724,7 @@ fn going_back_to_oneself_is_free_only_where_the_server_says_that_one_is_oneself(
         Stack::with(&Setup { sql: "CREATE ROLE low; GRANT low TO app;".to_owned(), ..Setup::default() });
     let mut agent = Wire::agent(stack.port);
     agent.send(&query("SET ROLE low"));
-    stack.approve(support::BOB, &stack.request());
+    stack.approve(BOB, &stack.request());
     assert_eq!(agent.until_ready(), "C[SET]ZI");
     // It is `low` now, whatever the session has said before.
     assert_eq!(agent.ask(&query("SET ROLE low")), "C[SET]ZI");
@@ -732,7 +732,7 @@ fn going_back_to_oneself_is_free_only_where_the_server_says_that_one_is_oneself(
         agent.send(&query(sql));
         let request = stack.request();
         assert_eq!(request["class"], "identity", "{sql}");
-        stack.answer(support::BOB, &request, "deny", None);
+        stack.answer(BOB, &request, "deny", None);
         assert_eq!(agent.until_ready(), "E42501ZI", "{sql}");
     }
     assert_eq!(agent.ask(&query("DISCARD ALL")), "C[DISCARD ALL]ZI", "as before");

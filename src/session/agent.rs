@@ -469,8 +469,12 @@ impl Session {
 
     /// Upstream owes nothing more: what waited for that is decided now.
     pub(super) fn decide_what_waited_for_quiet(&mut self, now_ns: u64) {
-        let Gate::Deciding(deciding) = &mut self.gate else { return };
-        if std::mem::take(&mut deciding.when_quiet) {
+        if !matches!(&self.gate, Gate::Deciding(deciding) if deciding.when_quiet) {
+            return;
+        }
+        self.drop_copy_ends();
+        if self.expected.is_empty() {
+            self.set_deciding(|deciding| deciding.when_quiet = false);
             self.advance(now_ns);
         }
     }

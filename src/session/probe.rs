@@ -141,6 +141,7 @@ impl Session {
 
     /// The same, and whether these relations, named without a schema, are all temporary ones of this session.
     pub fn probe_with(&mut self, questions: Questions, relations: &[Arc<str>]) -> bool {
+        self.drop_copy_ends();
         let between_messages = self.copy_rest == 0 && self.passing.rest == 0;
         let failed = self.status == TransactionStatus::Failed;
         if !self.is_at_rest()

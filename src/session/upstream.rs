@@ -98,7 +98,7 @@ impl Session {
             used += header.total;
         };
         hand_out(input, pending, used, sink);
-        if self.expected.is_empty() && self.passing.rest == 0 {
+        if self.passing.rest == 0 {
             self.decide_what_waited_for_quiet(now_ns);
         }
         result.map(|()| used)

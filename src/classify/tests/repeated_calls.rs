@@ -9,7 +9,8 @@ fn class(sql: &str) -> StatementClass {
         r#"public|t|r|["id","x"]|none|["id"]|["id"]|{"id":8}"#,
     ];
     let relations = relations.map(row).to_vec();
-    let answers = [vec![], vec![], vec![], vec![], relations, vec![], vec![], vec![], vec![]];
+    let mut answers = vec![vec![], vec![], vec![], vec![], relations];
+    answers.resize(catalogue::QUERIES.len(), Vec::new());
     let catalogue = catalogue::from_rows(15, &answers, &Arc::default()).unwrap();
     let path = SearchPath::Known(vec!["public".into()]);
     Classifier::new(Limits::default()).classify(&SqlText::from(sql), &context(&catalogue, &path)).class

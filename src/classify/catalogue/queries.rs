@@ -214,7 +214,8 @@ WHERE d.deptype IN ('n', 'a') AND t.rel IS DISTINCT FROM f.rel AND r.relkind <> 
         // functions run: triggers, defaults, checks, generated columns, policies, casts to a column's type,
         // rules and the queries of views; of those that are reached through others, too: views of them, tables that they are a part
         // of, tables whose keys they follow.
-        sql: "WITH RECURSIVE own(oid, changes) AS MATERIALIZED (
+        sql: own_names!(
+            "WITH RECURSIVE own(oid, changes) AS MATERIALIZED (
  SELECT p.oid, l.lanname NOT IN ('sql', 'plpgsql') OR p.prosrc = '' OR p.prosrc OPERATOR(pg_catalog.~*)
   'set_config|search_path|pg_settings|schema|authorization|[[:<:]](role|reset|execute)[[:>:]]|u&|_to_xml|ts_stat|ts_rewrite'
  FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal')
@@ -248,7 +249,8 @@ WHERE d.deptype IN ('n', 'a') AND t.rel IS DISTINCT FROM f.rel AND r.relkind <> 
 SELECT 'relation', n.nspname::text, c.relname::text FROM reached r JOIN pg_catalog.pg_class c ON c.oid = r.oid
  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid >= 16384
 UNION SELECT 'function', n.nspname::text, p.proname::text FROM code c JOIN pg_catalog.pg_proc p ON p.oid = c.oid
- JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace",
+ JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace"
+        ),
         columns: 3,
     },
 ];

@@ -15,7 +15,7 @@ use super::{
     BoundSecret, Catalogue, Classification, Doubt, Effect, Here, IfTemporary, Inseparable, Notes, ObjectKind,
     Reason, SearchPath, StatementClass, SyntaxError, bulk, crosscheck, fingerprint, redact,
 };
-use crate::statement::SqlText;
+use crate::statement::{SessionEffect, SqlText};
 
 /// How large and how deep a text may be.
 #[derive(Clone, Copy, Debug)]
@@ -466,8 +466,10 @@ pub(super) fn reads_of_body(body: &str, catalogue: &Catalogue) -> Option<Vec<Eff
     let found = classifier.classify_anew(body.as_bytes(), &context, &Here::default(), &mut false);
     let only_queries = found.parts.iter().all(|part| &*part.kind == "SelectStmt");
     let knows_columns = !found.doubts.iter().any(|doubt| matches!(doubt, Doubt::Column(_)));
-    // `set_config` is no reading, whatever it sets, and neither is what may call it.
-    let only_reads = found.class == StatementClass::Read && found.session_effects().next().is_none();
+    // `set_config` is no reading. What may lead to it by another name is known of the function itself
+    // (`Catalogue::may_change_settings`): upstream is asked for its settings behind a call of it.
+    let follows_up = |effect: &SessionEffect| matches!(effect, SessionEffect::MayChangeSettings);
+    let only_reads = found.class == StatementClass::Read && found.session_effects().all(follows_up);
     (only_reads && only_queries && knows_columns).then_some(found.effects)
 }
 

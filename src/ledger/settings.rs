@@ -84,9 +84,15 @@ impl Settings {
             .truncate(false)
             .mode(0o600)
             .open(lock_file(&self.path))?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| OpenError::InUse(self.path.clone()))?;
-        Ok(file)
+        // A process that somebody is just starting inherits the descriptor until it executes its program, so
+        // a lock that was let go may seem to be held for a moment longer.
+        for _ in 0..20 {
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                return Ok(file);
+            }
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        Err(OpenError::InUse(self.path.clone()))
     }
 }
 

@@ -343,18 +343,11 @@ impl Classification {
     /// are functions that were made a moment ago.
     #[must_use]
     pub fn with_unknown_calls(&self) -> Self {
-        let class = StatementClass::Code;
         let unknown = |doubt: &&Doubt| matches!(doubt, Doubt::Column(_));
         let names: Vec<&str> = self.doubts.iter().filter(unknown).map(|doubt| &**doubt.name()).collect();
         let text =
             format!("may call {}: no column of this name is known, nor any function", names.join(", "));
-        let mut all = self.clone();
-        all.reasons.insert(0, Reason { class, text: text.into(), span: None });
-        all.reasons.sort_by_key(|reason| std::cmp::Reverse(reason.class));
-        all.class = all.class.max(class);
-        if let Some(part) = all.parts.first_mut() {
-            part.class = part.class.max(class);
-        }
+        let mut all = self.with_code(&text);
         // Such a function may change the catalogue, and where names are looked up.
         let mut steps = all.steps.to_vec();
         for step in &mut steps {
@@ -367,8 +360,12 @@ impl Classification {
     /// The same with values that run somebody's functions before it does anything itself.
     #[must_use]
     pub fn with_values_that_run_code(&self) -> Self {
+        self.with_code("takes a value of a type whose checks run functions that are not on the allow-list")
+    }
+
+    /// The same with one more reason, for which it counts as code.
+    fn with_code(&self, text: &str) -> Self {
         let class = StatementClass::Code;
-        let text = "takes a value of a type whose checks run functions that are not on the allow-list";
         let mut all = self.clone();
         all.reasons.insert(0, Reason { class, text: text.into(), span: None });
         all.reasons.sort_by_key(|reason| std::cmp::Reverse(reason.class));

@@ -206,7 +206,7 @@ impl Gate<'_> {
                 self.shared.classifier.classify_here(sql, &context, &here)
             }
         };
-        // A text is classified once, however many names it has: not all are remembered elsewhere.
+        // A text behind names is classified once, however many it has: not all are remembered elsewhere.
         let meanings: RefCell<HashMap<(*const u8, usize), Arc<Classification>>> = RefCell::default();
         let classify = |sql: &SqlText| {
             let key = (sql.as_bytes().as_ptr(), sql.len());
@@ -222,7 +222,8 @@ impl Gate<'_> {
         if waits_for_turn(&submission.statement.sql) {
             return Judged::Turn;
         }
-        let mut classification = classify(&submission.statement.sql);
+        // What most statements are, without a name in them, is asked for once.
+        let mut classification = classify_with(&submission.statement.sql, &[]);
         if !self.session.settings().is_utf8() && !is_ascii(&submission.statement) {
             return Judged::Refused(classification, OTHER_ENCODING_NOW);
         }

@@ -69,7 +69,7 @@ fn draft(number: u128) -> Draft {
             bound_secrets: Arc::from([]),
             inseparable: None,
             explainable: false,
-            if_temporary: None,
+            if_confirmed: None,
             notes: Default::default(),
         }),
         identity: Arc::new(AgentIdentity {

@@ -123,7 +123,7 @@ impl Asked {
             bound_secrets: Arc::from([]),
             inseparable: None,
             explainable: true,
-            if_temporary: None,
+            if_confirmed: None,
             notes: Default::default(),
         };
         Self {

@@ -66,6 +66,18 @@ pub enum Refusal {
         "statement needs approval, and the server cannot be asked about the session's settings at this point"
     )]
     HoldOutOfReach,
+    /// A statement needs approval, and more comes before it in its batch than a reviewer is shown.
+    #[error("statement needs approval, and too much comes before it in the same batch to be reviewed")]
+    TooMuchBefore {
+        /// How many statements may.
+        statements: usize,
+        /// How many bytes they may have.
+        bytes: usize,
+    },
+    /// What was decided earlier in a batch does not hold any more: the policy or the people have changed
+    /// while a later statement of it waited.
+    #[error("the policy or its people have changed while a statement of the same batch waited")]
+    BatchOutdated,
     /// The agent has too many requests waiting.
     #[error("too many approval requests are waiting for this agent")]
     TooManyHolds {
@@ -246,10 +258,12 @@ impl Refusal {
             | Self::Deferred { .. }
             | Self::HoldInTransaction
             | Self::HoldOutOfReach
+            | Self::TooMuchBefore { .. }
             | Self::CoolingDown { .. } => "42501",
             Self::HoldExpired { .. }
             | Self::HoldCancelled { .. }
             | Self::HoldWithdrawn { .. }
+            | Self::BatchOutdated
             | Self::Cancelled => "57014",
             Self::TooManyHolds { .. } | Self::TooManyStatements { .. } => "53400",
             Self::Syntax { .. } => "42601",
@@ -299,8 +313,12 @@ impl Refusal {
             }
             Self::TooManyExecuted { limit } => Some(format!("at most {limit} of them are looked up")),
             Self::LedgerUnavailable { disk_full: true } => Some("the disk of the ledger is full".to_owned()),
+            Self::TooMuchBefore { statements, bytes } => {
+                Some(format!("at most {statements} statements of {bytes} bytes in all are shown"))
+            }
             Self::HoldInTransaction
             | Self::HoldOutOfReach
+            | Self::BatchOutdated
             | Self::Cancelled
             | Self::CoolingDown { .. }
             | Self::UnknownColumn { .. }
@@ -343,6 +361,8 @@ impl Refusal {
                 "Retry the identical statement after approval; it will then run once. Do not change it: any change needs a new approval."
             }
             Self::HoldInTransaction => "Run the statement outside a transaction block.",
+            Self::BatchOutdated => "Send the batch again; it will be decided anew.",
+            Self::TooMuchBefore { .. } => "Send Sync first, and then the statement by itself.",
             Self::HoldOutOfReach => {
                 "Send Sync first (in a failed transaction: ROLLBACK), and then the statement by itself."
             }
@@ -441,6 +461,8 @@ impl Refusal {
             Self::Deferred { .. } => "deferred",
             Self::HoldInTransaction => "hold_in_transaction",
             Self::HoldOutOfReach => "hold_out_of_reach",
+            Self::TooMuchBefore { .. } => "too_much_before",
+            Self::BatchOutdated => "batch_outdated",
             Self::TooManyHolds { .. } => "too_many_holds",
             Self::TooManyStatements { .. } => "too_many_statements",
             Self::TooMuchText { .. } => "too_much_text",

@@ -364,18 +364,34 @@ pub fn setting_duration(value: &str) -> Option<Duration> {
         return None;
     }
     let number: f64 = number.parse().ok()?;
-    let milliseconds = match unit.trim_start() {
-        "us" => 0.001,
-        "" | "ms" => 1.0,
-        "s" => 1e3,
-        "min" => 60e3,
-        "h" => 3_600e3,
-        "d" => 86_400e3,
-        _ => return None,
+    /// Each unit in milliseconds, from the largest.
+    const UNITS: [(&str, f64); 6] =
+        [("d", 86_400e3), ("h", 3_600e3), ("min", 60e3), ("s", 1e3), ("ms", 1.0), ("us", 0.001)];
+    let unit = unit.trim_start();
+    let milliseconds = if unit.is_empty() {
+        number
+    } else {
+        let place = UNITS.iter().position(|(known, _)| *known == unit)?;
+        let (_, milliseconds) = UNITS.get(place)?;
+        // Rounded to whole units of the next smaller kind: a small part of an hour is no time at all.
+        UNITS.get(place + 1).map_or(number * milliseconds, |(_, smaller)| {
+            (number * milliseconds / smaller).round_ties_even() * smaller
+        })
     };
-    // Rounded to whole milliseconds, as Postgres does.
-    let milliseconds = (number * milliseconds).round();
+    // And then to whole milliseconds, halves to even (`convert_to_base_unit`, `parse_int`).
+    let milliseconds = milliseconds.round_ties_even();
     (milliseconds <= f64::from(i32::MAX)).then(|| Duration::from_millis(milliseconds as u64))
+}
+
+/// What a statement may depend on that only its own session can tell of relations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RelationCheck {
+    /// All of them, looked up as an unqualified name would be, are temporary ones of this session.
+    Temporary,
+    /// The same, and none has a rule, as each view has: what changes their rows changes nothing else.
+    TemporaryTables,
+    /// None of their names is that of a temporary view, or of a temporary table with rules.
+    NoTemporaryViews,
 }
 
 /// What one raw statement inside a text does to the session that runs it. Classification finds
@@ -436,8 +452,8 @@ pub enum SessionEffect {
     CopyOut,
     /// The catalogue may look different afterwards (DDL, code, extensions).
     CatalogueChange,
-    /// The catalogue looks different for this session afterwards: it has made a temporary view, which others
-    /// cannot name.
+    /// The catalogue looks different for this session afterwards: it may have made a temporary view, which
+    /// others cannot name.
     OwnCatalogueChange,
     /// A temporary table or view may exist afterwards, and stand in front of others of its name.
     TemporaryRelation,

@@ -347,11 +347,6 @@ fn transaction(draft: &Draft) -> Option<Body> {
         lines.push(Shown::line(&format!("{} earlier statements are not listed", transaction.earlier)));
     }
     lines.extend(transaction.statements.iter().map(|sql| Shown::after("ran: ", &Shown::line(sql))));
-    if transaction.batch_earlier > 0 {
-        let listed =
-            format!("{} earlier statements of the same batch are not listed", transaction.batch_earlier);
-        lines.push(Shown::line(&listed));
-    }
     let batch = transaction.batch.iter();
     lines.extend(batch.map(|sql| Shown::after("before it in the same batch: ", &Shown::line(sql))));
     Some(Body::Lines(lines))
@@ -488,7 +483,6 @@ mod tests {
             statements: vec!["BEGIN".to_owned(), "SELECT 1\n  FROM t".to_owned()],
             earlier: 3,
             batch: vec!["SET LOCAL work_mem = '1MB'".to_owned()],
-            batch_earlier: 1,
             ..TransactionView::default()
         };
         let before = Statement {

@@ -99,10 +99,8 @@ pub struct TransactionView {
     /// How many more ran before those.
     pub earlier: u64,
     /// The texts of the same batch that reach upstream before it, or together with it: whether and when
-    /// they run, upstream will say. The last [`TransactionView::KEPT`] of them.
+    /// they run, upstream will say.
     pub batch: Vec<String>,
-    /// How many more come before those.
-    pub batch_earlier: usize,
     /// Timers of upstream's that run while the statement waits.
     pub timers: ServerTimers,
     /// How much longer upstream lets the transaction last, where it limits that.

@@ -91,7 +91,7 @@ pub(crate) fn classification(sql: &str) -> Classification {
         bound_secrets: Arc::from([]),
         inseparable: None,
         explainable: false,
-        if_temporary: None,
+        if_confirmed: None,
         notes: Default::default(),
     }
 }

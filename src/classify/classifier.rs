@@ -12,10 +12,10 @@ use super::parser::{Failure, LARGE, parse};
 use super::tree::{Room, Tree};
 use super::walk::{Findings, Names, Surroundings, Touched, columns, walk};
 use super::{
-    BoundSecret, Catalogue, Classification, Doubt, Effect, Here, IfTemporary, Inseparable, Notes, ObjectKind,
+    BoundSecret, Catalogue, Classification, Doubt, Effect, Here, IfConfirmed, Inseparable, Notes, ObjectKind,
     Reason, SearchPath, StatementClass, SyntaxError, bulk, crosscheck, fingerprint, redact,
 };
-use crate::statement::{SessionEffect, SqlText};
+use crate::statement::{RelationCheck, SessionEffect, SqlText};
 
 /// How large and how deep a text may be.
 #[derive(Clone, Copy, Debug)]
@@ -85,9 +85,9 @@ impl Classifier {
     /// What a text does.
     pub fn classify(&self, sql: &SqlText, context: &Context<'_>) -> Arc<Classification> {
         let bytes = sql.as_bytes();
-        if !context.strings_standard {
-            let why =
-                "strings are not read the standard way in this session, so nothing can be told from its text";
+        // Without a backslash a string is read alike either way.
+        if !context.strings_standard && bytes.contains(&b'\\') {
+            let why = "has a backslash, and strings are not read the standard way in this session";
             let text = String::from_utf8_lossy(bytes);
             return Arc::new(unread(&text, &lex(&text), why));
         }
@@ -284,7 +284,7 @@ impl Classifier {
         for reason in &mut found.reasons {
             reason.span = reason.span.as_ref().map(|span| short.in_original(span));
         }
-        found.if_temporary = None;
+        found.if_confirmed = None;
         Some(found)
     }
 
@@ -341,11 +341,16 @@ impl Classifier {
             ROOM.set(room);
         }
         let mut classified = finish(text, lexed, findings, &redaction, nodes);
-        classified.if_temporary = if_temporary.and_then(|findings| {
+        classified.if_confirmed = if_temporary.and_then(|findings| {
             let names = findings.assumed_temporary.clone();
+            let check = if findings.writes_assumed_temporary {
+                RelationCheck::TemporaryTables
+            } else {
+                RelationCheck::Temporary
+            };
             let alternative = finish(text, lexed, findings, &redaction, nodes);
             let passes = !alternative.class.is_privileged() && classified.class.is_privileged();
-            passes.then(|| Arc::new(IfTemporary { names, classification: Arc::new(alternative) }))
+            passes.then(|| Arc::new(IfConfirmed { check, names, classification: Arc::new(alternative) }))
         });
         // What is held, and everything but the plainest, is read anew each time.
         let is_plain = matches!(classified.parts.as_slice(), [part]
@@ -358,7 +363,7 @@ impl Classifier {
 /// What a statement does if the relations that it changes, named without a schema, are temporary ones of the
 /// session. A single statement only: another one may have dropped or renamed them before.
 fn if_temporary(tree: &Tree<'_>, around: &Surroundings<'_>, findings: &Findings) -> Option<Findings> {
-    const KINDS: [&str; 12] = [
+    const KINDS: [&str; 13] = [
         "DropStmt",
         "IndexStmt",
         "TruncateStmt",
@@ -367,6 +372,7 @@ fn if_temporary(tree: &Tree<'_>, around: &Surroundings<'_>, findings: &Findings)
         "RenameStmt",
         "CommentStmt",
         "AlterSeqStmt",
+        "InsertStmt",
         "UpdateStmt",
         "DeleteStmt",
         "MergeStmt",
@@ -397,6 +403,7 @@ fn finish(
         called,
         too_new,
         assumed_temporary: _,
+        writes_assumed_temporary: _,
         notes,
     } = findings;
     let mut class = parts.iter().map(|part| part.class).max().unwrap_or(StatementClass::Session);
@@ -436,7 +443,7 @@ fn finish(
         inseparable: redaction.inseparable,
         doubts: doubts.into_iter().collect(),
         explainable,
-        if_temporary: None,
+        if_confirmed: None,
         notes,
     }
 }
@@ -499,7 +506,7 @@ fn held(bytes: &[u8], class: StatementClass, why: &str) -> Classification {
         bound_secrets: Arc::from([]),
         inseparable: None,
         explainable: false,
-        if_temporary: None,
+        if_confirmed: None,
         notes: Notes::default(),
     }
 }

@@ -149,6 +149,17 @@ mod tests {
             ("2h", 7_200_000),
             ("1d", 86_400_000),
             ("100us", 0),
+            ("0.5", 0),
+            ("0.51", 1),
+            ("1.5", 2),
+            ("2.5", 2),
+            ("0.0083h", 0),
+            ("0.0084h", 60_000),
+            ("0.0001d", 0),
+            ("0.0001min", 0),
+            ("0.0005s", 0),
+            ("0.4ms", 0),
+            ("500us", 0),
         ] {
             assert_eq!(setting_duration(text), Some(Duration::from_millis(milliseconds)), "{text}");
         }
@@ -168,7 +179,7 @@ mod tests {
         for value in ["5000", "5s", "100ms", "1"] {
             assert!(!loosens(&guards, "statement_timeout", value), "{value}");
         }
-        for value in ["0", "6s", "5001", "1min", "0x10", "nonsense"] {
+        for value in ["0", "0.5", "0.0083h", "0.0001d", "500us", "6s", "5001", "1min", "0x10", "nonsense"] {
             assert!(loosens(&guards, "statement_timeout", value), "{value}");
         }
         for name in ["default_transaction_read_only", "transaction_read_only"] {

@@ -55,7 +55,7 @@ pub use self::parser::LARGE;
 pub use self::redact::{BoundSecret, Holds, Inseparable};
 pub use self::settings::may_start_with;
 pub use crate::statement::SearchPath;
-use crate::statement::{Fingerprint, Identity, Parameter, SessionEffect, Step};
+use crate::statement::{Fingerprint, Identity, Parameter, RelationCheck, SessionEffect, Step};
 
 /// The kind of effect that a statement has, from harmless to severe: of several, the greatest
 /// speaks for the whole message.
@@ -279,6 +279,8 @@ pub enum Doubt {
     Column(Arc<str>),
     /// `x.name`, where it is not known what columns `x` has.
     Attribute(Arc<str>),
+    /// The same, where a type of that name is known: `name` may be a function besides.
+    Call(Arc<str>),
     /// A table or view.
     Relation(Arc<str>),
     /// A type.
@@ -289,7 +291,11 @@ impl Doubt {
     /// The name.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
-        let (Self::Column(name) | Self::Attribute(name) | Self::Relation(name) | Self::Type(name)) = self;
+        let (Self::Column(name)
+        | Self::Attribute(name)
+        | Self::Call(name)
+        | Self::Relation(name)
+        | Self::Type(name)) = self;
         name
     }
 }
@@ -363,9 +369,43 @@ impl Classification {
         self.with_code("takes a value of a type whose checks run functions that are not on the allow-list")
     }
 
+    /// The names of relations whose rows it changes and which may be temporary ones: no other schema is
+    /// written before them.
+    #[must_use]
+    pub fn written_without_schema(&self) -> Vec<Arc<str>> {
+        let written = self.effects.iter().filter(|effect| {
+            matches!(effect.verb, Verb::Insert | Verb::Update | Verb::Delete | Verb::Truncate)
+                && effect.kind == ObjectKind::Relation
+                && effect.through.is_none()
+                && (!effect.qualified
+                    || effect.schema.as_deref().is_some_and(|schema| schema.starts_with("pg_temp")))
+        });
+        let mut names: Vec<Arc<str>> = written.map(|effect| Arc::clone(&effect.name)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The same where one of these names may be that of a temporary view, which hands writes on to the table
+    /// behind it. `asked` says that upstream can tell whether one is.
+    #[must_use]
+    pub fn with_possible_views(self: &Arc<Self>, names: Vec<Arc<str>>, asked: bool) -> Self {
+        let text = format!("may write to another table through a temporary view named {}", names.join(", "));
+        let mut all = self.with_reason(StatementClass::MassWrite, &text);
+        all.if_confirmed = asked.then(|| {
+            let check = RelationCheck::NoTemporaryViews;
+            Arc::new(IfConfirmed { check, names, classification: Arc::clone(self) })
+        });
+        all
+    }
+
     /// The same with one more reason, for which it counts as code.
     fn with_code(&self, text: &str) -> Self {
-        let class = StatementClass::Code;
+        self.with_reason(StatementClass::Code, text)
+    }
+
+    /// The same with one more reason, for which it is of this class at least.
+    fn with_reason(&self, class: StatementClass, text: &str) -> Self {
         let mut all = self.clone();
         all.reasons.insert(0, Reason { class, text: text.into(), span: None });
         all.reasons.sort_by_key(|reason| std::cmp::Reverse(reason.class));
@@ -576,15 +616,17 @@ pub struct Classification {
     pub explainable: bool,
     /// What it leaves open.
     pub notes: Notes,
-    /// What it does where the relations that it names without a schema are temporary ones, if it then passes.
-    pub if_temporary: Option<Arc<IfTemporary>>,
+    /// What it does where the session's server confirms something about relations, if it then passes.
+    pub if_confirmed: Option<Arc<IfConfirmed>>,
 }
 
-/// What a statement does if the relations that it changes are temporary ones of its session. Only the server
-/// can tell: a temporary table may be gone, rolled back or shadowed by now.
+/// What a statement does if the server confirms something about relations that it names. Only the server
+/// can tell: a temporary table or view may be gone, rolled back or shadowed by now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IfTemporary {
-    /// Those relations, as Postgres keeps their names.
+pub struct IfConfirmed {
+    /// What has to be confirmed.
+    pub check: RelationCheck,
+    /// Of these relations, as Postgres keeps their names.
     pub names: Vec<Arc<str>>,
     /// What it does then.
     pub classification: Arc<Classification>,

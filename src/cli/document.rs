@@ -43,6 +43,10 @@ fn write_section(out: &mut String, section: &Value) {
             "parameters" => {
                 for parameter in items {
                     let value = match parameter.get("value").and_then(Value::as_str) {
+                        Some(value) if parameter.get("hex").and_then(Value::as_bool) == Some(true) => {
+                            let length = parameter.get("length").and_then(Value::as_u64).unwrap_or_default();
+                            format!("{length} bytes, hexadecimal: {}", line(value))
+                        }
                         Some(value) => line(value),
                         None => "NULL".to_owned(),
                     };

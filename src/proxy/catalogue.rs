@@ -527,16 +527,16 @@ fn existence(doubts: &[Doubt]) -> String {
         Some(names.fold(first, |all, name| format!("{all}, {name}")))
     };
     let called = names(|doubt| match doubt {
-        Doubt::Column(name) | Doubt::Attribute(name) => Some(name),
+        Doubt::Column(name) | Doubt::Attribute(name) | Doubt::Call(name) => Some(name),
         Doubt::Relation(_) | Doubt::Type(_) => None,
     });
     let types = names(|doubt| match doubt {
         Doubt::Column(name) | Doubt::Attribute(name) | Doubt::Type(name) => Some(name),
-        Doubt::Relation(_) => None,
+        Doubt::Call(_) | Doubt::Relation(_) => None,
     });
     let relations = names(|doubt| match doubt {
         Doubt::Relation(name) => Some(name),
-        Doubt::Column(_) | Doubt::Attribute(_) | Doubt::Type(_) => None,
+        Doubt::Column(_) | Doubt::Attribute(_) | Doubt::Call(_) | Doubt::Type(_) => None,
     });
     let functions = called.map(|names| {
         format!(

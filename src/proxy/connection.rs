@@ -25,7 +25,9 @@ use super::{Shared, created};
 use crate::approval::{Grant, Release, Seal};
 use crate::classify::Classification;
 use crate::desk::{self, Claim};
+use crate::identity::Directory;
 use crate::ledger::{Clearance, IntentId, SessionLog};
+use crate::policy::Policy;
 use crate::refusal::{OneLine, Refusal};
 use crate::session::probe::{ProbeFailed, Probed, Questions};
 use crate::session::{Output, Purpose, Resolution, Session, Sink, Submission};
@@ -36,7 +38,8 @@ use crate::wire::cancel::CancelKey;
 const AGENT_HIGH: usize = 256 << 10;
 /// Bytes that may wait for upstream, before the agent is not read any more.
 const UPSTREAM_HIGH: usize = 1 << 20;
-/// Bytes of an agent that are read while its statement is held, so that a goodbye is seen.
+/// Bytes of an agent that are read while its statement is held, so that a goodbye is seen. An agent that
+/// sends more than that cannot be seen to leave.
 const HELD_AHEAD: usize = 1 << 20;
 /// Messages that upstream may owe an answer for, before the agent is not read any more: a message of five
 /// bytes takes many times that to remember. Upstream sends what it has answered every 8 KiB, and its
@@ -96,6 +99,8 @@ pub(super) struct Connection {
     own_dirty: bool,
     /// What the statement under decision has behind it.
     progress: Progress,
+    /// By whom the first statement of the unit under decision was decided.
+    decided_by: Option<DecidedBy>,
     defer: bool,
     draining: bool,
     ended: Option<&'static str>,
@@ -123,6 +128,23 @@ pub(super) struct Parts {
     pub(super) control: mpsc::Receiver<Control>,
     pub(super) defer: bool,
     pub(super) running: Running,
+}
+
+/// The policy and the people by whom something is decided.
+struct DecidedBy {
+    policy: Arc<Policy>,
+    people: Arc<Directory>,
+}
+
+impl DecidedBy {
+    fn now(shared: &Shared) -> Self {
+        Self { policy: shared.policy.load_full(), people: shared.directory.load_full() }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.people, &other.people)
+            && (Arc::ptr_eq(&self.policy, &other.policy) || self.policy.digest() == other.policy.digest())
+    }
 }
 
 /// A grant that stands, with what the statement was found to do at that moment.
@@ -182,6 +204,7 @@ impl Connection {
             own_change: None,
             own_dirty: false,
             progress: Progress::default(),
+            decided_by: None,
             defer,
             draining: false,
             ended: None,
@@ -422,7 +445,8 @@ impl Connection {
             }
             return;
         }
-        let gone = self.agent.is_closed();
+        // To one that reset the connection a notice cannot be written.
+        let gone = self.agent.is_closed() || (self.holding.is_some() && self.agent.is_broken());
         // A goodbye behind what is decided at once is seen when it is its turn.
         let terminated = self.holding.is_some() && Session::says_goodbye(self.agent.input());
         if !gone && !terminated {
@@ -549,6 +573,19 @@ impl Connection {
         self.holding = Some(Holding::Undecided { submission, waiting });
     }
 
+    /// Tells the session what became of a submission. A unit is forwarded whole, so what was decided of it
+    /// before holds only while the policy and the people are the same.
+    fn resolve(&mut self, ticket: u64, resolution: Resolution) {
+        let now_ns = self.shared.now_ns();
+        let now = DecidedBy::now(&self.shared);
+        if !self.session.has_decided() {
+            self.decided_by = Some(now);
+        } else if self.decided_by.as_ref().is_some_and(|earlier| !earlier.is_same(&now)) {
+            self.session.refuse_unit(Refusal::BatchOutdated, now_ns);
+        }
+        self.session.resolve(ticket, resolution, now_ns);
+    }
+
     /// Decides a submission; first, if it matters and is not known, upstream is asked what names mean.
     fn decide(&mut self, submission: Submission) {
         if self.session.settings().are_known()
@@ -558,7 +595,7 @@ impl Connection {
             return self.judge(submission);
         }
         if submission.status.is_none() && self.session.settles() && !self.session.is_idle() {
-            return self.session.resolve(submission.ticket, Resolution::WhenIdle, self.shared.now_ns());
+            return self.resolve(submission.ticket, Resolution::WhenIdle);
         }
         if submission.status.is_some() && self.session.probe(Questions::Names) {
             self.holding = Some(Holding::Asking { submission });
@@ -570,7 +607,7 @@ impl Connection {
     fn judge(&mut self, submission: Submission) {
         let ticket = submission.ticket;
         match self.gate().decide(submission, Timestamp::now()) {
-            Decided::Resolved(resolution) => self.session.resolve(ticket, resolution, self.shared.now_ns()),
+            Decided::Resolved(resolution) => self.resolve(ticket, resolution),
             Decided::Hold(pending) => self.hold(pending),
             Decided::Later(submission, needs) => return self.wait_for(*submission, needs),
         }
@@ -605,7 +642,10 @@ impl Connection {
 
     /// Something has to be held: first upstream itself is asked what the session is like.
     fn hold(&mut self, pending: Box<Pending>) {
-        if self.session.probe_with(Questions::Everything, pending.may_be_temporary()) {
+        if let Some(refusal) = holding::too_much_before(&pending.submission.before) {
+            return self.refuse(&pending, refusal);
+        }
+        if self.session.probe_with(Questions::Everything, pending.relation_question()) {
             self.holding = Some(Holding::Probing { pending });
         } else {
             self.refuse(&pending, Refusal::HoldOutOfReach);
@@ -616,12 +656,12 @@ impl Connection {
         match (self.holding.take(), probed) {
             // Where it did not say, names may mean whatever they could.
             (Some(Holding::Asking { submission }), _) => self.judge(submission),
-            (Some(Holding::Probing { pending }), Ok(probed)) if probed.temporary => {
+            (Some(Holding::Probing { pending }), Ok(probed)) if probed.confirmed => {
                 let ticket = pending.submission.ticket;
-                self.progress = Progress { temporary: true, ..Progress::default() };
+                self.progress = Progress { confirmed: true, ..Progress::default() };
                 match self.gate().decide(pending.submission, Timestamp::now()) {
                     Decided::Resolved(resolution) => {
-                        self.session.resolve(ticket, resolution, self.shared.now_ns());
+                        self.resolve(ticket, resolution);
                     }
                     Decided::Hold(pending) => self.open(pending, probed.settings, probed.timers),
                     Decided::Later(submission, needs) => return self.wait_for(*submission, needs),
@@ -716,6 +756,12 @@ impl Connection {
         match ending {
             desk::Ending::Granted(grant) => {
                 info!(session = %self.watch.id, request = %id, "grant received");
+                if self.agent.input().len() >= HELD_AHEAD {
+                    let reason =
+                        "the agent sent more than 1 MiB behind it, so it could not be seen to disconnect";
+                    self.shared.desk.withdraw(id, reason);
+                    return self.refuse(&pending, Refusal::HoldWithdrawn { request: id, reason });
+                }
                 match self.state.current() {
                     Some(known) => {
                         self.known = known;
@@ -806,7 +852,7 @@ impl Connection {
         } else {
             self.shared.desk.withdraw(request, "the ledger could not record it");
         }
-        self.session.resolve(submission.ticket, resolution, self.shared.now_ns());
+        self.resolve(submission.ticket, resolution);
     }
 
     /// What upstream refuses anyway asks nobody.
@@ -814,7 +860,7 @@ impl Connection {
         let Pending { submission, classification, terms, arrived, .. } = pending;
         let record = record(submission, classification, &terms.rules, terms.policy, None, *arrived);
         let resolution = self.gate().forward(submission, classification, &record, Clearance::ReadOnly);
-        self.session.resolve(submission.ticket, resolution, self.shared.now_ns());
+        self.resolve(submission.ticket, resolution);
     }
 
     fn refuse(&mut self, pending: &Pending, refusal: Refusal) {
@@ -827,7 +873,7 @@ impl Connection {
         let Pending { submission, classification, terms, arrived, .. } = pending;
         let record = record(submission, classification, &terms.rules, terms.policy, request, *arrived);
         let resolution = self.gate().refuse(&record, refusal);
-        self.session.resolve(submission.ticket, resolution, self.shared.now_ns());
+        self.resolve(submission.ticket, resolution);
     }
 
     fn record_refusal(&self, pending: &Pending, refusal: &Refusal) {
@@ -934,7 +980,7 @@ impl Connection {
                     })
                 {
                     let resolution = Resolution::Refuse(Refusal::Cancelled);
-                    self.session.resolve(submission.ticket, resolution, self.shared.now_ns());
+                    self.resolve(submission.ticket, resolution);
                     let _ = reached.send(());
                 } else if let (true, Some(key)) = (self.session.is_running(), self.upstream_key.clone()) {
                     let state = Arc::clone(&self.state);

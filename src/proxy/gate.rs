@@ -14,15 +14,18 @@ use super::catalogue::Known;
 use super::large_texts::Turn;
 use super::sessions::Watch;
 use crate::classify::{
-    BoundValue, Classification, Context, Doubt, Here, LARGE, SearchPath, StatementClass, resolve_names,
+    BoundValue, Classification, Context, Doubt, Here, IfConfirmed, LARGE, SearchPath, StatementClass,
+    resolve_names,
 };
 use crate::ledger::{Clearance, LedgerError, SessionLog, StatementRecord};
 use crate::policy::{Decision, Subject, Terms};
 use crate::refusal::Refusal;
 use crate::session::names::Lookup;
+use crate::session::probe::RelationQuestion;
 use crate::session::{Purpose, Resolution, Session, Submission};
 use crate::statement::{
-    Digest, RequestId, RuleName, SessionEffect, SqlText, Statement, TransactionStatus, Via,
+    Digest, RelationCheck, RequestId, RuleName, SessionEffect, SqlText, Statement, Step, TransactionStatus,
+    Via,
 };
 
 /// What is decided must be what is read, and it is read as UTF-8.
@@ -71,16 +74,16 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// The relations about which upstream is to be asked whether they are temporary ones of the session. The
-    /// answer must hold for what runs: nothing may run before it, and its names must be looked up anew when
-    /// it runs. A prepared query keeps the table that it was analysed for, whatever stands before it by now.
-    pub(super) fn may_be_temporary(&self) -> &[Arc<str>] {
+    /// What upstream is to be asked about relations. The answer must hold for what runs: nothing may run
+    /// before it, and its names must be looked up anew when it runs. A prepared query keeps the table that it
+    /// was analysed for, whatever stands before it by now; but it keeps no view that is gone or renamed.
+    pub(super) fn relation_question(&self) -> Option<RelationQuestion<'_>> {
         let Submission { first, status, statement, .. } = &self.submission;
-        let looked_up_anew = statement.via == Via::Query || self.classification.is_bound_late();
-        match &self.classification.if_temporary {
-            Some(temporary) if *first && status.is_some() && looked_up_anew => &temporary.names,
-            Some(_) | None => &[],
-        }
+        let IfConfirmed { check, names, .. } = self.classification.if_confirmed.as_deref()?;
+        let looked_up_anew = statement.via == Via::Query
+            || self.classification.is_bound_late()
+            || *check == RelationCheck::NoTemporaryViews;
+        (*first && status.is_some() && looked_up_anew).then_some(RelationQuestion { check: *check, names })
     }
 }
 
@@ -115,8 +118,8 @@ pub(super) struct Progress {
     pub(super) stale: bool,
     /// It has waited with its change of the catalogue.
     pub(super) paused: bool,
-    /// Upstream says that the relations of [`Pending::may_be_temporary`] are temporary ones.
-    pub(super) temporary: bool,
+    /// Upstream has confirmed what [`Pending::relation_question`] asks.
+    pub(super) confirmed: bool,
 }
 
 /// What policy says of a submission, and what it was told. Nothing has been recorded yet.
@@ -231,10 +234,10 @@ impl Gate<'_> {
             let values: Vec<BoundValue> = submission.statement.parameters.iter().map(Into::into).collect();
             classification = classify_with(&submission.statement.sql, &values);
         }
-        if self.progress.temporary
-            && let Some(temporary) = &classification.if_temporary
+        if self.progress.confirmed
+            && let Some(confirmed) = &classification.if_confirmed
         {
-            classification = Arc::clone(&temporary.classification);
+            classification = Arc::clone(&confirmed.classification);
         }
         if submission.statement.via == Via::FunctionCall && classification.parts.is_empty() {
             // It runs some function by its OID, of which we can say nothing.
@@ -370,6 +373,17 @@ impl Gate<'_> {
             classification = super::created::apply(&classification, self.created);
         }
 
+        if runs && !self.progress.confirmed && !classification.class.is_privileged() {
+            let creates = |step: &Step| step.effects.contains(&SessionEffect::OwnCatalogueChange);
+            let created_here = classification.steps.iter().any(creates);
+            if created_here || self.session.settings().has_temporary_views() {
+                let names = classification.written_without_schema();
+                if !names.is_empty() {
+                    let view = classification.with_possible_views(names, !created_here);
+                    classification = Arc::new(view);
+                }
+            }
+        }
         if submission.upstream_parses && classification.class == StatementClass::Invalid {
             classification = Arc::new(classification.of_unreadable());
         }
@@ -516,6 +530,8 @@ impl Gate<'_> {
         record: &StatementRecord<'_>,
         clearance: Clearance,
     ) -> Resolution {
+        // Upstream refuses it now. A portal of it may be executed when the transaction is read-only no more.
+        let is_for_now = matches!(clearance, Clearance::ReadOnly);
         match self.log.forward(record, clearance) {
             Ok(receipt) => {
                 self.watch.count_statement();
@@ -524,7 +540,7 @@ impl Gate<'_> {
                     steps: Arc::clone(&classification.steps),
                     shown: shown(&submission.statement.sql, classification),
                     digest_result: classification.class.is_privileged(),
-                    late: classification.is_bound_late(),
+                    late: is_for_now || classification.is_bound_late(),
                 }
             }
             Err(error) => self.not_recorded(error, classification),

@@ -121,6 +121,16 @@ pub(super) fn seal(
     }
 }
 
+/// The refusal of a hold with more before it in its batch than reviewers are shown: all of it has to be,
+/// because any of it may change what the statement does.
+pub(super) fn too_much_before(before: &[SqlText]) -> Option<Refusal> {
+    const STATEMENTS: usize = 100;
+    const BYTES: usize = 64 << 10;
+    let bytes: usize = before.iter().map(SqlText::len).sum();
+    let refusal = Refusal::TooMuchBefore { statements: STATEMENTS, bytes: BYTES };
+    (before.len() > STATEMENTS || bytes > BYTES).then_some(refusal)
+}
+
 fn digest_of(texts: &[SqlText]) -> Digest {
     let mut hash = Sha256::new();
     for text in texts {
@@ -144,7 +154,6 @@ pub(super) fn draft(
     let dropped = statements.len().saturating_sub(TransactionView::KEPT);
     statements.drain(..dropped);
     let before = &pending.submission.before;
-    let batch_earlier = before.len().saturating_sub(TransactionView::KEPT);
     let mut claimed = watch.claimed.lock().clone();
     comment::claims(pending.submission.statement.sql.as_bytes(), &mut claimed);
     Draft {
@@ -159,8 +168,7 @@ pub(super) fn draft(
             status: pending.submission.status,
             statements,
             earlier: earlier + dropped as u64,
-            batch: before.iter().skip(batch_earlier).map(SqlText::to_display).collect(),
-            batch_earlier,
+            batch: before.iter().map(SqlText::to_display).collect(),
             ..TransactionView::default()
         },
         terms: pending.terms.clone(),

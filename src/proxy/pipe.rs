@@ -70,6 +70,11 @@ impl Pipe {
         self.closed
     }
 
+    /// The peer takes nothing more.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Reads once; `Ready` when something came or the peer closed.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.closed {

@@ -610,6 +610,10 @@ impl Session {
             if *effect == SessionEffect::TemporaryRelation {
                 self.settings.may_have_temporary_relations();
             }
+            // Code may make one, too.
+            if matches!(effect, SessionEffect::OwnCatalogueChange | SessionEffect::PathUnknown) {
+                self.settings.may_have_temporary_views();
+            }
             self.settings.note_strings(effect);
         }
         let any = changes.is_some() || ends_transaction;
@@ -668,6 +672,22 @@ impl Session {
         if let Some(Kind::Parse { covered, .. }) = self.unit.items.get_mut(parse).map(|item| &mut item.kind) {
             *covered = true;
         }
+    }
+
+    /// Whether a statement of the unit under decision was decided, and may be forwarded.
+    #[must_use]
+    pub fn has_decided(&self) -> bool {
+        self.unit.items.iter().any(|item| item.run.is_some())
+    }
+
+    /// Refuses the unit under decision from the first statement on that was decided: what was decided
+    /// does not hold any more. The submission that is out is withdrawn without a word.
+    pub fn refuse_unit(&mut self, refusal: Refusal, now_ns: u64) {
+        let Some(at) = self.unit.items.iter().position(|item| item.run.is_some()) else { return };
+        self.set_deciding(|deciding| {
+            *deciding = Deciding { at, refused: Some((at, Told::Refusal(refusal))), ..Deciding::default() };
+        });
+        self.advance(now_ns);
     }
 
     pub(super) fn refuse(&mut self, at: usize, refusal: Refusal) {

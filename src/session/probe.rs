@@ -10,8 +10,8 @@
 //! has run something it ends in a `Flush`: it is then part of the pipeline's own transaction, and what it
 //! says holds until that ends.
 //!
-//! Where a statement would be harmless if the relations that it changes were temporary ones, one more question
-//! asks that. It takes a snapshot, as the statement itself is about to.
+//! Where a statement would be harmless if the relations that it changes were temporary tables, or no temporary
+//! views, one more question asks that. It takes a snapshot, as the statement itself is about to.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::denial::Substitutes;
 use super::upstream::Fate;
 use super::{Output, Owed, Session};
 use crate::refusal::Refusal;
-use crate::statement::{ServerTimers, TransactionStatus};
+use crate::statement::{RelationCheck, ServerTimers, TransactionStatus};
 use crate::wire::backend::{self, tag};
 use crate::wire::frame::Frame;
 
@@ -85,6 +85,42 @@ impl Questions {
     }
 }
 
+/// A question about relations.
+#[derive(Clone, Copy, Debug)]
+pub struct RelationQuestion<'a> {
+    /// What has to be so.
+    pub check: RelationCheck,
+    /// Their names, at least one.
+    pub names: &'a [Arc<str>],
+}
+
+impl RelationQuestion<'_> {
+    /// Answers `t` where it is so. Operators and functions are named with their schema: the session's path
+    /// may lead elsewhere.
+    fn sql(&self) -> String {
+        let escaped = |name: &Arc<str>| name.replace('\'', "''");
+        if self.check == RelationCheck::NoTemporaryViews {
+            let names: Vec<String> = self.names.iter().map(|name| format!("'{}'", escaped(name))).collect();
+            return format!(
+                "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_class c
+ WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() AND c.relhasrules
+ AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY[{}]::pg_catalog.name[]))",
+                names.join(", ")
+            );
+        }
+        let quoted = |name: &Arc<str>| format!("'\"{}\"'", escaped(name).replace('"', "\"\""));
+        let names: Vec<String> = self.names.iter().map(quoted).collect();
+        let tables = self.check == RelationCheck::TemporaryTables;
+        let rules = if tables { " AND NOT c.relhasrules" } else { "" };
+        format!(
+            "SELECT pg_catalog.bool_and(COALESCE(c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema(){rules}, false))
+ FROM pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[]) AS n(name)
+ LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(n.name)::pg_catalog.oid",
+            names.join(", ")
+        )
+    }
+}
+
 /// What upstream said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probed {
@@ -92,8 +128,8 @@ pub struct Probed {
     pub settings: BTreeMap<Arc<str>, Arc<str>>,
     /// The transaction status that upstream last told.
     pub status: TransactionStatus,
-    /// Whether all relations that were asked about are temporary ones of this session.
-    pub temporary: bool,
+    /// Whether upstream has confirmed what it was asked about relations.
+    pub confirmed: bool,
     /// Timers that may end the session while it waits. No grant is bound to them.
     pub timers: ServerTimers,
 }
@@ -136,11 +172,11 @@ impl Session {
     /// Sends a probe, if upstream can answer one here: it has answered everything and its transaction has
     /// not failed. `false` when it cannot. The answer comes as [`Output::Probed`].
     pub fn probe(&mut self, questions: Questions) -> bool {
-        self.probe_with(questions, &[])
+        self.probe_with(questions, None)
     }
 
-    /// The same, and whether these relations, named without a schema, are all temporary ones of this session.
-    pub fn probe_with(&mut self, questions: Questions, relations: &[Arc<str>]) -> bool {
+    /// The same, and one question about relations.
+    pub fn probe_with(&mut self, questions: Questions, question: Option<RelationQuestion<'_>>) -> bool {
         self.drop_copy_ends();
         let between_messages = self.copy_rest == 0 && self.passing.rest == 0;
         let failed = self.status == TransactionStatus::Failed;
@@ -161,8 +197,8 @@ impl Session {
         for setting in questions.settings().iter().chain(timers) {
             put_question(&name, &format!("SHOW {setting}"), out);
         }
-        if !relations.is_empty() {
-            put_question(&name, &are_temporary(relations), out);
+        if let Some(question) = &question {
+            put_question(&name, &question.sql(), out);
         }
         if synced {
             frontend::sync(out);
@@ -170,7 +206,7 @@ impl Session {
             Substitutes::flush(out);
         }
         let (answers, changes) = (Vec::new(), self.settings.changes());
-        let of_relations = !relations.is_empty();
+        let of_relations = question.is_some();
         self.probe =
             Some(Probe { questions, timers, answers, closed: 0, failed: false, of_relations, changes });
         self.expect(Owed::Probe { synced }, None);
@@ -246,7 +282,7 @@ impl Session {
         let Some(mut probe) = self.probe.take() else { return };
         let names = probe.questions.settings();
         let complete = !probe.failed && probe.answers.len() == probe.asked();
-        let temporary = probe.of_relations && probe.answers.pop().as_deref() == Some("t");
+        let confirmed = probe.of_relations && probe.answers.pop().as_deref() == Some("t");
         let probed = if complete {
             let answers = probe.answers.get(names.len()..).unwrap_or_default();
             let timers = ServerTimers::of(|name| {
@@ -261,27 +297,12 @@ impl Session {
             {
                 self.settings.learn(probe.changes, path, role, session_user);
             }
-            Ok(Probed { settings, status: self.status, temporary, timers })
+            Ok(Probed { settings, status: self.status, confirmed, timers })
         } else {
             Err(ProbeFailed::Refused)
         };
         self.outputs.push_back(Output::Probed(probed));
     }
-}
-
-/// Asks whether relations, looked up as an unqualified name of them would be, are all temporary ones of the
-/// session. Operators and functions are named with their schema: the session's path may lead elsewhere.
-fn are_temporary(relations: &[Arc<str>]) -> String {
-    let names: Vec<String> = relations
-        .iter()
-        .map(|name| format!("'\"{}\"'", name.replace('"', "\"\"").replace('\'', "''")))
-        .collect();
-    format!(
-        "SELECT pg_catalog.bool_and(COALESCE(c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema(), false))
- FROM pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[]) AS n(name)
- LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(n.name)::pg_catalog.oid",
-        names.join(", ")
-    )
 }
 
 /// Parse, Bind, Execute, and Close of both, so that nothing of ours stays behind.

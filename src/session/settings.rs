@@ -88,6 +88,8 @@ pub struct Settings {
     code_in_transaction: bool,
     /// The session may have temporary tables and views.
     temporary: bool,
+    /// A temporary view may exist.
+    temporary_views: bool,
     /// Upstream's major version; 0 as long as it has not said it.
     server_version: u32,
     /// Upstream reads what the agent sends as UTF-8.
@@ -114,6 +116,7 @@ impl Settings {
             in_transaction: None,
             code_in_transaction: false,
             temporary: false,
+            temporary_views: false,
             is_utf8: true,
             strings_standard: true,
             strings_may_change: false,
@@ -238,6 +241,18 @@ impl Settings {
     /// nothing is lost by not knowing.
     pub fn may_have_temporary_relations(&mut self) {
         self.temporary = true;
+    }
+
+    /// A temporary view may exist from now on: what is written to a name without a schema may reach the
+    /// table behind it.
+    pub fn may_have_temporary_views(&mut self) {
+        self.temporary_views = true;
+    }
+
+    /// Whether one may exist.
+    #[must_use]
+    pub fn has_temporary_views(&self) -> bool {
+        self.temporary_views
     }
 
     /// Whether upstream reads strings as the parser does.

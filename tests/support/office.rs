@@ -353,7 +353,7 @@ fn classification(sql: &str) -> Classification {
         bound_secrets: Arc::from([]),
         inseparable: None,
         explainable: false,
-        if_temporary: None,
+        if_confirmed: None,
         notes: Default::default(),
     }
 }

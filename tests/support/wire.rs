@@ -86,6 +86,12 @@ impl Wire {
         self.socket.write_all(bytes).unwrap();
     }
 
+    /// The same to a server that may close or stop reading; an `Err` is a socket that takes no more.
+    pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.socket.set_write_timeout(Some(Duration::from_secs(1)))?;
+        self.socket.write_all(bytes)
+    }
+
     /// The next message; `None` when the server has closed.
     pub fn read(&mut self) -> Option<Reply> {
         let mut header = [0; 5];

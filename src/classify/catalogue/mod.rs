@@ -792,8 +792,13 @@ impl Catalogue {
     /// The tables that a view or partition shows rows of, wherever `schema.name` may be one.
     pub(super) fn bases<'s>(&'s self, schema: Option<&'s str>, name: &str) -> impl Iterator<Item = &'s Base> {
         let meant = self.made_of.get(name).into_iter().flatten();
-        let meant = meant.filter(move |made| schema.is_none_or(|schema| *made.schema == *schema));
-        meant.flat_map(|made| &made.bases)
+        // A session's own temporary schema has a number, which the alias does not tell.
+        let is_meant = move |made: &&MadeOf| match schema {
+            None => true,
+            Some("pg_temp") => made.schema.starts_with("pg_temp"),
+            Some(schema) => *made.schema == *schema,
+        };
+        meant.filter(is_meant).flat_map(|made| &made.bases)
     }
 
     /// Whether foreign keys refer to a table, wherever `schema.name` may be one.
@@ -884,6 +889,11 @@ impl Catalogue {
     /// Whether somebody has made a function of that name.
     pub(super) fn has_function(&self, name: &str) -> bool {
         self.functions.contains_key(name)
+    }
+
+    /// Whether somebody has made a type of that name that is no table's.
+    pub(super) fn has_own_type(&self, name: &str) -> bool {
+        self.types.is_known(name)
     }
 
     /// Whether there is a type of that name, or a relation, whose rows are of a type of its name.

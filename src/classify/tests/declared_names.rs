@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::classify::pattern::{Glob, TablePattern};
+use crate::statement::RelationCheck;
 
 const FUNCTIONS: [&str; 12] = [
     "public|find_srid|1|1|scalar|postgis|plpgsql|s|false|postgres|f",
@@ -176,19 +177,23 @@ fn relations_that_may_be_temporary_are_named_where_it_would_make_a_difference() 
         ("DELETE FROM staging", &["staging"]),
         ("UPDATE staging SET a = b FROM customers", &["staging"]),
         ("DROP VIEW v", &["v"]),
+        ("INSERT INTO staging SELECT * FROM staging ON CONFLICT (id) DO UPDATE SET a = 1", &["staging"]),
     ] {
         let found = classify(sql);
         assert!(found.class.is_privileged(), "{sql}");
-        let if_temporary = found.if_temporary.as_ref().expect(sql);
-        let told: Vec<&str> = if_temporary.names.iter().map(|name| &**name).collect();
+        let if_confirmed = found.if_confirmed.as_ref().expect(sql);
+        let told: Vec<&str> = if_confirmed.names.iter().map(|name| &**name).collect();
         assert_eq!(told, names, "{sql}");
-        assert_eq!(if_temporary.classification.class, StatementClass::Write, "{sql}");
+        assert_eq!(if_confirmed.classification.class, StatementClass::Write, "{sql}");
+        let changes_rows = ["DELETE", "UPDATE", "INSERT"].iter().any(|verb| sql.starts_with(verb));
+        let check = if changes_rows { RelationCheck::TemporaryTables } else { RelationCheck::Temporary };
+        assert_eq!(if_confirmed.check, check, "{sql}");
         let permanent = |effect: &Effect| {
             effect.verb != Verb::Read
                 && effect.schema.as_deref() != Some("pg_temp")
                 && effect.kind == ObjectKind::Relation
         };
-        assert!(!if_temporary.classification.effects.iter().any(permanent), "{sql}");
+        assert!(!if_confirmed.classification.effects.iter().any(permanent), "{sql}");
     }
     for sql in [
         "DROP TABLE staging, public.customers",
@@ -202,7 +207,7 @@ fn relations_that_may_be_temporary_are_named_where_it_would_make_a_difference() 
         "DELETE FROM staging RETURNING evil(id)",
         "DROP FUNCTION staging",
     ] {
-        assert!(classify(sql).if_temporary.is_none(), "{sql}");
+        assert!(classify(sql).if_confirmed.is_none(), "{sql}");
     }
 }
 

@@ -281,7 +281,12 @@ fn bytes_that_are_no_text_are_held() {
         assert_eq!(&*error.message, format!("invalid byte sequence for encoding \"UTF8\": {told}"));
     }
     let odd = Context { strings_standard: false, ..context };
-    assert!(classifier.classify(&SqlText::from("select 1"), &odd).class.is_privileged());
+    let class = |sql: &str| classifier.classify(&SqlText::from(sql), &odd).class;
+    assert!(class(r"select 'it\'s', version()").is_privileged());
+    for sql in ["select 'it''s'", "set standard_conforming_strings = on", "show standard_conforming_strings"]
+    {
+        assert!(!class(sql).is_privileged(), "{sql} is read alike either way");
+    }
 }
 
 #[test]

@@ -341,7 +341,10 @@ impl<'a> Walk<'a> {
     fn doubt_attribute(&mut self, name: &str) {
         let catalogue = self.around.catalogue;
         if catalogue.is_loaded() && !catalogue.has_function(name) {
-            self.found.doubts.insert(Doubt::Attribute(name.into()));
+            // To look up what is known finds it each time, and has the whole catalogue read again for it.
+            let is_type = catalogue.has_own_type(name);
+            let doubt = if is_type { Doubt::Call(name.into()) } else { Doubt::Attribute(name.into()) };
+            self.found.doubts.insert(doubt);
         }
     }
 

@@ -65,6 +65,8 @@ pub(super) struct Findings {
     pub(super) too_new: Option<String>,
     /// The relations that were taken for temporary ones ([`Surroundings::assumes_temporary`]).
     pub(super) assumed_temporary: Vec<Arc<str>>,
+    /// Rows of one of them are changed, so that it has to be a table of its own.
+    pub(super) writes_assumed_temporary: bool,
     pub(super) notes: Notes,
 }
 

@@ -331,7 +331,9 @@ impl<'a> Walk<'a> {
             let own = self.temporary && self.class < StatementClass::Ddl;
             if !own {
                 effects.push(SessionEffect::CatalogueChange);
-            } else if root.kind() == Kind::ViewStmt {
+            }
+            // A view of a temporary table is a temporary one, whatever it is called.
+            if root.kind() == Kind::ViewStmt {
                 effects.push(SessionEffect::OwnCatalogueChange);
             }
         }

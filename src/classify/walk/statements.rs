@@ -34,7 +34,11 @@ impl<'a> Walk<'a> {
         self.enter_scope(node);
         self.does(StatementClass::Write, node, "inserts rows");
         self.returns_sensitive(node, Field::FromClause);
-        if self.overwrites_itself(node) {
+        let overwrites = self.overwrites_itself(node);
+        let is_temporary = |walk: &mut Self| {
+            node.get(Field::Relation).is_some_and(|target| walk.writes_temporary_table(target))
+        };
+        if overwrites && !is_temporary(self) {
             self.does(
                 StatementClass::MassWrite,
                 node,
@@ -48,11 +52,8 @@ impl<'a> Walk<'a> {
         let updates = node
             .get(Field::OnConflictClause)
             .is_some_and(|conflict| conflict.word(Field::Action) == "ONCONFLICT_UPDATE");
-        let (Some(target), Some(query)) = (node.get(Field::Relation), node.get(Field::SelectStmt)) else {
-            return false;
-        };
+        let Some(query) = node.get(Field::SelectStmt) else { return false };
         updates
-            && !is_temporary(target)
             && (conditions::brings_all_back(self.names(), node, query, &self.patience)
                 || conditions::counts(query))
     }
@@ -75,7 +76,7 @@ impl<'a> Walk<'a> {
 
     fn needs_condition(&mut self, node: Node<'a>, what: &str) {
         let target = node.get(Field::Relation);
-        if target.is_some_and(|target| self.is_temporary(target)) {
+        if target.is_some_and(|target| self.writes_temporary_table(target)) {
             return;
         }
         let why = match node.get(Field::WhereClause) {
@@ -96,7 +97,7 @@ impl<'a> Walk<'a> {
         self.does(StatementClass::Write, node, "merges rows");
         self.merges_sensitive(node);
         self.returns_sensitive(node, Field::SourceRelation);
-        if node.get(Field::Relation).is_some_and(|target| self.is_temporary(target)) {
+        if node.get(Field::Relation).is_some_and(|target| self.writes_temporary_table(target)) {
             return;
         }
         let picks = node.get(Field::JoinCondition).is_some_and(|condition| {
@@ -250,6 +251,14 @@ impl<'a> Walk<'a> {
             self.assumed.insert(relation.index());
         }
         assumed
+    }
+
+    /// Whether the rows that a statement changes are those of a temporary table. Where upstream is asked, it
+    /// has to be one without rules: a view, or a rule, hands writes on to other tables.
+    pub(super) fn writes_temporary_table(&mut self, relation: Node<'a>) -> bool {
+        let temporary = self.is_temporary(relation);
+        self.found.writes_assumed_temporary |= temporary;
+        temporary
     }
 }
 

@@ -110,7 +110,7 @@ pub(crate) fn classified(class: StatementClass) -> Classification {
         bound_secrets: Arc::from([]),
         inseparable: None,
         explainable: false,
-        if_temporary: None,
+        if_confirmed: None,
         notes: Default::default(),
     }
 }

@@ -68,7 +68,6 @@ fn draft(number: u128) -> Draft {
             doubts: Vec::new(),
             bound_secrets: Arc::from([]),
             inseparable: None,
-            explainable: false,
             if_confirmed: None,
             notes: Default::default(),
         }),

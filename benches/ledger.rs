@@ -122,7 +122,6 @@ impl Asked {
             doubts: Vec::new(),
             bound_secrets: Arc::from([]),
             inseparable: None,
-            explainable: true,
             if_confirmed: None,
             notes: Default::default(),
         };

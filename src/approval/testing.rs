@@ -90,7 +90,6 @@ pub(crate) fn classification(sql: &str) -> Classification {
         doubts: Vec::new(),
         bound_secrets: Arc::from([]),
         inseparable: None,
-        explainable: false,
         if_confirmed: None,
         notes: Default::default(),
     }

@@ -400,7 +400,6 @@ fn finish(
         steps,
         names,
         doubts,
-        called,
         too_new,
         assumed_temporary: _,
         writes_assumed_temporary: _,
@@ -425,10 +424,6 @@ fn finish(
     if reasons.is_empty() {
         reasons.push(plain_reason(class));
     }
-    let explainable = matches!(parts.as_slice(), [part]
-        if matches!(&*part.kind, "SelectStmt" | "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt"))
-        && called.is_none_or(|called| called <= StatementClass::Write)
-        && class < StatementClass::Export;
     Classification {
         class,
         parts,
@@ -442,7 +437,6 @@ fn finish(
         bound_secrets: redaction.bound.as_slice().into(),
         inseparable: redaction.inseparable,
         doubts: doubts.into_iter().collect(),
-        explainable,
         if_confirmed: None,
         notes,
     }
@@ -505,7 +499,6 @@ fn held(bytes: &[u8], class: StatementClass, why: &str) -> Classification {
         doubts: Vec::new(),
         bound_secrets: Arc::from([]),
         inseparable: None,
-        explainable: false,
         if_confirmed: None,
         notes: Notes::default(),
     }

@@ -18,6 +18,7 @@
 mod bulk;
 mod cache;
 pub mod catalogue;
+mod class;
 mod classifier;
 mod crosscheck;
 mod declared;
@@ -46,6 +47,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use self::catalogue::{Catalogue, InstalledExtension};
+pub use self::class::{Impact, StatementClass};
 pub use self::classifier::{Classifier, Context, Limits};
 pub use self::declared::{Declared, SensitiveName, reach_of};
 pub use self::functions::SERVER_VERSIONS;
@@ -56,100 +58,6 @@ pub use self::redact::{BoundSecret, Holds, Inseparable};
 pub use self::settings::may_start_with;
 pub use crate::statement::SearchPath;
 use crate::statement::{Fingerprint, Identity, Parameter, RelationCheck, SessionEffect, Step};
-
-/// The kind of effect that a statement has, from harmless to severe: of several, the greatest
-/// speaks for the whole message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StatementClass {
-    /// Transaction control, allow-listed settings, `LISTEN`, housekeeping of names.
-    Session,
-    /// Reads rows or plans.
-    Read,
-    /// Writes rows it names, or touches temporary objects.
-    Write,
-    /// Changes the persistent schema.
-    Ddl,
-    /// Writes or removes whole tables' rows.
-    MassWrite,
-    /// Takes bulk data out.
-    Export,
-    /// Changes settings that alter what later statements mean or are checked against.
-    Settings,
-    /// Reads credentials or other people's secrets from the catalogue.
-    SensitiveRead,
-    /// Administers the server; also every node the classifier was not told about.
-    Admin,
-    /// Changes privileges, roles, ownership, policies.
-    Grant,
-    /// Changes who the session acts as.
-    Identity,
-    /// Defines or runs code whose effects cannot be seen.
-    Code,
-    /// Reaches the server's files, programs or network.
-    ServerIo,
-    /// Not accepted by Postgres's grammar.
-    Invalid,
-}
-
-impl StatementClass {
-    /// Every class, from harmless to severe.
-    pub const ALL: [Self; 14] = [
-        Self::Session,
-        Self::Read,
-        Self::Write,
-        Self::Ddl,
-        Self::MassWrite,
-        Self::Export,
-        Self::Settings,
-        Self::SensitiveRead,
-        Self::Admin,
-        Self::Grant,
-        Self::Identity,
-        Self::Code,
-        Self::ServerIo,
-        Self::Invalid,
-    ];
-
-    /// Whether the class is held when no rule says otherwise.
-    #[must_use]
-    pub fn is_privileged(self) -> bool {
-        self > Self::Write
-    }
-
-    /// The stable spelling.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Session => "session",
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Ddl => "ddl",
-            Self::MassWrite => "mass_write",
-            Self::Export => "export",
-            Self::Settings => "settings",
-            Self::SensitiveRead => "sensitive_read",
-            Self::Admin => "admin",
-            Self::Grant => "grant",
-            Self::Identity => "identity",
-            Self::Code => "code",
-            Self::ServerIo => "server_io",
-            Self::Invalid => "invalid",
-        }
-    }
-
-    /// Reads the stable spelling.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|class| class.as_str() == name)
-    }
-}
-
-impl fmt::Display for StatementClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// What is done to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -611,9 +519,6 @@ pub struct Classification {
     pub bound_secrets: Arc<[BoundSecret]>,
     /// It holds a secret that cannot be hidden without hiding what runs: it must not run.
     pub inseparable: Option<Inseparable>,
-    /// EXPLAIN (without ANALYZE) of it runs no function of unknown effect, so that the proxy may
-    /// ask for a plan on its own connection.
-    pub explainable: bool,
     /// What it leaves open.
     pub notes: Notes,
     /// What it does where the session's server confirms something about relations, if it then passes.

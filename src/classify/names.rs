@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::walk::MOST_REASONS;
-use super::{Classification, Effect, NameUse, ObjectKind, Reason, StatementClass, Verb};
+use super::{Classification, Effect, NameUse, ObjectKind, Reason, Verb};
 use crate::statement::{SessionEffect, Step};
 
 /// The reason for an `EXECUTE` that nothing is known of.
@@ -78,7 +78,7 @@ fn creates_relations(classification: &Classification) -> bool {
 /// what its meaning does, which may be any statement that the protocol prepared: `SET`, `DEALLOCATE`,
 /// `CREATE TEMP TABLE`.
 fn does_what(used: &NameUse, meaning: &Meaning, creates_some: bool, step: &mut Step) {
-    let harmless = used.otherwise.max(meaning.all.class) < StatementClass::Ddl;
+    let harmless = !used.otherwise.max(meaning.all.class).is_privileged();
     // What the same text prepared was judged with it.
     if harmless && !used.known {
         step.effects.retain(|effect| match *effect == SessionEffect::TemporaryRelation {
@@ -130,7 +130,6 @@ impl Classification {
         }
         self.effects.extend(meaning.effects.iter().cloned());
         self.doubts.extend(meaning.doubts.iter().cloned());
-        self.explainable &= meaning.explainable;
         self.notes.other_encoding |= meaning.notes.other_encoding;
     }
 

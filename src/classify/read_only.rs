@@ -4,7 +4,7 @@
 //! the command runs, and `ExecCheckXactReadOnly` for row writes, asked before the plan runs, of every
 //! relation that is not temporary. What is not known here to be refused is not.
 
-use super::{Classification, ObjectKind, SearchPath, StatementClass, Verb};
+use super::{Classification, ObjectKind, SearchPath, Verb};
 
 /// Utility commands that are not read-only, by their nodes' names: DDL, privileges, roles, TRUNCATE. Those
 /// that write files, run code, move locks or maintain tables are not among them.
@@ -94,8 +94,7 @@ impl Classification {
             return !has_parameters;
         }
         // What is more than a write may do something while it is planned.
-        let only_writes = matches!(self.class, StatementClass::Write | StatementClass::MassWrite);
-        only_writes && WRITES.contains(&&*part.kind) && self.writes_a_lasting_table(path)
+        self.class.writes_rows_only() && WRITES.contains(&&*part.kind) && self.writes_a_lasting_table(path)
     }
 
     /// Whether one of the tables that it names and writes is surely not temporary.

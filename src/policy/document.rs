@@ -241,8 +241,7 @@ fn check_allow(table: &Table<'_>, when: &When) {
             "a text that is no SQL cannot be allowed: nobody knows what upstream would make of it",
         );
     }
-    let opaque = [StatementClass::Admin, StatementClass::Code, StatementClass::ServerIo];
-    let Some(class) = opaque.into_iter().find(|class| classes.contains(class)) else { return };
+    let Some(class) = classes.iter().filter(|class| class.is_opaque()).min() else { return };
     let unseen = [
         (when.tables.is_some(), "which tables", "touches", "table"),
         (when.settings.is_some(), "which settings", "changes", "setting"),

@@ -9,13 +9,6 @@ use super::rule::{HoldTerms, Rule, Then, When};
 use super::{Policy, Problem};
 use crate::classify::StatementClass;
 
-/// Classes whose statements never name a table.
-const TABLELESS: [StatementClass; 4] =
-    [StatementClass::Session, StatementClass::Settings, StatementClass::Identity, StatementClass::Invalid];
-/// Classes that amount to everything.
-const SWEEPING: [StatementClass; 4] =
-    [StatementClass::Admin, StatementClass::Identity, StatementClass::Code, StatementClass::ServerIo];
-
 impl Policy {
     /// What looks wrong, by file and line.
     #[must_use]
@@ -123,7 +116,7 @@ fn is_everything(when: &When) -> bool {
 fn never_matches(when: &When) -> Vec<(&'static str, String)> {
     let mut findings = Vec::new();
     if let (Some(classes), Some(_)) = (&when.classes, &when.tables)
-        && classes.iter().all(|class| TABLELESS.contains(class))
+        && !classes.iter().any(|class| class.names_tables())
     {
         findings.push((".when", "never matches: statements of these classes name no table".to_owned()));
     }
@@ -159,7 +152,7 @@ fn allow_findings(when: &When) -> Vec<String> {
     }
     let everybody =
         when.agents.as_ref().is_none_or(|agents| agents.iter().any(crate::classify::pattern::Glob::is_any));
-    if everybody && let Some(class) = when.classes.iter().flatten().find(|class| SWEEPING.contains(class)) {
+    if everybody && let Some(class) = when.classes.iter().flatten().find(|class| class.is_sweeping()) {
         findings.push(format!(
             "allows class \"{class}\" to every agent; who may do that may do everything, so name the agents"
         ));

@@ -229,10 +229,7 @@ impl Rule {
 /// (`ALL TABLES IN SCHEMA`, `OWNED BY`, a type, a default), and then have no effect on a table; among
 /// several statements nobody can say which of them the effects belong to.
 fn is_opaque(classification: &Classification, classes: ClassSet) -> bool {
-    if [StatementClass::Admin, StatementClass::Code, StatementClass::ServerIo]
-        .into_iter()
-        .any(|c| classes.has(c))
-    {
+    if classes.iter().any(StatementClass::is_opaque) {
         return true;
     }
     // `FETCH ALL c`, `query_to_xml('..')`
@@ -307,10 +304,7 @@ fn sets_unknown(kind: ObjectKind, subject: &Subject<'_>, classes: ClassSet) -> b
             && *effect.name == *"pg_settings"
             && !matches!(effect.verb, Verb::Read | Verb::Use)
     });
-    let opaque = [StatementClass::Admin, StatementClass::Code, StatementClass::ServerIo]
-        .into_iter()
-        .any(|class| classes.has(class));
-    opaque
+    classes.iter().any(StatementClass::is_opaque)
         || writes_settings
         || set_by(kind, subject).any(|effect| *effect.name == *Effect::UNKNOWN_NAME)
         || set_by(ObjectKind::Setting, subject).any(|effect| *effect.name == *Effect::UNKNOWN_NAME)

@@ -34,7 +34,6 @@ pub(super) fn apply(classification: &Arc<Classification>, created: &[Arc<str>]) 
     );
     let mut held = Classification::clone(classification);
     held.class = StatementClass::Code;
-    held.explainable = false;
     held.reasons.insert(0, Reason { class: StatementClass::Code, text: text.into(), span: None });
     Arc::new(held)
 }

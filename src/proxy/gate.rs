@@ -390,7 +390,7 @@ impl Gate<'_> {
         if submission.upstream_parses && self.unknown_column(&classification).is_some() {
             classification = Arc::new(classification.with_unknown_calls());
         }
-        if self.progress.stale && classification.class > StatementClass::Session {
+        if self.progress.stale && classification.class != StatementClass::Session {
             let upstream = self.watch.target.upstream.to_string();
             return Judged::Refused(classification, Refusal::CatalogueUnavailable { upstream });
         }

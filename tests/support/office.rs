@@ -352,7 +352,6 @@ fn classification(sql: &str) -> Classification {
         doubts: Vec::new(),
         bound_secrets: Arc::from([]),
         inseparable: None,
-        explainable: false,
         if_confirmed: None,
         notes: Default::default(),
     }

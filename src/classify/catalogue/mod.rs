@@ -676,8 +676,7 @@ impl Catalogue {
             return Some(Meaning::code(why));
         }
         let called = match self.built_ins.function(name) {
-            Some(function) => (function.takes_one
-                && (function.class > StatementClass::Read || function.lasts))
+            Some(function) => (function.takes_one && (!function.class.changes_nothing() || function.lasts))
                 .then(|| Meaning::built_in(function)),
             None => family(name).map(|(class, why)| Meaning::of(class, why, None)),
         };

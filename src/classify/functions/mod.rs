@@ -261,8 +261,7 @@ mod tests {
         for version in SERVER_VERSIONS {
             for [_, name, ..] in rows::<5>(FUNCTIONS, version) {
                 let smelly = smells.iter().any(|smell| name.contains(smell));
-                let harmless =
-                    built_ins(version).function(name).is_some_and(|f| f.class <= StatementClass::Write);
+                let harmless = built_ins(version).function(name).is_some_and(|f| !f.class.is_privileged());
                 let expected =
                     known.iter().any(|known| name.starts_with(known)) || name == "pg_export_snapshot";
                 assert!(!smelly || !harmless || expected, "{name} on {version}");

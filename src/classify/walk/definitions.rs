@@ -318,7 +318,7 @@ impl<'a> Walk<'a> {
     /// The same when everything in it has been looked at.
     pub(super) fn created_view(&mut self, root: Node<'a>) {
         if root.kind() == Kind::ViewStmt && root.get(Field::View).is_some_and(is_temporary) {
-            let class = if self.class <= Read { Write } else { Ddl };
+            let class = if self.class.changes_nothing() { Write } else { Ddl };
             self.does(class, root, "creates a temporary view");
         }
     }

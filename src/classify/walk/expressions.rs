@@ -213,7 +213,7 @@ impl<'a> Walk<'a> {
     ) {
         self.may_change_settings |= meaning.may_change_settings;
         // Calls that only read are not worth a line in the record of what was touched.
-        if meaning.class > StatementClass::Read {
+        if !meaning.class.changes_nothing() {
             let schema = meaning.schema.as_deref().or(schema);
             self.effect(Verb::Call, kind, schema, name);
         }

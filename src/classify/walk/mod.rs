@@ -59,8 +59,6 @@ pub(super) struct Findings {
     pub(super) names: Vec<NameUse>,
     /// Names that the catalogue does not know.
     pub(super) doubts: BTreeSet<Doubt>,
-    /// The most severe function, operator or type that was met.
-    pub(super) called: Option<StatementClass>,
     /// What an older server's grammar would say to syntax that it does not have.
     pub(super) too_new: Option<String>,
     /// The relations that were taken for temporary ones ([`Surroundings::assumes_temporary`]).
@@ -631,7 +629,7 @@ impl<'a> Walk<'a> {
     /// What a statement does by being the kind of statement it is. A plan does nothing of the kind.
     fn does(&mut self, class: StatementClass, node: Node<'a>, what: &str) {
         let class = if self.is_planned(node) { StatementClass::Read } else { class };
-        if class <= StatementClass::Read {
+        if class.changes_nothing() {
             self.class = self.class.max(class);
             return;
         }
@@ -640,8 +638,7 @@ impl<'a> Walk<'a> {
 
     /// What a function, operator or type does, which planning may run.
     fn calls(&mut self, class: StatementClass, node: Node<'a>, what: String) {
-        self.found.called = self.found.called.max(Some(class));
-        if class <= StatementClass::Read || (class == StatementClass::Write && self.is_planned(node)) {
+        if class.changes_nothing() || (class == StatementClass::Write && self.is_planned(node)) {
             return;
         }
         let span = self.span_of(node);

@@ -142,7 +142,7 @@ impl<'a> Walk<'a> {
                 [] => (None, ""),
             };
             let arguments = node.list(Field::Args).count();
-            self.around.catalogue.function(schema, name, arguments, self.path).class > StatementClass::Read
+            !self.around.catalogue.function(schema, name, arguments, self.path).class.changes_nothing()
         };
         if query.within().any(|node| collects(node) || (node.kind() == Kind::FuncCall && writes(node))) {
             return false;

@@ -328,7 +328,7 @@ impl<'a> Walk<'a> {
         effects.extend(used.map(|used| SessionEffect::Execute(used.name.clone())));
         if self.changes_catalogue(root.kind()) {
             // What is in a temporary schema, no other session can name.
-            let own = self.temporary && self.class < StatementClass::Ddl;
+            let own = self.temporary && !self.class.is_privileged();
             if !own {
                 effects.push(SessionEffect::CatalogueChange);
             }
@@ -402,7 +402,8 @@ impl<'a> Walk<'a> {
                     | Kind::AlterSystemStmt
             )
             || (root == Kind::ViewStmt || root == Kind::CreateDomainStmt || root == Kind::CreateStmt)
-            || (self.class > StatementClass::Ddl
+            || (self.class.is_privileged()
+                && self.class != StatementClass::Ddl
                 && matches!(
                     root,
                     Kind::DropStmt | Kind::AlterTableStmt | Kind::RenameStmt | Kind::CreateTableAsStmt

@@ -197,7 +197,7 @@ impl<'a> Walk<'a> {
         self.class = self.class.max(StatementClass::Read);
         let span = Some(self.part_range.clone());
         match known {
-            Some(class) if class > StatementClass::Read => {
+            Some(class) if !class.changes_nothing() => {
                 self.finds(class, format!("executes {name}, prepared in the same text"), span);
             }
             Some(_) => {}

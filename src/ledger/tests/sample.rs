@@ -109,7 +109,6 @@ pub(crate) fn classified(class: StatementClass) -> Classification {
         doubts: Vec::new(),
         bound_secrets: Arc::from([]),
         inseparable: None,
-        explainable: false,
         if_confirmed: None,
         notes: Default::default(),
     }

@@ -13,7 +13,7 @@ use super::words::{bytes as size, count, duration};
 use crate::actor::{AgentName, ReviewerId};
 use crate::approval::document::approvals_in_words;
 use crate::approval::{HoldState, Request, Shown, Verdict};
-use crate::classify::StatementClass;
+use crate::classify::{Impact, StatementClass};
 use crate::desk::{Filter, RequestView};
 use crate::statement::{RequestId, TransactionStatus};
 use crate::web::api::{self, ApiError, Stream};
@@ -287,19 +287,10 @@ fn beginning(request: &Request) -> (Vec<Line>, Option<String>) {
 
 /// How loudly a class is shown.
 pub(super) fn tier(class: StatementClass) -> &'static str {
-    match class {
-        StatementClass::Session | StatementClass::Read | StatementClass::Write => "low",
-        StatementClass::Ddl
-        | StatementClass::MassWrite
-        | StatementClass::Export
-        | StatementClass::Settings => "mid",
-        StatementClass::SensitiveRead
-        | StatementClass::Admin
-        | StatementClass::Grant
-        | StatementClass::Identity
-        | StatementClass::Code
-        | StatementClass::ServerIo
-        | StatementClass::Invalid => "high",
+    match class.impact() {
+        Impact::Low => "low",
+        Impact::Middle => "mid",
+        Impact::High => "high",
     }
 }
 

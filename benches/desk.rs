@@ -1,24 +1,23 @@
 //! Ten thousand waiting requests: listing them and deciding one stay below 50 ms.
 
-use std::collections::BTreeMap;
+#[path = "../tests/support/samples.rs"]
+mod samples;
+
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use countersign::actor::{Agent, AgentIdentity, Assurance, AuthenticationMethod, Claims, Reviewer};
-use countersign::approval::request::{TransactionView, TreeHead};
-use countersign::approval::{Draft, Seal, Verdict};
+use countersign::actor::{AgentIdentity, Reviewer};
+use countersign::approval::request::TreeHead;
+use countersign::approval::{Draft, Verdict};
 use countersign::classify::{Classification, StatementClass};
 use countersign::desk::{Answer, Clock, Desk, Filter, Limits, Recorder, Unrecorded};
 use countersign::identity::reviewer::PersonalTokens;
 use countersign::identity::secret::SecretHash;
 use countersign::identity::{Directory, ReviewerEntry, ReviewerIdentity as _};
 use countersign::ledger::Event;
-use countersign::policy::{Approval, InTransaction, Terms};
-use countersign::statement::{Digest, Fingerprint, SessionId, Statement, Target, TransactionStatus};
+use countersign::statement::{Digest, Fingerprint};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use uuid::Uuid;
 
 /// A ledger that takes no time, so that the desk's own is seen.
 struct Nothing;
@@ -37,65 +36,16 @@ const AGENTS: u128 = 500;
 const WAITING: u128 = 10_000;
 
 fn draft(number: u128) -> Draft {
-    let statement = Statement::query(format!("COPY (SELECT * FROM t{number}) TO STDOUT").as_str().into());
-    let agent = Arc::new(Agent {
-        name: format!("agent-{}", number % AGENTS).as_str().into(),
-        owners: vec!["alice@example.com".into()],
-        upstreams: vec!["app".into()],
+    let sql = format!("COPY (SELECT * FROM t{number}) TO STDOUT");
+    let agent = Arc::new(samples::agent(&format!("agent-{}", number % AGENTS)));
+    let mut draft = samples::draft_of(&sql, number, samples::terms());
+    draft.seal.agent = agent.name.clone();
+    draft.classification = Arc::new(Classification {
+        fingerprint: Fingerprint(Digest::of(&number.to_be_bytes())),
+        ..samples::classified(StatementClass::Export)
     });
-    let target = Target { upstream: "app".into(), database: "app".into(), role: "bot".into() };
-    let session = SessionId(Uuid::from_u128(number));
-    Draft {
-        seal: Seal {
-            statement: statement.digest(),
-            agent: agent.name.clone(),
-            session: Some(session),
-            upstream: target.upstream.clone(),
-            database: target.database.clone(),
-            role: target.role.clone(),
-            settings: BTreeMap::new(),
-        },
-        classification: Arc::new(Classification {
-            class: StatementClass::Export,
-            parts: Vec::new(),
-            effects: Vec::new(),
-            reasons: Vec::new(),
-            steps: Arc::from([]),
-            names: Vec::new(),
-            fingerprint: Fingerprint(Digest::of(&number.to_be_bytes())),
-            syntax_error: None,
-            redacted_sql: None,
-            doubts: Vec::new(),
-            bound_secrets: Arc::from([]),
-            inseparable: None,
-            if_confirmed: None,
-            notes: Default::default(),
-        }),
-        identity: Arc::new(AgentIdentity {
-            agent,
-            method: AuthenticationMethod::ScramSha256,
-            client_address: "203.0.113.7".into(),
-            certificate_fingerprint: None,
-            verified: Claims::default(),
-        }),
-        claimed: Claims::default(),
-        session,
-        target,
-        statement,
-        transaction: TransactionView { status: Some(TransactionStatus::Idle), ..TransactionView::default() },
-        terms: Terms {
-            rules: Vec::new(),
-            approvals: vec![Approval { group: "dba".into(), count: 1 }],
-            reason_required: false,
-            assurance: Assurance::Click,
-            expires: Duration::from_secs(900),
-            in_transaction: InTransaction::Refuse,
-            escalate: Vec::new(),
-            defer: false,
-            policy: Digest::of(b"policy"),
-        },
-        refers_to: Vec::new(),
-    }
+    draft.identity = Arc::new(AgentIdentity { agent, ..samples::identity("") });
+    draft
 }
 
 fn directory() -> Directory {

@@ -13,19 +13,20 @@
     reason = "a benchmark may fail loudly"
 )]
 
+#[path = "../tests/support/samples.rs"]
+mod samples;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use countersign::actor::{Agent, AgentIdentity, AuthenticationMethod, Claims};
+use countersign::actor::Claims;
 use countersign::classify::{Classification, Effect, ObjectKind, Reason, SearchPath, StatementClass, Verb};
 use countersign::ledger::key::{KeyFiles, RootKey};
 use countersign::ledger::verify::{Options, Progress, verify};
 use countersign::ledger::{Clearance, Ledger, SessionInfo, SessionLog, Settings, Signing, StatementRecord};
 use countersign::policy::{Decision, Defaults, Policy, Subject};
-use countersign::statement::{
-    Digest, Ending, Fingerprint, Outcome, SessionId, Statement, Target, TransactionStatus,
-};
+use countersign::statement::{Digest, Ending, Outcome, SessionId, Statement, TransactionStatus};
 use uuid::Uuid;
 
 fn main() {
@@ -87,23 +88,10 @@ struct Asked {
 
 impl Asked {
     fn new(class: StatementClass) -> Self {
-        let identity = AgentIdentity {
-            agent: Arc::new(Agent {
-                name: "reporting-bot".into(),
-                owners: vec!["alice@example.com".into()],
-                upstreams: vec!["app".into()],
-            }),
-            method: AuthenticationMethod::ScramSha256,
-            client_address: "203.0.113.7".into(),
-            certificate_fingerprint: None,
-            verified: Claims::default(),
-        };
         let mut claimed = Claims::default();
         claimed.set("model", "gpt-5.2");
         claimed.set("run", "r-81");
         let classification = Classification {
-            class,
-            parts: Vec::new(),
             effects: vec![Effect {
                 qualified: false,
                 ..Effect::of(
@@ -114,24 +102,15 @@ impl Asked {
                 )
             }],
             reasons: vec![Reason { class, text: "reads rows of pgbench_accounts".into(), span: None }],
-            steps: Arc::from([]),
-            names: Vec::new(),
-            fingerprint: Fingerprint(Digest::of(b"fingerprint")),
-            syntax_error: None,
-            redacted_sql: None,
-            doubts: Vec::new(),
-            bound_secrets: Arc::from([]),
-            inseparable: None,
-            if_confirmed: None,
-            notes: Default::default(),
+            ..samples::classified(class)
         };
         Self {
             statement: Statement::query("SELECT abalance FROM pgbench_accounts WHERE aid = 4711;".into()),
             classification,
             info: SessionInfo {
                 session: SessionId(Uuid::now_v7()),
-                identity: Arc::new(identity),
-                target: Target { upstream: "app".into(), database: "app".into(), role: "agent_rw".into() },
+                identity: Arc::new(samples::identity("reporting-bot")),
+                target: samples::target("agent_rw"),
                 claimed,
                 at: jiff::Timestamp::now(),
             },

@@ -21,3 +21,14 @@ pub mod statement;
 pub mod toml_reader;
 pub mod web;
 pub mod wire;
+
+// Test support that the crate shares with the test binaries and benchmarks lives in `tests/support`. It
+// names the crate as they do.
+#[cfg(test)]
+extern crate self as countersign;
+#[cfg(test)]
+#[path = "../tests/support/random.rs"]
+mod random;
+#[cfg(test)]
+#[path = "../tests/support/samples.rs"]
+mod samples;

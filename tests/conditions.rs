@@ -23,8 +23,8 @@
     clippy::wildcard_enum_match_arm,
     reason = "a test has no callers, and what is wrong should stop it"
 )]
-#[path = "support/dice.rs"]
-mod dice;
+#[path = "support/random.rs"]
+mod random;
 mod support;
 #[path = "support/wire.rs"]
 mod wire;
@@ -34,7 +34,7 @@ use std::fmt::Write as _;
 use countersign::classify::{Catalogue, Classifier, Context, Limits, SearchPath, StatementClass};
 use countersign::cli::cluster::Cluster;
 use countersign::statement::SqlText;
-use dice::Dice;
+use random::Random;
 use wire::Wire;
 
 const PASSWORD: &str = "superuser-secret";
@@ -172,7 +172,7 @@ const TEXTS: &[&str] = &[
 /// More than any number of parts that conditions ask for.
 const MANY: &str = "many";
 /// Longer than any length that conditions ask for.
-const LONG: &str = include_str!("support/dice.rs");
+const LONG: &str = include_str!("../LICENSE");
 const TIMES: &[&str] = &[
     "-infinity",
     "infinity",
@@ -260,11 +260,11 @@ fn table() -> String {
         let comma = if row == 0 { "" } else { ", " };
         write!(sql, "{comma}({})", values.join(", ")).unwrap();
     }
-    let mut dice = Dice::new(1);
+    let mut random = Random::new(1);
     for _ in 0..MIXED {
         let values: Vec<String> = columns()
             .iter()
-            .map(|(_, kind, values)| sql_of(kind, values[dice.below(values.len())]))
+            .map(|(_, kind, values)| sql_of(kind, values[random.below(values.len())]))
             .collect();
         write!(sql, ", ({})", values.join(", ")).unwrap();
     }
@@ -302,7 +302,7 @@ enum Type {
     Time,
 }
 
-struct Maker(Dice);
+struct Maker(Random);
 
 impl Maker {
     fn of<'a>(&mut self, list: &[&'a str]) -> &'a str {
@@ -744,7 +744,7 @@ fn a_condition_that_is_true_of_every_row_is_never_taken_for_one_that_picks_some(
     let mut seed = first;
     while seed < first + count {
         let end = (seed + BATCH).min(first + count);
-        let conditions: Vec<String> = (seed..end).map(|seed| Maker(Dice::new(seed)).condition(2)).collect();
+        let conditions: Vec<String> = (seed..end).map(|seed| Maker(Random::new(seed)).condition(2)).collect();
         let calls: Vec<String> = conditions.iter().map(|text| format!("matches({})", quoted(text))).collect();
         let found = server.numbers(&format!("SELECT {}", calls.join(", ")));
         for ((condition, matches), seed) in conditions.iter().zip(found).zip(seed..) {

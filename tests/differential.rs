@@ -33,6 +33,8 @@ mod client;
 mod compare;
 #[path = "differential/generate.rs"]
 mod generate;
+#[path = "support/random.rs"]
+mod random;
 #[path = "differential/script.rs"]
 mod script;
 mod support;

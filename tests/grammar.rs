@@ -26,8 +26,8 @@
     clippy::wildcard_enum_match_arm,
     reason = "a test has no callers, and what is wrong should stop it"
 )]
-#[path = "support/dice.rs"]
-mod dice;
+#[path = "support/random.rs"]
+mod random;
 mod support;
 #[path = "support/verdicts.rs"]
 mod verdicts;
@@ -40,7 +40,7 @@ use std::sync::Arc;
 use countersign::classify::{Catalogue, Classification, Classifier, Context, Limits, SearchPath};
 use countersign::cli::cluster::Cluster;
 use countersign::statement::SqlText;
-use dice::Dice;
+use random::Random;
 use verdicts::{Verdict, ask, judge, our_verdict};
 use wire::Wire;
 
@@ -214,26 +214,26 @@ fn pieces(text: &str) -> Vec<String> {
 }
 
 /// A text that is nearly SQL, or is.
-fn mutant(corpus: &[Vec<String>], dice: &mut Dice) -> Vec<u8> {
-    let any = |dice: &mut Dice| &corpus[dice.below(corpus.len())];
-    let mut text = any(dice).clone();
-    for _ in 0..=dice.below(3) {
-        let place = dice.below(text.len() + 1);
-        let other = dice.below(text.len() + 1);
+fn mutant(corpus: &[Vec<String>], random: &mut Random) -> Vec<u8> {
+    let any = |random: &mut Random| &corpus[random.below(corpus.len())];
+    let mut text = any(random).clone();
+    for _ in 0..=random.below(3) {
+        let place = random.below(text.len() + 1);
+        let other = random.below(text.len() + 1);
         let has = place < text.len();
-        match dice.below(16) {
+        match random.below(16) {
             0 if has => _ = text.remove(place),
             1 if has => text.insert(place, text[place].clone()),
             2 if has && other < text.len() => text.swap(place, other),
-            3 | 4 => text.insert(place, ODD[dice.below(ODD.len())].to_owned()),
-            5 if has => text[place] = ODD[dice.below(ODD.len())].to_owned(),
+            3 | 4 => text.insert(place, ODD[random.below(ODD.len())].to_owned()),
+            5 if has => text[place] = ODD[random.below(ODD.len())].to_owned(),
             6 if has => {
-                let from = any(dice);
-                text[place].clone_from(&from[dice.below(from.len())]);
+                let from = any(random);
+                text[place].clone_from(&from[random.below(from.len())]);
             }
             7 => {
-                let from = any(dice);
-                let (start, length) = (dice.below(from.len()), dice.below(12));
+                let from = any(random);
+                let (start, length) = (random.below(from.len()), random.below(12));
                 let taken = from[start..(start + length).min(from.len())].to_vec();
                 text.splice(place..place, taken);
             }
@@ -242,13 +242,13 @@ fn mutant(corpus: &[Vec<String>], dice: &mut Dice) -> Vec<u8> {
                 text.drain(place.min(end)..end.min(place + 6).max(place.min(end)));
             }
             9 => {
-                let mut behind = any(dice).clone();
-                text.push([";", "; ", ";\n", "\n;--x\n", " "][dice.below(5)].to_owned());
+                let mut behind = any(random).clone();
+                text.push([";", "; ", ";\n", "\n;--x\n", " "][random.below(5)].to_owned());
                 text.append(&mut behind);
             }
             10 if has => {
                 let mut letters: Vec<char> = text[place].chars().collect();
-                letters.remove(dice.below(letters.len()));
+                letters.remove(random.below(letters.len()));
                 text[place] = letters.into_iter().collect();
             }
             11 => text.truncate(place.max(1)),
@@ -262,9 +262,9 @@ fn mutant(corpus: &[Vec<String>], dice: &mut Dice) -> Vec<u8> {
     }
     let mut bytes = text.concat().into_bytes();
     bytes.truncate(4_000);
-    if dice.chance(1) {
-        let place = dice.below(bytes.len() + 1);
-        bytes.insert(place, [0x80, 0xc0, 0xe9, 0xff][dice.below(4)]);
+    if random.chance(1) {
+        let place = random.below(bytes.len() + 1);
+        bytes.insert(place, [0x80, 0xc0, 0xe9, 0xff][random.below(4)]);
     }
     bytes.retain(|byte| *byte != 0);
     bytes
@@ -302,7 +302,7 @@ fn compare(version: u32, few: u64, many: u64) {
     while seed < first + count {
         let end = (seed + BATCH).min(first + count);
         let texts: Vec<Vec<u8>> = (seed..end)
-            .map(|seed| mutant(&corpus, &mut Dice::new(seed)))
+            .map(|seed| mutant(&corpus, &mut Random::new(seed)))
             // A debug build of libpg_query stops the process at `(.. OFFSET 1) LIMIT 1`.
             .map(|text| if cfg!(debug_assertions) { text.replace_word(b"offset", b"off_et") } else { text })
             .collect();

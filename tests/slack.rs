@@ -16,6 +16,8 @@
 mod fake;
 #[path = "support/office.rs"]
 mod office;
+#[path = "support/samples.rs"]
+mod samples;
 #[path = "support/mod.rs"]
 mod support;
 

@@ -15,8 +15,8 @@
     clippy::disallowed_methods,
     reason = "a test has no callers, and what is wrong should stop it"
 )]
-#[path = "support/dice.rs"]
-mod dice;
+#[path = "support/random.rs"]
+mod random;
 mod support;
 #[path = "support/wire.rs"]
 mod wire;
@@ -24,7 +24,7 @@ mod wire;
 use countersign::classify::{Catalogue, Classifier, Context, Limits, SearchPath, StatementClass};
 use countersign::cli::cluster::Cluster;
 use countersign::statement::SqlText;
-use dice::Dice;
+use random::Random;
 use wire::Wire;
 
 const PASSWORD: &str = "superuser-secret";
@@ -65,7 +65,7 @@ const TABLES: &str = "
         DECLARE found int; BEGIN PERFORM set_config('search_path', $2, true); EXECUTE $1 INTO found; RETURN found;
         EXCEPTION WHEN OTHERS THEN RETURN -1; END $$";
 
-struct Maker(Dice);
+struct Maker(Random);
 
 impl Maker {
     fn of<'a>(&mut self, list: &[&'a str]) -> &'a str {
@@ -397,7 +397,7 @@ fn a_subquery_that_is_true_of_every_row_is_never_taken_for_one_that_picks_some()
     while seed < first + count {
         let end = (seed + BATCH).min(first + count);
         let made: Vec<(String, String)> =
-            (seed..end).map(|seed| Maker(Dice::new(seed)).statement()).collect();
+            (seed..end).map(|seed| Maker(Random::new(seed)).statement()).collect();
         let calls: Vec<String> = made
             .iter()
             .map(|(with, condition)| format!("{with} SELECT count(*) FROM t WHERE {condition}"))

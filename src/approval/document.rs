@@ -449,8 +449,8 @@ mod tests {
 
     use super::*;
     use crate::approval::request::{Past, TransactionView, TreeHead};
-    use crate::approval::testing::{after, approval, draft_of, escalation, start, terms};
     use crate::policy::Terms;
+    use crate::samples::{after, approval, draft_of, escalation, start, terms};
     use crate::statement::{Parameter, RequestId, Statement, Via};
 
     fn id() -> RequestId {

@@ -15,8 +15,6 @@ pub mod json;
 pub mod parameter;
 pub mod quorum;
 pub mod request;
-#[cfg(test)]
-pub(crate) mod testing;
 pub mod visible;
 pub mod words;
 

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::actor::{Agent, AgentName, PersonName, Reviewer};
 use crate::approval::quorum::NotAllowed;
-use crate::approval::testing::{SQL, after, approval, draft_of, escalation, start, terms};
 use crate::approval::{Misfit, Verdict};
 use crate::identity::directory::SlackAccount;
 use crate::identity::reviewer::{PersonalTokens, SlackAccounts, SlackProof};
@@ -14,6 +13,7 @@ use crate::identity::{
     AgentEntry, AuthenticatedReviewer, ReviewerEntry, ReviewerIdentity as _, ScramVerifier,
 };
 use crate::policy::{Decision, Denied, Terms};
+use crate::samples::{SQL, after, approval, draft_of, escalation, start, terms};
 use crate::statement::{Digest, Ending as StatementEnding, SessionId, TransactionStatus};
 
 /// A ledger that remembers, and fails when told to.

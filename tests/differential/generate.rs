@@ -1,53 +1,10 @@
 //! Sessions from a seed: what drivers send, what nobody should send, and accidents.
 
+use super::random::Random;
 use super::script::{Script, Step};
 
 /// A statement's text, its parameters' types, their formats and their values.
 type Prepared = (Vec<u8>, Vec<u32>, Vec<i16>, Vec<Option<Vec<u8>>>);
-
-/// SplitMix64: the same seed gives the same session for ever.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).unwrap()
-    }
-
-    fn one<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
-        of[self.below(of.len())]
-    }
-
-    fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-
-    /// The index of one of `weights`, as often as it weighs.
-    fn weighted(&mut self, weights: &[usize]) -> usize {
-        let mut at = self.below(weights.iter().sum());
-        weights
-            .iter()
-            .position(|&weight| {
-                at < weight || {
-                    at -= weight;
-                    false
-                }
-            })
-            .unwrap()
-    }
-}
 
 /// What is generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

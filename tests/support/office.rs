@@ -1,34 +1,29 @@
 //! A desk with people, an agent, and Slack beside it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use countersign::actor::{
-    Agent, AgentIdentity, Assurance, AuthenticationMethod, Claims, GroupName, PersonName, Reviewer,
-};
-use countersign::approval::request::{TransactionView, TreeHead};
-use countersign::approval::{Draft, Seal};
+use countersign::actor::{GroupName, PersonName, Reviewer};
+use countersign::approval::Draft;
+use countersign::approval::request::TreeHead;
 use countersign::channel::slack::{Slack, SlackSettings, Timing, Token};
-use countersign::classify::{
-    Classification, Effect, ObjectKind, Reason, StatementClass, StatementPart, Verb,
-};
+use countersign::classify::Classification;
 use countersign::desk::accounts::SlackAnswers;
 use countersign::desk::{Clock, Desk, Ending, Limits, Opened, Recorder, Unrecorded};
 use countersign::identity::directory::SlackAccount;
 use countersign::identity::{AgentEntry, Directory, ReviewerEntry, ScramVerifier};
 use countersign::ledger::{Event, Ledger, ReviewRecord};
-use countersign::policy::{Approval, Escalation, InTransaction, Terms};
-use countersign::statement::{
-    Digest, Fingerprint, SessionId, SqlText, Statement, Step, Target, TransactionStatus,
-};
+use countersign::policy::Terms;
+use countersign::statement::{Digest, Fingerprint};
 use parking_lot::Mutex;
 use tokio::sync::oneshot::error::RecvError;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::fake::{APP_TOKEN, BOT_TOKEN, CHANNEL, FakeSlack, TEAM};
+pub use crate::samples::terms;
+use crate::samples::{self, approval, escalation};
 
 /// The people, their Slack accounts and groups. Alice owns the agent.
 pub const BOB: &str = "U0BOB00001";
@@ -235,11 +230,7 @@ impl Office {
 }
 
 fn directory() -> Directory {
-    let agent = Agent {
-        name: "reporting-bot".into(),
-        owners: vec!["alice@example.com".into()],
-        upstreams: vec!["app".into()],
-    };
+    let agent = samples::agent("reporting-bot");
     let agents = vec![AgentEntry::with_password(agent, ScramVerifier::of_password("csa_agent"))];
     let reviewers = PEOPLE.iter().map(|(id, user, groups)| ReviewerEntry {
         reviewer: Arc::new(Reviewer {
@@ -253,106 +244,22 @@ fn directory() -> Directory {
     Directory::new(agents, reviewers.collect(), [7; 32]).unwrap()
 }
 
-pub fn terms() -> Terms {
-    Terms {
-        rules: vec!["customer-export".into()],
-        approvals: vec![Approval { group: "dba".into(), count: 1 }],
-        reason_required: false,
-        assurance: Assurance::Click,
-        expires: Duration::from_secs(900),
-        in_transaction: InTransaction::Wait(Duration::from_secs(120)),
-        escalate: Vec::new(),
-        defer: false,
-        policy: Digest::of(b"policy"),
-    }
-}
-
 /// One of the database administrators and one of security.
 pub fn two_groups() -> Terms {
-    let approvals =
-        vec![Approval { group: "dba".into(), count: 1 }, Approval { group: "security".into(), count: 1 }];
-    Terms { approvals, ..terms() }
+    Terms { approvals: vec![approval("dba", 1), approval("security", 1)], ..terms() }
 }
 
 /// After an hour, or at once when somebody escalates, the people on call may answer for the others.
 pub fn with_escalation() -> Terms {
-    let step = Escalation {
-        after: Duration::from_secs(3_600),
-        to: "oncall".into(),
-        stands_in_for: vec!["dba".into()],
-    };
-    Terms { escalate: vec![step], ..terms() }
+    Terms { escalate: vec![escalation(3_600, "oncall", &["dba"])], ..terms() }
 }
 
 /// What `reporting-bot` asks for, in a session of its own.
 pub fn draft(sql: &str, terms: Terms) -> Draft {
-    let statement = Statement::query(SqlText::from(sql));
-    let agent = Arc::new(Agent {
-        name: "reporting-bot".into(),
-        owners: vec!["alice@example.com".into()],
-        upstreams: vec!["app".into()],
-    });
-    let target = Target { upstream: "app".into(), database: "app".into(), role: "bot_role".into() };
-    let session = SessionId(Uuid::now_v7());
-    let mut claimed = Claims::default();
-    claimed.set("model", "gpt-5.2");
-    claimed.set("purpose", "monthly report");
-    Draft {
-        seal: Seal {
-            statement: statement.digest(),
-            agent: agent.name.clone(),
-            session: (!terms.defer).then_some(session),
-            upstream: target.upstream.clone(),
-            database: target.database.clone(),
-            role: target.role.clone(),
-            settings: BTreeMap::from([("search_path".into(), "public".into())]),
-        },
-        classification: Arc::new(classification(sql)),
-        identity: Arc::new(AgentIdentity {
-            agent,
-            method: AuthenticationMethod::ScramSha256Plus,
-            client_address: "203.0.113.7".into(),
-            certificate_fingerprint: None,
-            verified: Claims::default(),
-        }),
-        claimed,
-        session,
-        target,
-        statement,
-        transaction: TransactionView { status: Some(TransactionStatus::Idle), ..TransactionView::default() },
-        terms,
-        refers_to: Vec::new(),
-    }
-}
-
-fn classification(sql: &str) -> Classification {
-    Classification {
-        class: StatementClass::Export,
-        parts: vec![StatementPart {
-            kind: "CopyStmt".into(),
-            class: StatementClass::Export,
-            span: 0..u32::try_from(sql.len()).unwrap(),
-        }],
-        effects: vec![Effect::of(
-            Verb::Export,
-            ObjectKind::Relation,
-            Some("public".into()),
-            "customers".into(),
-        )],
-        reasons: vec![Reason {
-            class: StatementClass::Export,
-            text: "COPY .. TO STDOUT takes the whole of public.customers out".into(),
-            span: None,
-        }],
-        steps: Arc::from([Step::default()]),
-        names: Vec::new(),
+    let classification = Classification {
         fingerprint: Fingerprint(Digest::of(sql.as_bytes())),
-        syntax_error: None,
-        redacted_sql: None,
-        doubts: Vec::new(),
-        bound_secrets: Arc::from([]),
-        inseparable: None,
-        if_confirmed: None,
-        notes: Default::default(),
-    }
+        ..samples::customer_export(sql)
+    };
+    let session = Uuid::now_v7().as_u128();
+    Draft { classification: Arc::new(classification), ..samples::draft_of(sql, session, terms) }
 }

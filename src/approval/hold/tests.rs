@@ -5,15 +5,15 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::approval::testing::*;
 use crate::policy::{Decision, Terms};
+use crate::samples::*;
 
 /// Considers and applies, as the desk does when the ledger writes.
 fn give(
     hold: Hold,
     verdict: Verdict,
     by: &Arc<Reviewer>,
-    crowd: &Crowd,
+    crowd: &SamplePeople,
     at: u64,
 ) -> (Hold, Result<(), VerdictError>) {
     let reply = reply(by, hold.request());
@@ -24,7 +24,7 @@ fn give_reply(
     hold: Hold,
     verdict: Verdict,
     reply: &Reply,
-    crowd: &Crowd,
+    crowd: &SamplePeople,
     at: u64,
 ) -> (Hold, Result<(), VerdictError>) {
     match hold.consider(verdict, reply, crowd, after(at)) {
@@ -47,7 +47,8 @@ fn waiting(terms: Terms) -> Hold {
 
 #[test]
 fn an_approval_makes_one_grant_for_what_was_shown() {
-    let (mut hold, result) = give(waiting(terms()), Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 10);
+    let (mut hold, result) =
+        give(waiting(terms()), Verdict::Approve, &bob(), &SamplePeople::of(&[&bob()]), 10);
     assert_eq!(result, Ok(()));
     assert_eq!(hold.state(), &HoldState::Granted { until: after(70), handed_out: false });
 
@@ -61,7 +62,7 @@ fn an_approval_makes_one_grant_for_what_was_shown() {
 
 #[test]
 fn approval_after_the_deadline_does_not_grant() {
-    let (hold, result) = give(waiting(terms()), Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 900);
+    let (hold, result) = give(waiting(terms()), Verdict::Approve, &bob(), &SamplePeople::of(&[&bob()]), 900);
 
     assert_eq!(result, Err(VerdictError::TooLate { state: HoldState::Expired }));
     assert_eq!(hold.on_time(after(900)).state(), &HoldState::Expired);
@@ -69,7 +70,7 @@ fn approval_after_the_deadline_does_not_grant() {
 
 #[test]
 fn approval_one_moment_before_the_deadline_grants() {
-    let (hold, result) = give(waiting(terms()), Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 899);
+    let (hold, result) = give(waiting(terms()), Verdict::Approve, &bob(), &SamplePeople::of(&[&bob()]), 899);
 
     assert_eq!(result, Ok(()));
     assert!(matches!(hold.state(), HoldState::Granted { .. }));
@@ -77,7 +78,7 @@ fn approval_one_moment_before_the_deadline_grants() {
 
 #[test]
 fn approval_and_denial_at_once_end_as_the_first_of_them() {
-    let crowd = Crowd::of(&[&bob(), &carol()]);
+    let crowd = SamplePeople::of(&[&bob(), &carol()]);
     let (hold, _) = give(waiting(terms()), Verdict::Deny, &carol(), &crowd, 5);
     let (mut hold, late) = give(hold, Verdict::Approve, &bob(), &crowd, 5);
     assert!(matches!(late, Err(VerdictError::TooLate { state: HoldState::Denied { .. } })));
@@ -93,7 +94,7 @@ fn approval_and_denial_at_once_end_as_the_first_of_them() {
 fn approval_after_the_agent_left_does_nothing_and_says_so() {
     let hold = waiting(terms()).on_withdrawn("the agent cancelled", after(1));
 
-    let (mut hold, late) = give(hold, Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 5);
+    let (mut hold, late) = give(hold, Verdict::Approve, &bob(), &SamplePeople::of(&[&bob()]), 5);
 
     assert_eq!(
         late,
@@ -104,7 +105,7 @@ fn approval_after_the_agent_left_does_nothing_and_says_so() {
 
 #[test]
 fn what_was_considered_before_something_else_happened_is_void() {
-    let crowd = Crowd::of(&[&bob()]);
+    let crowd = SamplePeople::of(&[&bob()]);
     let hold = waiting(terms());
     let considered =
         hold.consider(Verdict::Approve, &reply(&bob(), hold.request()), &crowd, after(5)).unwrap();
@@ -118,7 +119,7 @@ fn what_was_considered_before_something_else_happened_is_void() {
 #[test]
 fn an_answer_that_took_past_the_deadline_to_write_down_does_not_grant() {
     let hold = waiting(terms());
-    let crowd = Crowd::of(&[&bob()]);
+    let crowd = SamplePeople::of(&[&bob()]);
     let considered =
         hold.consider(Verdict::Approve, &reply(&bob(), hold.request()), &crowd, after(899)).unwrap();
 
@@ -135,7 +136,7 @@ fn what_is_past_its_deadline_has_expired_and_is_not_withdrawn() {
 #[test]
 fn p4_a_denial_takes_back_a_grant_that_nobody_has_used() {
     let deferred = Terms { defer: true, ..terms() };
-    let crowd = Crowd::of(&[&bob(), &carol()]);
+    let crowd = SamplePeople::of(&[&bob(), &carol()]);
     let (hold, _) = give(waiting(deferred), Verdict::Approve, &bob(), &crowd, 10);
 
     let (mut hold, result) = give(hold, Verdict::Deny, &carol(), &crowd, 20);
@@ -148,7 +149,7 @@ fn p4_a_denial_takes_back_a_grant_that_nobody_has_used() {
 #[test]
 fn a_grant_that_nobody_took_expires() {
     let deferred = Terms { defer: true, ..terms() };
-    let (hold, _) = give(waiting(deferred), Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 10);
+    let (hold, _) = give(waiting(deferred), Verdict::Approve, &bob(), &SamplePeople::of(&[&bob()]), 10);
     assert_eq!(hold.next_change(), Some(after(910)));
 
     let mut hold = hold.on_time(after(910));
@@ -159,14 +160,14 @@ fn a_grant_that_nobody_took_expires() {
 
 #[test]
 fn a_grant_is_not_handed_out_past_its_life_even_if_no_timer_fired() {
-    let (mut hold, _) = give(waiting(terms()), Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 10);
+    let (mut hold, _) = give(waiting(terms()), Verdict::Approve, &bob(), &SamplePeople::of(&[&bob()]), 10);
 
     assert!(hold.take_grant(after(70)).is_none());
 }
 
 #[test]
 fn only_what_was_handed_out_can_have_run() {
-    let (hold, _) = give(waiting(terms()), Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 10);
+    let (hold, _) = give(waiting(terms()), Verdict::Approve, &bob(), &SamplePeople::of(&[&bob()]), 10);
     let mut hold = hold.on_ran();
     assert!(matches!(hold.state(), HoldState::Granted { handed_out: false, .. }));
 
@@ -180,7 +181,7 @@ fn only_what_was_handed_out_can_have_run() {
 
 #[test]
 fn p2_a_grant_covers_the_sealed_statement_and_nothing_else() {
-    let (mut hold, _) = give(waiting(terms()), Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 10);
+    let (mut hold, _) = give(waiting(terms()), Verdict::Approve, &bob(), &SamplePeople::of(&[&bob()]), 10);
     let seal = hold.request().draft.seal.clone();
     let grant = hold.take_grant(after(10)).unwrap();
     let other = |change: fn(&mut Seal)| {
@@ -210,7 +211,7 @@ fn p2_a_grant_covers_the_sealed_statement_and_nothing_else() {
 #[test]
 fn p2_a_deferred_grant_fits_any_session_of_its_agent() {
     let deferred = Terms { defer: true, ..terms() };
-    let (mut hold, _) = give(waiting(deferred), Verdict::Approve, &bob(), &Crowd::of(&[&bob()]), 10);
+    let (mut hold, _) = give(waiting(deferred), Verdict::Approve, &bob(), &SamplePeople::of(&[&bob()]), 10);
     let grant = hold.take_grant(after(100)).unwrap();
     let mut seal = hold.request().draft.seal.clone();
     seal.session = Some(crate::statement::SessionId(uuid::Uuid::from_u128(99)));
@@ -245,7 +246,7 @@ fn p2_a_draft_whose_seal_speaks_of_something_else_is_no_request() {
 #[test]
 fn p4_an_owner_cannot_approve_or_escalate_but_can_deny() {
     let alice = reviewer("alice@example.com", &["dba"]);
-    let crowd = Crowd::of(&[&alice]);
+    let crowd = SamplePeople::of(&[&alice]);
     let refused = Err(VerdictError::NotAllowed { why: NotAllowed::OwnsTheAgent });
 
     let (hold, result) = give(waiting(terms()), Verdict::Approve, &alice, &crowd, 5);
@@ -260,7 +261,7 @@ fn p4_an_owner_cannot_approve_or_escalate_but_can_deny() {
 #[test]
 fn p4_somebody_who_becomes_an_owner_after_approving_no_longer_counts() {
     let two = Terms { approvals: vec![approval("dba", 2)], ..terms() };
-    let mut crowd = Crowd::of(&[&bob(), &carol()]);
+    let mut crowd = SamplePeople::of(&[&bob(), &carol()]);
     let (hold, _) = give(waiting(two), Verdict::Approve, &bob(), &crowd, 5);
     crowd.owners = vec!["BOB@example.com".into()];
 
@@ -273,10 +274,10 @@ fn p4_somebody_who_becomes_an_owner_after_approving_no_longer_counts() {
 #[test]
 fn p4_somebody_who_leaves_the_group_after_approving_no_longer_counts() {
     let two = Terms { approvals: vec![approval("dba", 2)], ..terms() };
-    let (hold, _) = give(waiting(two), Verdict::Approve, &bob(), &Crowd::of(&[&bob(), &carol()]), 5);
+    let (hold, _) = give(waiting(two), Verdict::Approve, &bob(), &SamplePeople::of(&[&bob(), &carol()]), 5);
     let moved = reviewer("bob@example.com", &["marketing"]);
 
-    let (hold, _) = give(hold, Verdict::Approve, &carol(), &Crowd::of(&[&moved, &carol()]), 6);
+    let (hold, _) = give(hold, Verdict::Approve, &carol(), &SamplePeople::of(&[&moved, &carol()]), 6);
 
     assert_eq!(hold.state(), &HoldState::Waiting);
 }
@@ -284,7 +285,7 @@ fn p4_somebody_who_leaves_the_group_after_approving_no_longer_counts() {
 #[test]
 fn p4_nobody_counts_twice_on_whatever_channel() {
     let two = Terms { approvals: vec![approval("dba", 2)], ..terms() };
-    let crowd = Crowd::of(&[&bob(), &carol()]);
+    let crowd = SamplePeople::of(&[&bob(), &carol()]);
     let (hold, _) = give(waiting(two), Verdict::Approve, &bob(), &crowd, 5);
     let on_slack = Reply { channel: ChannelName::Slack, ..reply(&bob(), hold.request()) };
 
@@ -297,7 +298,7 @@ fn p4_nobody_counts_twice_on_whatever_channel() {
 #[test]
 fn p4_somebody_who_approved_may_still_deny_while_others_are_asked() {
     let two = Terms { approvals: vec![approval("dba", 2)], ..terms() };
-    let crowd = Crowd::of(&[&bob()]);
+    let crowd = SamplePeople::of(&[&bob()]);
     let (hold, _) = give(waiting(two), Verdict::Approve, &bob(), &crowd, 5);
 
     let (hold, result) = give(hold, Verdict::Deny, &bob(), &crowd, 6);
@@ -309,7 +310,7 @@ fn p4_somebody_who_approved_may_still_deny_while_others_are_asked() {
 #[test]
 fn p4_an_approval_that_is_not_sure_enough_does_not_count_and_a_denial_does() {
     let strict = Terms { assurance: Assurance::Login, ..terms() };
-    let crowd = Crowd::of(&[&bob()]);
+    let crowd = SamplePeople::of(&[&bob()]);
 
     let (hold, result) = give(waiting(strict), Verdict::Approve, &bob(), &crowd, 5);
     assert_eq!(
@@ -326,7 +327,7 @@ fn p6_an_answer_to_something_else_than_what_waits_does_not_count() {
     let hold = waiting(terms());
     let saw_another = Reply { digest: Digest::of(b"select 1"), ..reply(&bob(), hold.request()) };
 
-    let (hold, result) = give_reply(hold, Verdict::Approve, &saw_another, &Crowd::of(&[&bob()]), 5);
+    let (hold, result) = give_reply(hold, Verdict::Approve, &saw_another, &SamplePeople::of(&[&bob()]), 5);
 
     assert_eq!(result, Err(VerdictError::DigestMismatch));
     assert_eq!(hold.state(), &HoldState::Waiting);
@@ -341,7 +342,7 @@ fn a_rule_that_wants_a_reason_gets_one() {
     let unseen = Reply { reason: Some("\u{200B}\u{2060} ".into()), ..reply(&bob(), hold.request()) };
     let long = Reply { reason: Some("x".repeat(2_001)), ..reply(&bob(), hold.request()) };
     let given = Reply { reason: Some(" ticket 7 ".into()), ..reply(&bob(), hold.request()) };
-    let crowd = Crowd::of(&[&bob()]);
+    let crowd = SamplePeople::of(&[&bob()]);
 
     let (hold, result) = give_reply(hold, Verdict::Approve, &blank, &crowd, 5);
     assert_eq!(result, Err(VerdictError::ReasonRequired));
@@ -358,7 +359,7 @@ fn an_approval_sooner_than_it_can_be_read_is_flagged() {
     let quick = |at, displayed_at: Option<u64>| {
         let hold = waiting(terms());
         let reply = Reply { displayed_at: displayed_at.map(after), ..reply(&bob(), hold.request()) };
-        let (hold, _) = give_reply(hold, Verdict::Approve, &reply, &Crowd::of(&[&bob()]), at);
+        let (hold, _) = give_reply(hold, Verdict::Approve, &reply, &SamplePeople::of(&[&bob()]), at);
         hold.reviews()[0].quick
     };
 
@@ -380,7 +381,7 @@ fn escalating() -> Terms {
 
 #[test]
 fn an_escalation_lets_its_group_answer_when_its_time_has_come() {
-    let crowd = Crowd::of(&[&bob(), &stand_in("olga")]);
+    let crowd = SamplePeople::of(&[&bob(), &stand_in("olga")]);
 
     let (hold, early) = give(waiting(escalating()), Verdict::Approve, &stand_in("olga"), &crowd, 299);
     assert_eq!(early, Err(VerdictError::NotYet { from: after(300) }));
@@ -393,7 +394,7 @@ fn an_escalation_lets_its_group_answer_when_its_time_has_come() {
 
 #[test]
 fn p4_no_escalation_by_hand_lets_a_stand_in_approve_before_their_time() {
-    let crowd = Crowd::of(&[&bob(), &stand_in("olga"), &stand_in("otto")]);
+    let crowd = SamplePeople::of(&[&bob(), &stand_in("olga"), &stand_in("otto")]);
     let not_yet = Err(VerdictError::NotYet { from: after(300) });
 
     for who in [bob(), stand_in("olga"), stand_in("otto")] {
@@ -418,7 +419,7 @@ fn of_several_stand_ins_each_waits_for_its_own_time() {
         ..terms()
     };
     let lead = reviewer("lena", &["leads"]);
-    let crowd = Crowd::of(&[&bob(), &lead, &stand_in("olga")]);
+    let crowd = SamplePeople::of(&[&bob(), &lead, &stand_in("olga")]);
     let (hold, _) = give(waiting(two), Verdict::Escalate, &bob(), &crowd, 5);
     let (hold, second) = give(hold, Verdict::Escalate, &lead, &crowd, 6);
     assert_eq!((second, hold.told()), (Ok(()), 2));
@@ -436,7 +437,7 @@ fn a_stand_in_gives_a_reason_where_the_rule_wants_one() {
     let strict = Terms { reason_required: true, ..escalating() };
     let olga = stand_in("olga");
 
-    let (hold, result) = give(waiting(strict), Verdict::Approve, &olga, &Crowd::of(&[&olga]), 400);
+    let (hold, result) = give(waiting(strict), Verdict::Approve, &olga, &SamplePeople::of(&[&olga]), 400);
 
     assert_eq!(result, Err(VerdictError::ReasonRequired));
     assert_eq!(hold.state(), &HoldState::Waiting);
@@ -444,7 +445,7 @@ fn a_stand_in_gives_a_reason_where_the_rule_wants_one() {
 
 // ---- what was approved is judged once more -----------------------------------------------------
 
-fn granted(terms: Terms, crowd: &Crowd, at: u64, by: &[Arc<Reviewer>]) -> Hold {
+fn granted(terms: Terms, crowd: &SamplePeople, at: u64, by: &[Arc<Reviewer>]) -> Hold {
     let mut hold = waiting(terms);
     for reviewer in by {
         let reply = Reply { reason: Some("ticket 7".into()), ..reply(reviewer, hold.request()) };
@@ -456,7 +457,7 @@ fn granted(terms: Terms, crowd: &Crowd, at: u64, by: &[Arc<Reviewer>]) -> Hold {
     hold
 }
 
-fn release(mut hold: Hold, decision: &Decision, crowd: &Crowd, at: u64) -> Result<Digest, Lapse> {
+fn release(mut hold: Hold, decision: &Decision, crowd: &SamplePeople, at: u64) -> Result<Digest, Lapse> {
     let seal = hold.request().draft.seal.clone();
     let grant = hold.take_grant(after(at)).expect("a grant");
     grant.release(&seal, decision, crowd, after(at)).map(|release| release.policy())
@@ -484,7 +485,7 @@ fn allowed() -> Decision {
 
 #[test]
 fn p2_a_grant_that_stands_is_released_under_the_policy_that_judged_it() {
-    let crowd = Crowd::of(&[&bob()]);
+    let crowd = SamplePeople::of(&[&bob()]);
     let released =
         |decision: &Decision| release(granted(terms(), &crowd, 10, &[bob()]), decision, &crowd, 11);
 
@@ -494,7 +495,7 @@ fn p2_a_grant_that_stands_is_released_under_the_policy_that_judged_it() {
 
 #[test]
 fn a_grant_that_the_policy_in_force_denies_is_void() {
-    let crowd = Crowd::of(&[&bob()]);
+    let crowd = SamplePeople::of(&[&bob()]);
 
     assert_eq!(
         release(granted(terms(), &crowd, 10, &[bob()]), &denied(), &crowd, 11),
@@ -504,7 +505,7 @@ fn a_grant_that_the_policy_in_force_denies_is_void() {
 
 #[test]
 fn a_grant_satisfies_the_terms_in_force_or_is_void() {
-    let crowd = Crowd::of(&[&bob(), &carol()]);
+    let crowd = SamplePeople::of(&[&bob(), &carol()]);
     let two = || Terms { approvals: vec![approval("dba", 2)], ..terms() };
     let judged = |own: Terms, by: &[Arc<Reviewer>], now: Terms| {
         release(granted(own, &crowd, 10, by), &newer(now), &crowd, 11).map(|_| ())
@@ -528,7 +529,7 @@ fn a_grant_satisfies_the_terms_in_force_or_is_void() {
 
 #[test]
 fn an_approval_without_a_reason_does_not_satisfy_a_policy_that_wants_one_by_now() {
-    let crowd = Crowd::of(&[&bob()]);
+    let crowd = SamplePeople::of(&[&bob()]);
     let (hold, _) = give(waiting(terms()), Verdict::Approve, &bob(), &crowd, 10);
 
     let lapsed = release(hold, &newer(Terms { reason_required: true, ..terms() }), &crowd, 11);
@@ -538,7 +539,7 @@ fn an_approval_without_a_reason_does_not_satisfy_a_policy_that_wants_one_by_now(
 
 #[test]
 fn a_stand_in_who_answered_in_time_is_void_when_the_policy_lets_them_answer_later_by_now() {
-    let crowd = Crowd::of(&[&stand_in("olga")]);
+    let crowd = SamplePeople::of(&[&stand_in("olga")]);
     let hold = || granted(escalating(), &crowd, 400, &[stand_in("olga")]);
     let later = Terms { escalate: vec![escalation(600, "oncall", &["dba"])], ..terms() };
 
@@ -548,17 +549,17 @@ fn a_stand_in_who_answered_in_time_is_void_when_the_policy_lets_them_answer_late
 
 #[test]
 fn p4_a_grant_is_void_when_somebody_who_approved_could_not_any_more() {
-    let before = Crowd::of(&[&bob(), &carol()]);
-    let owner = Crowd { owners: vec!["mailto:BOB@example.com".into()], ..before.clone() };
+    let before = SamplePeople::of(&[&bob(), &carol()]);
+    let owner = SamplePeople { owners: vec!["mailto:BOB@example.com".into()], ..before.clone() };
     let also = Arc::new(Reviewer { also: vec!["alice@example.com".into()], ..(*bob()).clone() });
     let changes = [
-        ("removed", Crowd::of(&[&carol()])),
-        ("left the group", Crowd::of(&[&reviewer("bob@example.com", &["marketing"]), &carol()])),
+        ("removed", SamplePeople::of(&[&carol()])),
+        ("left the group", SamplePeople::of(&[&reviewer("bob@example.com", &["marketing"]), &carol()])),
         ("owns the agent", owner),
-        ("is the owner by another name", Crowd::of(&[&also, &carol()])),
+        ("is the owner by another name", SamplePeople::of(&[&also, &carol()])),
         ("goes by the agent's name", {
             let twin = Reviewer { also: vec!["Reporting-Bot".into()], ..(*bob()).clone() };
-            Crowd::of(&[&Arc::new(twin), &carol()])
+            SamplePeople::of(&[&Arc::new(twin), &carol()])
         }),
     ];
     let deferred = Terms { defer: true, ..terms() };
@@ -584,8 +585,8 @@ fn p4_a_grant_is_void_when_somebody_who_approved_could_not_any_more() {
 
 #[test]
 fn a_grant_of_an_agent_that_was_revoked_or_moved_is_void() {
-    let crowd = Crowd::of(&[&bob()]);
-    let gone = Crowd { agent_is_gone: true, ..crowd.clone() };
+    let crowd = SamplePeople::of(&[&bob()]);
+    let gone = SamplePeople { agent_is_gone: true, ..crowd.clone() };
 
     let lapsed = release(granted(terms(), &crowd, 10, &[bob()]), &newer(terms()), &gone, 11);
 
@@ -595,7 +596,7 @@ fn a_grant_of_an_agent_that_was_revoked_or_moved_is_void() {
 
 #[test]
 fn a_deferred_grant_lives_no_longer_than_the_policy_in_force_says() {
-    let crowd = Crowd::of(&[&bob()]);
+    let crowd = SamplePeople::of(&[&bob()]);
     let deferred = |seconds| Terms { defer: true, expires: Duration::from_secs(seconds), ..terms() };
     let hold = || granted(deferred(900), &crowd, 10, &[bob()]);
 
@@ -613,7 +614,7 @@ fn a_deferred_grant_lives_no_longer_than_the_policy_in_force_says() {
 
 #[test]
 fn what_waits_goes_on_waiting_unless_the_policy_in_force_denies_it_or_asks_for_more() {
-    let crowd = Crowd::of(&[&bob()]);
+    let crowd = SamplePeople::of(&[&bob()]);
     let own = || Terms { escalate: vec![escalation(300, "oncall", &["dba"])], ..terms() };
     let judged = |decision: &Decision| waiting(own()).reconsider(decision, &crowd, after(10));
     let stricter = |what| Err(Lapse::Stricter { what });
@@ -640,7 +641,7 @@ fn what_waits_goes_on_waiting_unless_the_policy_in_force_denies_it_or_asks_for_m
 
 #[test]
 fn what_has_ended_or_is_in_a_sessions_hand_is_not_judged_from_afar() {
-    let crowd = Crowd::of(&[&bob()]);
+    let crowd = SamplePeople::of(&[&bob()]);
     let mut handed_out = granted(terms(), &crowd, 10, &[bob()]);
     handed_out.take_grant(after(11)).unwrap();
 
@@ -653,7 +654,7 @@ fn those_who_would_be_asked_later_may_say_no_now() {
     let oncall = reviewer("olga@example.com", &["oncall"]);
     let with_steps = Terms { escalate: vec![escalation(300, "oncall", &["dba"])], ..terms() };
 
-    let (hold, result) = give(waiting(with_steps), Verdict::Deny, &oncall, &Crowd::of(&[&oncall]), 1);
+    let (hold, result) = give(waiting(with_steps), Verdict::Deny, &oncall, &SamplePeople::of(&[&oncall]), 1);
 
     assert_eq!(result, Ok(()));
     assert!(hold.state().is_final());
@@ -667,7 +668,7 @@ fn a_stand_in_for_one_group_does_not_stand_in_for_another() {
         ..terms()
     };
     let (olga, otto) = (reviewer("olga", &["oncall"]), reviewer("otto", &["oncall"]));
-    let crowd = Crowd::of(&[&olga, &otto]);
+    let crowd = SamplePeople::of(&[&olga, &otto]);
 
     let (hold, _) = give(waiting(both), Verdict::Approve, &olga, &crowd, 400);
     let (hold, _) = give(hold, Verdict::Approve, &otto, &crowd, 401);
@@ -741,7 +742,7 @@ proptest! {
             reviewer("olga@example.com", &["oncall"]),
             reviewer("eve@example.com", &["marketing"]),
         ];
-        let crowd = Crowd::of(&people.each_ref());
+        let crowd = SamplePeople::of(&people.each_ref());
         let terms = Terms {
             approvals: vec![approval("dba", count), approval("security", 1)],
             escalate: vec![escalation(300, "oncall", &["dba"])],

@@ -432,8 +432,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::approval::testing::{after, draft_of, escalation, start, terms};
     use crate::policy::Terms;
+    use crate::samples::{after, draft_of, escalation, start, terms};
     use crate::statement::{Digest, RequestId};
 
     const SQL: &str = "COPY (SELECT id, name, email FROM customers\n      WHERE country = 'DE')\n  TO STDOUT WITH (FORMAT csv);";

@@ -23,32 +23,8 @@ use self::nesting::{Form, nested, templates};
 use self::spelling::Spellings;
 use super::parser::parse;
 use super::*;
+use crate::random::Random;
 use crate::statement::SqlText;
-
-/// SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0xd134_2543_de82_ef95) ^ 0x5851_f42d_4c95_7f2d)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).unwrap()
-    }
-
-    fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-}
 
 /// The parse tree without the places that its nodes came from: texts with the same tree are the same to
 /// the server. `None` where there is none.
@@ -470,7 +446,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Makes mutants on all processors, each from its own seed.
-fn run(what: &str, order: &Order, make: impl Fn(&mut Dice) -> (Vec<usize>, Outcome) + Sync) -> Tally {
+fn run(what: &str, order: &Order, make: impl Fn(&mut Random) -> (Vec<usize>, Outcome) + Sync) -> Tally {
     let soak = std::env::var_os("COUNTERSIGN_SOAK").is_some();
     let count = number("COUNTERSIGN_MUTATION_COUNT").unwrap_or(if soak { order.many } else { order.few });
     let first = number("COUNTERSIGN_MUTATION_SEED").unwrap_or(0);
@@ -487,7 +463,7 @@ fn run(what: &str, order: &Order, make: impl Fn(&mut Dice) -> (Vec<usize>, Outco
                     if seed >= first + count {
                         break;
                     }
-                    let (used, outcome) = make(&mut Dice::new(seed));
+                    let (used, outcome) = make(&mut Random::new(seed));
                     own.made += 1;
                     for place in &used {
                         own.templates.entry(*place).or_default().0 += 1;
@@ -554,7 +530,7 @@ impl Book {
         self.0[place].get_or_init(|| {
             Spellings::of(&base.sql, base.version).with_twists(
                 &base.sql,
-                &mut Dice::new(place as u64),
+                &mut Random::new(place as u64),
                 trials(),
             )
         })
@@ -562,10 +538,10 @@ impl Book {
 }
 
 /// The same statement in other words has the same class, for the same kinds of reasons.
-fn spelled(bench: &Bench, bases: &[Base], book: &Book, dice: &mut Dice) -> Outcome {
-    let place = dice.below(bases.len());
+fn spelled(bench: &Bench, bases: &[Base], book: &Book, random: &mut Random) -> Outcome {
+    let place = random.below(bases.len());
     let base = &bases[place];
-    let mutant = book.of(place, base).one(dice);
+    let mutant = book.of(place, base).one(random);
     show(&mutant);
     if tree_of(&mutant) != tree_of(&base.sql) {
         show("(discarded)");
@@ -597,8 +573,8 @@ fn other_spellings_of_a_privileged_statement_have_its_class() {
     assert!(bases.len() > 1_000, "{}", bases.len());
     let book = Book::new(&bases);
 
-    let tally = run("spellings of privileged statements", &Order { few: 3_000, many: 600_000 }, |dice| {
-        (Vec::new(), spelled(&bench, &bases, &book, dice))
+    let tally = run("spellings of privileged statements", &Order { few: 3_000, many: 600_000 }, |random| {
+        (Vec::new(), spelled(&bench, &bases, &book, random))
     });
 
     assert!(tally.discarded * 20 <= tally.made, "{} of {} are other statements", tally.discarded, tally.made);
@@ -612,8 +588,8 @@ fn other_spellings_of_a_harmless_statement_have_its_class() {
     assert!(bases.len() > 500, "{}", bases.len());
     let book = Book::new(&bases);
 
-    let tally = run("spellings of harmless statements", &Order { few: 2_000, many: 300_000 }, |dice| {
-        (Vec::new(), spelled(&bench, &bases, &book, dice))
+    let tally = run("spellings of harmless statements", &Order { few: 2_000, many: 300_000 }, |random| {
+        (Vec::new(), spelled(&bench, &bases, &book, random))
     });
 
     assert!(tally.discarded * 20 <= tally.made, "{} of {} are other statements", tally.discarded, tally.made);
@@ -627,28 +603,29 @@ fn a_privileged_statement_inside_others_stays_privileged() {
     bases.extend(bench.of_users());
     let templates = templates();
 
-    let tally = run("privileged statements inside others", &Order { few: 4_000, many: 1_100_000 }, |dice| {
-        let base = &bases[dice.below(bases.len())];
-        let (text, used) = nested(base, &templates, base.version, dice);
-        let Some(tree) = tree_of(&text) else {
-            show(&format!("discarded: {text}"));
-            return (used.clone(), Outcome::Discarded(used));
-        };
-        let respelled =
-            if dice.chance(60) { Spellings::of(&text, base.version).one(dice) } else { text.clone() };
-        let mutant = if tree_of(&respelled).as_ref() == Some(&tree) { respelled } else { text };
-        show(&mutant);
-        let found = bench.classify(&mutant, base.version, base.database);
-        let lost: Vec<_> = classes(&base.found).difference(&classes(&found)).copied().collect();
-        if lost.is_empty() && found.class.is_privileged() && found.syntax_error.is_none() {
-            return (used, Outcome::Fine);
-        }
-        let told = format!(
-            "{} on {}, {}: {}\nis {} and lost {lost:?}: {mutant:?}\n{:?}",
-            base.id, base.version, base.found.class, base.sql, found.class, found.reasons
-        );
-        (used, Outcome::Failed(told))
-    });
+    let tally =
+        run("privileged statements inside others", &Order { few: 4_000, many: 1_100_000 }, |random| {
+            let base = &bases[random.below(bases.len())];
+            let (text, used) = nested(base, &templates, base.version, random);
+            let Some(tree) = tree_of(&text) else {
+                show(&format!("discarded: {text}"));
+                return (used.clone(), Outcome::Discarded(used));
+            };
+            let respelled =
+                if random.chance(60) { Spellings::of(&text, base.version).one(random) } else { text.clone() };
+            let mutant = if tree_of(&respelled).as_ref() == Some(&tree) { respelled } else { text };
+            show(&mutant);
+            let found = bench.classify(&mutant, base.version, base.database);
+            let lost: Vec<_> = classes(&base.found).difference(&classes(&found)).copied().collect();
+            if lost.is_empty() && found.class.is_privileged() && found.syntax_error.is_none() {
+                return (used, Outcome::Fine);
+            }
+            let told = format!(
+                "{} on {}, {}: {}\nis {} and lost {lost:?}: {mutant:?}\n{:?}",
+                base.id, base.version, base.found.class, base.sql, found.class, found.reasons
+            );
+            (used, Outcome::Failed(told))
+        });
 
     let mut odd = Vec::new();
     for (place, (used, discarded)) in &tally.templates {

@@ -3,7 +3,7 @@
 //!
 //! Names that end in 9 are nobody else's, so that nothing here hides what the content names.
 
-use super::{Base, Database, Dice};
+use super::{Base, Database, Random};
 
 /// What a piece of SQL is, and so where it may stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -841,19 +841,19 @@ pub(super) fn nested(
     base: &Base,
     templates: &[Template],
     version: u32,
-    dice: &mut Dice,
+    random: &mut Random,
 ) -> (String, Vec<usize>) {
     let place = match base.forms.len() {
         // A whole text fits into little else.
-        several @ 2.. if dice.chance(85) => 1 + dice.below(several - 1),
-        several => dice.below(several),
+        several @ 2.. if random.chance(85) => 1 + random.below(several - 1),
+        several => random.below(several),
     };
     let (mut form, mut text) = base.forms[place].clone();
     // A plan writes and reads nothing, but it may run functions.
     let is_planned = matches!(form, Value | Call | Type) && !text.to_ascii_lowercase().contains("select");
     let mut used = Vec::new();
-    for _ in 0..=dice.below(6) {
-        if form == Text && !used.is_empty() && dice.chance(70) {
+    for _ in 0..=random.below(6) {
+        if form == Text && !used.is_empty() && random.chance(70) {
             break;
         }
         let fitting: Vec<usize> = templates
@@ -865,15 +865,15 @@ pub(super) fn nested(
             // The numbers of holes multiply.
             .filter(|(_, template)| template.text.matches('#').count() == 1 || text.len() < 400)
             // What is a text at last fits into nothing but texts, and would be most of all.
-            .filter(|(_, template)| template.makes != Text || form == Text || dice.chance(50))
+            .filter(|(_, template)| template.makes != Text || form == Text || random.chance(50))
             .map(|(place, _)| place)
             .collect();
-        let Some(&place) = fitting.get(dice.below(fitting.len().max(1))) else { break };
+        let Some(&place) = fitting.get(random.below(fitting.len().max(1))) else { break };
         used.push(place);
         text = templates[place].filled(&text);
         form = templates[place].makes;
         // It may have been enough of it.
-        if form == Condition && dice.chance(40) {
+        if form == Condition && random.chance(40) {
             (form, text) = (Change, format!("{} WHERE {text}", base.before_where));
         }
     }
@@ -887,5 +887,5 @@ pub(super) fn nested(
         Type => &["SELECT CAST(1 AS #)"],
         Condition | Element | Query | Change | Text => &["#"],
     };
-    (last[dice.below(last.len())].replace('#', &text), used)
+    (last[random.below(last.len())].replace('#', &text), used)
 }

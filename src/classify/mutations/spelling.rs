@@ -4,7 +4,7 @@
 
 use pg_query::protobuf::{KeywordKind, Token as Scanned};
 
-use super::{Dice, tree_of};
+use super::{Random, tree_of};
 
 /// What may be put between two tokens.
 const GAPS: &[&str] = &[
@@ -154,12 +154,12 @@ impl Spellings {
 
     /// Finds changes of its brackets, casts and quotes that keep its tree: `trials` of those that come
     /// into question are tried.
-    pub(super) fn with_twists(mut self, sql: &str, dice: &mut Dice, trials: usize) -> Self {
+    pub(super) fn with_twists(mut self, sql: &str, random: &mut Random, trials: usize) -> Self {
         let tree = tree_of(sql).unwrap_or_else(|| panic!("{sql:?} is no SQL"));
-        let mut candidates = self.candidates(dice);
+        let mut candidates = self.candidates(random);
         while self.twists.len() < trials && !candidates.is_empty() {
-            let candidate = candidates.swap_remove(dice.below(candidates.len()));
-            let mut plain = Dice::new(0);
+            let candidate = candidates.swap_remove(random.below(candidates.len()));
+            let mut plain = Random::new(0);
             let tried = self.spell(&mut plain, std::slice::from_ref(&candidate), false);
             if tree_of(&tried).as_ref() == Some(&tree) {
                 self.twists.push(candidate);
@@ -168,7 +168,7 @@ impl Spellings {
         self
     }
 
-    fn candidates(&self, dice: &mut Dice) -> Vec<Twist> {
+    fn candidates(&self, random: &mut Random) -> Vec<Twist> {
         let mut found = Vec::new();
         let mut open = Vec::new();
         let is = |place: usize, word: &str| {
@@ -205,8 +205,8 @@ impl Spellings {
         }
         // `a = b`, `a.b`, `NOT a` and whatever else turns out to be an expression.
         for _ in 0..self.tokens.len() {
-            let start = dice.below(self.tokens.len());
-            found.push(Twist::Brackets(start, (start + 1 + dice.below(7)).min(self.tokens.len() - 1)));
+            let start = random.below(self.tokens.len());
+            found.push(Twist::Brackets(start, (start + 1 + random.below(7)).min(self.tokens.len() - 1)));
         }
         let last = self.tokens.len() - 1;
         let end = if is(last, ";") { last.saturating_sub(1) } else { last };
@@ -215,7 +215,7 @@ impl Spellings {
     }
 
     /// One of its spellings.
-    pub(super) fn one(&self, dice: &mut Dice) -> String {
+    pub(super) fn one(&self, random: &mut Random) -> String {
         let mut twists: Vec<Twist> = Vec::new();
         for twist in &self.twists {
             // Pairs of brackets that cross would be other pairs.
@@ -223,14 +223,14 @@ impl Spellings {
                 let ((a, b), (c, d)) = (twist.extent(), other.extent());
                 (a < c && c <= b && b < d) || (c < a && a <= d && d < b)
             };
-            if dice.chance(25) && !twists.iter().any(crosses) {
+            if random.chance(25) && !twists.iter().any(crosses) {
                 twists.push(twist.clone());
             }
         }
-        self.spell(dice, &twists, true)
+        self.spell(random, &twists, true)
     }
 
-    fn spell(&self, dice: &mut Dice, twists: &[Twist], freely: bool) -> String {
+    fn spell(&self, random: &mut Random, twists: &[Twist], freely: bool) -> String {
         let count = self.tokens.len();
         let mut before: Vec<Vec<&str>> = vec![Vec::new(); count];
         let mut after: Vec<Vec<&str>> = vec![Vec::new(); count];
@@ -242,7 +242,7 @@ impl Spellings {
                     after[to].push(")");
                 }
                 Twist::QuotedKeyword(place) => {
-                    instead[place] = Some(name(&self.tokens[place].text.to_ascii_lowercase(), dice));
+                    instead[place] = Some(name(&self.tokens[place].text.to_ascii_lowercase(), random));
                 }
                 Twist::Cast(from, to, end) if end < count && instead[to + 1].is_none() => {
                     before[from].insert(0, "CAST(");
@@ -259,41 +259,41 @@ impl Spellings {
             }
         }
         let mut out = Writer { text: String::new(), freely, last: String::new(), sticks: false };
-        if freely && dice.chance(20) {
-            out.text.push_str([";", ";;", " ; ", "/**/;", "\n"][dice.below(5)]);
+        if freely && random.chance(20) {
+            out.text.push_str([";", ";;", " ; ", "/**/;", "\n"][random.below(5)]);
         }
         for (place, token) in self.tokens.iter().enumerate() {
-            before[place].iter().for_each(|word| out.put(word, dice));
+            before[place].iter().for_each(|word| out.put(word, random));
             match &instead[place] {
                 Some(text) if text.is_empty() => {}
-                Some(text) => out.put(text, dice),
+                Some(text) => out.put(text, random),
                 None if freely => {
-                    let written = self.respelled(token, dice);
-                    out.put(&written, dice);
+                    let written = self.respelled(token, random);
+                    out.put(&written, random);
                 }
-                None => out.put(&token.text, dice),
+                None => out.put(&token.text, random),
             }
-            after[place].iter().for_each(|word| out.put(word, dice));
+            after[place].iter().for_each(|word| out.put(word, random));
             out.sticks = token.sticks;
         }
         if freely {
             out.text.push_str(
-                ["", "", " ", ";", ";;", " ; ", "\n", "--", " -- '", "/**/", ";--;"][dice.below(11)],
+                ["", "", " ", ";", ";;", " ; ", "\n", "--", " -- '", "/**/", ";--;"][random.below(11)],
             );
         }
         out.text
     }
 
-    fn respelled(&self, token: &Token, dice: &mut Dice) -> String {
+    fn respelled(&self, token: &Token, random: &mut Random) -> String {
         match &token.kind {
-            Kind::Name if dice.chance(30) && token.text.len() < 60 => {
-                name(&token.text.to_ascii_lowercase(), dice)
+            Kind::Name if random.chance(30) && token.text.len() < 60 => {
+                name(&token.text.to_ascii_lowercase(), random)
             }
-            Kind::Name | Kind::Keyword => cased(&token.text, dice),
-            Kind::Quoted(value) => name(value, dice),
-            Kind::Text(value) if dice.chance(70) => text(value, dice),
-            Kind::Number(value) if dice.chance(40) => number(*value, self.newer_numbers, dice),
-            Kind::Parameter(value) if dice.chance(40) => format!("$0{value}"),
+            Kind::Name | Kind::Keyword => cased(&token.text, random),
+            Kind::Quoted(value) => name(value, random),
+            Kind::Text(value) if random.chance(70) => text(value, random),
+            Kind::Number(value) if random.chance(40) => number(*value, self.newer_numbers, random),
+            Kind::Parameter(value) if random.chance(40) => format!("$0{value}"),
             Kind::Text(_) | Kind::Number(_) | Kind::Parameter(_) | Kind::Other => token.text.clone(),
         }
     }
@@ -308,17 +308,17 @@ struct Writer {
 }
 
 impl Writer {
-    fn put(&mut self, token: &str, dice: &mut Dice) {
+    fn put(&mut self, token: &str, random: &mut Random) {
         if !self.sticks && !self.last.is_empty() {
-            self.gap(token, dice);
+            self.gap(token, random);
         }
         self.sticks = false;
         self.text.push_str(token);
         self.last.replace_range(.., token);
     }
 
-    fn gap(&mut self, next: &str, dice: &mut Dice) {
-        if !self.freely || dice.chance(30) {
+    fn gap(&mut self, next: &str, random: &mut Random) {
+        if !self.freely || random.chance(30) {
             let keep = !self.freely || !may_touch(&self.last, next);
             self.text.push_str(if keep { " " } else { "" });
             return;
@@ -334,8 +334,8 @@ impl Writer {
         if self.last.ends_with('-') {
             self.text.push(' ');
         }
-        for _ in 0..=dice.below(3) {
-            self.text.push_str(GAPS[dice.below(GAPS.len())]);
+        for _ in 0..=random.below(3) {
+            self.text.push_str(GAPS[random.below(GAPS.len())]);
         }
     }
 }
@@ -359,76 +359,76 @@ fn may_touch(one: &str, next: &str) -> bool {
     }
 }
 
-fn cased(word: &str, dice: &mut Dice) -> String {
-    match dice.below(4) {
+fn cased(word: &str, random: &mut Random) -> String {
+    match random.below(4) {
         0 => word.to_ascii_lowercase(),
         1 => word.to_ascii_uppercase(),
         _ => word
             .chars()
-            .map(|c| if dice.chance(50) { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() })
+            .map(|c| if random.chance(50) { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() })
             .collect(),
     }
 }
 
 /// A name in double quotes, perhaps with escapes.
-fn name(value: &str, dice: &mut Dice) -> String {
-    if dice.chance(50) {
+fn name(value: &str, random: &mut Random) -> String {
+    if random.chance(50) {
         return format!("\"{}\"", value.replace('"', "\"\""));
     }
-    unicode(value, '"', dice)
+    unicode(value, '"', random)
 }
 
 /// `U&'..'` or `U&".."`, with or without UESCAPE.
-fn unicode(value: &str, quote: char, dice: &mut Dice) -> String {
+fn unicode(value: &str, quote: char, random: &mut Random) -> String {
     const MARKS: &[char] =
         &['\\', '\\', '\\', '!', '#', '@', '|', '~', 'z', 'Z', '_', '^', ',', '.', ';', '(', '$', '-'];
-    let mark = MARKS[dice.below(MARKS.len())];
+    let mark = MARKS[random.below(MARKS.len())];
     let mut body = String::new();
     for c in value.chars() {
         let code = u32::from(c);
-        match dice.below(5) {
-            0 if code < 0x1_0000 => body.push_str(&hex(&format!("{mark}{code:04x}"), mark, dice)),
+        match random.below(5) {
+            0 if code < 0x1_0000 => body.push_str(&hex(&format!("{mark}{code:04x}"), mark, random)),
             0 => {
                 let mut units = [0; 2];
                 for unit in c.encode_utf16(&mut units) {
-                    body.push_str(&hex(&format!("{mark}{unit:04x}"), mark, dice));
+                    body.push_str(&hex(&format!("{mark}{unit:04x}"), mark, random));
                 }
             }
-            1 => body.push_str(&hex(&format!("{mark}+{code:06x}"), mark, dice)),
+            1 => body.push_str(&hex(&format!("{mark}+{code:06x}"), mark, random)),
             _ if c == mark || c == quote => body.extend([c, c]),
             _ => body.push(c),
         }
-        if quote == '\'' && dice.chance(3) {
-            body.push_str(&format!("'{}'", BREAKS[dice.below(BREAKS.len())]));
+        if quote == '\'' && random.chance(3) {
+            body.push_str(&format!("'{}'", BREAKS[random.below(BREAKS.len())]));
         }
     }
-    let prefix = if dice.chance(50) { "U&" } else { "u&" };
+    let prefix = if random.chance(50) { "U&" } else { "u&" };
     let mut out = format!("{prefix}{quote}{body}{quote}");
-    if mark != '\\' || dice.chance(10) {
-        let written = match dice.below(4) {
+    if mark != '\\' || random.chance(10) {
+        let written = match random.below(4) {
             0 if mark != '$' => format!("$${mark}$$"),
             1 => format!("E'\\x{:02x}'", u32::from(mark)),
             _ => format!("'{mark}'"),
         };
-        let gap = GAPS[dice.below(GAPS.len())];
-        out.push_str(&format!("{gap}{}{gap}{written}", cased("uescape", dice)));
+        let gap = GAPS[random.below(GAPS.len())];
+        out.push_str(&format!("{gap}{}{gap}{written}", cased("uescape", random)));
     }
     out
 }
 
 /// Changes the case of hexadecimal digits behind the mark.
-fn hex(escape: &str, mark: char, dice: &mut Dice) -> String {
+fn hex(escape: &str, mark: char, random: &mut Random) -> String {
     let digits = &escape[mark.len_utf8()..];
-    let digits = if dice.chance(50) { digits.to_ascii_uppercase() } else { digits.to_owned() };
+    let digits = if random.chance(50) { digits.to_ascii_uppercase() } else { digits.to_owned() };
     format!("{mark}{digits}")
 }
 
 /// A string constant.
-fn text(value: &str, dice: &mut Dice) -> String {
-    match dice.below(4) {
-        0 => unicode(value, '\'', dice),
-        1 => dollars(value, dice),
-        2 => escapes(value, dice),
+fn text(value: &str, random: &mut Random) -> String {
+    match random.below(4) {
+        0 => unicode(value, '\'', random),
+        1 => dollars(value, random),
+        2 => escapes(value, random),
         _ => {
             let mut body = String::new();
             for c in value.chars() {
@@ -436,8 +436,8 @@ fn text(value: &str, dice: &mut Dice) -> String {
                 if c == '\'' {
                     body.push(c);
                 }
-                if dice.chance(5) {
-                    body.push_str(&format!("'{}'", BREAKS[dice.below(BREAKS.len())]));
+                if random.chance(5) {
+                    body.push_str(&format!("'{}'", BREAKS[random.below(BREAKS.len())]));
                 }
             }
             format!("'{body}'")
@@ -445,8 +445,8 @@ fn text(value: &str, dice: &mut Dice) -> String {
     }
 }
 
-fn dollars(value: &str, dice: &mut Dice) -> String {
-    let tag = ["", "a", "A1", "é", "_", "body", "select"][dice.below(7)];
+fn dollars(value: &str, random: &mut Random) -> String {
+    let tag = ["", "a", "A1", "é", "_", "body", "select"][random.below(7)];
     let quote = format!("${tag}$");
     if value.contains(&quote) || value.ends_with('$') || (tag.is_empty() && value.contains('$')) {
         return format!("'{}'", value.replace('\'', "''"));
@@ -454,11 +454,11 @@ fn dollars(value: &str, dice: &mut Dice) -> String {
     format!("{quote}{value}{quote}")
 }
 
-fn escapes(value: &str, dice: &mut Dice) -> String {
+fn escapes(value: &str, random: &mut Random) -> String {
     let mut body = String::new();
     for c in value.chars() {
         let code = u32::from(c);
-        match dice.below(9) {
+        match random.below(9) {
             0 => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| body.push_str(&format!("\\x{byte:02X}"))),
             1 => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| body.push_str(&format!("\\{byte:03o}"))),
             2 if code < 0x1_0000 => body.push_str(&format!("\\u{code:04x}")),
@@ -467,21 +467,21 @@ fn escapes(value: &str, dice: &mut Dice) -> String {
             4 if c.is_ascii_uppercase() && c != 'U' => body.extend(['\\', c]),
             _ => match c {
                 '\\' => body.push_str("\\\\"),
-                '\'' => body.push_str(if dice.chance(50) { "\\'" } else { "''" }),
-                '\n' if dice.chance(50) => body.push_str("\\n"),
+                '\'' => body.push_str(if random.chance(50) { "\\'" } else { "''" }),
+                '\n' if random.chance(50) => body.push_str("\\n"),
                 '\t' => body.push_str("\\t"),
                 _ => body.push(c),
             },
         }
-        if dice.chance(3) {
-            body.push_str(&format!("'{}'", BREAKS[dice.below(BREAKS.len())]));
+        if random.chance(3) {
+            body.push_str(&format!("'{}'", BREAKS[random.below(BREAKS.len())]));
         }
     }
-    format!("{}'{body}'", if dice.chance(50) { 'E' } else { 'e' })
+    format!("{}'{body}'", if random.chance(50) { 'E' } else { 'e' })
 }
 
-fn number(value: i32, newer: bool, dice: &mut Dice) -> String {
-    match dice.below(if newer { 6 } else { 2 }) {
+fn number(value: i32, newer: bool, random: &mut Random) -> String {
+    match random.below(if newer { 6 } else { 2 }) {
         0 => format!("0{value}"),
         2 => format!("0x{value:x}"),
         3 => format!("0B{value:b}"),
@@ -490,7 +490,7 @@ fn number(value: i32, newer: bool, dice: &mut Dice) -> String {
             let digits = value.to_string();
             let mut out = String::new();
             for (place, digit) in digits.chars().enumerate() {
-                if place > 0 && dice.chance(30) {
+                if place > 0 && random.chance(30) {
                     out.push('_');
                 }
                 out.push(digit);

@@ -7,9 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::actor::{
-    Agent, AgentIdentity, AuthenticationMethod, ChannelName, Claims, GroupName, PersonName, Reviewer,
-};
+use crate::actor::{ChannelName, Claims, GroupName, PersonName, Reviewer};
 use crate::approval::request::TransactionView;
 use crate::approval::{Draft, Grant, Release, Request, Review, Seal, Verdict};
 use crate::classify::{Classification, Effect, ObjectKind, Reason, StatementClass, Verb};
@@ -19,10 +17,11 @@ use crate::ledger::{
     Clearance, Event, HoldEnd, IntentId, Ledger, ReviewRecord, SessionInfo, SessionLog, Settings,
     StatementRecord,
 };
-use crate::policy::{Allowed, Approval, Assurance, InTransaction, Terms};
+use crate::policy::{Allowed, Assurance, Terms};
+use crate::samples::{self, approval, identity, target};
 use crate::statement::{
-    Digest, Ending, Fingerprint, Outcome, Parameter, RequestId, SessionId, SqlState, SqlText, Statement,
-    Target, TransactionStatus, Via,
+    Digest, Ending, Outcome, Parameter, RequestId, SessionId, SqlState, SqlText, Statement,
+    TransactionStatus, Via,
 };
 
 pub(crate) const ORIGIN: &str = "example.com/ledger";
@@ -73,18 +72,8 @@ pub(crate) fn settle(ledger: &Ledger) {
 pub(crate) fn session(number: u128, agent: &str) -> SessionInfo {
     SessionInfo {
         session: SessionId(Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0000 + number)),
-        identity: Arc::new(AgentIdentity {
-            agent: Arc::new(Agent {
-                name: agent.into(),
-                owners: vec!["alice@example.com".into()],
-                upstreams: vec!["app".into()],
-            }),
-            method: AuthenticationMethod::ScramSha256,
-            client_address: "203.0.113.7".into(),
-            certificate_fingerprint: None,
-            verified: Claims::default(),
-        }),
-        target: Target { upstream: "app".into(), database: "app".into(), role: "agent_rw".into() },
+        identity: Arc::new(identity(agent)),
+        target: target("agent_rw"),
         claimed: Claims { model: Some("gpt-5.2".into()), ..Claims::default() },
         at: Timestamp::UNIX_EPOCH,
     }
@@ -92,8 +81,6 @@ pub(crate) fn session(number: u128, agent: &str) -> SessionInfo {
 
 pub(crate) fn classified(class: StatementClass) -> Classification {
     Classification {
-        class,
-        parts: Vec::new(),
         effects: vec![Effect::of(
             Verb::Read,
             ObjectKind::Relation,
@@ -101,16 +88,7 @@ pub(crate) fn classified(class: StatementClass) -> Classification {
             "customers".into(),
         )],
         reasons: vec![Reason { class, text: format!("a {class} statement").into(), span: None }],
-        steps: Arc::from([]),
-        names: Vec::new(),
-        fingerprint: Fingerprint(Digest::of(class.as_str().as_bytes())),
-        syntax_error: None,
-        redacted_sql: None,
-        doubts: Vec::new(),
-        bound_secrets: Arc::from([]),
-        inseparable: None,
-        if_confirmed: None,
-        notes: Default::default(),
+        ..samples::classified(class)
     }
 }
 
@@ -190,18 +168,9 @@ pub(crate) fn read_through(log: &SessionLog, sql: &str) {
 
 pub(crate) fn terms(approvals: &[(&str, u32)]) -> Terms {
     Terms {
-        rules: vec!["customer-export".into()],
-        approvals: approvals
-            .iter()
-            .map(|(group, count)| Approval { group: (*group).into(), count: *count })
-            .collect(),
-        reason_required: false,
-        assurance: Assurance::Click,
-        expires: Duration::from_secs(900),
-        in_transaction: InTransaction::Wait(Duration::from_secs(120)),
-        escalate: Vec::new(),
-        defer: false,
+        approvals: approvals.iter().map(|(group, count)| approval(group, *count)).collect(),
         policy: policy(),
+        ..samples::terms()
     }
 }
 

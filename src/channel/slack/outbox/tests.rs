@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::approval::testing::{draft_of, start, terms};
+use crate::samples::{draft_of, start, terms};
 
 #[test]
 fn a_card_is_posted_then_changed_and_then_the_receipt_follows() {

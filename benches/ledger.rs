@@ -163,7 +163,7 @@ fn percentiles(mut times: Vec<Duration>) -> String {
     format!("p50 {:>9.2?}   p99 {:>9.2?}   max {:>9.2?}", at(0.5), at(0.99), at(1.0))
 }
 
-/// What a statement waits for.
+/// The part of recording that a statement waits for.
 fn latency() {
     for (name, class, count) in [
         ("append, routine", StatementClass::Read, 200_000),

@@ -1,4 +1,4 @@
-//! Memory has bounds whoever is slow: the agent, upstream, or a reviewer.
+//! Memory is bounded, whether the agent, upstream or a reviewer is slow.
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -11,14 +11,12 @@
     reason = "a test has no callers, and what is wrong should stop it"
 )]
 mod support;
-#[path = "support/wire.rs"]
-mod wire;
 
 use std::io::{ErrorKind, Write as _};
 use std::time::{Duration, Instant};
 
+use support::wire::{self, Wire, extended, frame, query, sync};
 use support::{BOB, Setup, Stack, signal, wait_for};
-use wire::{Wire, extended, frame, query, sync};
 
 const MIB: u64 = 1 << 20;
 
@@ -92,7 +90,7 @@ fn an_agent_that_does_not_read_a_gigabyte_stops_upstream_and_not_the_proxy() {
     });
 
     assert!(grew < 16 * MIB, "grew by {} KiB", grew >> 10);
-    // Nobody else is kept waiting, and the slow one goes on where it was.
+    // Other sessions go on, and the slow one continues where it was.
     assert_eq!(Wire::agent(stack.port).ask(&query("select 1")), "TDC[SELECT 1]ZI");
     assert_eq!(agent.read().unwrap().0, 'T');
     for _ in 0..1000 {
@@ -216,7 +214,7 @@ fn many_agents_that_do_not_read_cost_a_bounded_amount_each() {
     }
 }
 
-/// The last of what it is owed lies with the proxy when upstream has ended.
+/// The proxy still holds the last bytes for the agent when upstream has ended.
 #[test]
 fn an_agent_that_half_closes_and_reads_late_gets_every_byte() {
     let stack = Stack::start();

@@ -1,4 +1,4 @@
-//! Real clients and drivers through the proxy: what they are written to expect of Postgres they get.
+//! Real clients and drivers through the proxy: it behaves as they expect of Postgres.
 //!
 //! Every client takes the same steps over TLS that it verifies, and prints one line for each, the same for all of
 //! them ([`TRANSCRIPT`]). A client is a program in `tests/clients/`; its arguments are the agent's URL
@@ -114,13 +114,13 @@ impl From<&serde_json::Value> for Held {
     }
 }
 
-/// What the reviewer says to a statement.
+/// The reviewer's answer to a statement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Approve,
     Deny,
     Ignore,
-    /// Nobody expected it to be held.
+    /// It was not expected to be held.
     FalseAlarm,
 }
 

@@ -22,7 +22,7 @@ use browser::Browser;
 use countersign::approval::HoldState;
 use countersign::desk::Ending;
 use serde_json::json;
-use web::{House, Plan};
+use web::{Site, SiteSetup};
 
 const EXPORT: &str = "COPY customers TO STDOUT";
 const DDL: &str = "ALTER TABLE orders ADD COLUMN note text";
@@ -31,11 +31,11 @@ const DDL: &str = "ALTER TABLE orders ADD COLUMN note text";
 #[test]
 #[ignore = "makes pictures; what they show is for people to judge"]
 fn pictures_of_every_page() {
-    let house = House::open_with(Plan::default());
-    let scene = scenes::set(&house);
+    let site = Site::open_with(SiteSetup::default());
+    let scene = scenes::set(&site);
     let files = tempfile::tempdir().unwrap();
-    let (recorded, ledger) = House::with_ledger(files.path());
-    let (request, _) = scenes::record_a_morning(&recorded, &ledger);
+    let (recorded, ledger) = Site::with_ledger(files.path());
+    let (request, _) = scenes::record_sample_entries(&recorded, &ledger);
     let mut browser = Browser::open();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
     std::fs::create_dir_all(&folder).unwrap();
@@ -46,14 +46,14 @@ fn pictures_of_every_page() {
             let path = folder.join(format!("{name}-{scheme}-{width}.png"));
             browser.screenshot(path.to_str().unwrap(), true);
         };
-        browser.goto(&house.at("/sign-in"));
+        browser.goto(&site.at("/sign-in"));
         picture(&mut browser, "sign-in");
-        browser.goto(house.web.sign_in_link(&"carol@example.com".into()).unwrap().as_str());
+        browser.goto(site.web.sign_in_link(&"carol@example.com".into()).unwrap().as_str());
         picture(&mut browser, "sign-in-link");
         browser.submit("button.primary");
         browser.note_session();
         for (name, path) in scene.pages() {
-            house.visit(&mut browser, &path);
+            site.visit(&mut browser, &path);
             if browser.count("[data-live]") > 0 {
                 browser.wait("#live.on");
             }
@@ -66,7 +66,7 @@ fn pictures_of_every_page() {
         browser.fill("#what-if-sql", "copy (select * from customers) to stdout");
         browser.submit("button.primary");
         picture(&mut browser, "what-if");
-        house.visit(&mut browser, "/nowhere");
+        site.visit(&mut browser, "/nowhere");
         picture(&mut browser, "nowhere");
 
         browser.fresh(json!({"scheme": scheme, "width": width, "height": 860}));
@@ -81,15 +81,15 @@ fn pictures_of_every_page() {
     }
 }
 
-/// A house, a browser in it, and `who` signed in by a link.
-fn signed_in(who: &str) -> (House, Browser) {
-    let house = House::open();
+/// A site, a browser in it, and `who` signed in by a link.
+fn signed_in(who: &str) -> (Site, Browser) {
+    let site = Site::open();
     let mut browser = Browser::open();
-    house.sign_in(&mut browser, who);
-    (house, browser)
+    site.sign_in(&mut browser, who);
+    (site, browser)
 }
 
-impl House {
+impl Site {
     fn sign_in(&self, browser: &mut Browser, who: &str) {
         let link = self.web.sign_in_link(&format!("{who}@example.com").as_str().into()).unwrap();
         browser.goto(link.as_str());
@@ -115,16 +115,16 @@ fn page_of(request: &countersign::approval::Request) -> String {
 
 #[test]
 fn a_statement_is_read_and_approved() {
-    let (house, mut browser) = signed_in("bob");
-    let opened = house.ask(DDL);
+    let (site, mut browser) = signed_in("bob");
+    let opened = site.ask(DDL);
 
-    house.read(&mut browser, &opened.request);
+    site.read(&mut browser, &opened.request);
     assert_eq!(browser.text("#sql").trim_end(), DDL);
     assert!(browser.text(".digest").contains(&opened.request.digest.to_string()));
     assert!(browser.text(".digest").contains(&opened.request.words.join(" ")));
     // The keyboard starts at the statement.
     assert_eq!(browser.evaluate("document.activeElement.id"), "sql");
-    house.pass(5);
+    site.pass(5);
     browser.fill("#reason", "the release of today");
     assert_eq!(browser.submit("button.approve"), 200);
 
@@ -141,12 +141,12 @@ fn a_statement_is_read_and_approved() {
 
 #[test]
 fn an_approval_that_cannot_have_been_read_is_flagged() {
-    let (house, mut browser) = signed_in("bob");
-    let opened = house.ask(DDL);
-    house.pass(60);
+    let (site, mut browser) = signed_in("bob");
+    let opened = site.ask(DDL);
+    site.pass(60);
 
-    house.read(&mut browser, &opened.request);
-    house.pass(2);
+    site.read(&mut browser, &opened.request);
+    site.pass(2);
     browser.submit("button.approve");
 
     let Ending::Granted(grant) = opened.ending.blocking_recv().unwrap() else { panic!("not granted") };
@@ -156,13 +156,13 @@ fn an_approval_that_cannot_have_been_read_is_flagged() {
 
 #[test]
 fn a_denial_with_its_reason_reaches_the_agent_without_any_script() {
-    let house = House::open();
+    let site = Site::open();
     let mut browser = Browser::open();
     browser.fresh(json!({"js": false}));
-    house.sign_in(&mut browser, "bob");
-    let opened = house.ask(DDL);
+    site.sign_in(&mut browser, "bob");
+    let opened = site.ask(DDL);
 
-    house.visit(&mut browser, "/requests");
+    site.visit(&mut browser, "/requests");
     assert_eq!(browser.submit(&format!("text={}", opened.request.id.code())), 200);
     browser.fill("#reason", "Use the migration tool,\nplease.");
     assert_eq!(browser.submit("button.deny"), 200);
@@ -176,10 +176,10 @@ fn a_denial_with_its_reason_reaches_the_agent_without_any_script() {
 
 #[test]
 fn an_escalation_tells_the_next_group() {
-    let (house, mut browser) = signed_in("bob");
-    let opened = house.ask(EXPORT);
+    let (site, mut browser) = signed_in("bob");
+    let opened = site.ask(EXPORT);
 
-    house.read(&mut browser, &opened.request);
+    site.read(&mut browser, &opened.request);
     assert_eq!(browser.text("button.escalate"), "Escalate to oncall");
     browser.fill("#reason", "it is 3 am");
     browser.submit("button.escalate");
@@ -191,35 +191,35 @@ fn an_escalation_tells_the_next_group() {
 
 #[test]
 fn the_list_follows_what_happens() {
-    let (house, mut browser) = signed_in("bob");
+    let (site, mut browser) = signed_in("bob");
     assert_eq!(browser.text(".empty h2"), "Nothing is waiting");
     browser.wait("#live.on");
 
-    let opened = house.ask(DDL);
+    let opened = site.ask(DDL);
     browser.wait(".request-row");
     assert!(browser.text(".request-row").contains("reporting-bot"));
     assert_eq!(browser.attribute("#waiting-count", "data-count"), "1");
     assert!(browser.title().starts_with("(1) "));
 
-    house.desk.withdraw(opened.request.id, "the agent cancelled");
+    site.desk.withdraw(opened.request.id, "the agent cancelled");
     browser.wait(".empty");
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
 #[test]
 fn the_page_of_a_request_follows_what_others_do_and_keeps_what_is_typed() {
-    let (house, mut browser) = signed_in("carol");
-    let opened = house.ask(EXPORT);
-    house.read(&mut browser, &opened.request);
+    let (site, mut browser) = signed_in("carol");
+    let opened = site.ask(EXPORT);
+    site.read(&mut browser, &opened.request);
     browser.wait("#live.on");
     browser.fill("#reason", "I have read");
 
-    house.verdict("bob", &opened.request, "approve");
+    site.verdict("bob", &opened.request, "approve");
     browser.wait(".reviews li");
     assert!(browser.text(".reviews").contains("bob@example.com approved"));
     assert_eq!(browser.value("#reason"), "I have read");
 
-    house.verdict("dave", &opened.request, "deny");
+    site.verdict("dave", &opened.request, "deny");
     browser.gone("form.verdict");
     assert!(browser.text(".standing").contains("Denied"));
     assert_eq!(browser.complaints(), Vec::<String>::new());
@@ -227,12 +227,12 @@ fn the_page_of_a_request_follows_what_others_do_and_keeps_what_is_typed() {
 
 #[test]
 fn a_request_that_expires_says_so_by_itself() {
-    let (house, mut browser) = signed_in("bob");
-    let opened = house.ask(DDL);
-    house.read(&mut browser, &opened.request);
+    let (site, mut browser) = signed_in("bob");
+    let opened = site.ask(DDL);
+    site.read(&mut browser, &opened.request);
     browser.wait("#live.on");
 
-    house.pass(16 * 60);
+    site.pass(16 * 60);
     // The proxy's timers notice within a moment; the page is told.
     browser.gone("form.verdict");
     assert!(browser.text(".standing").contains("Expired"));
@@ -240,9 +240,9 @@ fn a_request_that_expires_says_so_by_itself() {
 
 #[test]
 fn a_link_signs_in_once_and_only_by_its_button() {
-    let house = House::open();
+    let site = Site::open();
     let mut browser = Browser::open();
-    let link = house.web.sign_in_link(&"bob@example.com".into()).unwrap();
+    let link = site.web.sign_in_link(&"bob@example.com".into()).unwrap();
 
     // What a chat service's preview does.
     for _ in 0..3 {
@@ -262,28 +262,28 @@ fn a_link_signs_in_once_and_only_by_its_button() {
     assert_eq!(browser.submit("button.primary"), 401);
     assert!(browser.text(".banner").contains("A link works once"));
 
-    let old = house.web.sign_in_link(&"bob@example.com".into()).unwrap();
-    house.pass(11 * 60);
+    let old = site.web.sign_in_link(&"bob@example.com".into()).unwrap();
+    site.pass(11 * 60);
     browser.goto(old.as_str());
     assert_eq!(browser.submit("button.primary"), 401);
     assert!(browser.text(".banner").contains("expired"));
-    assert!(house.web.sign_in_link(&"mallory@example.com".into()).is_none());
+    assert!(site.web.sign_in_link(&"mallory@example.com".into()).is_none());
 }
 
 #[test]
 fn whoever_is_not_signed_in_is_asked_to_and_comes_back() {
-    let house = House::open();
+    let site = Site::open();
     let mut browser = Browser::open();
-    let opened = house.ask("GRANT ALL ON orders TO reporting");
+    let opened = site.ask("GRANT ALL ON orders TO reporting");
 
-    house.read(&mut browser, &opened.request);
+    site.read(&mut browser, &opened.request);
     assert!(browser.url().contains("/sign-in?next="));
     assert!(browser.text("main").contains("countersign reviewer link"));
-    browser.fill("#token", &house.secrets["bob"]);
+    browser.fill("#token", &site.secrets["bob"]);
     browser.submit("button.primary");
 
     browser.note_session();
-    assert_eq!(browser.url(), house.at(&format!("{}{}", browser.base, page_of(&opened.request))));
+    assert_eq!(browser.url(), site.at(&format!("{}{}", browser.base, page_of(&opened.request))));
     // A token is no login, and this rule wants one.
     assert_eq!(browser.text("#cannot .note-title"), "Not sure enough that it is you");
     assert_eq!(browser.count("button.approve"), 0);
@@ -292,11 +292,11 @@ fn whoever_is_not_signed_in_is_asked_to_and_comes_back() {
 
 #[test]
 fn an_agents_password_signs_nobody_in() {
-    let house = House::open();
+    let site = Site::open();
     let mut browser = Browser::open();
 
-    browser.goto(&house.at("/sign-in"));
-    browser.fill("#token", &house.secrets["reporting-bot"]);
+    browser.goto(&site.at("/sign-in"));
+    browser.fill("#token", &site.secrets["reporting-bot"]);
 
     assert_eq!(browser.submit("button.primary"), 401);
     assert!(browser.text(".banner").contains("An agent cannot sign in"));
@@ -304,21 +304,21 @@ fn an_agents_password_signs_nobody_in() {
 
 #[test]
 fn guessing_is_slowed_down_and_a_good_link_still_works() {
-    let house = House::open();
+    let site = Site::open();
     let mut browser = Browser::open();
     let headers = [("content-type", "application/x-www-form-urlencoded"), ("sec-fetch-site", "same-origin")];
-    let guess = || house.raw("POST", "/sign-in", &headers, "token=csr_guess").0;
+    let guess = || site.raw("POST", "/sign-in", &headers, "token=csr_guess").0;
     let refused = std::iter::repeat_with(guess).take_while(|status| *status == 401).count();
 
     assert!(refused < 25, "{refused}");
     assert_eq!(guess(), 429);
-    house.sign_in(&mut browser, "bob");
+    site.sign_in(&mut browser, "bob");
     assert!(browser.text(".who").contains("bob@example.com"));
 }
 
 #[test]
 fn signing_out_ends_the_session_everywhere() {
-    let (house, mut browser) = signed_in("bob");
+    let (site, mut browser) = signed_in("bob");
     let secret = browser.cookies()[0]["value"].as_str().unwrap().to_owned();
 
     browser.submit("button.quiet");
@@ -326,17 +326,17 @@ fn signing_out_ends_the_session_everywhere() {
     assert!(browser.url().ends_with("/sign-in"));
     let cookie = format!("countersign={secret}");
     for path in ["/requests", &format!("{}/requests", browser.base)] {
-        let stolen = house.raw("GET", path, &[("cookie", &cookie)], "");
+        let stolen = site.raw("GET", path, &[("cookie", &cookie)], "");
         assert_eq!(stolen.0, 303, "{path}");
     }
 }
 
 #[test]
 fn an_owner_is_told_why_they_cannot_approve() {
-    let (house, mut browser) = signed_in("alice");
-    let opened = house.ask(DDL);
+    let (site, mut browser) = signed_in("alice");
+    let opened = site.ask(DDL);
 
-    house.read(&mut browser, &opened.request);
+    site.read(&mut browser, &opened.request);
 
     assert_eq!(browser.count("button.approve"), 0);
     let why = browser.text("#cannot");
@@ -346,7 +346,7 @@ fn an_owner_is_told_why_they_cannot_approve() {
     browser.evaluate("document.addEventListener('submit', (e) => { e.submitter.value = 'approve'; }, true)");
     assert_eq!(browser.submit("button.deny"), 403);
     assert!(browser.text(".banner.bad").contains("you are an owner"), "{}", browser.text(".banner"));
-    assert_eq!(house.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
+    assert_eq!(site.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
 }
 
 #[test]
@@ -356,14 +356,14 @@ fn the_list_has_as_many_pages_as_it_needs() {
         opened_per_minute: 1_000,
         ..countersign::desk::Limits::default()
     };
-    let house = House::open_with(Plan { limits: Some(limits), ..Plan::default() });
+    let site = Site::open_with(SiteSetup { limits: Some(limits), ..SiteSetup::default() });
     let mut browser = Browser::open();
-    let oldest = house.ask(DDL);
-    house.pass(1);
-    let mut flood: Vec<_> = (0..220).map(|number| house.ask(&format!("drop table t{number}"))).collect();
-    house.sign_in(&mut browser, "bob");
+    let oldest = site.ask(DDL);
+    site.pass(1);
+    let mut flood: Vec<_> = (0..220).map(|number| site.ask(&format!("drop table t{number}"))).collect();
+    site.sign_in(&mut browser, "bob");
 
-    house.visit(&mut browser, "/requests");
+    site.visit(&mut browser, "/requests");
     assert_eq!(browser.text(".request-row .code"), oldest.request.id.code(), "the most urgent first");
     assert_eq!(browser.text(".list-head .count"), "221");
     let mut codes = browser.texts(".request-row .code");
@@ -379,9 +379,9 @@ fn the_list_has_as_many_pages_as_it_needs() {
     assert_eq!(codes.len(), 221);
 
     for opened in flood.drain(..) {
-        house.desk.withdraw(opened.request.id, "the agent cancelled");
+        site.desk.withdraw(opened.request.id, "the agent cancelled");
     }
-    house.visit(&mut browser, "/history?state=withdrawn");
+    site.visit(&mut browser, "/history?state=withdrawn");
     let mut ended = browser.texts(".request-row .code");
     for _ in 0..2 {
         browser.submit(".more a");
@@ -394,32 +394,32 @@ fn the_list_has_as_many_pages_as_it_needs() {
 
 #[test]
 fn a_page_hears_nothing_more_when_its_session_is_over() {
-    let (house, mut browser) = signed_in("bob");
+    let (site, mut browser) = signed_in("bob");
     let cookie = format!("countersign={}", browser.cookies()[0]["value"].as_str().unwrap());
     let answer =
-        ureq::get(house.at(&format!("{}/live", browser.base))).header("cookie", cookie).call().unwrap();
+        ureq::get(site.at(&format!("{}/live", browser.base))).header("cookie", cookie).call().unwrap();
     let mut stream = std::io::BufReader::new(answer.into_body().into_reader());
     let mut line = String::new();
     std::io::BufRead::read_line(&mut stream, &mut line).unwrap();
     assert_eq!(line, "event: ready\n");
 
-    house.change_people(|_, reviewers| reviewers.retain(|one| one.reviewer.id.as_str() != "bob@example.com"));
-    let _opened = house.ask(DDL);
+    site.change_people(|_, reviewers| reviewers.retain(|one| one.reviewer.id.as_str() != "bob@example.com"));
+    let _opened = site.ask(DDL);
 
     let mut rest = String::new();
     // It ends, so this does.
     let _ = std::io::Read::read_to_string(&mut stream, &mut rest);
     assert!(!rest.contains("opened"), "{rest}");
-    assert_eq!(house.visit(&mut browser, "/requests"), 200);
+    assert_eq!(site.visit(&mut browser, "/requests"), 200);
     assert!(browser.url().contains("/sign-in"), "{}", browser.url());
 }
 
 #[test]
 fn somebody_who_is_not_asked_is_told_who_is() {
-    let (house, mut browser) = signed_in("dave");
-    let opened = house.ask(DDL);
+    let (site, mut browser) = signed_in("dave");
+    let opened = site.ask(DDL);
 
-    house.read(&mut browser, &opened.request);
+    site.read(&mut browser, &opened.request);
 
     assert!(browser.text("#cannot").contains("dba"));
     assert_eq!(browser.count("form.verdict"), 0);
@@ -427,15 +427,15 @@ fn somebody_who_is_not_asked_is_told_who_is() {
 
 #[test]
 fn an_answer_that_comes_late_is_told_what_happened() {
-    let (house, mut browser) = signed_in("bob");
-    let opened = house.ask(DDL);
-    house.read(&mut browser, &opened.request);
+    let (site, mut browser) = signed_in("bob");
+    let opened = site.ask(DDL);
+    site.read(&mut browser, &opened.request);
     // Pressed by hand below, as by a browser that has not heard yet.
     let form =
         ["csrf", "seen"].map(|name| (name, browser.value(&format!("form.verdict input[name={name}]"))));
     let cookie = format!("countersign={}", browser.cookies()[0]["value"].as_str().unwrap());
 
-    house.verdict("carol", &opened.request, "deny");
+    site.verdict("carol", &opened.request, "deny");
     let fields = form.iter().map(|(name, value)| (*name, value.as_str())).chain([("verdict", "approve")]);
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
     let headers = [
@@ -444,7 +444,7 @@ fn an_answer_that_comes_late_is_told_what_happened() {
         ("sec-fetch-site", "same-origin"),
     ];
     let (status, page) =
-        house.raw("POST", &format!("{}{}/verdict", browser.base, page_of(&opened.request)), &headers, &body);
+        site.raw("POST", &format!("{}{}/verdict", browser.base, page_of(&opened.request)), &headers, &body);
 
     assert_eq!(status, 409);
     assert!(page.contains("too late: the request is denied already"), "{page}");
@@ -453,19 +453,19 @@ fn an_answer_that_comes_late_is_told_what_happened() {
 #[test]
 fn another_port_of_the_host_is_sent_nothing_of_the_session() {
     for sign_in in ["link", "token"] {
-        let house = House::open();
+        let site = Site::open();
         let mut browser = Browser::open();
         let snoop = Snoop::open();
         if sign_in == "link" {
-            house.sign_in(&mut browser, "bob");
+            site.sign_in(&mut browser, "bob");
         } else {
-            browser.goto(&house.at("/sign-in"));
-            browser.fill("#token", &house.secrets["bob"]);
+            browser.goto(&site.at("/sign-in"));
+            browser.fill("#token", &site.secrets["bob"]);
             browser.submit("button.primary");
             browser.note_session();
         }
-        let opened = house.ask(DDL);
-        house.read(&mut browser, &opened.request);
+        let opened = site.ask(DDL);
+        site.read(&mut browser, &opened.request);
         // A link to elsewhere on a page of the session, which no page has: what it would tell.
         let elsewhere = snoop.at("/from-the-console");
         browser.evaluate(&format!("location.assign('{elsewhere}')"));
@@ -475,7 +475,7 @@ fn another_port_of_the_host_is_sent_nothing_of_the_session() {
         }
 
         // Neither as a cookie nor as the page that one came from.
-        let console = format!("127.0.0.1:{}", house.url.port().unwrap());
+        let console = format!("127.0.0.1:{}", site.url.port().unwrap());
         let heard = snoop.0.lock().clone();
         assert!(heard.len() >= 8, "{heard:?}");
         for head in heard {
@@ -488,9 +488,9 @@ fn another_port_of_the_host_is_sent_nothing_of_the_session() {
 
 #[test]
 fn a_cookie_without_its_path_opens_nothing_and_neither_does_the_path_alone() {
-    let (house, mut browser) = signed_in("bob");
-    let opened = house.ask(DDL);
-    house.read(&mut browser, &opened.request);
+    let (site, mut browser) = signed_in("bob");
+    let opened = site.ask(DDL);
+    site.read(&mut browser, &opened.request);
     let fields =
         ["csrf", "seen"].map(|name| (name, browser.value(&format!("form.verdict input[name={name}]"))));
     let form = fields.iter().map(|(name, value)| (*name, value.as_str())).chain([("verdict", "approve")]);
@@ -518,37 +518,37 @@ fn a_cookie_without_its_path_opens_nothing_and_neither_does_the_path_alone() {
             ("sec-fetch-site", "same-origin"),
         ];
         for path in ["/requests", page.as_str(), "/ledger", "/sessions", "/live", "/"] {
-            let (status, body) = house.raw("GET", &format!("{base}{path}"), &headers, "");
+            let (status, body) = site.raw("GET", &format!("{base}{path}"), &headers, "");
             assert!(matches!(status, 303 | 401 | 404), "{base}{path}: {status}");
             assert!(!body.contains("orders"), "{base}{path}");
         }
-        let (status, _) = house.raw("POST", &format!("{base}{page}/verdict"), &headers, &form);
+        let (status, _) = site.raw("POST", &format!("{base}{page}/verdict"), &headers, &form);
         assert!(matches!(status, 303 | 404), "{base}: {status}");
     }
     // By the API neither of them is anything.
-    assert_eq!(house.raw("GET", &format!("{base}/api/v1/requests"), &[("cookie", &cookie)], "").0, 404);
-    assert_eq!(house.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
-    assert_eq!(house.raw("GET", &format!("{base}{page}"), &[("cookie", &cookie)], "").0, 200);
+    assert_eq!(site.raw("GET", &format!("{base}/api/v1/requests"), &[("cookie", &cookie)], "").0, 404);
+    assert_eq!(site.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
+    assert_eq!(site.raw("GET", &format!("{base}{page}"), &[("cookie", &cookie)], "").0, 200);
 }
 
 #[test]
 fn a_link_from_a_chat_leads_into_the_session_of_this_browser() {
-    let (house, mut browser) = signed_in("bob");
-    let opened = house.ask(DDL);
-    let inside = house.at(&format!("{}{}", browser.base, page_of(&opened.request)));
+    let (site, mut browser) = signed_in("bob");
+    let opened = site.ask(DDL);
+    let inside = site.at(&format!("{}{}", browser.base, page_of(&opened.request)));
 
-    browser.goto(&house.at(&page_of(&opened.request)));
+    browser.goto(&site.at(&page_of(&opened.request)));
     browser.wait("#sql");
     assert_eq!(browser.url(), inside);
 
     // Whoever signs out leaves nothing behind, and a session that is over is forgotten.
     browser.submit("button.quiet");
-    browser.goto(&house.at(&page_of(&opened.request)));
+    browser.goto(&site.at(&page_of(&opened.request)));
     assert!(browser.url().contains("/sign-in?next="));
-    house.sign_in(&mut browser, "bob");
-    house.pass(13 * 3600);
+    site.sign_in(&mut browser, "bob");
+    site.pass(13 * 3600);
     for _ in 0..2 {
-        browser.goto(&house.at(&page_of(&opened.request)));
+        browser.goto(&site.at(&page_of(&opened.request)));
         browser.wait("#token");
         assert!(browser.url().contains("/sign-in?next="), "{}", browser.url());
     }
@@ -557,30 +557,30 @@ fn a_link_from_a_chat_leads_into_the_session_of_this_browser() {
 
 #[test]
 fn another_local_name_of_the_console_leads_to_its_address() {
-    let (house, mut browser) = signed_in("bob");
-    let port = house.url.port().unwrap();
+    let (site, mut browser) = signed_in("bob");
+    let port = site.url.port().unwrap();
 
     browser.goto(&format!("http://localhost:{port}/history"));
     browser.wait(".filters");
 
-    assert_eq!(browser.url(), house.at(&format!("{}/history", browser.base)));
+    assert_eq!(browser.url(), site.at(&format!("{}/history", browser.base)));
     let head = [("host", format!("localhost:{port}"))].map(|(name, value)| (name, value));
     let headers: Vec<(&str, &str)> = head.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let (status, _) = house.raw("POST", "/sign-in", &headers, &format!("token={}", house.secrets["bob"]));
+    let (status, _) = site.raw("POST", "/sign-in", &headers, &format!("token={}", site.secrets["bob"]));
     assert_eq!(status, 421);
 }
 
 #[test]
 fn a_form_of_another_site_does_nothing() {
-    let (house, mut browser) = signed_in("bob");
-    let opened = house.ask(DDL);
-    house.read(&mut browser, &opened.request);
+    let (site, mut browser) = signed_in("bob");
+    let opened = site.ask(DDL);
+    site.read(&mut browser, &opened.request);
     let field =
         |browser: &mut Browser, name: &str| browser.value(&format!("form.verdict input[name={name}]"));
     // The worst case: the other site knows every token.
     let (csrf, seen) = (field(&mut browser, "csrf"), field(&mut browser, "seen"));
     // Its path, too.
-    let target = house.at(&format!("{}{}/verdict", browser.base, page_of(&opened.request)));
+    let target = site.at(&format!("{}{}/verdict", browser.base, page_of(&opened.request)));
     let evil = evil_site(format!(
         "<form method=post action='{target}'><input name=csrf value='{csrf}'><input name=seen value='{seen}'>\
          <button name=verdict value=approve>win a prize</button></form>"
@@ -591,14 +591,14 @@ fn a_form_of_another_site_does_nothing() {
 
     assert_eq!(status, 403);
     assert_eq!(browser.text("h1"), "Turned away");
-    assert_eq!(house.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
+    assert_eq!(site.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
 }
 
 #[test]
 fn no_other_site_can_frame_or_read_the_console() {
-    let (house, mut browser) = signed_in("bob");
-    let _opened = house.ask(DDL);
-    let page = house.at(&format!("{}/requests", browser.base));
+    let (site, mut browser) = signed_in("bob");
+    let _opened = site.ask(DDL);
+    let page = site.at(&format!("{}/requests", browser.base));
     let evil = evil_site(format!(
         "<iframe src='{page}'></iframe><img id=i src='{page}'><script>\
          fetch('{page}', {{ credentials: 'include', mode: 'no-cors' }}).then(() => document.title = 'read', () => document.title = 'blocked')</script>"
@@ -614,17 +614,17 @@ fn no_other_site_can_frame_or_read_the_console() {
 
 #[test]
 fn a_form_counts_only_with_the_tokens_of_this_session() {
-    let (house, mut browser) = signed_in("bob");
-    let opened = house.ask(DDL);
-    let other = house.ask("DROP TABLE old_orders");
-    house.read(&mut browser, &opened.request);
+    let (site, mut browser) = signed_in("bob");
+    let opened = site.ask(DDL);
+    let other = site.ask("DROP TABLE old_orders");
+    site.read(&mut browser, &opened.request);
     let cookie = format!("countersign={}", browser.cookies()[0]["value"].as_str().unwrap());
     let csrf = browser.value("form.verdict input[name=csrf]");
     let seen = browser.value("form.verdict input[name=seen]");
     let base = browser.base.clone();
     let send = |request: &countersign::approval::Request, form: &[(&str, &str)], headers: &[(&str, &str)]| {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        let origin = house.url.origin().ascii_serialization();
+        let origin = site.url.origin().ascii_serialization();
         let mut all = vec![
             ("cookie", cookie.as_str()),
             ("content-type", "application/x-www-form-urlencoded"),
@@ -637,7 +637,7 @@ fn a_form_counts_only_with_the_tokens_of_this_session() {
                 all.push((name, value));
             }
         }
-        house.raw("POST", &format!("{base}{}/verdict", page_of(request)), &all, &body).0
+        site.raw("POST", &format!("{base}{}/verdict", page_of(request)), &all, &body).0
     };
     let good = [("csrf", csrf.as_str()), ("seen", seen.as_str()), ("verdict", "approve")];
     let flipped = seen.replacen(".1.", ".0.", 1);
@@ -657,25 +657,25 @@ fn a_form_counts_only_with_the_tokens_of_this_session() {
     assert_eq!(send(&opened.request, &good, &[("host", "evil.example")]), 421);
     assert_eq!(send(&opened.request, &good, &[("cookie", "")]), 303);
     assert_eq!(send(&opened.request, &good, &[("cookie", "countersign=css_planted")]), 303);
-    assert_eq!(house.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
+    assert_eq!(site.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
     // What another port planted beside the session's cookie does not keep its owner out.
     let planted = format!("countersign=css_planted; {cookie}; countersign=css_other");
     assert_eq!(send(&opened.request, &good, &[("cookie", &planted)]), 303);
-    assert_eq!(house.desk.request(&opened.request.id.code()).unwrap().reviews.len(), 1);
+    assert_eq!(site.desk.request(&opened.request.id.code()).unwrap().reviews.len(), 1);
 }
 
 #[test]
 fn what_an_agent_writes_is_text_and_nothing_hides_in_it() {
-    let (house, mut browser) = signed_in("bob");
+    let (site, mut browser) = signed_in("bob");
     let sql = "drop table a; -- \u{202e}\u{2066}\u{200b}</pre></code><script>document.title='owned'</script><img src=x onerror=document.title='owned'>{{7*7}}";
-    let opened = house
+    let opened = site
         .ask_as("reporting-bot", sql, |draft| {
             draft.claimed.set("purpose", "<b onmouseover=alert(1)>nightly</b>\u{202e}\nAPPROVED by carol");
             draft.claimed.set("model", "</dd></dl><form action=https://evil.example>");
         })
         .unwrap();
 
-    house.read(&mut browser, &opened.request);
+    site.read(&mut browser, &opened.request);
 
     let shown = browser.content("#sql");
     let expected = "drop table a; -- ⟨U+202E⟩⟨U+2066⟩⟨U+200B⟩</pre></code><script>document.title='owned'</script><img src=x onerror=document.title='owned'>{{7*7}}";
@@ -692,21 +692,21 @@ fn what_an_agent_writes_is_text_and_nothing_hides_in_it() {
         "bidi-override"
     );
     assert!(!browser.title().contains("owned"));
-    house.visit(&mut browser, "/requests");
+    site.visit(&mut browser, "/requests");
     assert!(!browser.title().contains("owned"));
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
 #[test]
 fn a_statement_that_no_page_can_hold_has_no_approve() {
-    let (house, mut browser) = signed_in("bob");
+    let (site, mut browser) = signed_in("bob");
     let rows =
         (0..120_000).map(|n| format!("({n}, 'a name that takes some room')")).collect::<Vec<_>>().join(",\n");
     let sql = format!("INSERT INTO t VALUES {rows}; DROP TABLE t");
     assert!(sql.len() > 4 << 20);
-    let opened = house.ask(&sql);
+    let opened = site.ask(&sql);
 
-    house.read(&mut browser, &opened.request);
+    site.read(&mut browser, &opened.request);
 
     assert!(browser.text(".note.danger").contains("This is not all of it"));
     assert!(browser.content("#sql").contains("more characters are not shown⟩"));
@@ -714,23 +714,23 @@ fn a_statement_that_no_page_can_hold_has_no_approve() {
     // Not by a changed form either.
     browser.evaluate("document.addEventListener('submit', (e) => { e.submitter.value = 'approve'; }, true)");
     assert_eq!(browser.submit("button.deny"), 403);
-    assert_eq!(house.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
+    assert_eq!(site.desk.request(&opened.request.id.code()).unwrap().state, HoldState::Waiting);
 
-    house.read(&mut browser, &opened.request);
+    site.read(&mut browser, &opened.request);
     browser.fill("#reason", "too long to be read");
     assert_eq!(browser.submit("button.deny"), 200);
 }
 
 #[test]
 fn a_statement_of_two_megabytes_is_shown_whole() {
-    let (house, mut browser) = signed_in("bob");
+    let (site, mut browser) = signed_in("bob");
     let rows =
         (0..62_000).map(|n| format!("({n}, 'a name that takes some room')")).collect::<Vec<_>>().join(",\n");
     let sql = format!("INSERT INTO t VALUES {rows}; DROP TABLE t");
     assert!(sql.len() > 2 << 20);
-    let opened = house.ask(&sql);
+    let opened = site.ask(&sql);
 
-    house.read(&mut browser, &opened.request);
+    site.read(&mut browser, &opened.request);
 
     let shown = browser.content("#sql");
     let shown = shown.trim_end().lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
@@ -740,8 +740,8 @@ fn a_statement_of_two_megabytes_is_shown_whole() {
 
 #[test]
 fn bound_values_are_shown_as_they_are() {
-    let (house, mut browser) = signed_in("bob");
-    let opened = house
+    let (site, mut browser) = signed_in("bob");
+    let opened = site
         .ask_as("reporting-bot", "DELETE FROM users WHERE $1::bool OR name = $2", |draft| {
             draft.statement.via = countersign::statement::Via::Bind;
             let value = |oid, text: &'static str| countersign::statement::Parameter {
@@ -753,7 +753,7 @@ fn bound_values_are_shown_as_they_are() {
         })
         .unwrap();
 
-    house.read(&mut browser, &opened.request);
+    site.read(&mut browser, &opened.request);
 
     let values = browser.texts(".values li");
     assert_eq!(values, ["$1 bool true", "$2 text <i>x</i>⟨U+202E⟩"]);
@@ -761,27 +761,27 @@ fn bound_values_are_shown_as_they_are() {
 
 #[test]
 fn a_session_is_ended_from_its_row() {
-    let (house, mut browser) = signed_in("bob");
-    house.rooms.0.lock().push(web::room(
+    let (site, mut browser) = signed_in("bob");
+    site.sample_sessions.0.lock().push(web::session_row(
         "reporting-bot",
         5,
-        house.now(),
+        site.now(),
         countersign::web::views::Activity::Running,
     ));
 
-    house.visit(&mut browser, "/sessions");
+    site.visit(&mut browser, "/sessions");
     browser.click("summary");
     browser.submit("details button.deny");
 
     assert_eq!(browser.text(".banner-title"), "The session was ended");
-    assert_eq!(house.rooms.0.lock().len(), 0);
+    assert_eq!(site.sample_sessions.0.lock().len(), 0);
 }
 
 #[test]
 fn a_statement_is_tried_out_on_the_policies_page() {
-    let (house, mut browser) = signed_in("bob");
+    let (site, mut browser) = signed_in("bob");
 
-    house.visit(&mut browser, "/policies");
+    site.visit(&mut browser, "/policies");
     assert_eq!(browser.count(".rule"), 4);
     browser.fill("#what-if-sql", "COPY customers TO STDOUT");
     browser.submit("button.primary");
@@ -789,25 +789,25 @@ fn a_statement_is_tried_out_on_the_policies_page() {
     let answer = browser.text(".answer");
     assert!(answer.contains("It would wait for 1 of dba and 1 of security to approve"), "{answer}");
     assert_eq!(browser.value("#what-if-sql"), "COPY customers TO STDOUT");
-    assert_eq!(house.desk.counts(), (0, 0));
+    assert_eq!(site.desk.counts(), (0, 0));
 }
 
 #[test]
 fn the_ledger_is_searched_proved_and_verified_on_its_pages() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, ledger) = House::with_ledger(folder.path());
-    let (request, _) = scenes::record_a_morning(&house, &ledger);
+    let (site, ledger) = Site::with_ledger(folder.path());
+    let (request, _) = scenes::record_sample_entries(&site, &ledger);
     let mut browser = Browser::open();
-    house.sign_in(&mut browser, "carol");
+    site.sign_in(&mut browser, "carol");
 
     // The index follows the ledger a moment behind.
     for _ in 0..50 {
-        house.visit(&mut browser, "/ledger?kind=session_closed");
+        site.visit(&mut browser, "/ledger?kind=session_closed");
         if browser.count("td") > 0 {
             break;
         }
     }
-    house.visit(&mut browser, "/ledger");
+    site.visit(&mut browser, "/ledger");
     assert!(browser.text(".head").contains("countersign.example.com/production"));
     browser.fill("input[name=request]", &request.code().to_lowercase());
     browser.submit(".filters button");
@@ -820,21 +820,21 @@ fn the_ledger_is_searched_proved_and_verified_on_its_pages() {
     assert!(browser.text(".path").contains(&browser.text(".path li:first-child code")));
     assert_eq!(browser.axe(), Vec::<String>::new());
 
-    house.visit(&mut browser, "/ledger");
+    site.visit(&mut browser, "/ledger");
     browser.submit(".verify button");
     browser.wait(".verify .banner");
     assert!(browser.text(".verify .banner").starts_with("Verified"), "{}", browser.text(".verify"));
     assert_eq!(browser.axe(), Vec::<String>::new());
     assert_eq!(browser.complaints(), Vec::<String>::new());
-    assert_eq!(house.visit(&mut browser, "/ledger/99999"), 404);
+    assert_eq!(site.visit(&mut browser, "/ledger/99999"), 404);
     browser.complaints();
     ledger.close();
 }
 
 #[test]
 fn every_page_is_accessible_and_breaks_no_policy_of_its_own() {
-    let house = House::open();
-    let scene = scenes::set(&house);
+    let site = Site::open();
+    let scene = scenes::set(&site);
     let mut browser = Browser::open();
     let mut found = Vec::new();
     for scheme in ["light", "dark"] {
@@ -844,14 +844,14 @@ fn every_page_is_accessible_and_breaks_no_policy_of_its_own() {
             found.extend(browser.axe().into_iter().map(|what| format!("{name} {scheme}: {what}")));
             browser.complaints();
         };
-        browser.goto(&house.at("/sign-in"));
+        browser.goto(&site.at("/sign-in"));
         look(&mut browser, "sign-in");
-        browser.goto(house.web.sign_in_link(&"carol@example.com".into()).unwrap().as_str());
+        browser.goto(site.web.sign_in_link(&"carol@example.com".into()).unwrap().as_str());
         look(&mut browser, "sign-in with a link");
         browser.submit("button.primary");
         browser.note_session();
         for (name, path) in scene.pages() {
-            house.visit(&mut browser, &path);
+            site.visit(&mut browser, &path);
             look(&mut browser, &name);
         }
         browser.fill("#what-if-sql", "drop table t");
@@ -908,7 +908,7 @@ impl Snoop {
     }
 }
 
-impl House {
+impl Site {
     fn verdict(&self, who: &str, request: &countersign::approval::Request, verdict: &str) {
         let answer = ureq::post(self.at(&format!("/api/v1/requests/{}/{verdict}", request.id.code())))
             .header("authorization", format!("Bearer {}", self.secrets[who]))

@@ -31,10 +31,8 @@ mod arena;
 mod client;
 #[path = "differential/compare.rs"]
 mod compare;
-#[path = "differential/generate.rs"]
+#[path = "differential/generate/mod.rs"]
 mod generate;
-#[path = "support/random.rs"]
-mod random;
 #[path = "differential/script.rs"]
 mod script;
 mod support;
@@ -53,14 +51,11 @@ use script::Script;
 /// Sessions that run at the same time, each with a pair of databases of its own.
 const AT_ONCE: usize = 4;
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
-}
-
 fn play(version: u32, mode: Mode, few: u64, many: u64) {
     let soak = std::env::var_os("COUNTERSIGN_SOAK").is_some();
-    let count = number("COUNTERSIGN_DIFFERENTIAL_COUNT").unwrap_or(if soak { many } else { few });
-    let first = number("COUNTERSIGN_DIFFERENTIAL_SEED").unwrap_or(0);
+    let count =
+        support::number_from("COUNTERSIGN_DIFFERENTIAL_COUNT").unwrap_or(if soak { many } else { few });
+    let first = support::number_from("COUNTERSIGN_DIFFERENTIAL_SEED").unwrap_or(0);
     let keep = std::env::var_os("COUNTERSIGN_DIFFERENTIAL_KEEP").is_some();
     let show = std::env::var_os("COUNTERSIGN_DIFFERENTIAL_SHOW").is_some();
     let policy = if mode == Mode::Denied { arena::DENY } else { arena::ALLOW };
@@ -162,12 +157,12 @@ fn play_again(version: u32) {
 }
 
 #[test]
-fn what_once_differed_is_as_with_postgres_15() {
+fn scripts_of_fixed_bugs_behave_as_with_postgres_15() {
     play_again(15);
 }
 
 #[test]
-fn what_once_differed_is_as_with_postgres_18() {
+fn scripts_of_fixed_bugs_behave_as_with_postgres_18() {
     play_again(18);
 }
 

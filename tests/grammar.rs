@@ -6,7 +6,7 @@
 //! ever runs. The answer says which it was: 42601 and its like from the grammar, 42601 for "multiple
 //! commands", 25P02 for one statement, `ParseComplete` for none or for a COMMIT or ROLLBACK.
 //!
-//! What the server reads otherwise than we do could pass for something that it is not. What it rejects
+//! A text that the server reads otherwise than we do could pass as something that it is not. What it rejects
 //! and we accept cannot: it never runs.
 //!
 //! | variable | |
@@ -26,13 +26,9 @@
     clippy::wildcard_enum_match_arm,
     reason = "a test has no callers, and what is wrong should stop it"
 )]
-#[path = "support/random.rs"]
-mod random;
 mod support;
 #[path = "support/verdicts.rs"]
 mod verdicts;
-#[path = "support/wire.rs"]
-mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,9 +36,9 @@ use std::sync::Arc;
 use countersign::classify::{Catalogue, Classification, Classifier, Context, Limits, SearchPath};
 use countersign::cli::cluster::Cluster;
 use countersign::statement::SqlText;
-use random::Random;
+use support::random::Random;
+use support::wire::{self, Wire};
 use verdicts::{Verdict, ask, judge, our_verdict};
-use wire::Wire;
 
 const PASSWORD: &str = "superuser-secret";
 
@@ -270,14 +266,10 @@ fn mutant(corpus: &[Vec<String>], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
-}
-
 fn compare(version: u32, few: u64, many: u64) {
     let soak = std::env::var_os("COUNTERSIGN_SOAK").is_some();
-    let count = number("COUNTERSIGN_GRAMMAR_COUNT").unwrap_or(if soak { many } else { few });
-    let first = number("COUNTERSIGN_GRAMMAR_SEED").unwrap_or(0);
+    let count = support::number_from("COUNTERSIGN_GRAMMAR_COUNT").unwrap_or(if soak { many } else { few });
+    let first = support::number_from("COUNTERSIGN_GRAMMAR_SEED").unwrap_or(0);
     let cluster = Cluster::start(&support::server(version), PASSWORD, &[]).expect("a cluster");
     let parameters = [("user", "postgres"), ("database", "postgres")];
     let mut server = Wire::connect(cluster.port(), &parameters, PASSWORD);

@@ -21,12 +21,12 @@ use countersign::approval::HoldState;
 use countersign::desk::{Ending, Limits};
 use countersign::web::views::Activity;
 use serde_json::{Value, json};
-use web::{House, Plan};
+use web::{Site, SiteSetup};
 
 const EXPORT: &str = "COPY customers TO STDOUT";
 const DDL: &str = "ALTER TABLE orders ADD COLUMN note text";
 
-impl House {
+impl Site {
     fn command(&self, who: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
         command.args(arguments).stdin(Stdio::null());
@@ -57,15 +57,15 @@ impl Ran {
 }
 
 #[test]
-fn what_waits_is_listed_for_people_and_for_scripts() {
-    let house = House::open();
-    assert_eq!(house.run("bob", &["requests", "list"]).out, "No requests.\n");
-    assert_eq!(house.run("bob", &["requests", "list", "--json"]).out, "[]\n");
-    let opened = house.ask("COPY customers\nTO STDOUT");
+fn waiting_requests_are_listed_for_people_and_for_scripts() {
+    let site = Site::open();
+    assert_eq!(site.run("bob", &["requests", "list"]).out, "No requests.\n");
+    assert_eq!(site.run("bob", &["requests", "list", "--json"]).out, "[]\n");
+    let opened = site.ask("COPY customers\nTO STDOUT");
     let code = opened.request.id.code();
 
-    let listed = house.run("bob", &["requests", "list"]);
-    let json = house.run("bob", &["requests", "list", "--json"]).json();
+    let listed = site.run("bob", &["requests", "list"]);
+    let json = site.run("bob", &["requests", "list", "--json"]).json();
 
     assert!(listed.out.contains(&code) && listed.out.contains("COPY customers…"), "{}", listed.out);
     for (field, value) in [
@@ -80,17 +80,17 @@ fn what_waits_is_listed_for_people_and_for_scripts() {
     ] {
         assert_eq!(json[0][field], value, "{field}");
     }
-    assert_eq!(house.run("alice", &["requests", "list", "--mine", "--json"]).out, "[]\n");
-    assert_eq!(house.run("bob", &["requests", "list", "--state", "denied", "--json"]).out, "[]\n");
-    assert_eq!(house.run("bob", &["requests", "list", "--state", "asleep"]).code, 2);
+    assert_eq!(site.run("alice", &["requests", "list", "--mine", "--json"]).out, "[]\n");
+    assert_eq!(site.run("bob", &["requests", "list", "--state", "denied", "--json"]).out, "[]\n");
+    assert_eq!(site.run("bob", &["requests", "list", "--state", "asleep"]).code, 2);
 }
 
 #[test]
 fn a_request_is_shown_whole() {
-    let house = House::open();
-    let opened = house.ask_as("reporting-bot", EXPORT, |draft| draft.claimed = web::claims()).unwrap();
+    let site = Site::open();
+    let opened = site.ask_as("reporting-bot", EXPORT, |draft| draft.claimed = web::claims()).unwrap();
 
-    let shown = house.run("bob", &["requests", "show", &opened.request.id.code().to_lowercase()]);
+    let shown = site.run("bob", &["requests", "show", &opened.request.id.code().to_lowercase()]);
 
     assert_eq!(shown.code, 0);
     for part in [
@@ -102,23 +102,23 @@ fn a_request_is_shown_whole() {
     ] {
         assert!(shown.out.contains(part), "{part}:\n{}", shown.out);
     }
-    let json = house.run("bob", &["requests", "show", &opened.request.id.code(), "--json"]).json();
+    let json = site.run("bob", &["requests", "show", &opened.request.id.code(), "--json"]).json();
     assert_eq!(json["document"]["sections"][0]["id"], "statement");
-    assert_eq!(house.run("bob", &["requests", "show", "0000-00"]).code, 5);
+    assert_eq!(site.run("bob", &["requests", "show", "0000-00"]).code, 5);
 }
 
 #[test]
 fn an_approval_counts_and_says_who_is_missing() {
-    let house = House::open();
-    let opened = house.ask(EXPORT);
+    let site = Site::open();
+    let opened = site.ask(EXPORT);
     let code = opened.request.id.code();
 
-    let first = house.run("bob", &["requests", "approve", &code, "--reason", "known report"]);
-    let second = house.run("dave", &["requests", "approve", &code, "--reason", "fine", "--json"]);
+    let first = site.run("bob", &["requests", "approve", &code, "--reason", "known report"]);
+    let second = site.run("dave", &["requests", "approve", &code, "--reason", "fine", "--json"]);
 
     assert_eq!((first.code, second.code), (0, 0), "{} {}", first.err, second.err);
     assert!(first.out.contains("your approval counts; still missing: 1 of security"), "{}", first.out);
-    // What was approved was on the screen.
+    // The approved statement was on the screen.
     assert!(first.err.contains(EXPORT), "{}", first.err);
     assert_eq!(second.json()["state"], "granted");
     assert!(matches!(opened.ending.blocking_recv(), Ok(Ending::Granted(_))));
@@ -126,10 +126,10 @@ fn an_approval_counts_and_says_who_is_missing() {
 
 #[test]
 fn a_denial_carries_its_reason() {
-    let house = House::open();
-    let opened = house.ask(DDL);
+    let site = Site::open();
+    let opened = site.ask(DDL);
 
-    let denied = house.run("bob", &["requests", "deny", &opened.request.id.code(), "--reason", "not today"]);
+    let denied = site.run("bob", &["requests", "deny", &opened.request.id.code(), "--reason", "not today"]);
 
     assert_eq!(denied.code, 0);
     let Ok(Ending::Denied { message, .. }) = opened.ending.blocking_recv() else { panic!("not denied") };
@@ -138,26 +138,26 @@ fn a_denial_carries_its_reason() {
 
 #[test]
 fn an_escalation_tells_the_next_group() {
-    let house = House::open();
-    let opened = house.ask(EXPORT);
+    let site = Site::open();
+    let opened = site.ask(EXPORT);
 
     let escalated =
-        house.run("bob", &["requests", "escalate", &opened.request.id.code(), "--reason", "asleep"]);
+        site.run("bob", &["requests", "escalate", &opened.request.id.code(), "--reason", "asleep"]);
 
     assert_eq!(escalated.code, 0, "{}", escalated.err);
     assert_eq!(
-        house.run("bob", &["requests", "escalate", &opened.request.id.code(), "--reason", "x"]).code,
+        site.run("bob", &["requests", "escalate", &opened.request.id.code(), "--reason", "x"]).code,
         6
     );
 }
 
 #[test]
 fn exit_codes_tell_why_an_answer_did_not_count() {
-    let house = House::open();
-    let opened = house.ask(EXPORT);
+    let site = Site::open();
+    let opened = site.ask(EXPORT);
     let code = opened.request.id.code();
     let approve = |who, more: &[&str]| {
-        let ran = house.run(who, &[&["requests", "approve", &code], more].concat());
+        let ran = site.run(who, &[&["requests", "approve", &code], more].concat());
         assert!(ran.code == 0 || ran.err.contains("countersign: "), "{}", ran.err);
         ran.code
     };
@@ -165,62 +165,61 @@ fn exit_codes_tell_why_an_answer_did_not_count() {
     // The agent's owner; somebody who is not asked; the agent itself.
     assert_eq!(approve("alice", &["--reason", "x"]), 4);
     assert_eq!(approve("reporting-bot", &["--reason", "x"]), 4);
-    assert_eq!(house.run("reporting-bot", &["requests", "deny", &code]).code, 4);
+    assert_eq!(site.run("reporting-bot", &["requests", "deny", &code]).code, 4);
     assert_eq!(approve("bob", &[]), 6);
     assert_eq!(approve("bob", &["--reason", "x", "--digest", &"0".repeat(64)]), 6);
     assert_eq!(approve("bob", &["--reason", "x", "--digest", &opened.request.digest.to_string()]), 0);
     assert_eq!(approve("bob", &["--reason", "x"]), 6);
-    assert_eq!(house.run("bob", &["requests", "approve", "0000-00"]).code, 5);
-    house.pass(16 * 60);
+    assert_eq!(site.run("bob", &["requests", "approve", "0000-00"]).code, 5);
+    site.pass(16 * 60);
     assert_eq!(approve("dave", &["--reason", "x"]), 3);
-    assert_eq!(house.run("dave", &["requests", "deny", &code, "--reason", "x"]).code, 3);
-    assert_eq!(house.run("bob", &["requests", "approve"]).code, 2);
+    assert_eq!(site.run("dave", &["requests", "deny", &code, "--reason", "x"]).code, 3);
+    assert_eq!(site.run("bob", &["requests", "approve"]).code, 2);
 }
 
 #[test]
 fn an_agent_sees_its_own_requests() {
-    let house = House::open();
-    let own = house.ask(DDL);
-    let _other = house.ask_as("migration-agent", DDL, |_| {}).unwrap();
+    let site = Site::open();
+    let own = site.ask(DDL);
+    let _other = site.ask_as("migration-agent", DDL, |_| {}).unwrap();
 
-    let listed = house.run("reporting-bot", &["requests", "list", "--json"]).json();
+    let listed = site.run("reporting-bot", &["requests", "list", "--json"]).json();
 
     assert_eq!(listed.as_array().unwrap().len(), 1);
     assert_eq!(listed[0]["id"], own.request.id.code());
-    assert_eq!(house.run("reporting-bot", &["requests", "show", &own.request.id.code()]).code, 0);
-    assert_eq!(house.run("reporting-bot", &["sessions", "list"]).code, 4);
-    assert_eq!(house.run("reporting-bot", &["status"]).code, 4);
+    assert_eq!(site.run("reporting-bot", &["requests", "show", &own.request.id.code()]).code, 0);
+    assert_eq!(site.run("reporting-bot", &["sessions", "list"]).code, 4);
+    assert_eq!(site.run("reporting-bot", &["status"]).code, 4);
 }
 
 #[test]
 fn without_credentials_or_server_the_command_says_what_is_missing() {
-    let house = House::open();
-    let mut command = house.command("bob", &["requests", "list"]);
+    let site = Site::open();
+    let mut command = site.command("bob", &["requests", "list"]);
     let none = Ran::of(command.env_remove("COUNTERSIGN_TOKEN").output().unwrap());
     assert_eq!(none.code, 2);
     assert!(none.err.contains("COUNTERSIGN_TOKEN"), "{}", none.err);
 
-    let wrong =
-        Ran::of(house.command("bob", &["status"]).env("COUNTERSIGN_TOKEN", "csr_x").output().unwrap());
+    let wrong = Ran::of(site.command("bob", &["status"]).env("COUNTERSIGN_TOKEN", "csr_x").output().unwrap());
     assert_eq!(wrong.code, 2);
     assert!(wrong.err.contains("personal token"), "{}", wrong.err);
 
     let away = Ran::of(
-        house.command("bob", &["status"]).env("COUNTERSIGN_URL", "http://127.0.0.1:9").output().unwrap(),
+        site.command("bob", &["status"]).env("COUNTERSIGN_URL", "http://127.0.0.1:9").output().unwrap(),
     );
     assert_eq!(away.code, 2);
     assert!(away.err.contains("cannot reach"), "{}", away.err);
     for ran in [none, wrong, away] {
-        assert!(!ran.err.contains("csr_x") && !ran.err.contains(&house.secrets["bob"]), "{}", ran.err);
+        assert!(!ran.err.contains("csr_x") && !ran.err.contains(&site.secrets["bob"]), "{}", ran.err);
     }
 }
 
 /// Runs a command at a terminal (of `script`) and types what is given.
-fn at_a_terminal(house: &House, who: &str, arguments: &str, typed: &str) -> Ran {
+fn at_a_terminal(site: &Site, who: &str, arguments: &str, typed: &str) -> Ran {
     let mut command = Command::new("script");
     let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_countersign"));
     command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
-    command.env("COUNTERSIGN_URL", house.url.as_str()).env("COUNTERSIGN_TOKEN", &house.secrets[who]);
+    command.env("COUNTERSIGN_URL", site.url.as_str()).env("COUNTERSIGN_TOKEN", &site.secrets[who]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.as_mut().unwrap().write_all(typed.as_bytes()).unwrap();
     Ran::of(child.wait_with_output().unwrap())
@@ -228,17 +227,17 @@ fn at_a_terminal(house: &House, who: &str, arguments: &str, typed: &str) -> Ran 
 
 #[test]
 fn at_a_terminal_an_approval_is_confirmed_on_what_is_shown() {
-    let house = House::open();
-    let opened = house.ask(DDL);
+    let site = Site::open();
+    let opened = site.ask(DDL);
     let code = opened.request.id.code();
     let approve = format!("requests approve {code}");
 
-    let unsure = at_a_terminal(&house, "bob", &approve, "\n");
+    let unsure = at_a_terminal(&site, "bob", &approve, "\n");
     assert_eq!(unsure.code, 1, "{}", unsure.out);
     assert!(unsure.out.contains(DDL) && unsure.out.contains("[y/N]"), "{}", unsure.out);
-    assert_eq!(house.desk.request(&code).unwrap().state, HoldState::Waiting);
+    assert_eq!(site.desk.request(&code).unwrap().state, HoldState::Waiting);
 
-    let sure = at_a_terminal(&house, "bob", &approve, "y\n");
+    let sure = at_a_terminal(&site, "bob", &approve, "y\n");
     assert_eq!(sure.code, 0, "{}", sure.out);
     let Ok(Ending::Granted(grant)) = opened.ending.blocking_recv() else { panic!("not granted") };
     assert_eq!(grant.seal().statement, opened.request.digest);
@@ -246,17 +245,17 @@ fn at_a_terminal_an_approval_is_confirmed_on_what_is_shown() {
 
 #[test]
 fn at_a_terminal_a_reason_is_asked_for_where_the_rule_wants_one() {
-    let house = House::open();
-    let opened = house.ask(EXPORT);
+    let site = Site::open();
+    let opened = site.ask(EXPORT);
 
     let ran = at_a_terminal(
-        &house,
+        &site,
         "bob",
         &format!("requests approve {} --yes --reason 'known'", opened.request.id),
         "",
     );
     assert_eq!(ran.code, 0, "{}", ran.out);
-    let ran = at_a_terminal(&house, "dave", &format!("requests deny {}", opened.request.id), "too broad\n");
+    let ran = at_a_terminal(&site, "dave", &format!("requests deny {}", opened.request.id), "too broad\n");
     assert_eq!(ran.code, 0, "{}", ran.out);
 
     let Ok(Ending::Denied { message, .. }) = opened.ending.blocking_recv() else { panic!("not denied") };
@@ -264,9 +263,9 @@ fn at_a_terminal_a_reason_is_asked_for_where_the_rule_wants_one() {
 }
 
 #[test]
-fn nothing_moves_the_cursor_or_changes_a_colour() {
-    let house = House::open();
-    let opened = house
+fn output_holds_no_terminal_escapes() {
+    let site = Site::open();
+    let opened = site
         .ask_as("reporting-bot", "drop table a /* \u{1b}[2J\u{1b}]0;owned\u{7}\r\u{202e} */", |draft| {
             draft.claimed.set("purpose", "\u{1b}[1A\u{1b}[2Kapproved by carol");
         })
@@ -275,11 +274,11 @@ fn nothing_moves_the_cursor_or_changes_a_colour() {
     let reason = "\u{1b}[31mno\u{9b}2J\r\nOK";
 
     let ran = [
-        house.run("bob", &["requests", "list"]),
-        house.run("bob", &["requests", "show", &code]),
-        house.run("bob", &["requests", "deny", &code, "--reason", reason]),
-        house.run("bob", &["requests", "show", &code]),
-        house.run("bob", &["requests", "show", "\u{1b}[2J"]),
+        site.run("bob", &["requests", "list"]),
+        site.run("bob", &["requests", "show", &code]),
+        site.run("bob", &["requests", "deny", &code, "--reason", reason]),
+        site.run("bob", &["requests", "show", &code]),
+        site.run("bob", &["requests", "show", "\u{1b}[2J"]),
     ];
 
     for ran in ran {
@@ -291,7 +290,7 @@ fn nothing_moves_the_cursor_or_changes_a_colour() {
 }
 
 #[test]
-fn a_server_that_lies_cannot_use_the_terminal_either() {
+fn a_hostile_server_cannot_send_escapes_to_the_terminal() {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -316,14 +315,14 @@ fn a_server_that_lies_cannot_use_the_terminal_either() {
             let _ = socket.write_all(answer.as_bytes());
         }
     });
-    let house = House::open();
+    let site = Site::open();
 
     for arguments in [["requests", "list"], ["requests", "show"], ["sessions", "list"]] {
         let mut arguments = arguments.to_vec();
         if arguments[1] == "show" {
             arguments.push("x");
         }
-        let ran = Ran::of(house.command("bob", &arguments).env("COUNTERSIGN_URL", &url).output().unwrap());
+        let ran = Ran::of(site.command("bob", &arguments).env("COUNTERSIGN_URL", &url).output().unwrap());
         let shown = ran.out + &ran.err;
         assert!(!shown.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{shown:?}");
     }
@@ -331,13 +330,13 @@ fn a_server_that_lies_cannot_use_the_terminal_either() {
 
 #[test]
 fn a_statement_of_two_megabytes_is_printed_whole() {
-    let house = House::open();
+    let site = Site::open();
     let rows =
         (0..60_000).map(|n| format!("({n}, 'a name that takes some room')")).collect::<Vec<_>>().join(",\n");
     let sql = format!("INSERT INTO t VALUES {rows}; DROP TABLE t");
-    let opened = house.ask(&sql);
+    let opened = site.ask(&sql);
 
-    let shown = house.run("bob", &["requests", "show", &opened.request.id.code()]);
+    let shown = site.run("bob", &["requests", "show", &opened.request.id.code()]);
 
     let printed: Vec<&str> = shown.out.lines().filter_map(|line| line.strip_prefix("  | ")).collect();
     assert_eq!(printed.join("\n"), sql);
@@ -345,17 +344,17 @@ fn a_statement_of_two_megabytes_is_printed_whole() {
 
 #[test]
 fn watching_prints_what_happens() {
-    let house = House::open();
-    let early = house.ask(DDL);
-    let mut child = house.command("bob", &["requests", "watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let site = Site::open();
+    let early = site.ask(DDL);
+    let mut child = site.command("bob", &["requests", "watch"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
 
     let first = lines.next().unwrap();
     assert!(first.contains("waiting") && first.contains(&early.request.id.code()), "{first}");
-    let opened = house.ask(EXPORT);
+    let opened = site.ask(EXPORT);
     let second = lines.next().unwrap();
     assert!(second.contains("opened") && second.contains(&opened.request.id.code()), "{second}");
-    house.desk.withdraw(opened.request.id, "the agent cancelled");
+    site.desk.withdraw(opened.request.id, "the agent cancelled");
     let third = lines.next().unwrap();
     assert!(third.contains("ended") && third.contains("withdrawn"), "{third}");
 
@@ -364,11 +363,11 @@ fn watching_prints_what_happens() {
 }
 
 #[test]
-fn watching_ends_when_the_token_is_good_no_more() {
-    let house = House::open();
-    let opened = house.ask(DDL);
+fn watching_ends_when_the_token_is_revoked() {
+    let site = Site::open();
+    let opened = site.ask(DDL);
     let watch = |arguments: &[&str]| {
-        house.command("bob", arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        site.command("bob", arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let mut children =
         [watch(&["requests", "watch"]), watch(&["requests", "watch", &opened.request.id.code()])];
@@ -378,7 +377,7 @@ fn watching_ends_when_the_token_is_good_no_more() {
         assert!(line.contains("waiting"), "{line}");
     }
 
-    house.change_people(|_, reviewers| reviewers.retain(|one| one.reviewer.id.as_str() != "bob@example.com"));
+    site.change_people(|_, reviewers| reviewers.retain(|one| one.reviewer.id.as_str() != "bob@example.com"));
 
     for child in children {
         let ended = child.wait_with_output().unwrap();
@@ -389,18 +388,18 @@ fn watching_ends_when_the_token_is_good_no_more() {
 #[test]
 fn a_list_is_complete_however_many_requests_there_are() {
     let limits = Limits { waiting_per_agent: 20_000, opened_per_minute: 20_000, ..Limits::default() };
-    let house = House::open_with(Plan { limits: Some(limits), ..Plan::default() });
-    let oldest = house.ask_as("support-copilot", DDL, |_| {}).unwrap();
-    let flood: Vec<_> = (0..1_150).map(|number| house.ask(&format!("drop table t{number}"))).collect();
+    let site = Site::open_with(SiteSetup { limits: Some(limits), ..SiteSetup::default() });
+    let oldest = site.ask_as("support-copilot", DDL, |_| {}).unwrap();
+    let flood: Vec<_> = (0..1_150).map(|number| site.ask(&format!("drop table t{number}"))).collect();
 
-    let listed = house.run("bob", &["requests", "list", "--json"]).json();
+    let listed = site.run("bob", &["requests", "list", "--json"]).json();
     assert_eq!(listed.as_array().unwrap().len(), flood.len() + 1);
     assert_eq!(listed[flood.len()]["id"], oldest.request.id.code());
-    assert!(house.run("bob", &["requests", "list"]).out.contains(&oldest.request.id.code()));
-    let some = house.run("bob", &["requests", "list", "--json", "--limit", "1020"]).json();
+    assert!(site.run("bob", &["requests", "list"]).out.contains(&oldest.request.id.code()));
+    let some = site.run("bob", &["requests", "list", "--json", "--limit", "1020"]).json();
     assert_eq!(some.as_array().unwrap().len(), 1_020);
 
-    let mut child = house.command("bob", &["requests", "watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = site.command("bob", &["requests", "watch"]).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let first = lines.into_iter().next().unwrap();
     assert!(first.contains(&oldest.request.id.code()), "{first}");
@@ -410,10 +409,10 @@ fn a_list_is_complete_however_many_requests_there_are() {
 
 #[test]
 fn watching_one_request_ends_with_it() {
-    let house = House::open();
-    let [granted, denied] = [house.ask(DDL), house.ask("DROP TABLE t")];
+    let site = Site::open();
+    let [granted, denied] = [site.ask(DDL), site.ask("DROP TABLE t")];
     let watch = |id: String| {
-        house.command("bob", &["requests", "watch", &id, "--json"]).stdout(Stdio::piped()).spawn().unwrap()
+        site.command("bob", &["requests", "watch", &id, "--json"]).stdout(Stdio::piped()).spawn().unwrap()
     };
     let mut children = [watch(granted.request.id.code()), watch(denied.request.id.code())];
     for child in &mut children {
@@ -423,29 +422,29 @@ fn watching_one_request_ends_with_it() {
         assert_eq!(event["type"], "waiting");
     }
 
-    assert_eq!(house.run("bob", &["requests", "approve", &granted.request.id.code()]).code, 0);
-    assert_eq!(house.run("bob", &["requests", "deny", &denied.request.id.code()]).code, 0);
+    assert_eq!(site.run("bob", &["requests", "approve", &granted.request.id.code()]).code, 0);
+    assert_eq!(site.run("bob", &["requests", "deny", &denied.request.id.code()]).code, 0);
 
     let codes = children.map(|mut child| child.wait().unwrap().code());
     assert_eq!(codes, [Some(0), Some(1)]);
-    assert_eq!(house.run("bob", &["requests", "watch", &denied.request.id.code()]).code, 1);
-    assert_eq!(house.run("bob", &["requests", "watch", "0000-00"]).code, 5);
+    assert_eq!(site.run("bob", &["requests", "watch", &denied.request.id.code()]).code, 1);
+    assert_eq!(site.run("bob", &["requests", "watch", "0000-00"]).code, 5);
 }
 
 #[test]
 fn over_tls_the_certificate_is_checked() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let tls = (made.cert.der().to_vec(), made.signing_key.serialize_der());
-    let house = House::open_with(Plan { tls: Some(tls), ..Plan::default() });
+    let site = Site::open_with(SiteSetup { tls: Some(tls), ..SiteSetup::default() });
     let folder = tempfile::tempdir().unwrap();
     let ca = folder.path().join("ca.pem");
     std::fs::write(&ca, made.cert.pem()).unwrap();
 
-    let unknown = house.run("bob", &["requests", "list"]);
+    let unknown = site.run("bob", &["requests", "list"]);
     assert_eq!(unknown.code, 2);
     assert!(unknown.err.contains("cannot reach"), "{}", unknown.err);
     let known =
-        Ran::of(house.command("bob", &["requests", "list"]).env("COUNTERSIGN_CA", &ca).output().unwrap());
+        Ran::of(site.command("bob", &["requests", "list"]).env("COUNTERSIGN_CA", &ca).output().unwrap());
     assert_eq!((known.code, known.out.as_str()), (0, "No requests.\n"), "{}", known.err);
 
     // Browsers are told never to come without TLS again, and get a cookie for the session's path only,
@@ -457,9 +456,9 @@ fn over_tls_the_certificate_is_checked() {
     let config = ureq::Agent::config_builder().max_redirects(0).http_status_as_error(false);
     let config = config.tls_config(ureq::tls::TlsConfig::builder().root_certs(roots).build()).build();
     let client: ureq::Agent = config.into();
-    let link = house.web.sign_in_link(&"bob@example.com".into()).unwrap();
+    let link = site.web.sign_in_link(&"bob@example.com".into()).unwrap();
     let secret = link.path().strip_prefix("/sign-in/").unwrap();
-    let sent = client.post(house.at("/sign-in")).header("origin", house.url.origin().ascii_serialization());
+    let sent = client.post(site.at("/sign-in")).header("origin", site.url.origin().ascii_serialization());
     let answer = sent.send_form([("link", secret)]).unwrap();
     assert_eq!(answer.status(), 303);
     assert!(answer.headers()["strict-transport-security"].to_str().unwrap().contains("max-age=31536000"));
@@ -477,27 +476,27 @@ fn over_tls_the_certificate_is_checked() {
 
 #[test]
 fn sessions_are_listed_and_ended() {
-    let house = House::open();
-    assert_eq!(house.run("bob", &["sessions", "list"]).out, "Nobody is connected.\n");
-    let row = web::room("reporting-bot", 3, house.now(), Activity::Running);
+    let site = Site::open();
+    assert_eq!(site.run("bob", &["sessions", "list"]).out, "Nobody is connected.\n");
+    let row = web::session_row("reporting-bot", 3, site.now(), Activity::Running);
     let id = row.id.to_string();
-    house.rooms.0.lock().push(row);
+    site.sample_sessions.0.lock().push(row);
 
-    let listed = house.run("bob", &["sessions", "list"]);
+    let listed = site.run("bob", &["sessions", "list"]);
     assert!(listed.out.contains(&id) && listed.out.contains("running"), "{}", listed.out);
-    assert_eq!(house.run("bob", &["sessions", "list", "--json"]).json()[0]["agent"], "reporting-bot");
-    assert_eq!(house.run("bob", &["sessions", "kill", &id]).code, 0);
-    assert_eq!(house.run("bob", &["sessions", "kill", &id]).code, 5);
+    assert_eq!(site.run("bob", &["sessions", "list", "--json"]).json()[0]["agent"], "reporting-bot");
+    assert_eq!(site.run("bob", &["sessions", "kill", &id]).code, 0);
+    assert_eq!(site.run("bob", &["sessions", "kill", &id]).code, 5);
 }
 
 #[test]
 fn status_ends_with_whether_everything_works() {
-    let house = House::open();
+    let site = Site::open();
 
-    let status = house.run("bob", &["status"]);
+    let status = site.run("bob", &["status"]);
 
-    // There is no ledger in this house.
+    // There is no ledger in this site.
     assert_eq!(status.code, 1);
     assert!(status.out.contains("NOT writing, so nothing runs"), "{}", status.out);
-    assert_eq!(house.run("bob", &["status", "--json"]).json()["policy"]["rules"], 3);
+    assert_eq!(site.run("bob", &["status", "--json"]).json()["policy"]["rules"], 3);
 }

@@ -14,8 +14,8 @@
 
 #[path = "support/slack/mod.rs"]
 mod fake;
-#[path = "support/office.rs"]
-mod office;
+#[path = "support/slack_fixture.rs"]
+mod fixture;
 #[path = "support/samples.rs"]
 mod samples;
 #[path = "support/mod.rs"]

@@ -20,7 +20,6 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use pki::Authority;
 use rcgen::DnType;
@@ -341,21 +340,8 @@ threading.Thread(target=server.serve_forever, daemon=True).start()
 sys.stdin.read()
 ",
         );
-        let mut child = python()
-            .args(["-c", &script])
-            .arg(folder.path())
-            .arg(keys)
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut port = String::new();
-        let mut reader = std::io::BufReader::new(child.stdout.take().unwrap());
-        std::io::BufRead::read_line(&mut reader, &mut port).unwrap();
-        // Its standard input closes with this process, and it ends.
-        std::mem::forget(child);
-        wait_for("a port", || !port.is_empty());
-        std::thread::sleep(Duration::from_millis(10));
-        Self(port.trim().parse().unwrap())
+        let mut server = python();
+        server.args(["-c", &script]).arg(folder.path()).arg(keys);
+        Self(support::start_python_server(server))
     }
 }

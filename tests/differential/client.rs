@@ -32,7 +32,7 @@ pub enum Place {
     Proxied { port: u16, user: String, password: String, database: String },
 }
 
-/// What a script was answered.
+/// The answers to a script.
 #[derive(Debug, Default)]
 pub struct Played {
     pub lines: Vec<String>,

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::fake::people::Submit;
 use crate::fake::{Click, FakeSlack, Message, TEAM, User};
-use crate::office::{ALICE, BOB, MALLORY, OLGA, Office, draft, outcome, terms};
+use crate::fixture::{ALICE, BOB, MALLORY, OLGA, SlackFixture, draft, outcome, terms};
 use crate::{APPROVE, DENY};
 
 const SQL: &str = "COPY customers TO STDOUT";
@@ -21,50 +21,50 @@ const ABROAD: &str = "U0ABROAD01";
 
 /// A request that waits, and its card.
 struct Scene {
-    office: Office,
+    fixture: SlackFixture,
     card: Message,
     ending: oneshot::Receiver<Ending>,
     code: String,
 }
 
 async fn scene() -> Scene {
-    Scene::in_office(Office::open().await).await
+    Scene::in_office(SlackFixture::open().await).await
 }
 
 impl Scene {
-    async fn in_office(office: Office) -> Self {
-        let opened = office.hold(SQL);
-        let card = office.fake.first_card().await;
-        Self { card, ending: opened.ending, code: opened.request.id.code(), office }
+    async fn in_office(fixture: SlackFixture) -> Self {
+        let opened = fixture.hold(SQL);
+        let card = fixture.fake.first_card().await;
+        Self { card, ending: opened.ending, code: opened.request.id.code(), fixture }
     }
 
     fn click(&self, user: &str) -> Click {
-        Click::on(&self.office.fake, user, &self.card, APPROVE)
+        Click::on(&self.fixture.fake, user, &self.card, APPROVE)
     }
 
     /// Sends a click that must not count: whoever sent it is told `words`, and it is written down as
     /// an answer of `recorded_as`.
     async fn refused(&mut self, user: &str, click: Click, words: &str, recorded_as: &str) {
-        let before = self.office.fake.whispers(user).len();
-        assert!(self.office.fake.send(click).await.came());
+        let before = self.fixture.fake.whispers(user).len();
+        assert!(self.fixture.fake.send(click).await.came());
 
-        let told = self.office.fake.until(|fake| fake.whispers(user).into_iter().nth(before)).await;
+        let told = self.fixture.fake.until(|fake| fake.whispers(user).into_iter().nth(before)).await;
         assert!(told.contains(words) && told.contains(&self.code), "{told}");
         let as_written = |(who, why): &(String, String)| who == recorded_as && why.contains(words);
-        self.office.fake.until(|_| self.office.notebook.refused().into_iter().find(as_written)).await;
+        self.fixture.fake.until(|_| self.fixture.recorded.refused().into_iter().find(as_written)).await;
         self.nothing_happened();
     }
 
     fn nothing_happened(&mut self) {
         assert!(self.ending.try_recv().is_err(), "the request was answered");
         let counted =
-            self.office.notebook.reviews().into_iter().filter(|review| review.not_counted.is_none());
+            self.fixture.recorded.reviews().into_iter().filter(|review| review.not_counted.is_none());
         assert_eq!(counted.count(), 0);
     }
 
     /// The request can still be approved by whoever may.
     async fn still_works(self) {
-        self.office.fake.click(BOB, &self.card, APPROVE).await;
+        self.fixture.fake.click(BOB, &self.card, APPROVE).await;
         assert!(matches!(outcome(self.ending).await, Ending::Granted(_)));
     }
 }
@@ -107,7 +107,7 @@ async fn enrolled_but(name: &str, value: Value, words: &str) {
     let bob = User::member(BOB).with(name, value);
     let home = bob.home();
     fake.world().add_user(bob);
-    let mut scene = Scene::in_office(Office::open_with(fake, |_| {}).await).await;
+    let mut scene = Scene::in_office(SlackFixture::open_with(fake, |_| {}).await).await;
     let click = scene.click(BOB);
 
     let recorded = if home == TEAM { "bob@example.com".to_owned() } else { format!("slack:{home}/{BOB}") };
@@ -144,7 +144,7 @@ async fn an_account_that_slack_does_not_vouch_for_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn those_who_are_not_enrolled_are_refused_whatever_they_are() {
     let mut scene = scene().await;
-    let world = scene.office.fake.world().clone();
+    let world = scene.fixture.fake.world().clone();
     world.add_user(User::member(ROBOT).with("is_bot", json!(true)));
     world.add_user(User::member(GUEST).with("is_restricted", json!(true)));
     for user in [ROBOT, GUEST] {
@@ -165,35 +165,35 @@ async fn the_same_refusal_does_not_fill_the_ledger() {
     let mut scene = scene().await;
     for _ in 0..20 {
         let click = scene.click(MALLORY);
-        assert!(scene.office.fake.send(click).await.came());
+        assert!(scene.fixture.fake.send(click).await.came());
     }
-    scene.office.fake.until(|fake| (fake.whispers(MALLORY).len() == 20).then_some(())).await;
+    scene.fixture.fake.until(|fake| (fake.whispers(MALLORY).len() == 20).then_some(())).await;
 
-    assert_eq!(scene.office.notebook.refused().len(), 1);
+    assert_eq!(scene.fixture.recorded.refused().len(), 1);
     scene.nothing_happened();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_click_in_a_shared_channel_is_refused_and_no_card_is_shown_there() {
     let mut scene = scene().await;
-    scene.office.fake.world().set_channel("is_ext_shared", json!(true));
+    scene.fixture.fake.world().set_channel("is_ext_shared", json!(true));
     let error = "the channel is shared with others";
     scene
-        .office
+        .fixture
         .fake
-        .until(|_| scene.office.slack.status().last_error.filter(|last| last.error == error))
+        .until(|_| scene.fixture.slack.status().last_error.filter(|last| last.error == error))
         .await;
     let click = scene.click(BOB);
 
     scene.refused(BOB, click, "channel is shared with others", "bob@example.com").await;
-    let opened = scene.office.desk.open(draft("COPY salaries TO STDOUT", terms())).unwrap();
+    let opened = scene.fixture.desk.open(draft("COPY salaries TO STDOUT", terms())).unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(scene.office.fake.cards().len(), 1);
-    let status = scene.office.slack.status();
+    assert_eq!(scene.fixture.fake.cards().len(), 1);
+    let status = scene.fixture.slack.status();
     assert!(!status.connected && status.queued == 1, "{status:?}");
 
-    scene.office.fake.world().set_channel("is_ext_shared", json!(false));
-    scene.office.fake.until(|fake| (fake.cards().len() == 2).then_some(())).await;
+    scene.fixture.fake.world().set_channel("is_ext_shared", json!(false));
+    scene.fixture.fake.until(|fake| (fake.cards().len() == 2).then_some(())).await;
     drop(opened);
 }
 
@@ -214,15 +214,15 @@ async fn a_forged_value_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_button_of_one_card_does_not_work_on_another() {
     let mut scene = scene().await;
-    let other = scene.office.desk.open(draft("COPY salaries TO STDOUT", terms())).unwrap();
-    let cards = scene.office.fake.until(|fake| Some(fake.cards()).filter(|cards| cards.len() == 2)).await;
+    let other = scene.fixture.desk.open(draft("COPY salaries TO STDOUT", terms())).unwrap();
+    let cards = scene.fixture.fake.until(|fake| Some(fake.cards()).filter(|cards| cards.len() == 2)).await;
     let (button, block) = scene.card.button(APPROVE).unwrap();
 
     // The first card's button, said to be pressed on the second card.
-    let click = Click::raw(&scene.office.fake, BOB, &cards[1], &button, &block);
+    let click = Click::raw(&scene.fixture.fake, BOB, &cards[1], &button, &block);
     scene.refused(BOB, click, "from another message than the card", "bob@example.com").await;
 
-    assert!(scene.office.desk.request(&other.request.id.code()).unwrap().reviews.is_empty());
+    assert!(scene.fixture.desk.request(&other.request.id.code()).unwrap().reviews.is_empty());
     scene.still_works().await;
 }
 
@@ -230,15 +230,16 @@ async fn a_button_of_one_card_does_not_work_on_another() {
 async fn a_click_from_another_message_or_channel_is_refused() {
     let mut scene = scene().await;
     let elsewhere = FakeSlack::elsewhere(&scene.card, "1767607200.999999");
-    let click = Click::on(&scene.office.fake, BOB, &elsewhere, APPROVE);
+    let click = Click::on(&scene.fixture.fake, BOB, &elsewhere, APPROVE);
     scene.refused(BOB, click, "from another message than the card", "bob@example.com").await;
 
     // Nobody can be told in a channel that the app is not in.
     let abroad = Message { channel: "C0ELSEWHERE".to_owned(), ..scene.card.clone() };
-    let click = Click::on(&scene.office.fake, BOB, &abroad, APPROVE);
-    assert!(scene.office.fake.send(click).await.came());
+    let click = Click::on(&scene.fixture.fake, BOB, &abroad, APPROVE);
+    assert!(scene.fixture.fake.send(click).await.came());
     let abroad = |(_, why): &(String, String)| why.contains("another channel");
-    let refused = scene.office.fake.until(|_| scene.office.notebook.refused().into_iter().find(abroad)).await;
+    let refused =
+        scene.fixture.fake.until(|_| scene.fixture.recorded.refused().into_iter().find(abroad)).await;
     assert_eq!(refused.0, "bob@example.com");
 
     scene.nothing_happened();
@@ -267,7 +268,7 @@ async fn a_forged_block_action_app_or_team_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_click_that_contradicts_itself_is_not_even_acknowledged() {
     let mut scene = scene().await;
-    let fake = &scene.office.fake;
+    let fake = &scene.fixture.fake;
     let action = json!({"action_id": APPROVE, "block_id": "countersign", "value": "x"});
     let forgeries = [
         ("/container/channel_id", json!("C0ELSEWHERE")),
@@ -293,9 +294,9 @@ async fn a_click_that_contradicts_itself_is_not_even_acknowledged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dialog_can_be_submitted_only_by_the_one_who_was_asked_and_once() {
     let mut scene = scene().await;
-    scene.office.fake.click(BOB, &scene.card, DENY).await;
-    scene.office.fake.dialog(BOB).await;
-    let fake = &scene.office.fake;
+    scene.fixture.fake.click(BOB, &scene.card, DENY).await;
+    scene.fixture.fake.dialog(BOB).await;
+    let fake = &scene.fixture.fake;
     let honest = Submit::of(fake, BOB, Some("no"));
     let words = "dialog is not one that was opened for you";
     let told = |times: usize| {
@@ -318,7 +319,7 @@ async fn a_dialog_can_be_submitted_only_by_the_one_who_was_asked_and_once() {
     fake.until(told(2)).await;
     scene.nothing_happened();
 
-    let fake = &scene.office.fake;
+    let fake = &scene.fixture.fake;
     fake.send_submission(honest.clone()).await;
     assert!(matches!(outcome(&mut scene.ending).await, Ending::Denied { .. }));
     fake.send_submission(honest.forged("/trigger_id", json!("another"))).await;
@@ -328,20 +329,20 @@ async fn a_dialog_can_be_submitted_only_by_the_one_who_was_asked_and_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_who_lost_their_role_after_the_dialog_opened_is_refused() {
     let mut scene = scene().await;
-    scene.office.fake.click(BOB, &scene.card, DENY).await;
-    scene.office.fake.dialog(BOB).await;
-    scene.office.directory.store(Arc::new(Directory::new(Vec::new(), Vec::new(), [7; 32]).unwrap()));
+    scene.fixture.fake.click(BOB, &scene.card, DENY).await;
+    scene.fixture.fake.dialog(BOB).await;
+    scene.fixture.directory.store(Arc::new(Directory::new(Vec::new(), Vec::new(), [7; 32]).unwrap()));
 
-    scene.office.fake.submit(BOB, Some("no")).await;
+    scene.fixture.fake.submit(BOB, Some("no")).await;
 
-    scene.office.fake.told(BOB, "account is not that of an enrolled reviewer").await;
+    scene.fixture.fake.told(BOB, "account is not that of an enrolled reviewer").await;
     scene.nothing_happened();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn envelopes_that_are_not_for_us_are_acknowledged_and_forgotten() {
     let scene = scene().await;
-    let fake = &scene.office.fake;
+    let fake = &scene.fixture.fake;
     for mut frame in [
         json!({"type": "slash_commands", "payload": {"command": "/approve"}}),
         json!({"type": "events_api", "payload": {"event": {"type": "message"}}, "retry_attempt": 1}),

@@ -11,7 +11,7 @@ use countersign::statement::TransactionStatus;
 use serde_json::Value;
 
 use crate::fake::{Failure, Message, texts};
-use crate::office::{BOB, Office, draft, outcome, terms, with_escalation};
+use crate::fixture::{BOB, SlackFixture, draft, outcome, terms, with_escalation};
 use crate::{APPROVE, DENY, ESCALATE, OPEN};
 
 /// The statement as the card shows it: what stands behind the line numbers.
@@ -32,13 +32,13 @@ fn statement_of(card: &Message) -> String {
     lines.join("\n")
 }
 
-fn status_of(office: &Office) -> SlackStatus {
-    office.slack.status()
+fn status_of(fixture: &SlackFixture) -> SlackStatus {
+    fixture.slack.status()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_card_says_everything_that_a_reviewer_should_know() {
-    let office = Office::open().await;
+    let fixture = SlackFixture::open().await;
     let sql = "COPY customers (id, name) TO STDOUT\n  WITH (FORMAT csv); -- it's fine";
     let mut asked = draft(sql, terms());
     asked.transaction = TransactionView {
@@ -46,9 +46,9 @@ async fn the_card_says_everything_that_a_reviewer_should_know() {
         statements: vec!["update customers set name = 'x'".to_owned()],
         ..TransactionView::default()
     };
-    let opened = office.desk.open(asked).unwrap();
+    let opened = fixture.desk.open(asked).unwrap();
 
-    let card = office.fake.first_card().await;
+    let card = fixture.fake.first_card().await;
 
     assert_eq!(statement_of(&card), sql);
     let says = card.says();
@@ -92,23 +92,23 @@ harmless";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_text_of_the_agents_is_markup_anywhere() {
-    let office = Office::open().await;
+    let fixture = SlackFixture::open().await;
     let mut asked = draft(TRICKS, with_escalation());
     asked.claimed.set("purpose", "<!channel>\n*Approved* by <@U0BOB00001> &lt;b&gt; \u{202e}");
     asked.claimed.set("run", ":tada:");
-    let opened = office.desk.open(asked).unwrap();
-    let card = office.fake.first_card().await;
-    office.fake.click(BOB, &card, ESCALATE).await;
-    office.fake.click(BOB, &card, DENY).await;
-    office.fake.dialog(BOB).await;
-    office.fake.submit(BOB, Some("<!here> *no* <@U0MALLORY1> &lt;")).await;
-    let card = office
+    let opened = fixture.desk.open(asked).unwrap();
+    let card = fixture.fake.first_card().await;
+    fixture.fake.click(BOB, &card, ESCALATE).await;
+    fixture.fake.click(BOB, &card, DENY).await;
+    fixture.fake.dialog(BOB).await;
+    fixture.fake.submit(BOB, Some("<!here> *no* <@U0MALLORY1> &lt;")).await;
+    let card = fixture
         .fake
         .until(|fake| fake.cards().into_iter().find(|card| card.says().contains("was denied")))
         .await;
-    office.fake.click(BOB, &opened_again(&card), APPROVE).await;
+    fixture.fake.click(BOB, &opened_again(&card), APPROVE).await;
 
-    let calls = office.fake.world().calls();
+    let calls = fixture.fake.world().calls();
     for call in &calls {
         for (kind, text) in texts(&call.body) {
             assert_eq!(kind, "plain_text", "{text}");
@@ -165,42 +165,42 @@ fn assert_no_emoji(value: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_does_not_fit_is_cut_openly_and_cannot_be_approved_here() {
-    let office = Office::open().await;
+    let fixture = SlackFixture::open().await;
     let sql = format!("select {}", "'a rather long list of things', ".repeat(2_000));
-    let mut opened = office.hold(&sql);
+    let mut opened = fixture.hold(&sql);
 
-    let card = office.fake.first_card().await;
+    let card = fixture.fake.first_card().await;
 
     assert_eq!(card.buttons(), [DENY, OPEN]);
     assert!(card.says().contains("⟨the rest is not shown here⟩"), "{}", card.says());
     assert!(card.says().contains("This is not the whole request, so it cannot be approved here"));
     // Not even by somebody who brings a button along.
     let (button, block) = card.button(DENY).unwrap();
-    let click = crate::fake::Click::raw(&office.fake, BOB, &card, &button, &block)
+    let click = crate::fake::Click::raw(&fixture.fake, BOB, &card, &button, &block)
         .forged("/actions/0/action_id", Value::from(APPROVE));
-    office.fake.send(click).await;
-    office.fake.told(BOB, "The card does not offer this answer").await;
+    fixture.fake.send(click).await;
+    fixture.fake.told(BOB, "The card does not offer this answer").await;
     assert!(opened.ending.try_recv().is_err());
 
-    office.fake.click(BOB, &card, DENY).await;
-    office.fake.dialog(BOB).await;
-    office.fake.submit(BOB, None).await;
+    fixture.fake.click(BOB, &card, DENY).await;
+    fixture.fake.dialog(BOB).await;
+    fixture.fake.submit(BOB, None).await;
     assert!(matches!(outcome(opened.ending).await, countersign::desk::Ending::Denied { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_the_size_slack_takes_the_card_and_an_approvable_one_is_whole() {
-    let office = Office::open().await;
+    let fixture = SlackFixture::open().await;
     let unit = |unit: &str, length: usize| unit.repeat(length / unit.len() + 1);
     let mut whole = 0;
     let mut cut = 0;
     for filling in ["x", "x, ", "<", "&", "é", "\u{1F600}", "line\n", "\n\nx", "\u{202e}", "\t", "⟨"] {
         for length in [0, 100, 390, 400, 401, 2_990, 3_000, 3_010, 6_000, 9_000, 12_500] {
             let sql = format!("select '{}'", unit(filling, length));
-            let opened = office.hold(&sql);
+            let opened = fixture.hold(&sql);
             let code = opened.request.id.code();
             let waits = format!("{code} waits");
-            let card = office
+            let card = fixture
                 .fake
                 .until(|fake| fake.cards().into_iter().find(|card| card.says().contains(&waits)))
                 .await;
@@ -211,69 +211,71 @@ async fn whatever_the_size_slack_takes_the_card_and_an_approvable_one_is_whole()
                 cut += 1;
                 assert!(card.says().contains("not the whole request"));
             }
-            office.desk.withdraw(opened.request.id, "enough");
+            fixture.desk.withdraw(opened.request.id, "enough");
         }
     }
 
-    let refused = office.fake.world().calls().into_iter().find(|call| call.outcome != "ok");
+    let refused = fixture.fake.world().calls().into_iter().find(|call| call.outcome != "ok");
     assert!(refused.is_none(), "{:?}", refused.map(|call| call.outcome));
     assert!(whole > 40 && cut > 20, "{whole} whole, {cut} cut");
-    assert_eq!(status_of(&office).dead_letters, []);
+    assert_eq!(status_of(&fixture).dead_letters, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_card_that_slack_refuses_all_the_same_is_shown_without_its_text_and_without_approval() {
-    let office = Office::open().await;
-    office.fake.world().fail("chat.postMessage", &Failure::Says("msg_blocks_too_long"), 1);
-    let opened = office.hold("COPY customers TO STDOUT");
+    let fixture = SlackFixture::open().await;
+    fixture.fake.world().fail("chat.postMessage", &Failure::Says("msg_blocks_too_long"), 1);
+    let opened = fixture.hold("COPY customers TO STDOUT");
 
-    let card = office.fake.first_card().await;
+    let card = fixture.fake.first_card().await;
 
     assert_eq!(card.buttons(), [DENY, OPEN]);
     assert!(!card.says().contains("COPY customers TO STDOUT"));
-    assert_eq!(status_of(&office).dead_letters, []);
-    office.desk.withdraw(opened.request.id, "enough");
+    assert_eq!(status_of(&fixture).dead_letters, []);
+    fixture.desk.withdraw(opened.request.id, "enough");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_slack_never_takes_is_given_up_and_can_be_seen_in_status() {
-    let office = Office::open().await;
-    office.fake.world().fail("chat.postMessage", &Failure::Says("msg_blocks_too_long"), 2);
-    let opened = office.hold("COPY customers TO STDOUT");
+    let fixture = SlackFixture::open().await;
+    fixture.fake.world().fail("chat.postMessage", &Failure::Says("msg_blocks_too_long"), 2);
+    let opened = fixture.hold("COPY customers TO STDOUT");
 
-    let letter = office.fake.until(|_| status_of(&office).dead_letters.into_iter().next()).await;
+    let letter = fixture.fake.until(|_| status_of(&fixture).dead_letters.into_iter().next()).await;
 
     assert_eq!(letter.request, opened.request.id.code());
     assert_eq!((letter.what, letter.error.as_str()), ("post the card", "msg_blocks_too_long"));
-    assert_eq!(status_of(&office).queued, 0);
-    assert!(status_of(&office).connected, "one card is not the channel");
+    assert_eq!(status_of(&fixture).queued, 0);
+    assert!(status_of(&fixture).connected, "one card is not the channel");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slacks_own_models_agree_with_everything_that_is_sent() {
-    let office = Office::open().await;
+    let fixture = SlackFixture::open().await;
     for sql in [TRICKS, "COPY customers TO STDOUT", &"select 1;\n".repeat(3_000)] {
-        let opened = office.desk.open(draft(sql, with_escalation())).unwrap();
+        let opened = fixture.desk.open(draft(sql, with_escalation())).unwrap();
         let code = opened.request.id.code();
-        let card =
-            office.fake.until(|fake| fake.cards().into_iter().find(|card| card.says().contains(&code))).await;
-        office.fake.click(BOB, &card, ESCALATE).await;
-        office.fake.click(BOB, &card, DENY).await;
-        office.fake.dialog(BOB).await;
-        office.fake.submit(BOB, Some("no <!here>")).await;
+        let card = fixture
+            .fake
+            .until(|fake| fake.cards().into_iter().find(|card| card.says().contains(&code)))
+            .await;
+        fixture.fake.click(BOB, &card, ESCALATE).await;
+        fixture.fake.click(BOB, &card, DENY).await;
+        fixture.fake.dialog(BOB).await;
+        fixture.fake.submit(BOB, Some("no <!here>")).await;
         assert!(matches!(outcome(opened.ending).await, countersign::desk::Ending::Denied { .. }));
-        office
+        fixture
             .fake
             .until(|fake| (fake.world().message(&card.ts)?.says().contains("was denied")).then_some(()))
             .await;
-        office.fake.click(BOB, &card, APPROVE.replace("approve", "deny").as_str()).await;
+        fixture.fake.click(BOB, &card, APPROVE.replace("approve", "deny").as_str()).await;
     }
-    office.fake.told(BOB, "Too late").await;
+    fixture.fake.told(BOB, "Too late").await;
 
     let file =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("slack-payloads-{}.jsonl", std::process::id()));
     let mut out = std::fs::File::create(&file).unwrap();
-    let calls = office.fake.world().calls();
+    let calls = fixture.fake.world().calls();
     let sent = calls.iter().filter(|call| call.method.starts_with("chat.") || call.method == "views.open");
     for call in sent {
         let line = serde_json::json!({"method": call.method, "body": call.body});

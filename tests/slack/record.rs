@@ -6,7 +6,7 @@ use countersign::ledger::verify::{Options, Progress, verify};
 use countersign::ledger::{Ledger, SessionInfo, Settings};
 
 use crate::fake::FakeSlack;
-use crate::office::{ALICE, BOB, MALLORY, OLGA, Office, SAM, draft, outcome, two_groups};
+use crate::fixture::{ALICE, BOB, MALLORY, OLGA, SAM, SlackFixture, draft, outcome, two_groups};
 use crate::{APPROVE, DENY};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -15,9 +15,9 @@ async fn answers_and_refusals_are_entries_of_a_ledger_that_verifies() {
     let path = dir.path().join("ledger.db");
     RootKey::generate("example.org/slack").unwrap().save(&KeyFiles::beside(&path)).unwrap();
     let ledger = Ledger::open(&Settings::new(&path)).unwrap();
-    let office = Office::open_beside(Some(ledger.clone()), FakeSlack::start(), |_| {});
-    office.fake.until_sockets(2).await;
-    office.until_connected().await;
+    let fixture = SlackFixture::open_beside(Some(ledger.clone()), FakeSlack::start(), |_| {});
+    fixture.fake.until_sockets(2).await;
+    fixture.until_connected().await;
     let mut sessions = Vec::new();
     let mut open = |sql: &str| {
         let asked = draft(sql, two_groups());
@@ -26,37 +26,37 @@ async fn answers_and_refusals_are_entries_of_a_ledger_that_verifies() {
             identity: asked.identity.clone(),
             target: asked.target.clone(),
             claimed: asked.claimed.clone(),
-            at: office.desk.now(),
+            at: fixture.desk.now(),
         };
         sessions.push(ledger.session_opened(&info).unwrap());
-        office.desk.open(asked).unwrap()
+        fixture.desk.open(asked).unwrap()
     };
     let approved = open("COPY customers TO STDOUT");
     let denied = open("COPY salaries TO STDOUT");
-    let mut cards = office.fake.until(|fake| Some(fake.cards()).filter(|cards| cards.len() == 2)).await;
+    let mut cards = fixture.fake.until(|fake| Some(fake.cards()).filter(|cards| cards.len() == 2)).await;
     // They are posted side by side.
     cards.sort_by_key(|card| card.says().contains("salaries"));
 
     for user in [MALLORY, OLGA, ALICE] {
-        office.fake.click(user, &cards[0], APPROVE).await;
-        office.fake.told(user, "your answer does not count").await;
+        fixture.fake.click(user, &cards[0], APPROVE).await;
+        fixture.fake.told(user, "your answer does not count").await;
     }
     for user in [BOB, SAM] {
-        office.fake.click(user, &cards[0], APPROVE).await;
+        fixture.fake.click(user, &cards[0], APPROVE).await;
     }
-    office.fake.click(BOB, &cards[1], DENY).await;
-    office.fake.dialog(BOB).await;
-    office.fake.submit(BOB, Some("not those")).await;
+    fixture.fake.click(BOB, &cards[1], DENY).await;
+    fixture.fake.dialog(BOB).await;
+    fixture.fake.submit(BOB, Some("not those")).await;
     let Ending::Granted(grant) = outcome(approved.ending).await else { panic!("not granted") };
     assert!(matches!(outcome(denied.ending).await, Ending::Denied { .. }));
     // Its session goes away before it uses the grant.
     drop(grant);
-    office.desk.withdraw(approved.request.id, "the session is gone");
-    assert_eq!(office.notebook.reviews().len(), 6);
+    fixture.desk.withdraw(approved.request.id, "the session is gone");
+    assert_eq!(fixture.recorded.reviews().len(), 6);
     for session in &sessions {
         session.closed("the agent left");
     }
-    drop((sessions, office));
+    drop((sessions, fixture));
     ledger.close();
 
     let options = Options { path, key: None, anchors: Vec::new() };

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::fake::{APP_TOKEN, BOT_TOKEN, Failure, FakeSlack};
-use crate::office::{BOB, MALLORY, Office, draft, outcome, terms};
+use crate::fixture::{BOB, MALLORY, SlackFixture, draft, outcome, terms};
 use crate::{APPROVE, DENY};
 
 #[derive(Clone, Default)]
@@ -52,35 +52,36 @@ async fn nothing_secret_is_in_the_log_even_at_trace_level() {
     let fake = FakeSlack::start();
     // Sockets that cannot be opened are where slack-morphism logs their addresses as errors.
     fake.world().with(|state| state.deaf = true);
-    let office = Office::open_at_once(fake, |settings| settings.timing.hello = Duration::from_millis(300));
-    office.fake.until(|fake| fake.calls("apps.connections.open").into_iter().nth(4)).await;
-    office.fake.world().mend();
-    office.fake.until_sockets(2).await;
-    office.until_connected().await;
+    let fixture =
+        SlackFixture::open_at_once(fake, |settings| settings.timing.hello = Duration::from_millis(300));
+    fixture.fake.until(|fake| fake.calls("apps.connections.open").into_iter().nth(4)).await;
+    fixture.fake.world().mend();
+    fixture.fake.until_sockets(2).await;
+    fixture.until_connected().await;
 
-    let opened = office.desk.open(asked).unwrap();
-    let card = office.fake.first_card().await;
-    office.fake.click(MALLORY, &card, APPROVE).await;
-    office.fake.told(MALLORY, "not that of an enrolled").await;
-    office.fake.world().fail("chat.update", &Failure::Says("invalid_arguments"), 1);
-    office.fake.click(BOB, &card, DENY).await;
-    office.fake.dialog(BOB).await;
-    office.fake.submit(BOB, Some(REASON)).await;
+    let opened = fixture.desk.open(asked).unwrap();
+    let card = fixture.fake.first_card().await;
+    fixture.fake.click(MALLORY, &card, APPROVE).await;
+    fixture.fake.told(MALLORY, "not that of an enrolled").await;
+    fixture.fake.world().fail("chat.update", &Failure::Says("invalid_arguments"), 1);
+    fixture.fake.click(BOB, &card, DENY).await;
+    fixture.fake.dialog(BOB).await;
+    fixture.fake.submit(BOB, Some(REASON)).await;
     outcome(opened.ending).await;
-    office.fake.until(|_| office.slack.status().dead_letters.into_iter().next()).await;
-    office.fake.world().revoke();
-    let other = office.desk.open(draft(SQL, terms())).err();
+    fixture.fake.until(|_| fixture.slack.status().dead_letters.into_iter().next()).await;
+    fixture.fake.world().revoke();
+    let other = fixture.desk.open(draft(SQL, terms())).err();
     assert!(other.is_some(), "it cools down");
-    let other = office.hold("COPY other_things_of_ours TO STDOUT");
+    let other = fixture.hold("COPY other_things_of_ours TO STDOUT");
     let revoked =
-        |_: &FakeSlack| office.slack.status().last_error.filter(|last| last.error.contains("token_revoked"));
-    office.fake.until(revoked).await;
-    office.fake.world().go_down();
-    office.fake.until(|_| (office.slack.status().sockets == 0).then_some(())).await;
+        |_: &FakeSlack| fixture.slack.status().last_error.filter(|last| last.error.contains("token_revoked"));
+    fixture.fake.until(revoked).await;
+    fixture.fake.world().go_down();
+    fixture.fake.until(|_| (fixture.slack.status().sockets == 0).then_some(())).await;
 
-    let status = serde_json::to_string(&office.slack.status()).unwrap();
-    let settings = format!("{:?}", office.settings);
-    drop((office, other));
+    let status = serde_json::to_string(&fixture.slack.status()).unwrap();
+    let settings = format!("{:?}", fixture.settings);
+    drop((fixture, other));
     tokio::time::sleep(Duration::from_millis(300)).await;
     let log = String::from_utf8(log.0.lock().clone()).unwrap();
     // It does log: our own words, and those of the libraries.

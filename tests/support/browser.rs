@@ -140,7 +140,7 @@ impl Browser {
         self.tell(json!({"command": "cookies"}))
     }
 
-    /// What the browser complained about since it was last asked.
+    /// The errors that the browser has logged since the last call.
     pub fn complaints(&mut self) -> Vec<String> {
         self.strings(json!({"command": "complaints"}))
     }

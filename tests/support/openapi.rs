@@ -14,7 +14,7 @@ pub fn document() -> Value {
 pub fn check(method: &str, path: &str, status: u16, content_type: &str, body: &str) {
     let document = document();
     let (template, operation) = operation(&document, method, path);
-    // What no route has is told by the whole API in one way.
+    // Unknown routes have the same error in the whole API.
     let Some(operation) = operation else {
         assert!(status == 404 || status == 405, "{method} {path} is in no document and answered {status}");
         return;
@@ -36,7 +36,7 @@ pub fn check(method: &str, path: &str, status: u16, content_type: &str, body: &s
     }
 }
 
-/// The path as the document has it, and what it says of the method.
+/// The path and the operation in the document.
 fn operation<'a>(document: &'a Value, method: &str, path: &str) -> (String, Option<&'a Value>) {
     let path = path.split('?').next().unwrap();
     let path = path.strip_prefix("/api/v1").unwrap_or_else(|| panic!("{path} is not of the API"));

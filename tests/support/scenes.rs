@@ -16,7 +16,7 @@ use countersign::statement::{
 use countersign::web::views::Activity;
 use serde_json::{Value, json};
 
-use super::web::{House, claims, room};
+use super::web::{Site, claims, session_row};
 
 /// What the scene holds on to: dropping an opened request withdraws it.
 pub struct Scene {
@@ -69,24 +69,18 @@ const ATTACK: &str =
     "DELETE FROM sessi\u{43e}ns WHERE expires < now(); /* \u{202e}⟨ ;1 timil \u{2066}only old ones \u{2069}*/
 DELETE FROM users;  -- </pre><script>alert('approved')</script>\u{200b}";
 
-pub fn set(house: &House) -> Scene {
+pub fn set(site: &Site) -> Scene {
     let mut opened = Vec::new();
     let mut keep = |one: Opened| {
         let id = one.request.id;
         opened.push(one);
         id
     };
-    let ran = keep(house.ask_as("reporting-bot", "COPY customers TO STDOUT", |_| {}).unwrap());
-    house.pass(41);
-    let digest = house.desk.request(&ran.code()).unwrap().request.digest.to_string();
-    verdict(
-        house,
-        "carol",
-        ran,
-        "approve",
-        json!({"digest": digest, "reason": "monthly export for finance"}),
-    );
-    verdict(house, "dave", ran, "approve", json!({"digest": digest, "reason": "DPA signed"}));
+    let ran = keep(site.ask_as("reporting-bot", "COPY customers TO STDOUT", |_| {}).unwrap());
+    site.pass(41);
+    let digest = site.desk.request(&ran.code()).unwrap().request.digest.to_string();
+    verdict(site, "carol", ran, "approve", json!({"digest": digest, "reason": "monthly export for finance"}));
+    verdict(site, "dave", ran, "approve", json!({"digest": digest, "reason": "DPA signed"}));
     let tag = Ending::Completed { tag: "COPY 84213".into() };
     let outcome = Outcome {
         ending: tag,
@@ -95,30 +89,29 @@ pub fn set(house: &House) -> Scene {
         transaction: Some(TransactionStatus::Idle),
         result_digest: None,
     };
-    house.desk.ran(ran, &outcome, Duration::from_millis(1_240));
+    site.desk.ran(ran, &outcome, Duration::from_millis(1_240));
 
     let denied =
-        keep(house.ask_as("support-copilot", "TRUNCATE TABLE tickets, ticket_comments", |_| {}).unwrap());
-    house.pass(25);
-    let digest = house.desk.request(&denied.code()).unwrap().request.digest.to_string();
+        keep(site.ask_as("support-copilot", "TRUNCATE TABLE tickets, ticket_comments", |_| {}).unwrap());
+    site.pass(25);
+    let digest = site.desk.request(&denied.code()).unwrap().request.digest.to_string();
     let reason = "Never truncate tickets. Archive them with app.archive_tickets(before date) instead.";
-    verdict(house, "bob", denied, "deny", json!({"digest": digest, "reason": reason}));
-    let gone = keep(house.ask_as("support-copilot", "CREATE INDEX ON tickets (created_at)", |_| {}).unwrap());
-    house.desk.withdraw(gone, "the agent cancelled");
-    house.pass(1_900);
+    verdict(site, "bob", denied, "deny", json!({"digest": digest, "reason": reason}));
+    let gone = keep(site.ask_as("support-copilot", "CREATE INDEX ON tickets (created_at)", |_| {}).unwrap());
+    site.desk.withdraw(gone, "the agent cancelled");
+    site.pass(1_900);
 
     let deferred = keep(
-        house
-            .ask_as("support-copilot", "DROP INDEX CONCURRENTLY tickets_old_idx", |draft| {
-                draft.terms.defer = true
-            })
-            .unwrap(),
+        site.ask_as("support-copilot", "DROP INDEX CONCURRENTLY tickets_old_idx", |draft| {
+            draft.terms.defer = true
+        })
+        .unwrap(),
     );
-    house.pass(140);
-    let attack = keep(house.ask_as("support-copilot", ATTACK, |draft| draft.claimed = claims()).unwrap());
-    house.pass(95);
+    site.pass(140);
+    let attack = keep(site.ask_as("support-copilot", ATTACK, |draft| draft.claimed = claims()).unwrap());
+    site.pass(95);
     let migration = keep(
-        house
+        site
             .ask_as("migration-agent", MIGRATION, |draft| {
                 draft.transaction = TransactionView {
                     status: Some(TransactionStatus::InBlock),
@@ -134,52 +127,50 @@ pub fn set(house: &House) -> Scene {
             .unwrap(),
     );
     let export = keep(
-        house
-            .ask_as("reporting-bot", EXPORT, |draft| {
-                draft.claimed = claims();
-            })
-            .unwrap(),
+        site.ask_as("reporting-bot", EXPORT, |draft| {
+            draft.claimed = claims();
+        })
+        .unwrap(),
     );
-    house.pass(12);
+    site.pass(12);
     let bound = keep(
-        house
-            .ask_as("reporting-bot", "DELETE FROM report_cache WHERE $1::boolean OR key = key", |draft| {
-                draft.statement.via = Via::Bind;
-                draft.statement.parameters =
-                    Arc::from([Parameter { format: 0, type_oid: 16, value: Some("true".into()) }]);
-            })
-            .unwrap(),
+        site.ask_as("reporting-bot", "DELETE FROM report_cache WHERE $1::boolean OR key = key", |draft| {
+            draft.statement.via = Via::Bind;
+            draft.statement.parameters =
+                Arc::from([Parameter { format: 0, type_oid: 16, value: Some("true".into()) }]);
+        })
+        .unwrap(),
     );
-    let digest = house.desk.request(&export.code()).unwrap().request.digest.to_string();
+    let digest = site.desk.request(&export.code()).unwrap().request.digest.to_string();
     verdict(
-        house,
+        site,
         "bob",
         export,
         "approve",
         json!({"digest": digest, "reason": "Known report, row count as expected."}),
     );
-    house.pass(28);
+    site.pass(28);
 
-    let now = house.now();
-    let mut rooms = house.rooms.0.lock();
-    let mut held = room("reporting-bot", 12, now, Activity::Held);
+    let now = site.now();
+    let mut sessions = site.sample_sessions.0.lock();
+    let mut held = session_row("reporting-bot", 12, now, Activity::Held);
     held.request = Some(export);
     held.claimed = claims();
-    let mut migrating = room("migration-agent", 3, now, Activity::Held);
+    let mut migrating = session_row("migration-agent", 3, now, Activity::Held);
     migrating.request = Some(migration);
     migrating.transaction = Some(TransactionStatus::InBlock);
     migrating.statements = 3;
-    let mut idle = room("support-copilot", 126, now, Activity::Idle);
+    let mut idle = session_row("support-copilot", 126, now, Activity::Idle);
     idle.tls = false;
     idle.client_address = "127.0.0.1".to_owned();
-    rooms.extend([idle, held, migrating, room("reporting-bot", 1, now, Activity::Running)]);
+    sessions.extend([idle, held, migrating, session_row("reporting-bot", 1, now, Activity::Running)]);
     let _ = deferred;
     Scene { opened, export, migration, attack, denied, ran, mine: bound }
 }
 
-fn verdict(house: &House, who: &str, request: RequestId, verdict: &str, body: Value) {
-    let answer = ureq::post(house.at(&format!("/api/v1/requests/{}/{verdict}", request.code())))
-        .header("authorization", format!("Bearer {}", house.secrets[who]))
+fn verdict(site: &Site, who: &str, request: RequestId, verdict: &str, body: Value) {
+    let answer = ureq::post(site.at(&format!("/api/v1/requests/{}/{verdict}", request.code())))
+        .header("authorization", format!("Bearer {}", site.secrets[who]))
         .send_json(body)
         .unwrap();
     assert_eq!(answer.status(), 200);
@@ -187,8 +178,8 @@ fn verdict(house: &House, who: &str, request: RequestId, verdict: &str, body: Va
 
 /// A morning in the ledger: sessions, statements that ran, one that was denied by rule, and a request
 /// that two people approved. The request's id and the session's.
-pub fn record_a_morning(house: &House, ledger: &Ledger) -> (RequestId, SessionId) {
-    let draft = house.draft("reporting-bot", EXPORT, |draft| {
+pub fn record_sample_entries(site: &Site, ledger: &Ledger) -> (RequestId, SessionId) {
+    let draft = site.draft("reporting-bot", EXPORT, |draft| {
         draft.claimed = claims();
     });
     let info = SessionInfo {
@@ -196,28 +187,28 @@ pub fn record_a_morning(house: &House, ledger: &Ledger) -> (RequestId, SessionId
         identity: draft.identity.clone(),
         target: draft.target.clone(),
         claimed: draft.claimed.clone(),
-        at: house.now(),
+        at: site.now(),
     };
     let log = ledger.session_opened(&info).unwrap();
-    let opened = house.desk.open(draft).unwrap();
+    let opened = site.desk.open(draft).unwrap();
     let draft = &opened.request.draft;
     for sql in ["SELECT count(*) FROM customers WHERE country = 'DE'", "SELECT max(created_at) FROM orders"] {
-        house.run_allowed(&log, sql);
+        site.run_allowed(&log, sql);
     }
-    let server_file = house.statement("COPY customers TO '/tmp/customers.csv'");
+    let server_file = site.statement("COPY customers TO '/tmp/customers.csv'");
     let refusal = Refusal::DeniedByPolicy { rule: "no-server-files".into(), message: None };
-    log.refuse(&house.record(&server_file), &refusal).unwrap();
+    log.refuse(&site.record(&server_file), &refusal).unwrap();
 
     let (id, digest) = (opened.request.id, opened.request.digest.to_string());
     verdict(
-        house,
+        site,
         "bob",
         id,
         "approve",
         json!({"digest": digest, "reason": "Known report, row count as expected."}),
     );
     verdict(
-        house,
+        site,
         "dave",
         id,
         "approve",
@@ -226,13 +217,13 @@ pub fn record_a_morning(house: &House, ledger: &Ledger) -> (RequestId, SessionId
     let Ok(desk::Ending::Granted(grant)) = opened.ending.blocking_recv() else { panic!("not granted") };
     let held = (draft.statement.clone(), draft.classification.clone());
     let rules = draft.terms.rules.clone();
-    let record = StatementRecord { request: Some(id), rules: &rules, ..house.record(&held) };
+    let record = StatementRecord { request: Some(id), rules: &rules, ..site.record(&held) };
     let decision = Decision::Hold(draft.terms.clone());
-    let release = house.desk.release(grant, &draft.seal, &decision).unwrap();
+    let release = site.desk.release(grant, &draft.seal, &decision).unwrap();
     let receipt = log.forward(&record, Clearance::Granted(release)).unwrap();
     let outcome = completed("COPY 84213", 84_213, 9_120_443);
     log.outcome(receipt.intent(), &outcome, 1_240_000_000);
-    house.desk.ran(id, &outcome, Duration::from_millis(1_240));
+    site.desk.ran(id, &outcome, Duration::from_millis(1_240));
     log.closed("the agent said goodbye");
     let session = draft.session;
     drop(log);
@@ -250,7 +241,7 @@ fn completed(tag: &str, rows: u64, bytes: u64) -> Outcome {
     }
 }
 
-impl House {
+impl Site {
     fn statement(&self, sql: &str) -> (Statement, Arc<Classification>) {
         let statement = Statement::query(sql.into());
         let classification = self.classified(&statement.sql);

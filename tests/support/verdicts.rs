@@ -2,7 +2,7 @@
 
 use countersign::classify::{Classification, StatementClass};
 
-use super::wire::{self, Wire};
+use super::support::wire::{self, Wire};
 
 /// How many statements a text has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub enum Count {
     Several,
 }
 
-/// What somebody says to a text.
+/// How a reader judges a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Reads(Count),

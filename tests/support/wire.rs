@@ -1,4 +1,4 @@
-//! A client that says exactly what a test wants said, over a socket of its own.
+//! A client that sends exactly the bytes of a test, over a socket of its own.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::io::{Read as _, Write as _};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 
-use crate::support::{AGENT, SOON, TOKEN};
+use super::{AGENT, SOON, TOKEN};
 
 /// One message of a server's: its type and its body.
 pub type Reply = (char, Vec<u8>);
@@ -30,6 +30,12 @@ impl Wire {
     /// The usual agent, at a proxy's port.
     pub fn agent(port: u16) -> Self {
         Self::connect(port, &[("user", AGENT), ("database", "app")], TOKEN)
+    }
+
+    /// The same agent, whose statements that need approval fail at once, with 42501.
+    pub fn deferring_agent(port: u16) -> Self {
+        let parameters = [("user", AGENT), ("database", "app"), ("options", "-c countersign.hold=defer")];
+        Self::connect(port, &parameters, TOKEN)
     }
 
     pub fn connect(port: u16, parameters: &[(&str, &str)], password: &str) -> Self {
@@ -111,7 +117,7 @@ impl Wire {
         self.parameters.push((parts.next().unwrap().into(), parts.next().unwrap().into()));
     }
 
-    /// What the server last reported of a parameter.
+    /// The last value that the server reported for a parameter.
     pub fn reported(&self, name: &str) -> Option<&str> {
         let last = self.parameters.iter().rev().find(|(known, _)| known == name);
         last.map(|(_, value)| value.as_str())

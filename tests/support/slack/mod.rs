@@ -40,7 +40,7 @@ pub struct FakeSlack {
 }
 
 impl FakeSlack {
-    /// Starts one, with one channel and nobody in it but the bot.
+    /// Starts one, with one channel that has the bot as its only member.
     pub fn start() -> Self {
         let world = Arc::new(World::new());
         let (addresses, started) = std::sync::mpsc::channel();
@@ -71,7 +71,7 @@ impl FakeSlack {
         &self.world
     }
 
-    /// Somebody who is a full member of the workspace and in the channel.
+    /// Adds a full member of the workspace to the channel.
     pub fn add_member(&self, id: &str) {
         self.world.add_user(User::member(id));
     }
@@ -91,7 +91,7 @@ impl FakeSlack {
         self.messages().into_iter().filter(|message| message.thread.as_deref() == Some(ts)).collect()
     }
 
-    /// What was said to `user` alone, as text.
+    /// The ephemeral messages to `user`, as text.
     pub fn whispers(&self, user: &str) -> Vec<String> {
         self.world.whispers(user)
     }
@@ -118,7 +118,7 @@ impl FakeSlack {
         self.until(|fake| fake.cards().into_iter().next()).await
     }
 
-    /// Waits until somebody was told something that contains `words`.
+    /// Waits for an ephemeral message to `user` that contains `words`.
     pub async fn told(&self, user: &str, words: &str) -> String {
         self.until(|fake| fake.whispers(user).into_iter().find(|whisper| whisper.contains(words))).await
     }

@@ -23,7 +23,7 @@ impl Ack {
     }
 }
 
-/// A press of a button. What is not said is as Slack would say it; tests that forge say otherwise.
+/// A press of a button, as Slack would send it; tests that forge one change fields.
 #[derive(Clone, Debug)]
 pub struct Click {
     payload: Value,

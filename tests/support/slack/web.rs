@@ -27,19 +27,19 @@ struct Shared {
 pub async fn serve(world: Arc<World>, sockets: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let door = Door { listener, world: world.clone() };
+    let listener = SlackListener { listener, world: world.clone() };
     let router = Router::new().route("/api/{method}", any(call)).with_state(Shared { world, sockets });
-    tokio::spawn(async move { axum::serve(door, router).await });
+    tokio::spawn(async move { axum::serve(listener, router).await });
     address
 }
 
-/// Lets nobody in while Slack is down.
-struct Door {
+/// Accepts no connections while Slack is down.
+struct SlackListener {
     listener: TcpListener,
     world: Arc<World>,
 }
 
-impl Listener for Door {
+impl Listener for SlackListener {
     type Io = TcpStream;
     type Addr = SocketAddr;
 

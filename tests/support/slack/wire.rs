@@ -32,7 +32,7 @@ pub async fn serve(world: Arc<World>) -> SocketAddr {
 
 async fn greet(world: Arc<World>, stream: TcpStream) {
     if world.with(|state| state.mute) {
-        // The connection stands, and nothing is ever said on it.
+        // The connection stays open, and no message is ever sent on it.
         std::future::pending::<()>().await;
     }
     let tickets = world.clone();

@@ -105,7 +105,7 @@ pub enum Failure {
     Silence,
     /// It is carried out, and the answer gets lost.
     LostAnswer,
-    /// Somebody else answers, with a page and status 200.
+    /// Another server answers, with a page and status 200.
     Portal,
 }
 
@@ -117,7 +117,7 @@ pub struct Dialog {
     pub view: Value,
 }
 
-/// What a button press can open a dialog with.
+/// The trigger id of a button press, with which a dialog can be opened.
 #[derive(Clone, Debug)]
 pub struct Trigger {
     pub user: String,
@@ -125,7 +125,7 @@ pub struct Trigger {
     pub used: bool,
 }
 
-/// What a socket is told to do.
+/// A command to a socket.
 #[derive(Debug)]
 pub enum Order {
     Send(String),

@@ -1,35 +1,10 @@
-//! Random subqueries as conditions, asked of a real server: one that we say picks rows must not be true of all.
+//! Conditions about other tables, and about the table itself in another place: `EXISTS`, `IN`, joins,
+//! derived tables, WITH queries, sets of numbers.
 //!
-//! As `tests/conditions.rs`, with its variables, for what is said by other tables and by the table itself in
-//! another place: `EXISTS`, `IN`, joins, derived tables, WITH queries, sets of numbers.
-//!
-//! The other tables hold every combination of their values for half of the target's keys, so that what is true of
-//! every row is so by its form and not by what happens to be there.
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test has no callers, and what is wrong should stop it"
-)]
-#[path = "support/random.rs"]
-mod random;
-mod support;
-#[path = "support/wire.rs"]
-mod wire;
+//! The other tables hold every combination of their values for half of the target's keys, so that what is
+//! true of every row is so by its form and not by chance.
 
-use countersign::classify::{Catalogue, Classifier, Context, Limits, SearchPath, StatementClass};
-use countersign::cli::cluster::Cluster;
-use countersign::statement::SqlText;
-use random::Random;
-use wire::Wire;
-
-const PASSWORD: &str = "superuser-secret";
-
-const BATCH: u64 = 100;
+use super::{Plan, Random, Sample, quoted, run};
 
 /// Two sets of tables, so that what is true of all rows by chance in the one is not in the other.
 ///
@@ -107,7 +82,7 @@ impl Maker {
         }
     }
 
-    /// What the other table says of itself.
+    /// A condition on the other table alone.
     fn filter(&mut self) -> &'static str {
         const FILTERS: &[&str] = &[
             "u.k = 1",
@@ -364,63 +339,24 @@ impl Maker {
     }
 }
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
-}
-
 #[test]
 fn a_subquery_that_is_true_of_every_row_is_never_taken_for_one_that_picks_some() {
-    let soak = std::env::var_os("COUNTERSIGN_SOAK").is_some();
-    let count = number("COUNTERSIGN_CONDITIONS_COUNT").unwrap_or(if soak { 200_000 } else { 3_000 });
-    let first = number("COUNTERSIGN_CONDITIONS_SEED").unwrap_or(0);
-    let cluster = Cluster::start(&support::server(15), PASSWORD, &[]).expect("a cluster");
-    let parameters = [("user", "postgres"), ("database", "postgres")];
-    let mut server = Wire::connect(cluster.port(), &parameters, PASSWORD);
-    let ready = server.ask(&wire::query(TABLES));
-    assert!(ready.ends_with("C[CREATE FUNCTION]ZI"), "{ready}: {:?}", server.errors);
-    server.ask(&wire::query("SET statement_timeout = '60s'; SET jit = off"));
-    let rows = server.numbers("SELECT (SELECT count(*) FROM first.t), (SELECT count(*) FROM second.t)");
-
-    let catalogue = Catalogue::built_in(15);
-    let classifier = Classifier::new(Limits::default());
-    let context = Context {
-        server_version: 15,
-        catalogue: &catalogue,
-        search_path: &SearchPath::Unknown,
-        database: "app",
-        role: "bot",
-        strings_standard: true,
+    let plan = Plan {
+        tables: TABLES.to_owned(),
+        settings: "SET statement_timeout = '60s'; SET jit = off",
+        rows: "SELECT (SELECT count(*) FROM first.t), (SELECT count(*) FROM second.t)",
+        batch: 100,
+        count: 3_000,
+        soak_count: 200_000,
+        one_picks_of: 20,
     };
-    let (mut all, mut picks, mut held, mut wrong) = (0_u64, 0_u64, 0_u64, 0_u64);
-    let mut bypasses = Vec::new();
-    let mut seed = first;
-    while seed < first + count {
-        let end = (seed + BATCH).min(first + count);
-        let made: Vec<(String, String)> =
-            (seed..end).map(|seed| Maker(Random::new(seed)).statement()).collect();
-        let calls: Vec<String> = made
-            .iter()
-            .map(|(with, condition)| format!("{with} SELECT count(*) FROM t WHERE {condition}"))
-            .map(|text| text.replace('\'', "''"))
-            .map(|text| format!("public.matches('{text}', 'first'), public.matches('{text}', 'second')"))
-            .collect();
-        let found = server.numbers(&format!("SELECT {}", calls.join(", ")));
-        for (((with, condition), found), seed) in made.iter().zip(found.chunks(2)).zip(seed..) {
-            let text = format!("{with} DELETE FROM t WHERE {condition}");
-            let class = classifier.classify(&SqlText::from(text.as_str()), &context).class;
-            match (class == StatementClass::Write, found == rows) {
-                _ if found.contains(&-1) => wrong += 1,
-                (true, true) => bypasses.push(format!("seed {seed}: {text}")),
-                (true, false) => picks += 1,
-                (false, true) => all += 1,
-                (false, false) => held += 1,
-            }
+    run(&plan, |random| {
+        let (with, condition) = Maker(random).statement();
+        let counting = quoted(&format!("{with} SELECT count(*) FROM t WHERE {condition}"));
+        Sample {
+            statement: format!("{with} DELETE FROM t WHERE {condition}"),
+            counts: ["first", "second"].map(|path| format!("public.matches({counting}, '{path}')")).into(),
+            may_be_true_by_chance: false,
         }
-        seed = end;
-    }
-    println!(
-        "{count} conditions of {rows:?} rows: {picks} pick, {all} are all rows and held, {held} are held and not all rows, {wrong} are no conditions"
-    );
-    assert!(picks * 20 > count && all * 100 > count, "there is something to tell");
-    assert!(bypasses.is_empty(), "{} bypasses:\n{}", bypasses.len(), bypasses.join("\n"));
+    });
 }

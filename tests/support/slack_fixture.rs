@@ -42,14 +42,14 @@ const PEOPLE: [(&str, &str, &[&str]); 5] = [
     ("alice@example.com", ALICE, &["dba"]),
 ];
 
-/// Remembers what is written down, and writes it into a real ledger where there is one.
+/// Keeps recorded events, and writes them into a real ledger where there is one.
 #[derive(Default)]
-pub struct Notebook {
+pub struct RecordedEvents {
     events: Mutex<Vec<Event>>,
     pub ledger: Option<Ledger>,
 }
 
-impl Notebook {
+impl RecordedEvents {
     /// The answers that were written down, and why they did not count.
     pub fn reviews(&self) -> Vec<ReviewRecord> {
         let reviews = |event: &Event| match event {
@@ -66,7 +66,7 @@ impl Notebook {
     }
 }
 
-impl Recorder for Notebook {
+impl Recorder for RecordedEvents {
     fn append(&self, event: Event) -> Result<(), Unrecorded> {
         if let Some(ledger) = &self.ledger {
             Recorder::append(ledger, event.clone())?;
@@ -81,10 +81,10 @@ impl Recorder for Notebook {
 }
 
 /// A desk, its people and Slack.
-pub struct Office {
+pub struct SlackFixture {
     pub fake: FakeSlack,
     pub desk: Desk,
-    pub notebook: Arc<Notebook>,
+    pub recorded: Arc<RecordedEvents>,
     pub directory: Arc<ArcSwap<Directory>>,
     pub slack: Arc<Slack>,
     pub settings: SlackSettings,
@@ -103,7 +103,7 @@ impl Drop for Tasks {
     }
 }
 
-/// What becomes of a hold. A test that waits in vain should fail, and say so.
+/// How a hold ends. A test whose hold does not end should fail with a message.
 pub async fn outcome(ending: impl Future<Output = Result<Ending, RecvError>>) -> Ending {
     tokio::time::timeout(Duration::from_secs(15), ending).await.expect("the hold ends").unwrap()
 }
@@ -123,20 +123,20 @@ pub fn timing() -> Timing {
     }
 }
 
-impl Office {
-    /// Opens the office; Slack is connected when this returns.
+impl SlackFixture {
+    /// Opens the fixture; Slack is connected when this returns.
     pub async fn open() -> Self {
         Self::open_with(FakeSlack::start(), |_| {}).await
     }
 
     pub async fn open_with(fake: FakeSlack, change: impl FnOnce(&mut SlackSettings)) -> Self {
-        let office = Self::open_at_once(fake, change);
-        office.fake.until_sockets(2).await;
-        office.until_connected().await;
-        office
+        let fixture = Self::open_at_once(fake, change);
+        fixture.fake.until_sockets(2).await;
+        fixture.until_connected().await;
+        fixture
     }
 
-    /// Opens the office whether or not Slack answers.
+    /// Opens the fixture whether or not Slack answers.
     pub fn open_at_once(fake: FakeSlack, change: impl FnOnce(&mut SlackSettings)) -> Self {
         Self::open_beside(None, fake, change)
     }
@@ -152,10 +152,10 @@ impl Office {
                 fake.add_member(user);
             }
         }
-        let notebook = Arc::new(Notebook { ledger, ..Notebook::default() });
+        let recorded = Arc::new(RecordedEvents { ledger, ..RecordedEvents::default() });
         let directory = Arc::new(ArcSwap::from_pointee(directory()));
         let limits = Limits { opened_per_minute: 10_000, ..Limits::default() };
-        let desk = Desk::new(limits, notebook.clone(), directory.clone(), Clock::real());
+        let desk = Desk::new(limits, recorded.clone(), directory.clone(), Clock::real());
         let mut settings = SlackSettings {
             api_url: fake.api_url(),
             app_token: Token::new(APP_TOKEN),
@@ -167,11 +167,11 @@ impl Office {
         };
         change(&mut settings);
         let slack = Slack::start(settings.clone(), Arc::new(SlackAnswers::new(desk.clone()))).unwrap();
-        let mut office = Self { fake, desk, notebook, directory, slack, settings, tasks: Tasks::default() };
-        office.carry();
-        let desk = office.desk.clone();
-        office.tasks.0.push(tokio::spawn(async move { desk.run_timers().await }));
-        office
+        let mut fixture = Self { fake, desk, recorded, directory, slack, settings, tasks: Tasks::default() };
+        fixture.carry();
+        let desk = fixture.desk.clone();
+        fixture.tasks.0.push(tokio::spawn(async move { desk.run_timers().await }));
+        fixture
     }
 
     fn carry(&mut self) {

@@ -1,5 +1,6 @@
 # make demo   installs what is missing, builds, and runs a throw-away Postgres, proxy and console
 # make test   everything that CI runs
+# make quick  the tests that need neither Postgres nor Python, npm or a browser: to run after each change
 # make help   the rest
 
 TOOLS := $(CURDIR)/target/tools
@@ -10,7 +11,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 # cargo-nextest runs tests in parallel processes and says which is slow; without it, cargo does.
 NEXTEST := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo yes)
 
-.PHONY: help demo test install-build install-demo install-test install-bench install-conformance install-fuzz conformance fmt clippy deny doc unit policies fixtures soak fuzz bench build clean
+.PHONY: help demo test quick install-build install-demo install-test install-bench install-conformance install-fuzz conformance fmt clippy deny doc unit policies fixtures soak fuzz bench build clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
@@ -25,6 +26,17 @@ build: install-build
 	$(CARGO) build --release
 
 test: install-test fmt clippy deny doc unit policies fixtures
+
+# A test binary that needs servers, drivers or a browser includes `tests/support/mod.rs` or `browser.rs`;
+# `tests/architecture.rs` checks that the others need nothing.
+QUICK = $(shell grep -L -e '^mod support;' -e '^mod browser;' tests/*.rs tests/*/main.rs | \
+	sed -E 's,^tests/,,; s,(/main)?\.rs$$,,')
+quick:
+ifeq ($(NEXTEST),yes)
+	$(CARGO) nextest run --no-fail-fast --test-threads 4 --lib $(addprefix --test ,$(QUICK))
+else
+	$(CARGO) test --quiet --no-fail-fast --lib $(addprefix --test ,$(QUICK))
+endif
 
 install-build install-demo install-test install-bench install-conformance install-fuzz:
 	@.ci/install $(patsubst install-%,%,$@)

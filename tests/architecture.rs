@@ -169,7 +169,7 @@ fn imports(code: &str) -> Vec<String> {
 }
 
 #[test]
-fn arrows_never_point_back() {
+fn modules_import_only_what_the_table_allows() {
     let arrows: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
     let mut wrong = Vec::new();
     for (module, path) in files() {
@@ -193,7 +193,7 @@ fn arrows_never_point_back() {
 }
 
 #[test]
-fn the_table_itself_has_no_circle_among_pure_modules() {
+fn pure_modules_never_import_each_other() {
     let arrows: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
     for (module, allowed) in ARROWS {
         for import in *allowed {
@@ -269,7 +269,7 @@ fn a_receipt_and_a_grant_are_made_in_one_place_each() {
 /// Receipts out of thin air exist in tests and fuzzers only: the program refuses to be built with the
 /// switch, and nothing but cargo-fuzz sets it.
 #[test]
-fn no_receipt_is_made_out_of_thin_air_in_a_build_that_runs() {
+fn receipts_without_a_ledger_exist_in_tests_only() {
     let read = |path: &str| fs::read_to_string(source().join("..").join(path)).unwrap();
 
     let ledger = read("src/ledger/mod.rs");
@@ -282,4 +282,35 @@ fn no_receipt_is_made_out_of_thin_air_in_a_build_that_runs() {
         let text = read(file).replace("check-cfg = [\"cfg(fuzzing)\"]", "");
         assert!(!text.contains("cfg(fuzzing)") && !text.contains("--cfg fuzzing"), "{file}");
     }
+}
+
+/// `make quick` runs the test binaries that include neither `support` nor `browser`.
+#[test]
+fn test_binaries_without_support_start_no_server_and_no_driver() {
+    let tests = source().join("../tests");
+    let mut quick = Vec::new();
+    let mut wrong = Vec::new();
+    for entry in fs::read_dir(&tests).unwrap() {
+        let path = entry.unwrap().path();
+        let main = if path.is_dir() { path.join("main.rs") } else { path.clone() };
+        let Ok(text) = fs::read_to_string(&main) else { continue };
+        if text.contains("\nmod support;")
+            || text.contains("\nmod browser;")
+            || path.ends_with("architecture.rs")
+        {
+            continue;
+        }
+        quick.push(path.file_stem().unwrap().to_string_lossy().into_owned());
+        let others = if path.is_dir() { fs::read_dir(&path).unwrap().collect() } else { Vec::new() };
+        let others = others.into_iter().map(|other| fs::read_to_string(other.unwrap().path()).unwrap());
+        for text in others.chain([text]) {
+            for word in ["Cluster", "psql", "python", "\"node\"", "chromium"] {
+                if text.contains(word) {
+                    wrong.push(format!("{}: {word}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(quick.len() >= 5, "{quick:?}");
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }

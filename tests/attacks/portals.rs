@@ -213,7 +213,6 @@ fn a_bound_portal_that_fetch_runs_is_recorded_as_executed() {
 /// recorded as one.
 #[test]
 fn an_execute_of_a_declared_cursor_is_decided_and_recorded_as_a_fetch() {
-    use BOB;
     use wire::{Wire, execute, query, sync};
     let stack = Stack::start();
     let mut agent = Wire::agent(stack.port);

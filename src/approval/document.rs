@@ -320,8 +320,12 @@ fn target(draft: &Draft) -> Vec<Fact> {
         fact("role", draft.target.role.as_str()),
         fact("session", draft.session.to_string()),
     ];
-    facts
-        .extend(draft.seal.settings.iter().map(|(name, value)| fact("setting", format!("{name} = {value}"))));
+    let seal = &draft.seal;
+    facts.extend(seal.settings.iter().map(|(name, value)| fact("setting", format!("{name} = {value}"))));
+    facts.extend(seal.batch_before.iter().map(|digest| fact("runs before it", digest.to_string())));
+    facts.extend(
+        seal.prepared.iter().map(|(name, text)| fact("prepared statement", format!("{name} = {text}"))),
+    );
     facts
 }
 

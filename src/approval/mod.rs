@@ -1,6 +1,7 @@
 //! What reviewers see and what their answer means.
 //!
-//! - [`request`]: everything known about one held statement, and the [`Seal`] a grant is bound to.
+//! - [`request`]: everything known about one held statement.
+//! - [`seal`]: what a grant is bound to.
 //! - [`document`]: the request laid out for people; every channel renders this one model.
 //! - [`visible`]: text in which nothing hides.
 //! - [`words`]: four words for a digest.
@@ -15,10 +16,12 @@ pub mod json;
 pub mod parameter;
 pub mod quorum;
 pub mod request;
+pub mod seal;
 pub mod visible;
 pub mod words;
 
 pub use document::Document;
 pub use hold::{Grant, Hold, HoldState, Lapse, Misfit, Release, Reply, Review, Verdict, VerdictError};
-pub use request::{Draft, Request, Seal};
+pub use request::{Draft, Request};
+pub use seal::{Seal, SealDifference};
 pub use visible::Shown;

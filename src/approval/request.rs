@@ -4,89 +4,21 @@
 //! something else than the statement it shows: what reviewers read and what their grant covers must
 //! not be two things. How it is laid out for people is [`document`](super::document)'s business.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use sha2::{Digest as _, Sha256};
 
+use super::seal::Seal;
 use super::visible::Shown;
 use super::words::words;
-use crate::actor::{AgentIdentity, AgentName, Claims, DatabaseName, ReviewerId, RoleName, UpstreamName};
+use crate::actor::{AgentIdentity, Claims, ReviewerId};
 use crate::classify::Classification;
 use crate::policy::{InTransaction, Terms};
 use crate::statement::{
     Digest, RequestId, ServerTimers, SessionId, SqlText, Statement, Target, TransactionStatus,
 };
-
-/// Everything that a grant covers besides its expiry: if any of it differs when the statement is
-/// about to be forwarded, the grant does not fit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seal {
-    /// [`Statement::digest`]: bytes, parameters, declared types.
-    pub statement: Digest,
-    /// The agent.
-    pub agent: AgentName,
-    /// The session; `None` for a deferred hold, which any session of the agent may claim.
-    pub session: Option<SessionId>,
-    /// The operator's name for the upstream.
-    pub upstream: UpstreamName,
-    /// The database.
-    pub database: DatabaseName,
-    /// The role the proxy logged in with.
-    pub role: RoleName,
-    /// What upstream itself said of the session, by setting name: `role`, `session_authorization`,
-    /// `search_path`, and whatever else changes what the statement means.
-    pub settings: BTreeMap<Arc<str>, Arc<str>>,
-}
-
-impl Seal {
-    /// SHA-256 of everything sealed. The encoding, all integers big-endian, `text` being a u64
-    /// length and that many bytes:
-    ///
-    /// ```text
-    /// "countersign/seal/v1" 0x00  statement digest (32 bytes)
-    /// text agent   u8 1 + session UUID (16 bytes) | u8 0 when deferred
-    /// text upstream   text database   text role
-    /// u32 number of settings, per setting, by name: text name, text value
-    /// ```
-    #[must_use]
-    pub fn digest(&self) -> Digest {
-        let mut hash = Sha256::new();
-        let text = |hash: &mut Sha256, text: &str| {
-            hash.update((text.len() as u64).to_be_bytes());
-            hash.update(text);
-        };
-        hash.update(b"countersign/seal/v1\0");
-        hash.update(self.statement.as_bytes());
-        text(&mut hash, self.agent.as_str());
-        match &self.session {
-            Some(session) => {
-                hash.update([1]);
-                hash.update(session.0.as_bytes());
-            }
-            None => hash.update([0]),
-        }
-        for name in [self.upstream.as_str(), self.database.as_str(), self.role.as_str()] {
-            text(&mut hash, name);
-        }
-        hash.update((self.settings.len() as u32).to_be_bytes());
-        for (name, value) in &self.settings {
-            text(&mut hash, name);
-            text(&mut hash, value);
-        }
-        Digest::from_bytes(hash.finalize().into())
-    }
-
-    /// The seal with the session left out: what two requests have in common when they ask for the
-    /// same thing, and what a deferred hold is claimed by.
-    #[must_use]
-    pub fn without_session(&self) -> Self {
-        Self { session: None, ..self.clone() }
-    }
-}
 
 /// What a reviewer should know of the transaction that a statement waits in.
 #[derive(Clone, Default, PartialEq, Eq)]

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::actor::{Agent, AgentName, PersonName, Reviewer};
 use crate::approval::quorum::NotAllowed;
-use crate::approval::{Misfit, Verdict};
+use crate::approval::seal::SealedSetting;
+use crate::approval::{SealDifference, Verdict};
 use crate::identity::directory::SlackAccount;
 use crate::identity::reviewer::{PersonalTokens, SlackAccounts, SlackProof};
 use crate::identity::secret::SecretHash;
@@ -354,7 +355,7 @@ fn an_approval_of_identical_requests_is_for_one_of_them_and_shows_the_next() {
 
     let Ok(Ending::Granted(grant)) = first.ending.try_recv() else { panic!("no grant") };
     assert!(second.ending.try_recv().is_err(), "the other still waits");
-    assert_eq!(grant.fits(&second.request.draft.seal, start()), Err(Misfit::Session));
+    assert_eq!(grant.fits(&second.request.draft.seal, start()), Err(SealDifference::Session.into()));
     let cards: Vec<RequestId> = std::iter::from_fn(|| events.try_recv().ok())
         .filter(|event| matches!(event, DeskEvent::Opened { .. }))
         .map(|event| event.id())
@@ -450,7 +451,7 @@ fn a_deferred_hold_is_claimed_once_by_any_session_of_the_agent() {
 
     world.give(&opened.request, Verdict::Approve, "bob").unwrap();
     let mut other = seal.clone();
-    other.settings.insert("search_path".into(), "evil".into());
+    other.settings.insert("search_path".into(), SealedSetting::Known("evil".into()));
     assert!(matches!(world.desk.claim(&other), Claim::None));
 
     let Claim::Granted(grant) = world.desk.claim(&seal) else { panic!("not granted") };

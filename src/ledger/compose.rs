@@ -340,10 +340,11 @@ pub(crate) fn request(
         });
     }
     fields.bool(Key::Defer, draft.seal.session.is_none()).bytes(Key::Seal, seal(&draft.seal).as_bytes());
-    if !draft.seal.settings.is_empty() {
+    let sealed = draft.seal.to_rows();
+    if !sealed.is_empty() {
         fields.nested(Key::Settings, |writer| {
-            writer.array(draft.seal.settings.len() as u64)?;
-            for (name, value) in &draft.seal.settings {
+            writer.array(sealed.len() as u64)?;
+            for (name, value) in &sealed {
                 writer.array(2)?.str(name)?.str(value)?;
             }
             Ok(())
@@ -369,9 +370,9 @@ pub(crate) fn seal(seal: &Seal) -> Digest {
     text(seal.upstream.as_str());
     text(seal.database.as_str());
     text(seal.role.as_str());
-    for (name, value) in &seal.settings {
-        text(name);
-        text(value);
+    for (name, value) in seal.to_rows() {
+        text(&name);
+        text(&value);
     }
     Digest::from_bytes(hash.finalize().into())
 }

@@ -690,7 +690,7 @@ impl Connection {
     }
 
     /// Opens the request, or claims what was approved before.
-    fn open(&mut self, pending: Box<Pending>, settings: holding::SealedSettings, timers: ServerTimers) {
+    fn open(&mut self, pending: Box<Pending>, settings: holding::ReportedSettings, timers: ServerTimers) {
         let seal = holding::seal(&self.watch, &self.session, &pending, settings);
         if pending.terms.defer {
             match self.shared.desk.claim(&seal) {
@@ -799,7 +799,7 @@ impl Connection {
         }
     }
 
-    fn use_grant(&mut self, pending: Box<Pending>, grant: Grant, settings: holding::SealedSettings) {
+    fn use_grant(&mut self, pending: Box<Pending>, grant: Grant, settings: holding::ReportedSettings) {
         let seal = holding::seal(&self.watch, &self.session, &pending, settings);
         match self.release(&pending, grant, &seal) {
             Ok(released) => self.forward_released(&pending, *released),

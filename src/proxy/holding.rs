@@ -17,6 +17,7 @@ use super::sessions::Watch;
 use super::upstream::ConnectError;
 use crate::actor::{Agent, AgentIdentity, PersonName};
 use crate::approval::request::TransactionView;
+use crate::approval::seal::{PreparedText, SealedSetting, SettingChange};
 use crate::approval::{Draft, Grant, Lapse, Request, Seal};
 use crate::classify::{Classification, SearchPath};
 use crate::desk;
@@ -26,8 +27,8 @@ use crate::session::settings::parse_search_path;
 use crate::session::{Session, Submission};
 use crate::statement::{Digest, RequestId, ServerTimers, SqlText, TransactionStatus};
 
-/// The settings that a grant is bound to, by name.
-pub(super) type SealedSettings = BTreeMap<Arc<str>, Arc<str>>;
+/// The settings that upstream reported, by name.
+pub(super) type ReportedSettings = BTreeMap<Arc<str>, Arc<str>>;
 
 /// What had to be there before a statement can be decided.
 pub(super) enum Before {
@@ -67,49 +68,26 @@ pub(super) enum Holding {
     Reprobing { pending: Box<Pending>, grant: Grant },
 }
 
-/// The search path as reviewers see it, where something that runs first may change it: `told` is what it is
-/// before that.
-fn before_change(told: &str, what: &str) -> Arc<str> {
-    format!("(not known: {what} may change it; before that it is: {told})").into()
-}
-
-/// What a grant for `pending` would be bound to. Texts that run before it in the same batch, and texts
+/// What a grant for `pending` is bound to. Texts that run before it in the same batch, and texts
 /// that it refers to by name, decide what it does as much as its own, so they are part of it.
-pub(super) fn seal(
-    watch: &Watch,
-    session: &Session,
-    pending: &Pending,
-    mut settings: SealedSettings,
-) -> Seal {
+pub(super) fn seal(watch: &Watch, session: &Session, pending: &Pending, reported: ReportedSettings) -> Seal {
     let changed_by = if session.unit_changes_settings() {
-        Some("what runs before it in the same batch")
+        Some(SettingChange::Batch)
     } else if session.settings().change_on_the_way(&pending.classification.steps) {
-        Some("an earlier statement of the same text")
+        Some(SettingChange::SameText)
     } else {
         None
     };
-    if let Some(what) = changed_by {
-        for name in ["search_path", "role"] {
-            if let Some(told) = settings.get_mut(name) {
-                *told = before_change(told, what);
+    let settings = reported.into_iter().map(|(name, value)| {
+        let setting = match changed_by {
+            Some(by) if matches!(&*name, "search_path" | "role") => {
+                SealedSetting::Changing { before: value, by }
             }
-        }
-    }
-    if !pending.submission.before.is_empty() {
-        settings.insert("(runs before it)".into(), digest_of(&pending.submission.before).to_string().into());
-    }
-    // One text may have prepared many of them.
-    let mut digests: HashMap<(*const u8, usize), Digest> = HashMap::new();
-    for Referred { name, sql, types, .. } in &pending.refers_to {
-        let bytes = sql.as_bytes();
-        let digest = digests.entry((bytes.as_ptr(), bytes.len())).or_insert_with(|| Digest::of(bytes));
-        let mut value = digest.to_string();
-        if types.iter().any(|oid| *oid != 0) {
-            let types: Vec<String> = types.iter().map(ToString::to_string).collect();
-            value = format!("{value} ({})", types.join(", "));
-        }
-        settings.insert(format!("(prepared as {name})").into(), value.into());
-    }
+            Some(_) | None => SealedSetting::Known(value),
+        };
+        (name, setting)
+    });
+    let before = &pending.submission.before;
     Seal {
         statement: pending.submission.digest,
         agent: watch.identity.agent.name.clone(),
@@ -117,7 +95,9 @@ pub(super) fn seal(
         upstream: watch.target.upstream.clone(),
         database: watch.target.database.clone(),
         role: watch.target.role.clone(),
-        settings,
+        settings: settings.collect(),
+        batch_before: (!before.is_empty()).then(|| digest_of(before)),
+        prepared: prepared_texts(&pending.refers_to),
     }
 }
 
@@ -129,6 +109,19 @@ pub(super) fn too_much_before(before: &[SqlText]) -> Option<Refusal> {
     let bytes: usize = before.iter().map(SqlText::len).sum();
     let refusal = Refusal::TooMuchBefore { statements: STATEMENTS, bytes: BYTES };
     (before.len() > STATEMENTS || bytes > BYTES).then_some(refusal)
+}
+
+fn prepared_texts(refers_to: &[Referred]) -> BTreeMap<String, PreparedText> {
+    // Many names may stand for one text, which is hashed once.
+    let mut digests: HashMap<(*const u8, usize), Digest> = HashMap::new();
+    let prepared = |Referred { name, sql, types, .. }: &Referred| {
+        let bytes = sql.as_bytes();
+        let digest = digests.entry((bytes.as_ptr(), bytes.len())).or_insert_with(|| Digest::of(bytes));
+        let declared = types.iter().any(|oid| *oid != 0);
+        let types = if declared { types.to_vec() } else { Vec::new() };
+        (name.to_string(), PreparedText { digest: *digest, types })
+    };
+    refers_to.iter().map(prepared).collect()
 }
 
 fn digest_of(texts: &[SqlText]) -> Digest {
@@ -281,7 +274,7 @@ pub(super) fn lapsed(request: RequestId, lapse: &Lapse) -> Refusal {
 pub(super) fn decide_again(policy: &Policy, request: &Request, now: Timestamp) -> Decision {
     let draft = &request.draft;
     let target = &draft.target;
-    let path = draft.seal.settings.get("search_path").filter(|path| !path.starts_with('('));
+    let path = draft.seal.settings.get("search_path").and_then(SealedSetting::known);
     let search_path = path.map_or(SearchPath::Unknown, |path| parse_search_path(path, target.role.as_str()));
     policy.decide(&Subject {
         agent: &draft.identity.agent,

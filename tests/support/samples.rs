@@ -24,6 +24,7 @@ use countersign::actor::{
 };
 use countersign::approval::hold::{People, Reply};
 use countersign::approval::request::TransactionView;
+use countersign::approval::seal::SealedSetting;
 use countersign::approval::{Draft, Request, Seal};
 use countersign::classify::{
     Classification, Effect, ObjectKind, Reason, StatementClass, StatementPart, Verb,
@@ -159,7 +160,9 @@ pub fn draft_of(sql: &str, session: u128, terms: Terms) -> Draft {
             upstream: target.upstream.clone(),
             database: target.database.clone(),
             role: target.role.clone(),
-            settings: BTreeMap::from([("search_path".into(), "public".into())]),
+            settings: BTreeMap::from([("search_path".into(), SealedSetting::Known("public".into()))]),
+            batch_before: None,
+            prepared: BTreeMap::new(),
         },
         classification: Arc::new(customer_export(sql)),
         identity: Arc::new(AgentIdentity { method: AuthenticationMethod::ScramSha256Plus, ..identity }),

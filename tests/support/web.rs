@@ -11,6 +11,7 @@ use countersign::actor::{
     Agent, AgentIdentity, AuthenticationMethod, Claims, GroupName, PersonName, Reviewer, ReviewerId,
 };
 use countersign::approval::request::{TransactionView, TreeHead};
+use countersign::approval::seal::SealedSetting;
 use countersign::approval::{Draft, Seal};
 use countersign::classify::{self, Catalogue, Classification, Classifier, Context, SearchPath};
 use countersign::desk::{Clock, Desk, Limits, Opened, Recorder, Unrecorded};
@@ -326,7 +327,12 @@ impl Site {
                 upstream: target.upstream.clone(),
                 database: target.database.clone(),
                 role: target.role.clone(),
-                settings: settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+                settings: settings
+                    .iter()
+                    .map(|(name, value)| ((*name).into(), SealedSetting::Known((*value).into())))
+                    .collect(),
+                batch_before: None,
+                prepared: BTreeMap::new(),
             },
             statement,
             classification,

@@ -33,7 +33,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::release::{Lapse, Release};
 use super::quorum::{self, NotAllowed};
-use super::request::{Request, Seal, later};
+use super::request::{Request, later};
+use super::seal::{Seal, SealDifference};
 use super::visible::is_invisible;
 use crate::actor::{Agent, AgentName, ChannelName, PersonName, Reviewer, ReviewerId, UpstreamName};
 use crate::policy::{Approval, Assurance};
@@ -183,33 +184,15 @@ pub struct Grant {
     expires: Timestamp,
 }
 
-/// Why a grant does not cover what is about to be forwarded.
+/// Why a grant does not cover the statement that is about to be forwarded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Misfit {
     /// Its life is over.
     #[error("the grant has expired")]
     Expired,
-    /// Other bytes, parameters or types.
-    #[error("the statement differs from the approved one")]
-    Statement,
-    /// Another agent.
-    #[error("the grant belongs to another agent")]
-    Agent,
-    /// Another session.
-    #[error("the grant belongs to another session")]
-    Session,
-    /// Another upstream, database or role.
-    #[error("the grant is for another {what}")]
-    Target {
-        /// Which of them.
-        what: &'static str,
-    },
-    /// Something in the session changed what the statement means.
-    #[error("the setting \"{name}\" has changed since the request was opened")]
-    Setting {
-        /// The first that differs.
-        name: Arc<str>,
-    },
+    /// The statement, the session or the target is not what was approved.
+    #[error(transparent)]
+    Seal(#[from] SealDifference),
 }
 
 impl Grant {
@@ -219,31 +202,7 @@ impl Grant {
         if now >= self.expires {
             return Err(Misfit::Expired);
         }
-        let own = self.seal();
-        if own.statement != seal.statement {
-            return Err(Misfit::Statement);
-        }
-        if own.agent != seal.agent {
-            return Err(Misfit::Agent);
-        }
-        if own.session.is_some() && own.session != seal.session {
-            return Err(Misfit::Session);
-        }
-        let targets = [
-            ("upstream", own.upstream == seal.upstream),
-            ("database", own.database == seal.database),
-            ("role", own.role == seal.role),
-        ];
-        if let Some((what, _)) = targets.into_iter().find(|(_, same)| !same) {
-            return Err(Misfit::Target { what });
-        }
-        let names = own.settings.keys().chain(seal.settings.keys());
-        for name in names {
-            if own.settings.get(name) != seal.settings.get(name) {
-                return Err(Misfit::Setting { name: name.clone() });
-            }
-        }
-        Ok(())
+        self.seal().difference(seal).map_or(Ok(()), |difference| Err(difference.into()))
     }
 
     /// The request it came from.

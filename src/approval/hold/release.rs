@@ -13,7 +13,8 @@ use jiff::Timestamp;
 
 use super::{Grant, Hold, HoldState, Misfit, People, Review, Verdict};
 use crate::approval::quorum;
-use crate::approval::request::{Request, Seal, later, waiting_time};
+use crate::approval::request::{Request, later, waiting_time};
+use crate::approval::seal::Seal;
 use crate::policy::{Decision, Terms};
 use crate::statement::{Digest, RequestId, RuleName};
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::approval::seal::SealedSetting;
 use crate::policy::{Decision, Terms};
 use crate::samples::*;
 
@@ -184,7 +185,7 @@ fn p2_a_grant_covers_the_sealed_statement_and_nothing_else() {
     let (mut hold, _) = give(waiting(terms()), Verdict::Approve, &bob(), &SamplePeople::of(&[&bob()]), 10);
     let seal = hold.request().draft.seal.clone();
     let grant = hold.take_grant(after(10)).unwrap();
-    let other = |change: fn(&mut Seal)| {
+    let other = |change: &dyn Fn(&mut Seal)| {
         let mut seal = seal.clone();
         change(&mut seal);
         grant.fits(&seal, after(10)).unwrap_err()
@@ -192,19 +193,21 @@ fn p2_a_grant_covers_the_sealed_statement_and_nothing_else() {
 
     assert_eq!(grant.fits(&seal, after(10)), Ok(()));
     assert_eq!(grant.fits(&seal, after(70)), Err(Misfit::Expired));
-    assert_eq!(other(|seal| seal.statement = Digest::of(b"another")), Misfit::Statement);
-    assert_eq!(other(|seal| seal.agent = "other-bot".into()), Misfit::Agent);
-    assert_eq!(other(|seal| seal.session = None), Misfit::Session);
-    assert_eq!(other(|seal| seal.upstream = "billing".into()), Misfit::Target { what: "upstream" });
-    assert_eq!(other(|seal| seal.database = "postgres".into()), Misfit::Target { what: "database" });
-    assert_eq!(other(|seal| seal.role = "postgres".into()), Misfit::Target { what: "role" });
-    let path: Arc<str> = "search_path".into();
-    let changed = Misfit::Setting { name: path.clone() };
-    assert_eq!(other(|seal| drop(seal.settings.insert("search_path".into(), "evil".into()))), changed);
-    assert_eq!(other(|seal| seal.settings.clear()), changed);
+    assert_eq!(other(&|seal| seal.statement = Digest::of(b"another")), SealDifference::Statement.into());
+    assert_eq!(other(&|seal| seal.agent = "other-bot".into()), SealDifference::Agent.into());
+    assert_eq!(other(&|seal| seal.session = None), SealDifference::Session.into());
+    assert_eq!(other(&|seal| seal.upstream = "billing".into()), SealDifference::Upstream.into());
+    assert_eq!(other(&|seal| seal.database = "postgres".into()), SealDifference::Database.into());
+    assert_eq!(other(&|seal| seal.role = "postgres".into()), SealDifference::Role.into());
+    let set = |seal: &mut Seal, name: &str, value: &str| {
+        seal.settings.insert(name.into(), SealedSetting::Known(value.into()));
+    };
+    let changed = Misfit::from(SealDifference::Setting { name: "search_path".into() });
+    assert_eq!(other(&|seal| set(seal, "search_path", "evil")), changed);
+    assert_eq!(other(&|seal| seal.settings.clear()), changed);
     assert_eq!(
-        other(|seal| drop(seal.settings.insert("role".into(), "postgres".into()))),
-        Misfit::Setting { name: "role".into() }
+        other(&|seal| set(seal, "role", "postgres")),
+        SealDifference::Setting { name: "role".into() }.into()
     );
 }
 

@@ -1,5 +1,6 @@
 //! A ledger in a temporary directory, and one of everything to put into it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use uuid::Uuid;
 
 use crate::actor::{ChannelName, Claims, GroupName, PersonName, Reviewer};
 use crate::approval::request::TransactionView;
+use crate::approval::seal::SealedSetting;
 use crate::approval::{Draft, Grant, Release, Request, Review, Seal, Verdict};
 use crate::classify::{Classification, Effect, ObjectKind, Reason, StatementClass, Verb};
 use crate::ledger::clock::{Clock, ManualClock};
@@ -184,7 +186,9 @@ pub(crate) fn request(number: u128, info: &SessionInfo, asked: &Asked, terms: Te
         upstream: info.target.upstream.clone(),
         database: info.target.database.clone(),
         role: info.target.role.clone(),
-        settings: [("search_path".into(), "public".into())].into(),
+        settings: [("search_path".into(), SealedSetting::Known("public".into()))].into(),
+        batch_before: None,
+        prepared: BTreeMap::new(),
     };
     Arc::new(Request {
         id: RequestId(Uuid::from_u128(0x0199_0000_0000_7000_9000_0000_0000_0000 + number)),

@@ -584,6 +584,56 @@ impl fmt::Display for SessionId {
     }
 }
 
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The agent disconnected.
+    AgentLeft,
+    /// The agent disconnected, and upstream did not finish its last statement in time.
+    UpstreamUnfinished,
+    /// Upstream closed the connection.
+    UpstreamClosed,
+    /// Upstream sent what the protocol does not allow.
+    UpstreamOutOfStep,
+    /// The agent sent what the protocol does not allow.
+    ProtocolViolation,
+    /// The proxy shuts down, and the session was idle.
+    Drained,
+    /// The proxy shut down without waiting for the session.
+    ShutDown,
+    /// An operator ended it.
+    Killed,
+    /// The agent is no longer configured, or not with this owner or upstream.
+    AgentRevoked,
+    /// The token that the agent signed in with has expired.
+    TokenExpired,
+}
+
+impl SessionEnd {
+    /// The reason in one lower-case phrase, as the ledger has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AgentLeft => "the agent left",
+            Self::UpstreamUnfinished => "upstream did not finish after the agent had left",
+            Self::UpstreamClosed => "upstream closed the connection",
+            Self::UpstreamOutOfStep => "upstream broke the protocol",
+            Self::ProtocolViolation => "the agent broke the protocol",
+            Self::Drained => "drained",
+            Self::ShutDown => "the proxy shut down",
+            Self::Killed => "ended by an operator",
+            Self::AgentRevoked => "the agent is no longer allowed here",
+            Self::TokenExpired => "the agent's token has expired",
+        }
+    }
+}
+
+impl fmt::Display for SessionEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

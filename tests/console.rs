@@ -19,6 +19,7 @@ mod scenes;
 mod web;
 
 use browser::Browser;
+use countersign::approval::Withdrawal;
 use countersign::approval::HoldState;
 use countersign::desk::Ending;
 use serde_json::json;
@@ -201,7 +202,7 @@ fn the_list_follows_what_happens() {
     assert_eq!(browser.attribute("#waiting-count", "data-count"), "1");
     assert!(browser.title().starts_with("(1) "));
 
-    site.desk.withdraw(opened.request.id, "the agent cancelled");
+    site.desk.withdraw(opened.request.id, Withdrawal::AgentCancelled);
     browser.wait(".empty");
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
@@ -379,7 +380,7 @@ fn the_list_has_as_many_pages_as_it_needs() {
     assert_eq!(codes.len(), 221);
 
     for opened in flood.drain(..) {
-        site.desk.withdraw(opened.request.id, "the agent cancelled");
+        site.desk.withdraw(opened.request.id, Withdrawal::AgentCancelled);
     }
     site.visit(&mut browser, "/history?state=withdrawn");
     let mut ended = browser.texts(".request-row .code");

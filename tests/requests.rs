@@ -17,6 +17,7 @@ mod web;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Command, Output, Stdio};
 
+use countersign::approval::Withdrawal;
 use countersign::approval::HoldState;
 use countersign::desk::{Ending, Limits};
 use countersign::web::views::Activity;
@@ -354,7 +355,7 @@ fn watching_prints_what_happens() {
     let opened = site.ask(EXPORT);
     let second = lines.next().unwrap();
     assert!(second.contains("opened") && second.contains(&opened.request.id.code()), "{second}");
-    site.desk.withdraw(opened.request.id, "the agent cancelled");
+    site.desk.withdraw(opened.request.id, Withdrawal::AgentCancelled);
     let third = lines.next().unwrap();
     assert!(third.contains("ended") && third.contains("withdrawn"), "{third}");
 

@@ -113,7 +113,7 @@ impl RequestJson {
         let draft = &request.draft;
         let message = match state {
             HoldState::Denied { message, .. } => message.clone(),
-            HoldState::Withdrawn { reason } => Some((*reason).to_owned()),
+            HoldState::Withdrawn { reason } => Some(reason.to_string()),
             HoldState::Waiting | HoldState::Granted { .. } | HoldState::Expired | HoldState::Executed => None,
         };
         Self {

@@ -21,7 +21,9 @@ pub mod visible;
 pub mod words;
 
 pub use document::Document;
-pub use hold::{Grant, Hold, HoldState, Lapse, Misfit, Release, Reply, Review, Verdict, VerdictError};
+pub use hold::{
+    Grant, Hold, HoldState, Lapse, Misfit, Release, Reply, Review, Verdict, VerdictError, Withdrawal,
+};
 pub use request::{Draft, Request};
 pub use seal::{Seal, SealDifference};
 pub use visible::Shown;

@@ -7,9 +7,9 @@ use tracing::{info, warn};
 
 use super::shelf::{Live, Slot};
 use super::view::Enrolled;
-use super::{Desk, DeskEvent, SESSION_GONE};
-use crate::approval::hold::{Considered, People, Reply, TAKEN_BACK};
-use crate::approval::{HoldState, Review, Verdict, VerdictError};
+use super::{Desk, DeskEvent};
+use crate::approval::hold::{Considered, People, Reply};
+use crate::approval::{HoldState, Review, Verdict, VerdictError, Withdrawal};
 use crate::identity::AuthenticatedReviewer;
 use crate::ledger::{Event, HoldEnd, ReviewRecord};
 use crate::policy::Approval;
@@ -169,7 +169,7 @@ impl Desk {
             Verdict::Deny if considered.takes_back() => recorder.append(Event::HoldEnded {
                 request,
                 end: HoldEnd::Withdrawn,
-                reason: Some(TAKEN_BACK.to_owned()),
+                reason: Some(Withdrawal::TakenBack.to_string()),
                 by: Some(review.reviewer.clone()),
             })?,
             Verdict::Deny => recorder.append(Event::HoldEnded {
@@ -247,7 +247,7 @@ impl Desk {
         let left = live.waiting.as_ref().is_some_and(tokio::sync::oneshot::Sender::is_closed);
         if left {
             let now = self.now();
-            let before = self.change(live, |hold| hold.on_withdrawn(SESSION_GONE, now));
+            let before = self.change(live, |hold| hold.on_withdrawn(Withdrawal::SessionGone, now));
             self.settle(slot, live, &before, None);
         }
     }

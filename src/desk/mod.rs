@@ -52,7 +52,7 @@ use self::view::{Eligible, Enrolled};
 pub use self::view::{Filter, RequestView};
 use crate::actor::{AgentName, ReviewerId};
 use crate::approval::request::BadDraft;
-use crate::approval::{Draft, Grant, Hold, HoldState, Lapse, Request, Seal, VerdictError};
+use crate::approval::{Draft, Grant, Hold, HoldState, Lapse, Request, Seal, VerdictError, Withdrawal};
 pub use crate::channel::Notice as DeskEvent;
 use crate::identity::Directory;
 use crate::ledger::{Event, HoldEnd};
@@ -109,8 +109,8 @@ pub enum Ending {
     Expired,
     /// It was withdrawn.
     Withdrawn {
-        /// In one lower-case phrase.
-        reason: &'static str,
+        /// Why.
+        reason: Withdrawal,
     },
     /// Policy or people have changed, and what was asked for does not fit any more.
     Lapsed(Lapse),
@@ -249,7 +249,7 @@ impl Desk {
             }
             // Two sessions asked at once; the other was a moment earlier.
             Err(other) => {
-                self.record_end(id, HoldEnd::Withdrawn, Some("an identical request waits already"), None);
+                self.record_end(id, HoldEnd::Withdrawn, Some(Withdrawal::Duplicate.as_str()), None);
                 return Ok(joined(&other));
             }
         }
@@ -316,7 +316,7 @@ impl Desk {
     }
 
     /// Ends a request for a reason that is nobody's verdict. Nothing happens when it has ended.
-    pub fn withdraw(&self, id: RequestId, reason: &'static str) {
+    pub fn withdraw(&self, id: RequestId, reason: Withdrawal) {
         let now = self.now();
         let slot = self.0.shelf.lock().get(id);
         if let Some(slot) = slot {
@@ -578,9 +578,14 @@ impl Desk {
                 false
             }
             Err(Ending::Granted(_)) => {
-                let before = self.change(live, |hold| hold.on_withdrawn(SESSION_GONE, now));
+                let before = self.change(live, |hold| hold.on_withdrawn(Withdrawal::SessionGone, now));
                 debug_assert!(matches!(before, HoldState::Granted { .. }));
-                self.record_end(slot.request.id, HoldEnd::Withdrawn, Some(SESSION_GONE), None);
+                self.record_end(
+                    slot.request.id,
+                    HoldEnd::Withdrawn,
+                    Some(Withdrawal::SessionGone.as_str()),
+                    None,
+                );
                 let state = live.hold.state().clone();
                 self.tell(DeskEvent::Ended { request: slot.request.clone(), state });
                 true
@@ -610,9 +615,6 @@ impl Desk {
     }
 }
 
-/// Why a request is withdrawn whose session does not wait any more.
-const SESSION_GONE: &str = "the session is gone";
-
 fn joined(slot: &Slot) -> Opened {
     let (_, ending) = oneshot::channel();
     Opened { request: slot.request.clone(), ending }
@@ -634,7 +636,7 @@ fn end_of(state: &HoldState) -> (Option<HoldEnd>, Option<String>, Option<Reviewe
         HoldState::Granted { .. } => (Some(HoldEnd::Granted), None, None),
         HoldState::Denied { by, message } => (Some(HoldEnd::Denied), message.clone(), Some(by.clone())),
         HoldState::Expired => (Some(HoldEnd::Expired), None, None),
-        HoldState::Withdrawn { reason } => (Some(HoldEnd::Withdrawn), Some((*reason).to_owned()), None),
+        HoldState::Withdrawn { reason } => (Some(HoldEnd::Withdrawn), Some(reason.to_string()), None),
         HoldState::Executed => (Some(HoldEnd::Executed), None, None),
     }
 }

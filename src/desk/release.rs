@@ -54,7 +54,7 @@ impl Desk {
     fn lapse(&self, slot: &Arc<Slot>, lapse: &Lapse) {
         let mut live = slot.live.lock();
         let now = self.now();
-        let before = self.change(&mut live, |hold| hold.on_withdrawn(lapse.reason(), now));
+        let before = self.change(&mut live, |hold| hold.on_withdrawn(lapse.withdrawal(), now));
         let state = live.hold.state().clone();
         if state == before || state.as_str() != HoldEnd::Withdrawn.as_str() {
             // It ended in another way meanwhile.

@@ -6,7 +6,7 @@ use super::*;
 use crate::actor::{Agent, AgentName, PersonName, Reviewer};
 use crate::approval::quorum::NotAllowed;
 use crate::approval::seal::SealedSetting;
-use crate::approval::{SealDifference, Verdict};
+use crate::approval::{SealDifference, Verdict, Withdrawal};
 use crate::identity::directory::SlackAccount;
 use crate::identity::reviewer::{PersonalTokens, SlackAccounts, SlackProof};
 use crate::identity::secret::SecretHash;
@@ -259,7 +259,10 @@ fn an_approval_for_a_session_that_left_is_told_so_and_grants_nothing() {
 
     let late = world.give(&request, Verdict::Approve, "bob").unwrap_err();
 
-    assert_eq!(late, VerdictError::TooLate { state: HoldState::Withdrawn { reason: SESSION_GONE } });
+    assert_eq!(
+        late,
+        VerdictError::TooLate { state: HoldState::Withdrawn { reason: Withdrawal::SessionGone } }
+    );
     assert_eq!(world.ends(), [HoldEnd::Withdrawn]);
 }
 
@@ -267,10 +270,10 @@ fn an_approval_for_a_session_that_left_is_told_so_and_grants_nothing() {
 fn a_click_after_the_agent_cancelled_is_told_what_happened() {
     let world = world();
     let mut opened = world.open(1, terms());
-    world.desk.withdraw(opened.request.id, "the agent cancelled");
-    world.desk.withdraw(opened.request.id, "the session ended");
+    world.desk.withdraw(opened.request.id, Withdrawal::AgentCancelled);
+    world.desk.withdraw(opened.request.id, Withdrawal::SessionEnded);
 
-    assert!(matches!(opened.ending.try_recv(), Ok(Ending::Withdrawn { reason: "the agent cancelled" })));
+    assert!(matches!(opened.ending.try_recv(), Ok(Ending::Withdrawn { reason: Withdrawal::AgentCancelled })));
     let late = world.give(&opened.request, Verdict::Approve, "bob").unwrap_err();
     assert_eq!(late.to_string(), "too late: the request is withdrawn already");
     assert_eq!(world.ends(), [HoldEnd::Withdrawn], "one end, once");
@@ -331,10 +334,10 @@ fn an_agent_cannot_fill_the_memory_nor_ring_all_day() {
     let _second = world.open(2, terms());
     assert_eq!(world.desk.open(statement).unwrap_err(), Refusal::TooManyHolds { limit: 2 }, "of memory");
 
-    world.desk.withdraw(first.request.id, "the agent cancelled");
+    world.desk.withdraw(first.request.id, Withdrawal::AgentCancelled);
     for session in 3..5 {
         let opened = world.open(session, terms());
-        world.desk.withdraw(opened.request.id, "the agent cancelled");
+        world.desk.withdraw(opened.request.id, Withdrawal::AgentCancelled);
     }
     let too_often = world.desk.open(draft_of(SQL, 5, terms())).unwrap_err();
     assert_eq!(too_often, Refusal::TooManyHolds { limit: 4 });
@@ -430,7 +433,7 @@ fn a_request_shows_what_was_said_to_its_like_before() {
     let world = world();
     let first = world.open(1, terms());
     world.give(&first.request, Verdict::Approve, "bob").unwrap();
-    world.desk.withdraw(first.request.id, "the session ended");
+    world.desk.withdraw(first.request.id, Withdrawal::SessionEnded);
 
     let second = world.desk.open(draft_of("COPY customers TO STDOUT CSV", 2, terms())).unwrap();
 
@@ -558,7 +561,7 @@ fn a_session_that_left_without_a_word_is_noticed() {
 
     world.desk.sweep();
 
-    assert_eq!(world.state(&request), HoldState::Withdrawn { reason: SESSION_GONE });
+    assert_eq!(world.state(&request), HoldState::Withdrawn { reason: Withdrawal::SessionGone });
 }
 
 // ---- policy and people change ------------------------------------------------------------------
@@ -591,7 +594,7 @@ fn what_a_changed_policy_denies_is_withdrawn_and_the_session_is_told_the_rule() 
         "{ending:?}"
     );
     for request in [&opened.request, &deferred.request] {
-        assert_eq!(world.state(request), HoldState::Withdrawn { reason: "the policy in force denies it" });
+        assert_eq!(world.state(request), HoldState::Withdrawn { reason: Withdrawal::DeniedByPolicy });
     }
     assert!(matches!(world.desk.claim(&deferred.request.draft.seal), Claim::None));
     assert!(matches!(
@@ -660,7 +663,7 @@ fn a_deferred_grant_is_withdrawn_with_its_approver_and_then_the_agent_may_ask_ag
 
     assert_eq!(lapsed, Lapse::ApproversChanged);
     for request in [&opened.request, &other.request] {
-        let reason = "somebody who approved may not approve it any more";
+        let reason = Withdrawal::ApproversChanged;
         assert_eq!(world.state(request), HoldState::Withdrawn { reason });
     }
     assert!(matches!(world.desk.claim(&seal), Claim::None));
@@ -679,7 +682,7 @@ fn requests_of_an_agent_that_is_gone_are_withdrawn() {
 
     assert!(matches!(
         world.state(&opened.request),
-        HoldState::Withdrawn { reason: "the agent is no longer allowed here" }
+        HoldState::Withdrawn { reason: Withdrawal::AgentRevoked }
     ));
 }
 
@@ -719,7 +722,7 @@ fn what_has_ended_is_forgotten_in_the_end() {
     let mut ids = Vec::new();
     for session in 0..5 {
         let opened = world.open(session, terms());
-        world.desk.withdraw(opened.request.id, "the session ended");
+        world.desk.withdraw(opened.request.id, Withdrawal::SessionEnded);
         ids.push(opened.request.id);
     }
 
@@ -780,7 +783,7 @@ fn p2_of_many_answers_at_once_exactly_one_ending_reaches_the_session() {
             });
             scope.spawn(|| {
                 barrier.wait();
-                world.desk.withdraw(request.id, "the agent cancelled");
+                world.desk.withdraw(request.id, Withdrawal::AgentCancelled);
             });
             scope.spawn(|| {
                 barrier.wait();

@@ -22,7 +22,7 @@ use super::pipe::Pipe;
 use super::sessions::{Control, Doing, Watch};
 use super::upstream::{self, ConnectError};
 use super::{Shared, created};
-use crate::approval::{Grant, Release, Seal};
+use crate::approval::{Grant, Release, Seal, Withdrawal};
 use crate::classify::Classification;
 use crate::desk::{self, Claim};
 use crate::identity::Directory;
@@ -31,7 +31,7 @@ use crate::policy::Policy;
 use crate::refusal::{OneLine, Refusal};
 use crate::session::probe::{ProbeFailed, Probed, Questions};
 use crate::session::{Output, Purpose, Resolution, Session, Sink, Submission};
-use crate::statement::{RequestId, ServerTimers, TransactionStatus, Via};
+use crate::statement::{RequestId, ServerTimers, SessionEnd, TransactionStatus, Via};
 use crate::wire::cancel::CancelKey;
 
 /// Bytes that may wait for an agent that does not read, before upstream is not read any more.
@@ -103,7 +103,7 @@ pub(super) struct Connection {
     decided_by: Option<DecidedBy>,
     defer: bool,
     draining: bool,
-    ended: Option<&'static str>,
+    ended: Option<SessionEnd>,
     left_at: Option<Instant>,
     last_read: Instant,
     /// The last turn ended although there was more to do.
@@ -218,7 +218,7 @@ impl Connection {
     }
 
     /// Runs the session to its end; returns why it ended.
-    pub(super) async fn run(mut self) -> &'static str {
+    pub(super) async fn run(mut self) -> SessionEnd {
         self.turn().await;
         while self.ended.is_none() {
             if self.unfinished {
@@ -234,15 +234,15 @@ impl Connection {
             }
             self.turn().await;
         }
-        let reason = self.ended.unwrap_or("ended");
-        self.withdraw("the session ended");
+        let reason = self.ended.unwrap_or(SessionEnd::AgentLeft);
+        self.withdraw(Withdrawal::SessionEnded);
         self.session.upstream_gone(self.shared.now_ns());
         self.tell_outcomes();
         // What upstream has answered is the agent's, however slowly it reads.
         let patience = if self.draining { HURRY } else { GOODBYE };
         let _ = tokio::time::timeout(HURRY, self.upstream.shut_down()).await;
         let _ = tokio::time::timeout(patience, self.agent.shut_down()).await;
-        self.log.closed(reason);
+        self.log.closed(reason.as_str());
         reason
     }
 
@@ -337,7 +337,7 @@ impl Connection {
                     }
                     Err(refusal) => {
                         warn!(session = %self.watch.id, error = %OneLine(&refusal), "upstream out of step");
-                        return self.fail(&refusal, "upstream out of step");
+                        return self.fail(&refusal, SessionEnd::UpstreamOutOfStep);
                     }
                 }
             }
@@ -359,7 +359,7 @@ impl Connection {
                             self.shared.counters.malformed();
                             info!(session = %self.watch.id, error = %OneLine(&refusal), "agent broke the protocol");
                             self.flush_to_upstream(cx);
-                            return self.fail(&refusal, "protocol violation");
+                            return self.fail(&refusal, SessionEnd::ProtocolViolation);
                         }
                     }
                 }
@@ -385,15 +385,15 @@ impl Connection {
         }
         self.flush_to_upstream(cx);
         if self.draining && self.ended.is_none() && self.may_drain() {
-            self.fail(&Refusal::ShuttingDown, "drained");
+            self.fail(&Refusal::ShuttingDown, SessionEnd::Drained);
         }
         if self.left_at.is_some_and(|left| left.elapsed() > AFTERMATH) {
-            self.ended = Some("upstream did not finish after the agent had left");
+            self.ended = Some(SessionEnd::UpstreamUnfinished);
         }
         let deciding = self.session.is_deciding();
         let told = self.upstream.output().is_empty() && self.agent.output().is_empty();
         if self.left_at.is_some() && !deciding && self.session.is_idle() && told {
-            self.ended = Some("the agent left");
+            self.ended = Some(SessionEnd::AgentLeft);
         }
         // Upstream ends what runs, answers it, and then sees the end as if the agent were its own:
         // an open transaction or copy is rolled back and its locks go.
@@ -439,8 +439,8 @@ impl Connection {
     fn look_for_goodbye(&mut self, exhausted: bool) {
         if self.left_at.is_some() {
             // Nobody waits for an answer any more.
-            if let Some(pending) = self.withdraw("the agent disconnected") {
-                let refusal = holding::withdrawn(&pending, "the agent disconnected");
+            if let Some(pending) = self.withdraw(Withdrawal::AgentDisconnected) {
+                let refusal = holding::withdrawn(&pending, Withdrawal::AgentDisconnected);
                 self.refuse(&pending, refusal);
             }
             return;
@@ -452,8 +452,8 @@ impl Connection {
         if !gone && !terminated {
             return;
         }
-        if let Some(pending) = self.withdraw("the agent disconnected") {
-            let refusal = holding::withdrawn(&pending, "the agent disconnected");
+        if let Some(pending) = self.withdraw(Withdrawal::AgentDisconnected) {
+            let refusal = holding::withdrawn(&pending, Withdrawal::AgentDisconnected);
             self.refuse(&pending, refusal);
             // What was queued behind it is dropped with it: whoever sent it is gone.
             let rest = self.agent.input().len();
@@ -478,9 +478,8 @@ impl Connection {
                 // Upstream failed before it, or is gone: recorded as withdrawn, and nobody is asked.
                 self.holding
                     .take_if(|holding| matches!(holding, Holding::Undecided { .. } | Holding::Asking { .. }));
-                if let Some(pending) = self.withdraw("an earlier statement of the same batch failed") {
-                    let refusal =
-                        holding::withdrawn(&pending, "an earlier statement of the same batch failed");
+                if let Some(pending) = self.withdraw(Withdrawal::EarlierFailed) {
+                    let refusal = holding::withdrawn(&pending, Withdrawal::EarlierFailed);
                     self.record_refusal(&pending, &refusal);
                 }
             }
@@ -779,7 +778,7 @@ impl Connection {
             }
             desk::Ending::Expired => self.refuse(&pending, Refusal::HoldExpired { request: id }),
             desk::Ending::Withdrawn { reason } => {
-                self.refuse(&pending, Refusal::HoldWithdrawn { request: id, reason });
+                self.refuse(&pending, Refusal::HoldWithdrawn { request: id, reason: reason.as_str() });
             }
             desk::Ending::Lapsed(lapse) => {
                 self.refuse_under(&pending, holding::lapsed(id, &lapse), Some(id));
@@ -793,9 +792,9 @@ impl Connection {
             self.holding = Some(Holding::Reprobing { pending, grant });
         } else {
             let request = grant.request();
-            let reason = "the server cannot be asked what the session is like";
+            let reason = Withdrawal::SettingsUnknown;
             self.shared.desk.withdraw(request, reason);
-            self.refuse(&pending, Refusal::HoldWithdrawn { request, reason });
+            self.refuse(&pending, Refusal::HoldWithdrawn { request, reason: reason.as_str() });
         }
     }
 
@@ -826,14 +825,14 @@ impl Connection {
                 }
             }
             Judged::Refused(_, refusal) => {
-                self.shared.desk.withdraw(request, "it cannot run any more");
+                self.shared.desk.withdraw(request, Withdrawal::CannotRun);
                 Err((refusal, request))
             }
             // Nothing was forwarded while it was held, so nothing of it can depend on an answer.
             Judged::WhenIdle | Judged::Turn => {
-                let reason = "the session is not what it was when approval was asked for";
+                let reason = Withdrawal::SessionChanged;
                 self.shared.desk.withdraw(request, reason);
-                Err((Refusal::HoldWithdrawn { request, reason }, request))
+                Err((Refusal::HoldWithdrawn { request, reason: reason.as_str() }, request))
             }
         }
     }
@@ -850,7 +849,7 @@ impl Connection {
             self.granted.push_back((receipt.intent(), request));
             self.created.extend(created::names(&classification.effects));
         } else {
-            self.shared.desk.withdraw(request, "the ledger could not record it");
+            self.shared.desk.withdraw(request, Withdrawal::Unrecorded);
         }
         self.resolve(submission.ticket, resolution);
     }
@@ -886,7 +885,7 @@ impl Connection {
     }
 
     /// Ends whatever waits, for a reason that is nobody's verdict; returns what waited.
-    fn withdraw(&mut self, reason: &'static str) -> Option<Box<Pending>> {
+    fn withdraw(&mut self, reason: Withdrawal) -> Option<Box<Pending>> {
         *self.watch.held.lock() = None;
         match self.holding.take()? {
             // Nobody was asked yet; what becomes of it is decided when the catalogue is there.
@@ -957,9 +956,9 @@ impl Connection {
             Err(error) => {
                 let request = grant.request();
                 warn!(session = %self.watch.id, %request, %error, "catalogue not read; a grant is not used");
-                let reason = "upstream could not be asked what the statement would do now";
+                let reason = Withdrawal::CatalogueUnknown;
                 self.shared.desk.withdraw(request, reason);
-                self.refuse(&pending, Refusal::HoldWithdrawn { request, reason });
+                self.refuse(&pending, Refusal::HoldWithdrawn { request, reason: reason.as_str() });
             }
         }
     }
@@ -967,7 +966,7 @@ impl Connection {
     fn on_control(&mut self, control: Control) {
         match control {
             Control::Cancel(reached) => {
-                if let Some(pending) = self.withdraw("the agent cancelled") {
+                if let Some(pending) = self.withdraw(Withdrawal::AgentCancelled) {
                     let refusal = match pending.request {
                         Some(request) => Refusal::HoldCancelled { request },
                         None => Refusal::Cancelled,
@@ -997,10 +996,10 @@ impl Connection {
                     }));
                 }
             }
-            Control::End(why) => self.fail(&Refusal::SessionOver { why }, why),
-            Control::Kill => self.fail(&Refusal::Killed, "ended by an operator"),
+            Control::End(why) => self.fail(&Refusal::SessionOver { why: why.as_str() }, why),
+            Control::Kill => self.fail(&Refusal::Killed, SessionEnd::Killed),
             Control::Drain => self.draining = true,
-            Control::Stop => self.fail(&Refusal::ShuttingDown, "the proxy shut down"),
+            Control::Stop => self.fail(&Refusal::ShuttingDown, SessionEnd::ShutDown),
         }
     }
 
@@ -1012,9 +1011,9 @@ impl Connection {
     }
 
     /// Ends the session with an error of ours.
-    fn fail(&mut self, refusal: &Refusal, reason: &'static str) {
-        if let Some(pending) = self.withdraw(reason) {
-            let refusal = holding::withdrawn(&pending, reason);
+    fn fail(&mut self, refusal: &Refusal, reason: SessionEnd) {
+        if let Some(pending) = self.withdraw(Withdrawal::Session(reason)) {
+            let refusal = holding::withdrawn(&pending, Withdrawal::Session(reason));
             self.record_refusal(&pending, &refusal);
         }
         self.session.end(refusal, self.shared.now_ns());
@@ -1026,7 +1025,7 @@ impl Connection {
     /// Upstream is gone. If it said why, the agent has its error; otherwise it gets ours.
     fn upstream_closed(&mut self) {
         if self.left_at.is_some() {
-            self.ended = Some("the agent left");
+            self.ended = Some(SessionEnd::AgentLeft);
             return;
         }
         let upstream = self.watch.target.upstream.to_string();
@@ -1038,13 +1037,14 @@ impl Connection {
             Some(Refusal::UpstreamUnreachable { upstream })
         };
         match refusal {
-            Some(refusal) => self.fail(&refusal, "upstream closed the connection"),
+            Some(refusal) => self.fail(&refusal, SessionEnd::UpstreamClosed),
             None => {
-                if let Some(pending) = self.withdraw("upstream closed the connection") {
-                    let refusal = holding::withdrawn(&pending, "upstream closed the connection");
+                if let Some(pending) = self.withdraw(Withdrawal::Session(SessionEnd::UpstreamClosed)) {
+                    let refusal =
+                        holding::withdrawn(&pending, Withdrawal::Session(SessionEnd::UpstreamClosed));
                     self.record_refusal(&pending, &refusal);
                 }
-                self.ended = Some("upstream closed the connection");
+                self.ended = Some(SessionEnd::UpstreamClosed);
             }
         }
     }
@@ -1127,7 +1127,9 @@ fn poll_holding(holding: &mut Holding, cx: &mut Context<'_>) -> Option<Event> {
     match holding {
         Holding::Waiting { ending, .. } => match Pin::new(ending).poll(cx) {
             Poll::Ready(Ok(ending)) => Some(Event::Ended(ending)),
-            Poll::Ready(Err(_)) => Some(Event::Ended(desk::Ending::Withdrawn { reason: "the desk closed" })),
+            Poll::Ready(Err(_)) => {
+                Some(Event::Ended(desk::Ending::Withdrawn { reason: Withdrawal::DeskClosed }))
+            }
             Poll::Pending => None,
         },
         Holding::Undecided { waiting, .. } => match Pin::new(waiting).poll(cx) {

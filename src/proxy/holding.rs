@@ -18,7 +18,7 @@ use super::upstream::ConnectError;
 use crate::actor::{Agent, AgentIdentity, PersonName};
 use crate::approval::request::TransactionView;
 use crate::approval::seal::{PreparedText, SealedSetting, SettingChange};
-use crate::approval::{Draft, Grant, Lapse, Request, Seal};
+use crate::approval::{Draft, Grant, Lapse, Request, Seal, Withdrawal};
 use crate::classify::{Classification, SearchPath};
 use crate::desk;
 use crate::policy::{Decision, Policy, Subject};
@@ -266,7 +266,7 @@ pub(super) fn lapsed(request: RequestId, lapse: &Lapse) -> Refusal {
         | Lapse::Unreadable
         | Lapse::Stricter { .. }
         | Lapse::ApproversChanged
-        | Lapse::AgentRevoked => Refusal::HoldWithdrawn { request, reason: lapse.reason() },
+        | Lapse::AgentRevoked => Refusal::HoldWithdrawn { request, reason: lapse.withdrawal().as_str() },
     }
 }
 
@@ -288,9 +288,9 @@ pub(super) fn decide_again(policy: &Policy, request: &Request, now: Timestamp) -
 }
 
 /// The refusal of something that is withdrawn for a reason of ours.
-pub(super) fn withdrawn(pending: &Pending, reason: &'static str) -> Refusal {
+pub(super) fn withdrawn(pending: &Pending, reason: Withdrawal) -> Refusal {
     match pending.request {
-        Some(request) => Refusal::HoldWithdrawn { request, reason },
+        Some(request) => Refusal::HoldWithdrawn { request, reason: reason.as_str() },
         None => Refusal::Cancelled,
     }
 }

@@ -61,7 +61,7 @@ use crate::refusal::{OneLine, Refusal};
 use crate::session::settings::{AtLogin, Settings};
 use crate::session::startup;
 use crate::session::{KeptBytes, Limits, Session};
-use crate::statement::{SessionId, TransactionStatus};
+use crate::statement::{SessionEnd, SessionId, TransactionStatus};
 use crate::wire::backend;
 use crate::wire::cancel::CancelKey;
 use crate::wire::frontend::Opening;
@@ -148,9 +148,6 @@ pub struct Shared {
     pub large_texts: Arc<LargeTexts>,
 }
 
-/// Why a session ends whose agent may not be where it is any more.
-const REVOKED: &str = "the agent is no longer allowed here";
-
 impl Shared {
     /// Ends the sessions of agents that are gone from the directory, or may not use their upstream any
     /// more. To be called when the directory has changed. Other changes, a new password among them, are
@@ -160,7 +157,7 @@ impl Shared {
             if !self.may_stay(&watch) {
                 info!(session = %watch.id, agent = %watch.identity.agent.name, "session of a revoked agent");
                 // Not to be lost in a queue that somebody else fills.
-                tokio::spawn(async move { watch.end(REVOKED).await });
+                tokio::spawn(async move { watch.end(SessionEnd::AgentRevoked).await });
             }
         }
     }
@@ -308,7 +305,7 @@ async fn welcome(shared: Arc<Shared>, mut arrival: Arrival) {
                     expiry.abort();
                 }
                 shared.sessions.remove(id, process);
-                info!(reason, "session ended");
+                info!(%reason, "session ended");
             }
         }
     }
@@ -320,7 +317,7 @@ async fn welcome(shared: Arc<Shared>, mut arrival: Arrival) {
 async fn expire(watch: Arc<Watch>, until: Timestamp) {
     let left = Duration::try_from(until.duration_since(Timestamp::now())).unwrap_or_default();
     tokio::time::sleep(left).await;
-    watch.end("the agent's token has expired").await;
+    watch.end(SessionEnd::TokenExpired).await;
 }
 
 async fn tell(arrival: &mut Arrival, refusal: &Refusal) {
@@ -436,8 +433,8 @@ async fn begin(shared: &Arc<Shared>, id: SessionId, arrival: &mut Arrival) -> Re
     // here on finds the session among those that run.
     if !shared.may_stay(&watch) {
         shared.sessions.remove(id, key.process);
-        log.closed(REVOKED);
-        return Err(Refusal::SessionOver { why: REVOKED });
+        log.closed(SessionEnd::AgentRevoked.as_str());
+        return Err(Refusal::SessionOver { why: SessionEnd::AgentRevoked.as_str() });
     }
 
     for (name, value) in &connected.parameters {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::actor::{AgentIdentity, Claims};
-use crate::statement::{RequestId, SessionId, Target};
+use crate::statement::{RequestId, SessionEnd, SessionId, Target};
 use crate::wire::cancel::CancelKey;
 
 /// What somebody outside wants of a session.
@@ -20,8 +20,8 @@ pub enum Control {
     Cancel(oneshot::Sender<()>),
     /// An operator ends it.
     Kill,
-    /// What it began with is no longer so; the reason is told.
-    End(&'static str),
+    /// The agent may not go on; the reason is told.
+    End(SessionEnd),
     /// The proxy shuts down: end as soon as nothing is open.
     Drain,
     /// The proxy shuts down now.
@@ -120,7 +120,7 @@ impl Watch {
     }
 
     /// Ends the session, whatever else it is told meanwhile.
-    pub(super) async fn end(&self, why: &'static str) {
+    pub(super) async fn end(&self, why: SessionEnd) {
         // An error says that it has ended already.
         let _ = self.control.send(Control::End(why)).await;
     }

@@ -1,5 +1,6 @@
 //! Who may call what: reviewers, agents, strangers; limits on strangers.
 
+use countersign::approval::Withdrawal;
 use super::*;
 
 #[test]
@@ -172,7 +173,7 @@ fn an_agent_cannot_tell_ids_of_others_requests_from_ids_of_none() {
     let site = Site::open();
     let others = site.ask_as("migration-agent", DDL, |_| {}).unwrap();
     let ended = site.ask_as("migration-agent", "DROP TABLE t", |_| {}).unwrap();
-    site.desk.withdraw(ended.request.id, "the agent cancelled");
+    site.desk.withdraw(ended.request.id, Withdrawal::AgentCancelled);
     let credentials = basic("reporting-bot", &site.secrets["reporting-bot"]);
     let ask = |method: &str, path: &str| {
         let body = (method == "POST").then(|| json!({"digest": others.request.digest.to_string()}));

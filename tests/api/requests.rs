@@ -1,5 +1,6 @@
 //! Requests: lists, answers, and who may give them.
 
+use countersign::approval::Withdrawal;
 use super::*;
 
 #[test]
@@ -28,9 +29,9 @@ fn waiting_requests_are_listed_before_ended_ones() {
     let site = Site::open();
     let early = site.ask(DDL).request.clone();
     let waiting = [site.ask("DROP TABLE a"), site.ask("DROP TABLE b")];
-    site.desk.withdraw(early.id, "the agent cancelled");
+    site.desk.withdraw(early.id, Withdrawal::AgentCancelled);
     let late = site.ask("DROP TABLE c");
-    site.desk.withdraw(late.request.id, "the agent cancelled");
+    site.desk.withdraw(late.request.id, Withdrawal::AgentCancelled);
 
     let codes = |path: &str| -> Vec<String> {
         let listed = site.get(path, "bob").body;
@@ -261,7 +262,7 @@ fn a_list_is_complete_page_by_page() {
     let oldest = site.ask_as("migration-agent", DDL, |_| {}).unwrap();
     let flood: Vec<_> = (0..230).map(|number| site.ask(&format!("drop table t{number}"))).collect();
     for opened in &flood[..40] {
-        site.desk.withdraw(opened.request.id, "the agent cancelled");
+        site.desk.withdraw(opened.request.id, Withdrawal::AgentCancelled);
     }
     let all = |query: &str| {
         let mut codes: Vec<String> = Vec::new();

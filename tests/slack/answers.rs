@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use countersign::approval::Withdrawal;
 use countersign::desk::Ending;
 use countersign::policy::Terms;
 use countersign::statement::{Ending as StatementEnding, Outcome};
@@ -256,11 +257,11 @@ async fn a_click_after_the_agent_left_does_nothing_and_says_so() {
     let fixture = SlackFixture::open().await;
     let opened = fixture.hold(SQL);
     let card = fixture.fake.first_card().await;
-    fixture.desk.withdraw(opened.request.id, "cancelled by the agent");
+    fixture.desk.withdraw(opened.request.id, Withdrawal::AgentCancelled);
 
     fixture.fake.click(BOB, &card, APPROVE).await;
 
-    fixture.fake.told(BOB, "was withdrawn: cancelled by the agent").await;
+    fixture.fake.told(BOB, "was withdrawn: the agent cancelled").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
+use countersign::approval::Withdrawal;
 use countersign::approval::Shown;
 use countersign::approval::request::TransactionView;
 use countersign::channel::slack::SlackStatus;
@@ -211,7 +212,7 @@ async fn whatever_the_size_slack_takes_the_card_and_an_approvable_one_is_whole()
                 cut += 1;
                 assert!(card.says().contains("not the whole request"));
             }
-            fixture.desk.withdraw(opened.request.id, "enough");
+            fixture.desk.withdraw(opened.request.id, Withdrawal::SessionEnded);
         }
     }
 
@@ -232,7 +233,7 @@ async fn a_card_that_slack_refuses_all_the_same_is_shown_without_its_text_and_wi
     assert_eq!(card.buttons(), [DENY, OPEN]);
     assert!(!card.says().contains("COPY customers TO STDOUT"));
     assert_eq!(status_of(&fixture).dead_letters, []);
-    fixture.desk.withdraw(opened.request.id, "enough");
+    fixture.desk.withdraw(opened.request.id, Withdrawal::SessionEnded);
 }
 
 #[tokio::test(flavor = "multi_thread")]

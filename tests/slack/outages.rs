@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use countersign::approval::Withdrawal;
+use countersign::statement::SessionEnd;
 use countersign::approval::Verdict;
 use countersign::desk::Ending;
 use serde_json::json;
@@ -144,7 +146,7 @@ async fn buttons_go_even_while_posting_has_to_wait() {
     let other = fixture.hold("COPY salaries TO STDOUT");
     fixture.fake.until(|fake| fake.calls("chat.postMessage").into_iter().nth(1)).await;
 
-    fixture.desk.withdraw(opened.request.id, "cancelled by the agent");
+    fixture.desk.withdraw(opened.request.id, Withdrawal::AgentCancelled);
 
     fixture.fake.until(|fake| (fake.world().message(&card.ts)?.buttons() == [OPEN]).then_some(())).await;
     drop(other);
@@ -183,11 +185,11 @@ async fn an_outage_is_visible_holds_stand_and_what_is_still_true_is_shown_afterw
     let out_since = fixture.slack.status().since;
 
     // One ends, one comes and goes, one stays.
-    fixture.desk.withdraw(shown.request.id, "cancelled by the agent");
+    fixture.desk.withdraw(shown.request.id, Withdrawal::AgentCancelled);
     let gone = fixture.hold("COPY gone TO STDOUT");
     let stays = fixture.hold("COPY stays TO STDOUT");
     tokio::time::sleep(Duration::from_millis(400)).await;
-    fixture.desk.withdraw(gone.request.id, "cancelled by the agent");
+    fixture.desk.withdraw(gone.request.id, Withdrawal::AgentCancelled);
     let status = fixture.slack.status();
     assert!(!status.connected && status.queued >= 2, "{status:?}");
     assert!(status.last_error.is_some());
@@ -382,13 +384,13 @@ async fn where_messages_may_not_be_changed_the_thread_says_how_it_ended() {
     let card = fixture.fake.first_card().await;
     fixture.fake.world().fail("chat.update", &Failure::Says("edit_window_closed"), 100);
 
-    fixture.desk.withdraw(opened.request.id, "cancelled by the agent");
+    fixture.desk.withdraw(opened.request.id, Withdrawal::AgentCancelled);
 
     let said = fixture.fake.until(|fake| fake.thread(&card.ts).into_iter().next()).await;
     assert!(said.says().contains("was withdrawn"), "{}", said.says());
     // Its buttons are still there, and do nothing.
     fixture.fake.click(BOB, &card, APPROVE).await;
-    fixture.fake.told(BOB, "was withdrawn: cancelled by the agent").await;
+    fixture.fake.told(BOB, "was withdrawn: the agent cancelled").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -400,7 +402,7 @@ async fn cards_of_a_crashed_run_are_closed_at_the_start() {
         SlackFixture::open_with(FakeSlack::start(), |settings| settings.cards_file = Some(path)).await;
     let ended = fixture.hold("COPY ended TO STDOUT");
     let first = fixture.fake.first_card().await;
-    fixture.desk.withdraw(ended.request.id, "cancelled by the agent");
+    fixture.desk.withdraw(ended.request.id, Withdrawal::AgentCancelled);
     fixture.fake.until(|fake| (fake.world().message(&first.ts)?.buttons() == [OPEN]).then_some(())).await;
     let _opened = fixture.hold(SQL);
     let card = fixture.fake.until(|fake| fake.cards().into_iter().nth(1)).await;
@@ -483,7 +485,7 @@ async fn shutting_down_waits_until_no_card_has_buttons_that_do_nothing() {
     fixture.fake.until(|fake| (fake.cards().len() == 5).then_some(())).await;
 
     for opened in &held {
-        fixture.desk.withdraw(opened.request.id, "the proxy is shutting down");
+        fixture.desk.withdraw(opened.request.id, Withdrawal::Session(SessionEnd::ShutDown));
     }
     // On the way, or there already.
     let all_over = |fake: &FakeSlack| fake.cards().iter().all(|card| card.buttons() == [OPEN]);

@@ -1,5 +1,6 @@
 //! P4 and P7: what came through Slack, and what was turned away there, is in a ledger that verifies.
 
+use countersign::approval::Withdrawal;
 use countersign::desk::Ending;
 use countersign::ledger::key::{KeyFiles, RootKey};
 use countersign::ledger::verify::{Options, Progress, verify};
@@ -51,7 +52,7 @@ async fn answers_and_refusals_are_entries_of_a_ledger_that_verifies() {
     assert!(matches!(outcome(denied.ending).await, Ending::Denied { .. }));
     // Its session goes away before it uses the grant.
     drop(grant);
-    fixture.desk.withdraw(approved.request.id, "the session is gone");
+    fixture.desk.withdraw(approved.request.id, Withdrawal::SessionGone);
     assert_eq!(fixture.recorded.reviews().len(), 6);
     for session in &sessions {
         session.closed("the agent left");

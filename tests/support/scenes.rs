@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign::approval::Withdrawal;
 use countersign::approval::request::TransactionView;
 use countersign::classify::Classification;
 use countersign::desk::{self, Opened};
@@ -98,7 +99,7 @@ pub fn set(site: &Site) -> Scene {
     let reason = "Never truncate tickets. Archive them with app.archive_tickets(before date) instead.";
     verdict(site, "bob", denied, "deny", json!({"digest": digest, "reason": reason}));
     let gone = keep(site.ask_as("support-copilot", "CREATE INDEX ON tickets (created_at)", |_| {}).unwrap());
-    site.desk.withdraw(gone, "the agent cancelled");
+    site.desk.withdraw(gone, Withdrawal::AgentCancelled);
     site.pass(1_900);
 
     let deferred = keep(

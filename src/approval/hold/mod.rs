@@ -25,6 +25,7 @@
 mod release;
 #[cfg(test)]
 mod tests;
+mod withdrawal;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use self::release::{Lapse, Release};
+pub use self::withdrawal::Withdrawal;
 use super::quorum::{self, NotAllowed};
 use super::request::{Request, later};
 use super::seal::{Seal, SealDifference};
@@ -115,8 +117,6 @@ pub struct Review {
 
 /// An answer sooner than this after the request was displayed is flagged.
 const QUICK: SignedDuration = SignedDuration::from_secs(3);
-/// Why a grant is withdrawn that a reviewer took back.
-pub const TAKEN_BACK: &str = "a reviewer took the approval back";
 /// The longest reason, in characters.
 const LONGEST_REASON: usize = 2_000;
 
@@ -143,8 +143,8 @@ pub enum HoldState {
     Expired,
     /// The agent cancelled or went away, or the session changed.
     Withdrawn {
-        /// In one lower-case phrase.
-        reason: &'static str,
+        /// Why.
+        reason: Withdrawal,
     },
     /// The grant was used.
     Executed,
@@ -596,7 +596,7 @@ impl Hold {
             }
             Effect::TakesBack => {
                 hold.grant = None;
-                hold.state = HoldState::Withdrawn { reason: TAKEN_BACK };
+                hold.state = HoldState::Withdrawn { reason: Withdrawal::TakenBack };
             }
             Effect::Grants => {
                 let until = later(at, hold.request.grant_life());
@@ -631,7 +631,7 @@ impl Hold {
     /// Ends it for a reason that is nobody's verdict. What has ended stays as it ended, also what
     /// was past its deadline before a timer noticed.
     #[must_use]
-    pub fn on_withdrawn(self, reason: &'static str, now: Timestamp) -> Self {
+    pub fn on_withdrawn(self, reason: Withdrawal, now: Timestamp) -> Self {
         let hold = self.on_time(now);
         if hold.state.is_final() {
             return hold;

@@ -11,7 +11,7 @@
 
 use jiff::Timestamp;
 
-use super::{Grant, Hold, HoldState, Misfit, People, Review, Verdict};
+use super::{Grant, Hold, HoldState, Misfit, People, Review, Verdict, Withdrawal};
 use crate::approval::quorum;
 use crate::approval::request::{Request, later, waiting_time};
 use crate::approval::seal::Seal;
@@ -50,16 +50,16 @@ pub enum Lapse {
 }
 
 impl Lapse {
-    /// Why the request is withdrawn, in one phrase that may be shown to everybody.
+    /// Why the request is withdrawn: without what only the agent and the ledger are told.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub fn withdrawal(&self) -> Withdrawal {
         match self {
-            Self::Misfit(_) => "the session is not what it was when approval was asked for",
-            Self::DeniedByPolicy { .. } => "the policy in force denies it",
-            Self::Unreadable => "under the policy in force it is refused as a syntax error",
-            Self::Stricter { .. } => "the policy in force asks for more than was asked for",
-            Self::ApproversChanged => "somebody who approved may not approve it any more",
-            Self::AgentRevoked => "the agent is no longer allowed here",
+            Self::Misfit(_) => Withdrawal::SessionChanged,
+            Self::DeniedByPolicy { .. } => Withdrawal::DeniedByPolicy,
+            Self::Unreadable => Withdrawal::SyntaxError,
+            Self::Stricter { .. } => Withdrawal::StricterPolicy,
+            Self::ApproversChanged => Withdrawal::ApproversChanged,
+            Self::AgentRevoked => Withdrawal::AgentRevoked,
         }
     }
 }

@@ -93,13 +93,13 @@ fn approval_and_denial_at_once_end_as_the_first_of_them() {
 
 #[test]
 fn approval_after_the_agent_left_does_nothing_and_says_so() {
-    let hold = waiting(terms()).on_withdrawn("the agent cancelled", after(1));
+    let hold = waiting(terms()).on_withdrawn(Withdrawal::AgentCancelled, after(1));
 
     let (mut hold, late) = give(hold, Verdict::Approve, &bob(), &SamplePeople::of(&[&bob()]), 5);
 
     assert_eq!(
         late,
-        Err(VerdictError::TooLate { state: HoldState::Withdrawn { reason: "the agent cancelled" } })
+        Err(VerdictError::TooLate { state: HoldState::Withdrawn { reason: Withdrawal::AgentCancelled } })
     );
     assert!(hold.take_grant(after(5)).is_none());
 }
@@ -111,7 +111,8 @@ fn what_was_considered_before_something_else_happened_is_void() {
     let considered =
         hold.consider(Verdict::Approve, &reply(&bob(), hold.request()), &crowd, after(5)).unwrap();
 
-    let mut hold = hold.on_withdrawn("the agent hung up", after(5)).on_verdict(considered, after(5));
+    let mut hold =
+        hold.on_withdrawn(Withdrawal::AgentDisconnected, after(5)).on_verdict(considered, after(5));
 
     assert!(matches!(hold.state(), HoldState::Withdrawn { .. }));
     assert!(hold.take_grant(after(5)).is_none());
@@ -131,7 +132,10 @@ fn an_answer_that_took_past_the_deadline_to_write_down_does_not_grant() {
 
 #[test]
 fn what_is_past_its_deadline_has_expired_and_is_not_withdrawn() {
-    assert_eq!(waiting(terms()).on_withdrawn("the agent hung up", after(900)).state(), &HoldState::Expired);
+    assert_eq!(
+        waiting(terms()).on_withdrawn(Withdrawal::AgentDisconnected, after(900)).state(),
+        &HoldState::Expired
+    );
 }
 
 #[test]
@@ -143,7 +147,7 @@ fn p4_a_denial_takes_back_a_grant_that_nobody_has_used() {
     let (mut hold, result) = give(hold, Verdict::Deny, &carol(), &crowd, 20);
 
     assert_eq!(result, Ok(()));
-    assert_eq!(hold.state(), &HoldState::Withdrawn { reason: TAKEN_BACK });
+    assert_eq!(hold.state(), &HoldState::Withdrawn { reason: Withdrawal::TakenBack });
     assert!(hold.take_grant(after(20)).is_none());
 }
 
@@ -175,7 +179,7 @@ fn only_what_was_handed_out_can_have_run() {
     hold.take_grant(after(11)).unwrap();
     let hold = hold.on_time(after(5000)).on_ran();
     assert_eq!(hold.state(), &HoldState::Executed);
-    assert_eq!(hold.on_withdrawn("the session ended", after(5000)).state(), &HoldState::Executed);
+    assert_eq!(hold.on_withdrawn(Withdrawal::SessionEnded, after(5000)).state(), &HoldState::Executed);
 }
 
 // ---- P2: what a grant covers ------------------------------------------------------------------
@@ -772,7 +776,7 @@ proptest! {
                     kept = hold.consider(verdict, &reply(&people[who], hold.request()), &crowd, after(now)).ok();
                 }
                 Happening::Time => hold = hold.on_time(after(now)),
-                Happening::Withdraw => hold = hold.on_withdrawn("the agent hung up", after(now)),
+                Happening::Withdraw => hold = hold.on_withdrawn(Withdrawal::AgentDisconnected, after(now)),
                 Happening::Take => {
                     if let Some(grant) = hold.take_grant(after(now)) {
                         let early = grant.approvals().iter().any(|review| {

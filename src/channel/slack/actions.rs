@@ -281,7 +281,7 @@ fn why_not(inner: &Inner, request: &Request, error: &VerdictError) -> Inert {
         text = text.and(", by ").then(&Inert::line(last.reviewer.as_str()));
     }
     if let HoldState::Withdrawn { reason } = state {
-        text = text.and(": ").then(&Inert::ours(reason));
+        text = text.and(": ").then(&Inert::ours(reason.as_str()));
     }
     text.and(".")
 }

@@ -189,7 +189,7 @@ fn state(standing: &Standing) -> Inert {
         }
         HoldState::Expired => Inert::ours("It does not run: nobody answered, or used the answer, in time."),
         HoldState::Withdrawn { reason } => {
-            Inert::ours("It does not run: ").then(&Inert::ours(reason)).and(".")
+            Inert::ours("It does not run: ").then(&Inert::ours(reason.as_str())).and(".")
         }
         HoldState::Executed => Inert::ours("It ran once; what it did is in the thread."),
     }

@@ -234,7 +234,7 @@ fn result(view: &RequestView) -> String {
             format!("{} in {took}", Shown::line(&receipt.result))
         }
         (HoldState::Denied { message: Some(message), .. }, None) => Shown::line(message).to_string(),
-        (HoldState::Withdrawn { reason }, None) => (*reason).to_owned(),
+        (HoldState::Withdrawn { reason }, None) => reason.to_string(),
         (
             HoldState::Waiting
             | HoldState::Granted { .. }

@@ -57,7 +57,7 @@ fn directory() -> Directory {
                 groups: vec!["dba".into()],
             }),
             tokens: vec![SecretHash::of(&format!("csr_{number}"))],
-            slack: Vec::new(),
+            accounts: Vec::new(),
         })
         .collect();
     match Directory::new(Vec::new(), people, [0; 32]) {

@@ -183,13 +183,12 @@ pub enum ChannelName {
     Console,
     /// The REST API, which the command line uses too.
     Api,
-    /// A card in Microsoft Teams.
-    Teams,
-    /// A webhook; it carries requests out and never an answer in.
-    Webhook,
 }
 
 impl ChannelName {
+    /// The channels on which reviewers answer from chat accounts that they are enrolled with.
+    pub const WITH_ACCOUNTS: [Self; 1] = [Self::Slack];
+
     /// The stable spelling that the ledger and the API use.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -197,8 +196,16 @@ impl ChannelName {
             Self::Slack => "slack",
             Self::Console => "console",
             Self::Api => "api",
-            Self::Teams => "teams",
-            Self::Webhook => "webhook",
+        }
+    }
+
+    /// The name as people write it.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Slack => "Slack",
+            Self::Console => "Console",
+            Self::Api => "API",
         }
     }
 }

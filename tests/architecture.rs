@@ -29,11 +29,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ledger", &["actor", "statement", "classify", "policy", "approval", "refusal"]),
     ("session", &["actor", "statement", "wire", "refusal", "ledger"]),
     ("identity", &["actor"]),
-    ("channel", &["actor", "statement", "classify", "policy", "approval", "identity", "desk", "refusal"]),
-    (
-        "desk",
-        &["actor", "statement", "classify", "policy", "approval", "identity", "channel", "ledger", "refusal"],
-    ),
+    ("desk", &["actor", "statement", "classify", "policy", "approval", "identity", "ledger", "refusal"]),
+    ("channel", &["actor", "statement", "policy", "approval", "identity", "desk"]),
     (
         "config",
         &[
@@ -45,6 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ledger",
             "identity",
             "desk",
+            "channel",
             "toml_reader",
         ],
     ),
@@ -67,18 +65,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("fuzzing", &["statement", "refusal", "wire", "classify", "ledger", "session"]),
     (
         "web",
-        &[
-            "actor",
-            "statement",
-            "refusal",
-            "classify",
-            "policy",
-            "approval",
-            "desk",
-            "ledger",
-            "identity",
-            "channel",
-        ],
+        &["actor", "statement", "refusal", "classify", "policy", "approval", "desk", "ledger", "identity"],
     ),
 ];
 

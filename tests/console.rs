@@ -19,8 +19,8 @@ mod scenes;
 mod web;
 
 use browser::Browser;
-use countersign::approval::Withdrawal;
 use countersign::approval::HoldState;
+use countersign::approval::Withdrawal;
 use countersign::desk::Ending;
 use serde_json::json;
 use web::{Site, SiteSetup};

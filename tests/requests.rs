@@ -17,8 +17,8 @@ mod web;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Command, Output, Stdio};
 
-use countersign::approval::Withdrawal;
 use countersign::approval::HoldState;
+use countersign::approval::Withdrawal;
 use countersign::desk::{Ending, Limits};
 use countersign::web::views::Activity;
 use serde_json::{Value, json};

@@ -2,110 +2,102 @@
 //!
 //! A channel carries requests out and answers in. It never decides who a reviewer is
 //! ([`identity`](crate::identity) does) nor what an answer means ([`approval::hold`](crate::approval)
-//! does), and nothing waits for it: a chat service that is slow or down must not keep the console
-//! from working, nor a statement from expiring.
+//! does). Nothing waits for it: a chat service that is slow or down must not keep the console from
+//! working, nor a statement from expiring.
 //!
-//! - [`answers`]: the way back, for channels on which people can answer.
+//! - [`accounts`]: answers from chat accounts, for channels on which people can answer.
+//! - `follow`: carries what happens at the desk to a channel.
+//! - `outbox`: what is to be sent to a chat service, as a value.
+//! - `journal`: which cards are shown, on disk.
 //! - [`slack`][]: Slack.
+//!
+//! To add a channel: a folder here, a variant in [`Settings`] and in
+//! [`ChannelName`](crate::actor::ChannelName), its table in the configuration, and its page in `docs/`.
 
-pub mod answers;
+pub mod accounts;
+mod follow;
+mod journal;
+mod outbox;
 pub mod slack;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
+use serde::Serialize;
+
+pub use self::follow::follow;
+pub use self::outbox::{DeadLetter, RetryTiming};
+use self::slack::{Slack, SlackSettings};
 pub use crate::actor::ChannelName;
-use crate::actor::GroupName;
-use crate::approval::json::ReceiptJson;
-use crate::approval::{HoldState, Request, Review};
-use crate::policy::Approval;
-use crate::statement::RequestId;
+use crate::desk::{Desk, DeskEvent};
 
 /// A way to reach reviewers.
-///
-/// [`Channel::deliver`] must return at once: it puts the notice into an outbox of the channel's own,
-/// which retries, orders and drops as its service needs. It may be told the same thing twice, when
-/// it was too slow to hear everything in between; a notice about a request replaces earlier ones.
 pub trait Channel: Send + Sync {
-    /// Which it is.
+    /// The channel's name.
     fn name(&self) -> ChannelName;
 
-    /// Something happened that reviewers should see.
-    fn deliver(&self, notice: &Notice);
+    /// Takes an event in and returns at once: the channel keeps an outbox of its own, which retries
+    /// and orders as its service needs. The same event may come twice.
+    fn deliver(&self, event: &DeskEvent);
 
-    /// Whether reviewers can be reached through it now; for `status`.
-    fn is_healthy(&self) -> bool {
-        true
-    }
+    /// How the channel is doing.
+    fn status(&self) -> ChannelStatus;
 }
 
-/// What a channel is told.
+/// How a channel is doing, for `status`, the console and the metrics.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ChannelStatus {
+    /// Requests go out and answers come in.
+    pub connected: bool,
+    /// Since when that is so, or not so.
+    pub since: Timestamp,
+    /// The last error. It stays when everything works again.
+    pub last_error: Option<LastError>,
+    /// Messages that wait to be sent.
+    pub queued: usize,
+    /// Messages that were given up, oldest first.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+/// An error, and when it was first seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LastError {
+    /// The error.
+    pub error: String,
+    /// When it was first seen.
+    pub at: Timestamp,
+}
+
+/// The settings of one channel.
 #[derive(Clone, Debug)]
-pub enum Notice {
-    /// A request waits: show its card.
-    Opened {
-        /// The request.
-        request: Arc<Request>,
-        /// Identical requests that wait behind it.
-        behind: usize,
-    },
-    /// The number of identical requests that wait behind a card has changed.
-    Joined {
-        /// The request whose card is shown.
-        request: Arc<Request>,
-        /// How many wait behind it now.
-        behind: usize,
-    },
-    /// Somebody answered, and it counted.
-    Reviewed {
-        /// The request.
-        request: Arc<Request>,
-        /// The answer.
-        review: Review,
-        /// Who is still missing.
-        missing: Vec<Approval>,
-    },
-    /// A further group is told: because its time has come, or by somebody who did not wait for that.
-    Escalated {
-        /// The request.
-        request: Arc<Request>,
-        /// The group.
-        to: GroupName,
-        /// How many of the further groups have been told, this one included.
-        told: usize,
-    },
-    /// It was granted, or ended.
-    Ended {
-        /// The request.
-        request: Arc<Request>,
-        /// How.
-        state: HoldState,
-    },
-    /// The approved statement ran.
-    Ran {
-        /// The request.
-        request: Arc<Request>,
-        /// What it did.
-        receipt: ReceiptJson,
-    },
-    /// A request of an earlier run of the proxy was closed as withdrawn; its card may still be shown.
-    LeftOver {
-        /// Its id, which is all that is known of it here.
-        id: RequestId,
-    },
+pub enum Settings {
+    /// Slack.
+    Slack(SlackSettings),
 }
 
-impl Notice {
-    /// The request it is about.
-    #[must_use]
-    pub fn id(&self) -> RequestId {
-        match self {
-            Self::Opened { request, .. }
-            | Self::Joined { request, .. }
-            | Self::Reviewed { request, .. }
-            | Self::Escalated { request, .. }
-            | Self::Ended { request, .. }
-            | Self::Ran { request, .. } => request.id,
-            Self::LeftOver { id } => *id,
-        }
+/// Why a channel cannot be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// Slack's settings are wrong.
+    #[error("Slack: {0}")]
+    Slack(#[from] slack::BadSettings),
+}
+
+/// Starts a channel beside `desk`. That its service cannot be reached is no reason not to start.
+pub fn start(settings: Settings, desk: Desk) -> Result<Arc<dyn Channel>, StartError> {
+    match settings {
+        Settings::Slack(settings) => Ok(Slack::start(settings, desk)?),
     }
+}
+
+/// Waits until the channels have sent everything, at most `within`, so that no card keeps buttons
+/// that do nothing. For shutting down, after the desk has withdrawn what waits.
+pub async fn drain(channels: &[Arc<dyn Channel>], within: Duration) {
+    let empty = async {
+        while channels.iter().any(|channel| channel.status().queued > 0) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let _ = tokio::time::timeout(within, empty).await;
 }

@@ -8,7 +8,7 @@ use axum::http::header;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use crate::channel::slack::Slack;
+use crate::channel::Channel;
 use crate::proxy::Shared;
 use crate::proxy::sessions::Doing;
 use crate::web::ConnectionLimits;
@@ -18,16 +18,16 @@ use crate::web::serve::serve_router;
 const CONNECTIONS: usize = 64;
 
 /// Answers `GET /metrics` until it is dropped.
-pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, slack: Option<Arc<Slack>>) {
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, channels: Vec<Arc<dyn Channel>>) {
     let answer = move || {
-        let text = text(&shared, slack.as_deref());
+        let text = text(&shared, &channels);
         async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
     };
     let router = Router::new().route("/metrics", get(answer));
     serve_router(listener, None, router, ConnectionLimits::of(CONNECTIONS), std::future::pending()).await;
 }
 
-fn text(shared: &Shared, slack: Option<&Slack>) -> String {
+fn text(shared: &Shared, channels: &[Arc<dyn Channel>]) -> String {
     let (accepted, turned_away, malformed) = shared.counters.read();
     let sessions = shared.sessions.list();
     let held = sessions.iter().filter(|watch| matches!(watch.doing(), Doing::Holding)).count();
@@ -61,13 +61,10 @@ fn text(shared: &Shared, slack: Option<&Slack>) -> String {
         let upstreams = shared.upstreams.load();
         upstreams.values().filter(|upstream| upstream.trouble().is_some()).count() as u64
     });
-    if let Some(slack) = slack {
-        metric(
-            "slack_connected",
-            "gauge",
-            "1 while a socket to Slack is open.",
-            slack.status().connected.into(),
-        );
+    for channel in channels {
+        let name = format!("{}_connected", channel.name());
+        let help = format!("1 while reviewers can be reached through {}.", channel.name().title());
+        metric(&name, "gauge", &help, channel.status().connected.into());
     }
     text
 }

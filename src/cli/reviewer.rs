@@ -12,9 +12,11 @@ use serde_json::json;
 
 use super::agent::ConfigFile;
 use super::terminal;
+use crate::actor::ChannelName;
 use crate::actor::{GroupName, PersonName, ReviewerId};
 use crate::config::Config;
 use crate::config::edit::Editor;
+use crate::identity::account::ChatAccount;
 use crate::identity::link;
 use crate::identity::secret::{Kind, SecretHash, generate};
 
@@ -82,9 +84,14 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Add { id, group, also, slack, file } => {
             let token = generate(Kind::Reviewer);
             let hash = SecretHash::of(&token).to_string();
-            let slack = slack.as_ref().map(|(team, user)| (team.as_str(), user.as_str()));
+            let slack = slack.iter().map(|(team, user)| ChatAccount {
+                channel: ChannelName::Slack,
+                team: team.clone(),
+                user: user.clone(),
+            });
+            let accounts: Vec<ChatAccount> = slack.collect();
             let done =
-                super::edit(&file.config, |editor| editor.add_reviewer(&id, &also, &group, slack, &hash));
+                super::edit(&file.config, |editor| editor.add_reviewer(&id, &also, &group, &accounts, &hash));
             with_token(done?, &id, &token, &file)
         }
         Command::Rotate { id, file } => {
@@ -134,11 +141,18 @@ fn list(file: &ConfigFile) -> anyhow::Result<ExitCode> {
                 let reviewer = &entry.reviewer;
                 let also: Vec<&str> = reviewer.also.iter().map(PersonName::as_str).collect();
                 let groups: Vec<&str> = reviewer.groups.iter().map(GroupName::as_str).collect();
-                let slack: Vec<&str> = entry.slack.iter().map(|account| account.user.as_str()).collect();
-                json!({
+                let mut json = json!({
                     "id": reviewer.id.as_str(), "also": also, "groups": groups,
-                    "tokens": entry.tokens.len(), "slack": slack,
-                })
+                    "tokens": entry.tokens.len(),
+                });
+                if let Some(fields) = json.as_object_mut() {
+                    for channel in ChannelName::WITH_ACCOUNTS {
+                        let users: Vec<&str> =
+                            entry.accounts_on(channel).map(|account| account.user.as_str()).collect();
+                        fields.insert(channel.to_string(), json!(users));
+                    }
+                }
+                json
             })
             .collect();
         writeln!(out, "{}", serde_json::Value::Array(reviewers))?;
@@ -149,9 +163,7 @@ fn list(file: &ConfigFile) -> anyhow::Result<ExitCode> {
             if !entry.tokens.is_empty() {
                 ways.push("token");
             }
-            if !entry.slack.is_empty() {
-                ways.push("slack");
-            }
+            ways.extend(entry.accounts.iter().map(|account| account.channel.as_str()));
             writeln!(out, "{:<32} {:<24} {}", entry.reviewer.id.as_str(), groups.join(","), ways.join(","))?;
         }
     }

@@ -19,10 +19,9 @@ use zeroize::Zeroizing;
 use super::views::Seen;
 use super::{metrics, reload};
 use crate::actor::UpstreamName;
-use crate::channel::slack::{SLACK_API, Slack, SlackSettings, Timing, Token};
+use crate::channel::{self, Channel};
 use crate::classify::{Classifier, Declared};
 use crate::config::{self, ApplicationName, Config, UpstreamTls};
-use crate::desk::accounts::SlackAnswers;
 use crate::desk::{Clock, Desk};
 use crate::identity::KeySources;
 use crate::ledger::{self, Event, Ledger};
@@ -92,7 +91,7 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
     pub(super) web: Option<Web>,
-    slack: Option<Arc<Slack>>,
+    channels: Vec<Arc<dyn Channel>>,
     stop: watch::Sender<Stop>,
     agents: JoinHandle<()>,
     background: Vec<JoinHandle<()>>,
@@ -163,8 +162,11 @@ impl Running {
             large_texts: Arc::default(),
         });
         desk.close_left_over(&left_over);
-        let slack = slack(&config, &desk)?;
-        let web = web(&config, &shared, slack.clone());
+        let channels = start_channels(&config, &desk)?;
+        let followers =
+            channels.iter().map(|channel| tokio::spawn(channel::follow(desk.clone(), Arc::clone(channel))));
+        let mut background: Vec<JoinHandle<()>> = followers.collect();
+        let web = web(&config, &shared, channels.clone());
         let console = match &config.console {
             Some(console) => Some(
                 TcpListener::bind(console.listen)
@@ -198,15 +200,10 @@ impl Running {
         }
         let config = Arc::new(ArcSwap::from_pointee(config));
         let timers = desk.clone();
-        let mut background = vec![
-            tokio::spawn(async move { timers.run_timers().await }),
-            tokio::spawn(reload::watch(Arc::clone(&shared), Arc::clone(&config), before)),
-        ];
-        if let Some(slack) = slack.clone() {
-            background.push(tokio::spawn(async move { desk.carry(slack).await }));
-        }
+        background.push(tokio::spawn(async move { timers.run_timers().await }));
+        background.push(tokio::spawn(reload::watch(Arc::clone(&shared), Arc::clone(&config), before)));
         if let Some(listener) = metrics {
-            background.push(tokio::spawn(metrics::serve(listener, Arc::clone(&shared), slack.clone())));
+            background.push(tokio::spawn(metrics::serve(listener, Arc::clone(&shared), channels.clone())));
         }
         if let (Some(web), Some(listener)) = (web.clone(), console) {
             let mut stopped = stop.subscribe();
@@ -220,7 +217,7 @@ impl Running {
                 }
             }));
         }
-        Ok(Self { shared, web, slack, stop, agents, background })
+        Ok(Self { shared, web, channels, stop, agents, background })
     }
 
     /// Runs until SIGTERM or Ctrl-C, then drains; the second signal ends it at once.
@@ -247,7 +244,7 @@ impl Running {
 
     /// Ends in good order: no new sessions; those that run have until `impatience` ends.
     pub(super) async fn stop_after(self, impatience: impl Future<Output = ()>) {
-        let Self { shared, slack, stop, mut agents, background, .. } = self;
+        let Self { shared, channels, stop, mut agents, background, .. } = self;
         let _ = stop.send(Stop::Drain);
         tokio::select! {
             _ = &mut agents => {}
@@ -257,9 +254,7 @@ impl Running {
             }
         }
         let _ = stop.send(Stop::Now);
-        if let Some(slack) = slack {
-            slack.drain(Duration::from_secs(5)).await;
-        }
+        channel::drain(&channels, Duration::from_secs(5)).await;
         for task in background {
             task.abort();
         }
@@ -270,29 +265,16 @@ impl Running {
     }
 }
 
-/// The Slack channel, where it is configured. That Slack cannot be reached is no reason not to start.
-fn slack(config: &Config, desk: &Desk) -> anyhow::Result<Option<Arc<Slack>>> {
-    let Some(slack) = &config.slack else { return Ok(None) };
-    let settings = SlackSettings {
-        api_url: match &slack.api_url {
-            Some(url) => url.clone(),
-            None => SLACK_API.parse()?,
-        },
-        app_token: Token::new(slack.app_token.expose()),
-        bot_token: Token::new(slack.bot_token.expose()),
-        channel: slack.channel.clone(),
-        console_url: config.console.as_ref().map(|console| console.url.clone()),
-        cards_file: Some(config.ledger.path.with_extension("slack-cards")),
-        timing: Timing::default(),
-    };
-    let answers = Arc::new(SlackAnswers::new(desk.clone()));
-    Ok(Some(Slack::start(settings, answers).context("Slack")?))
+/// The channels that are configured.
+fn start_channels(config: &Config, desk: &Desk) -> anyhow::Result<Vec<Arc<dyn Channel>>> {
+    let start = |settings: &channel::Settings| Ok(channel::start(settings.clone(), desk.clone())?);
+    config.channels.iter().map(start).collect()
 }
 
 /// The console and the API, where they are configured.
-fn web(config: &Config, shared: &Arc<Shared>, slack: Option<Arc<Slack>>) -> Option<Web> {
+fn web(config: &Config, shared: &Arc<Shared>, channels: Vec<Arc<dyn Channel>>) -> Option<Web> {
     let console = config.console.as_ref()?;
-    let seen = Arc::new(Seen { shared: Arc::clone(shared), slack });
+    let seen = Arc::new(Seen { shared: Arc::clone(shared), channels });
     let record = Record::new(shared.ledger.clone(), &config.ledger_settings(), Clock::real());
     let views =
         Views { ledger: Arc::new(record), sessions: seen.clone(), policy: seen.clone(), health: seen };

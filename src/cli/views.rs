@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::actor::ReviewerId;
-use crate::channel::slack::Slack;
+use crate::channel::Channel;
 use crate::classify::{Catalogue, Classification, Context, SearchPath};
 use crate::ledger::Event;
 use crate::policy::Policy;
@@ -15,7 +15,7 @@ use crate::web::views::{Activity, HealthView, PartStatus, PolicyView, SessionRow
 /// A running proxy, looked at from the web side.
 pub(super) struct Seen {
     pub(super) shared: Arc<Shared>,
-    pub(super) slack: Option<Arc<Slack>>,
+    pub(super) channels: Vec<Arc<dyn Channel>>,
 }
 
 impl SessionsView for Seen {
@@ -115,14 +115,14 @@ impl HealthView for Seen {
     }
 
     fn channels(&self) -> Vec<PartStatus> {
-        let slack = self.slack.iter().map(|slack| {
-            let status = slack.status();
+        let channels = self.channels.iter().map(|channel| {
+            let status = channel.status();
             let note = status.last_error.filter(|_| !status.connected).map(|last| last.error);
-            PartStatus { name: "slack".to_owned(), healthy: status.connected, note }
+            PartStatus { name: channel.name().to_string(), healthy: status.connected, note }
         });
         let trouble = self.shared.trouble.lock().clone();
         let files =
             trouble.map(|note| PartStatus { name: "files".to_owned(), healthy: false, note: Some(note) });
-        slack.chain(files).collect()
+        channels.chain(files).collect()
     }
 }

@@ -14,6 +14,7 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Val
 
 use super::ConfigError;
 use super::raw::RawConfig;
+use crate::identity::account::ChatAccount;
 
 /// Why the file was left as it was.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +148,7 @@ impl Editor {
         id: &str,
         also: &[String],
         groups: &[String],
-        slack: Option<(&str, &str)>,
+        accounts: &[ChatAccount],
         token_hash: &str,
     ) -> Result<(), EditError> {
         let mut table = Table::new();
@@ -156,11 +157,11 @@ impl Editor {
             table.insert("also", value(array(also)));
         }
         table.insert("groups", value(array(groups)));
-        if let Some((team, user)) = slack {
+        for ChatAccount { channel, team, user } in accounts {
             let mut account = InlineTable::new();
             account.insert("team", team.into());
             account.insert("user", user.into());
-            table.insert("slack", value(Value::InlineTable(account)));
+            table.insert(channel.as_str(), value(Value::InlineTable(account)));
         }
         table.insert("token_hash", value(token_hash));
         self.add("reviewer", "id", id, table)

@@ -27,6 +27,8 @@ use url::Url;
 pub use self::problems::Concern;
 pub use self::secret::Secret;
 use crate::actor::UpstreamName;
+use crate::channel;
+use crate::channel::slack::{SLACK_API, SlackSettings, Timing, Token};
 use crate::desk;
 use crate::identity::keys::KeyPlace;
 use crate::identity::{Directory, TokenRule};
@@ -65,8 +67,8 @@ pub struct Config {
     pub ledger: LedgerSettings,
     /// The web console and API.
     pub console: Option<Console>,
-    /// Slack.
-    pub slack: Option<Slack>,
+    /// The channels beside the console.
+    pub channels: Vec<channel::Settings>,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
     /// How much is taken on.
@@ -193,19 +195,6 @@ pub struct Console {
     pub listen: SocketAddr,
     /// How browsers reach it.
     pub url: Url,
-}
-
-/// Slack.
-#[derive(Clone, Debug)]
-pub struct Slack {
-    /// `xapp-..`, for socket mode.
-    pub app_token: Secret,
-    /// `xoxb-..`.
-    pub bot_token: Secret,
-    /// The channel's id.
-    pub channel: String,
-    /// Another server than Slack's, for tests.
-    pub api_url: Option<Url>,
 }
 
 /// How much is taken on.
@@ -450,14 +439,16 @@ impl Resolve<'_> {
         // Its entries were found to agree when the text was read.
         let agents: Vec<raw::RawAgent> = raw.agents.into_iter().map(|agent| self.agent(agent)).collect();
         let directory = raw::directory(&agents, &raw.reviewers, secret).ok();
-        let slack = raw.slack.map(|slack| {
-            Some(Slack {
-                app_token: self.secret(&slack.app_token)?,
-                bot_token: self.secret(&slack.bot_token)?,
-                channel: slack.channel,
-                api_url: slack.api_url,
-            })
-        });
+        let mut channels = Vec::new();
+        let mut channels_are_complete = true;
+        if let Some(slack) = raw.slack {
+            let cards_file = self.file(&raw.ledger.path).with_extension("slack-cards");
+            let console_url = raw.console.as_ref().map(|console| console.url.clone());
+            match self.slack(slack, console_url, cards_file) {
+                Some(slack) => channels.push(channel::Settings::Slack(slack)),
+                None => channels_are_complete = false,
+            }
+        }
         let policy_dir = self.file(&raw.policy.dir.value);
         if !policy_dir.is_dir() {
             self.problem(&raw.policy.dir.place, format!("there is no folder {}", policy_dir.display()));
@@ -480,13 +471,29 @@ impl Resolve<'_> {
                 head_files: raw.ledger.head_files.iter().map(|file| self.file(file)).collect(),
             },
             console: raw.console,
-            slack: match slack {
-                Some(slack) => Some(slack?),
-                None => None,
-            },
+            channels: channels_are_complete.then_some(channels)?,
             metrics: raw.metrics,
             limits: raw.limits,
             files: std::mem::take(&mut self.files),
+        })
+    }
+
+    fn slack(
+        &mut self,
+        raw: raw::RawSlack,
+        console_url: Option<Url>,
+        cards_file: PathBuf,
+    ) -> Option<SlackSettings> {
+        let app_token = self.secret(&raw.app_token);
+        let bot_token = self.secret(&raw.bot_token);
+        Some(SlackSettings {
+            api_url: raw.api_url.or_else(|| SLACK_API.parse().ok())?,
+            app_token: Token::new(app_token?.expose()),
+            bot_token: Token::new(bot_token?.expose()),
+            channel: raw.channel,
+            console_url,
+            cards_file: Some(cards_file),
+            timing: Timing::default(),
         })
     }
 

@@ -11,9 +11,11 @@ use url::Url;
 
 use super::secret::Named;
 use super::{ApplicationName, ConfigError, Console, Limits, UpstreamTls, is_local_host};
+use crate::actor::ChannelName;
 use crate::actor::{Agent, AgentName, GroupName, PersonName, Reviewer, ReviewerId, UpstreamName, person_key};
 use crate::desk;
-use crate::identity::directory::{Entry, SlackAccount};
+use crate::identity::account::ChatAccount;
+use crate::identity::directory::Entry;
 use crate::identity::keys::{self, KeyPlace};
 use crate::identity::secret::SecretHash;
 use crate::identity::token::{Algorithm, ClaimPaths};
@@ -578,22 +580,22 @@ fn read_reviewer(table: &Table<'_>, problems: &Problems) -> Option<RawReviewer> 
             None => problems.add(&at.place, "is not of the form \"sha256:\" and 64 hexadecimal digits"),
         }
     }
-    let slack = table.table("slack", |slack| {
-        let team = slack.required_text("team");
-        let user = slack.required_text("user");
-        Some(SlackAccount { team: team?.value, user: user?.value })
+    let accounts = ChannelName::WITH_ACCOUNTS.into_iter().filter_map(|channel| {
+        let account = table.table(channel.as_str(), |account| {
+            let team = account.required_text("team");
+            let user = account.required_text("user");
+            Some(ChatAccount { channel, team: team?.value, user: user?.value })
+        });
+        account.flatten()
     });
+    let accounts = accounts.collect();
     let reviewer = Reviewer {
         id: ReviewerId::new(id?),
         also: also.into_iter().map(|at| PersonName::new(at.value.trim())).collect(),
         groups: groups?.into_iter().map(|at| GroupName::new(at.value)).collect(),
     };
     Some(RawReviewer {
-        entry: ReviewerEntry {
-            reviewer: Arc::new(reviewer),
-            tokens,
-            slack: slack.flatten().into_iter().collect(),
-        },
+        entry: ReviewerEntry { reviewer: Arc::new(reviewer), tokens, accounts },
         place: table.place().clone(),
     })
 }

@@ -3,8 +3,10 @@
 use std::fs;
 
 use super::*;
+use crate::actor::ChannelName;
 use crate::config::edit::{EditError, Editor};
 use crate::identity::ScramVerifier;
+use crate::identity::account::ChatAccount;
 use crate::identity::secret::SecretHash;
 
 const VERIFIER: &str = "SCRAM-SHA-256$4096:AAECAwQFBgcICQoLDA0ODw==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
@@ -90,7 +92,7 @@ fn a_configuration_is_read_with_its_defaults_and_secrets() {
     assert_eq!(config.ledger.path, folder.0.path().join("ledger/countersign.db"));
     assert_eq!(config.console.as_ref().map(|console| console.url.as_str()), Some("http://127.0.0.1:6480/"));
     assert_eq!(config.address_for_agents(), "localhost:6432");
-    assert!(config.slack.is_none());
+    assert!(config.channels.is_empty());
     let shown = format!("{config:?}");
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(!shown.contains("AAAAAAAAAAAAAAAAAAAAAAAA"), "{shown}");
@@ -463,7 +465,7 @@ fn an_edit_that_would_make_the_file_wrong_leaves_it_as_it_was() {
             "rob",
             &people(&["bob@example.com"]),
             &people(&["dba"]),
-            None,
+            &[],
             &token_hash("x")
         ))
         .contains("one person is one reviewer")
@@ -478,7 +480,8 @@ fn an_unfinished_configuration_may_be_added_to() {
     folder.write(&good().replace("host = \"db.internal\"", ""));
 
     let mut editor = Editor::open(&folder.path()).unwrap();
-    editor.add_reviewer("rob", &[], &["dba".to_owned()], Some(("T1", "U2")), &token_hash("csr_rob")).unwrap();
+    let account = ChatAccount { channel: ChannelName::Slack, team: "T1".into(), user: "U2".into() };
+    editor.add_reviewer("rob", &[], &["dba".to_owned()], &[account], &token_hash("csr_rob")).unwrap();
     // The upstream is not finished, so agents that name it cannot be told from mistakes; people can.
     editor.save().unwrap();
 

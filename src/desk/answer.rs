@@ -8,6 +8,7 @@ use tracing::{info, warn};
 use super::shelf::{Live, Slot};
 use super::view::Enrolled;
 use super::{Desk, DeskEvent};
+use crate::actor::{Assurance, ChannelName, Reviewer};
 use crate::approval::hold::{Considered, People, Reply};
 use crate::approval::{HoldState, Review, Verdict, VerdictError, Withdrawal};
 use crate::identity::AuthenticatedReviewer;
@@ -27,6 +28,27 @@ pub struct Answer {
     /// When it was displayed to them, where the channel itself knows. What the desk was told by
     /// [`Desk::note_displayed`] goes before.
     pub displayed_at: Option<Timestamp>,
+}
+
+/// An answer that a channel refused before it came to the desk.
+#[derive(Clone, Debug)]
+pub struct RefusedAnswer {
+    /// The request.
+    pub request: RequestId,
+    /// The person, or the account where nobody is enrolled with it.
+    pub by: Arc<Reviewer>,
+    /// The channel that it came over.
+    pub channel: ChannelName,
+    /// The answer.
+    pub verdict: Verdict,
+    /// Digest of the statement that they were shown.
+    pub digest: Digest,
+    /// Their reason, in their words.
+    pub reason: Option<String>,
+    /// When it was displayed to them, where the channel knows.
+    pub displayed_at: Option<Timestamp>,
+    /// Why it was refused.
+    pub why: String,
 }
 
 /// An answer that counted, and what came of it.
@@ -222,24 +244,39 @@ impl Desk {
         }
         warn!(request = %slot.request.id, reviewer = %reply.by.id, verdict = verdict.as_str(), %error, "an answer was refused");
         let record = review_record(slot.request.id, verdict, reply, quick, Some(error.to_string()));
-        if let Err(unrecorded) = self.0.recorder.append(Event::Review(Box::new(record))) {
-            tracing::error!(request = %slot.request.id, %unrecorded, "a refused answer is not in the ledger");
-        }
+        self.append_refused(record);
     }
 
-    /// When a request was displayed, as far as that can be, and whether an answer at this moment is too
-    /// quick for it.
-    pub(super) fn measure(
-        &self,
-        id: RequestId,
-        displayed_at: Option<Timestamp>,
-    ) -> (Option<Timestamp>, bool) {
-        let slot = self.0.shelf.lock().get(id);
+    /// Records an answer that was refused before it came to the desk.
+    pub fn record_refused(&self, refused: RefusedAnswer) {
+        let RefusedAnswer { request, by, channel, verdict, digest, reason, displayed_at, why } = refused;
+        let slot = self.0.shelf.lock().get(request);
         let now = self.now();
-        slot.map_or((None, false), |slot| {
+        let (displayed_at, quick) = slot.map_or((None, false), |slot| {
             let live = slot.live.lock();
             (live.hold.plausible(displayed_at, now), live.hold.is_quick(displayed_at, now))
-        })
+        });
+        let record = ReviewRecord {
+            request,
+            reviewer: by,
+            verdict,
+            channel,
+            assurance: Assurance::Click,
+            digest,
+            reason,
+            displayed_at,
+            quick,
+            not_counted: Some(why),
+            signature: None,
+        };
+        self.append_refused(record);
+    }
+
+    fn append_refused(&self, record: ReviewRecord) {
+        let request = record.request;
+        if let Err(unrecorded) = self.0.recorder.append(Event::Review(Box::new(record))) {
+            tracing::error!(%request, %unrecorded, "a refused answer is not in the ledger");
+        }
     }
 
     /// Withdraws a request whose session does not wait for it any more.

@@ -7,7 +7,6 @@
 //!
 //! - [`recorder`]: what it needs of the ledger.
 //! - [`view`]: requests as channels see them.
-//! - [`accounts`]: answers from chat accounts.
 //! - `shelf`: how requests are found.
 //! - `answer`: how verdicts are given.
 //! - `timers`: the clock's part.
@@ -22,9 +21,9 @@
 //! **What has ended** is kept for a while, bounded in number and bytes, so that late clicks are told
 //! what happened. The ledger has all of it, for ever.
 
-pub mod accounts;
 mod answer;
 pub mod clock;
+mod event;
 pub mod recorder;
 mod release;
 mod shelf;
@@ -44,8 +43,9 @@ use tokio::sync::{Notify, broadcast, oneshot};
 use tracing::{error, info};
 use uuid::Uuid;
 
-pub use self::answer::{Answer, Verdicted};
+pub use self::answer::{Answer, RefusedAnswer, Verdicted};
 pub use self::clock::Clock;
+pub use self::event::DeskEvent;
 pub use self::recorder::{Recorder, Unrecorded};
 use self::shelf::{Likeness, Live, Placed, Shelf, Slot, weight};
 use self::view::{Eligible, Enrolled};
@@ -53,7 +53,6 @@ pub use self::view::{Filter, RequestView};
 use crate::actor::{AgentName, ReviewerId};
 use crate::approval::request::BadDraft;
 use crate::approval::{Draft, Grant, Hold, HoldState, Lapse, Request, Seal, VerdictError, Withdrawal};
-pub use crate::channel::Notice as DeskEvent;
 use crate::identity::Directory;
 use crate::ledger::{Event, HoldEnd};
 use crate::refusal::Refusal;
@@ -426,7 +425,7 @@ impl Desk {
     }
 
     /// Everything that happens from now on. A listener that lags more than about a thousand events
-    /// behind misses some and has to ask for [`Desk::requests`] again; [`Desk::carry`] does so.
+    /// behind misses some and has to ask for [`Desk::requests`] again.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<DeskEvent> {
         self.0.events.subscribe()
@@ -436,6 +435,12 @@ impl Desk {
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         self.0.shelf.lock().counts()
+    }
+
+    /// The people who are configured now.
+    #[must_use]
+    pub fn directory(&self) -> Arc<Directory> {
+        self.0.directory.load_full()
     }
 
     /// The desk's clock.

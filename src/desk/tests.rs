@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::actor::ChannelName;
 use crate::actor::{Agent, AgentName, PersonName, Reviewer};
 use crate::approval::quorum::NotAllowed;
 use crate::approval::seal::SealedSetting;
 use crate::approval::{SealDifference, Verdict, Withdrawal};
-use crate::identity::directory::SlackAccount;
-use crate::identity::reviewer::{PersonalTokens, SlackAccounts, SlackProof};
+use crate::identity::account::{ChatAccount, ChatAccounts};
+use crate::identity::reviewer::PersonalTokens;
 use crate::identity::secret::SecretHash;
 use crate::identity::{
     AgentEntry, AuthenticatedReviewer, ReviewerEntry, ReviewerIdentity as _, ScramVerifier,
@@ -71,7 +72,11 @@ fn person(id: &str, also: &[&str], groups: &[&str]) -> ReviewerEntry {
             groups: groups.iter().map(|group| (*group).into()).collect(),
         }),
         tokens: vec![SecretHash::of(&format!("csr_{id}"))],
-        slack: vec![SlackAccount { team: "T1".into(), user: format!("U-{id}") }],
+        accounts: vec![ChatAccount {
+            channel: ChannelName::Slack,
+            team: "T1".into(),
+            user: format!("U-{id}"),
+        }],
     }
 }
 
@@ -198,9 +203,8 @@ fn p9_a_hold_still_ends_when_the_ledger_cannot_write_because_ending_runs_nothing
 fn p4_an_owner_who_tries_to_approve_leaves_an_entry_on_every_channel() {
     let world = world();
     let opened = world.open(1, terms());
-    let on_slack = SlackAccounts
-        .recognise(&world.directory.load(), SlackProof { team: "T1", user: "U-alice" }, start())
-        .unwrap();
+    let account = ChatAccount { channel: ChannelName::Slack, team: "T1".into(), user: "U-alice".into() };
+    let on_slack = ChatAccounts.recognise(&world.directory.load(), &account, start()).unwrap();
 
     let by_token = world.give(&opened.request, Verdict::Approve, "alice").unwrap_err();
     let answer = Answer { by: on_slack, digest: opened.request.digest, reason: None, displayed_at: None };

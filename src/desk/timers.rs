@@ -4,13 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::broadcast::error::RecvError;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::shelf::Slot;
-use super::{Desk, DeskEvent, Filter};
-use crate::approval::HoldState;
-use crate::channel::Channel;
+use super::{Desk, DeskEvent};
 use crate::ledger::Event;
 
 /// How often the desk looks for sessions that left without withdrawing.
@@ -71,36 +68,5 @@ impl Desk {
             self.withdraw_if_left(&slot, &mut slot.live.lock());
         }
         self.show_next();
-    }
-
-    /// Carries everything that happens to `channel`, for ever. A channel that fell so
-    /// far behind that it missed events is told again how all requests stand.
-    pub async fn carry(&self, channel: Arc<dyn Channel>) {
-        let mut events = self.subscribe();
-        loop {
-            match events.recv().await {
-                Ok(event) => channel.deliver(&event),
-                Err(RecvError::Lagged(missed)) => {
-                    warn!(channel = %channel.name(), missed, "a channel is behind; telling it how things stand");
-                    self.tell_all(&*channel);
-                }
-                Err(RecvError::Closed) => return,
-            }
-        }
-    }
-
-    /// Tells `channel` how every request stands.
-    pub fn tell_all(&self, channel: &dyn Channel) {
-        for view in self.requests(&Filter::default()).into_iter().rev() {
-            let request = view.request.clone();
-            if view.state != HoldState::Waiting {
-                channel.deliver(&DeskEvent::Ended { request, state: view.state });
-            } else if !view.is_behind {
-                channel.deliver(&DeskEvent::Opened { request, behind: view.behind });
-            }
-            if let Some(receipt) = view.receipt {
-                channel.deliver(&DeskEvent::Ran { request: view.request, receipt });
-            }
-        }
     }
 }

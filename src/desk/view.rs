@@ -39,6 +39,23 @@ pub struct RequestView {
 }
 
 impl RequestView {
+    /// A request that the desk has forgotten, as it ended.
+    #[must_use]
+    pub fn forgotten(request: Arc<Request>, state: HoldState) -> Self {
+        Self {
+            request,
+            state,
+            reviews: Vec::new(),
+            missing: Vec::new(),
+            may_answer: Vec::new(),
+            seats: Vec::new(),
+            told: 0,
+            behind: 0,
+            is_behind: false,
+            receipt: None,
+        }
+    }
+
     /// The API's JSON, with the whole document or, for lists, without.
     #[must_use]
     pub fn to_json(&self, with_document: bool) -> RequestJson {

@@ -9,12 +9,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::account::ChatAccount;
 use super::agent::{ITERATIONS, ScramVerifier};
 use super::certificate::CertificateRule;
 use super::secret::SecretHash;
 use super::token::TokenRule;
 use super::{Demand, Demanded};
-use crate::actor::{Agent, AgentName, GroupName, PersonName, Reviewer, ReviewerId, person_key};
+use crate::actor::{Agent, AgentName, ChannelName, GroupName, PersonName, Reviewer, ReviewerId, person_key};
 
 /// One agent and what it is checked against: at least one of the three, and not both a password and
 /// a token.
@@ -44,15 +45,6 @@ impl AgentEntry {
     }
 }
 
-/// A reviewer's account in a Slack workspace.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SlackAccount {
-    /// The workspace (`T0..`).
-    pub team: String,
-    /// The user in it (`U0..`).
-    pub user: String,
-}
-
 /// One reviewer and the proofs they are known by.
 #[derive(Clone, Debug)]
 pub struct ReviewerEntry {
@@ -61,7 +53,14 @@ pub struct ReviewerEntry {
     /// Hashes of their personal tokens.
     pub tokens: Vec<SecretHash>,
     /// Their chat accounts.
-    pub slack: Vec<SlackAccount>,
+    pub accounts: Vec<ChatAccount>,
+}
+
+impl ReviewerEntry {
+    /// Their accounts on one channel.
+    pub fn accounts_on(&self, channel: ChannelName) -> impl Iterator<Item = &ChatAccount> {
+        self.accounts.iter().filter(move |account| account.channel == channel)
+    }
 }
 
 /// Two entries that cannot stand side by side.
@@ -234,7 +233,7 @@ fn conflicts(agents: &[AgentEntry], reviewers: &[ReviewerEntry]) -> Vec<Conflict
         }
     }
     let mut people: BTreeMap<String, usize> = BTreeMap::new();
-    let mut accounts: BTreeMap<&SlackAccount, usize> = BTreeMap::new();
+    let mut accounts: BTreeMap<&ChatAccount, usize> = BTreeMap::new();
     let mut tokens: BTreeMap<SecretHash, usize> = BTreeMap::new();
     for (number, entry) in reviewers.iter().enumerate() {
         let mut conflict = |message| conflicts.push(Conflict { entry: Entry::Reviewer(number), message });
@@ -255,10 +254,11 @@ fn conflicts(agents: &[AgentEntry], reviewers: &[ReviewerEntry]) -> Vec<Conflict
                 conflict(format!("\"{name}\" is the name of an agent; an agent cannot answer requests"));
             }
         }
-        for account in &entry.slack {
+        for account in &entry.accounts {
             if let Some(place) = accounts.insert(account, number) {
                 conflict(format!(
-                    "the Slack account {} is that of reviewer \"{}\" as well",
+                    "the {} account {} is that of reviewer \"{}\" as well",
+                    account.channel.title(),
                     account.user,
                     other(place)
                 ));

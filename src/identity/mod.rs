@@ -1,9 +1,10 @@
 //! How actors prove who they are.
 //!
-//! - [`agent`]: SCRAM verifiers, and what is told to those whom nobody knows.
-//! - [`certificate`]: whose a client certificate is.
+//! - [`account`]: chat accounts.
+//! - [`agent`]: SCRAM verifiers, and the exchange with unknown agents.
+//! - [`certificate`]: client certificates.
 //! - [`token`]: signed tokens in place of passwords; [`keys`]: the keys that they are checked with.
-//! - [`reviewer`]: personal tokens and chat accounts.
+//! - [`reviewer`]: personal tokens.
 //! - [`link`]: one-time sign-in links.
 //! - [`session`]: console sessions.
 //! - [`directory`]: everybody who is configured.
@@ -12,6 +13,7 @@
 //! from a proof that an agent cannot have. The desk takes nothing less, so "an agent's credential can
 //! never decide, on any channel" holds for channels that are not written yet.
 
+pub mod account;
 pub mod agent;
 pub mod certificate;
 pub mod directory;

@@ -1,4 +1,4 @@
-//! Personal tokens and chat accounts.
+//! Personal tokens.
 
 use jiff::Timestamp;
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
@@ -44,43 +44,5 @@ impl ReviewerIdentity for PersonalTokens {
             return Err(NotRecognised::AgentCredential);
         }
         Ok(AuthenticatedReviewer::new(entry.reviewer.clone(), Assurance::Click, ChannelName::Api))
-    }
-}
-
-/// Slack accounts. The channel has to have the pair from Slack itself, over a connection that it
-/// authenticated; names and e-mail addresses are no proof, and never get here.
-#[derive(Clone, Copy, Debug)]
-pub struct SlackAccounts;
-
-/// A Slack account as Slack told it.
-#[derive(Clone, Copy, Debug)]
-pub struct SlackProof<'a> {
-    /// The workspace (`T0..`).
-    pub team: &'a str,
-    /// The user in it (`U0..`).
-    pub user: &'a str,
-}
-
-impl ReviewerIdentity for SlackAccounts {
-    type Proof<'a> = SlackProof<'a>;
-
-    fn recognise(
-        &self,
-        directory: &Directory,
-        proof: SlackProof<'_>,
-        _: Timestamp,
-    ) -> Result<AuthenticatedReviewer, NotRecognised> {
-        if proof.team.is_empty() || proof.user.is_empty() {
-            return Err(NotRecognised::Unknown);
-        }
-        directory
-            .reviewers()
-            .find(|entry| {
-                entry.slack.iter().any(|account| account.team == proof.team && account.user == proof.user)
-            })
-            .map(|entry| {
-                AuthenticatedReviewer::new(entry.reviewer.clone(), Assurance::Click, ChannelName::Slack)
-            })
-            .ok_or(NotRecognised::NotEnrolled)
     }
 }

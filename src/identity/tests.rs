@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::directory::SlackAccount;
+use super::account::{ChatAccount, ChatAccounts};
 use super::link::SignInLinks;
-use super::reviewer::{PersonalTokens, SlackAccounts, SlackProof};
+use super::reviewer::PersonalTokens;
 use super::secret::SecretHash;
 use super::session::{ConsoleSessions, Lifetimes, SessionProof, SessionSecrets, SignedInWith};
 use super::*;
@@ -21,7 +21,11 @@ fn entry(id: &str, token: &str) -> ReviewerEntry {
     ReviewerEntry {
         reviewer: Arc::new(Reviewer { id: id.into(), also: Vec::new(), groups: vec!["dba".into()] }),
         tokens: vec![SecretHash::of(token)],
-        slack: vec![SlackAccount { team: "T1".into(), user: format!("U-{id}") }],
+        accounts: vec![ChatAccount {
+            channel: ChannelName::Slack,
+            team: "T1".into(),
+            user: format!("U-{id}"),
+        }],
     }
 }
 
@@ -67,10 +71,11 @@ fn p4_an_agents_token_is_told_for_what_it_is() {
 }
 
 #[test]
-fn a_slack_account_is_its_workspace_and_its_user() {
+fn a_chat_account_is_its_workspace_and_its_user() {
     let directory = directory();
-    let recognise = |team, user| {
-        SlackAccounts.recognise(&directory, SlackProof { team, user }, at(0)).map(|who| who.channel())
+    let recognise = |team: &str, user: &str| {
+        let account = ChatAccount { channel: ChannelName::Slack, team: team.into(), user: user.into() };
+        ChatAccounts.recognise(&directory, &account, at(0)).map(|who| who.channel())
     };
 
     assert_eq!(recognise("T1", "U-bob"), Ok(ChannelName::Slack));

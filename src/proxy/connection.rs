@@ -756,10 +756,10 @@ impl Connection {
             desk::Ending::Granted(grant) => {
                 info!(session = %self.watch.id, request = %id, "grant received");
                 if self.agent.input().len() >= HELD_AHEAD {
-                    let reason =
-                        "the agent sent more than 1 MiB behind it, so it could not be seen to disconnect";
+                    let reason = Withdrawal::TooMuchAhead;
                     self.shared.desk.withdraw(id, reason);
-                    return self.refuse(&pending, Refusal::HoldWithdrawn { request: id, reason });
+                    return self
+                        .refuse(&pending, Refusal::HoldWithdrawn { request: id, reason: reason.as_str() });
                 }
                 match self.state.current() {
                     Some(known) => {

@@ -1,7 +1,7 @@
 //! Who may call what: reviewers, agents, strangers; limits on strangers.
 
-use countersign::approval::Withdrawal;
 use super::*;
+use countersign::approval::Withdrawal;
 
 #[test]
 fn a_personal_token_gives_click_assurance_only() {

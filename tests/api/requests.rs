@@ -1,7 +1,7 @@
 //! Requests: lists, answers, and who may give them.
 
-use countersign::approval::Withdrawal;
 use super::*;
+use countersign::approval::Withdrawal;
 
 #[test]
 fn a_waiting_request_is_listed_as_scripts_expect_it() {

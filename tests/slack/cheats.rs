@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign::channel::Channel as _;
 use countersign::desk::Ending;
 use countersign::identity::Directory;
 use serde_json::{Value, json};

@@ -4,10 +4,10 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use countersign::approval::Withdrawal;
 use countersign::approval::Shown;
+use countersign::approval::Withdrawal;
 use countersign::approval::request::TransactionView;
-use countersign::channel::slack::SlackStatus;
+use countersign::channel::{Channel as _, ChannelStatus};
 use countersign::statement::TransactionStatus;
 use serde_json::Value;
 
@@ -33,7 +33,7 @@ fn statement_of(card: &Message) -> String {
     lines.join("\n")
 }
 
-fn status_of(fixture: &SlackFixture) -> SlackStatus {
+fn status_of(fixture: &SlackFixture) -> ChannelStatus {
     fixture.slack.status()
 }
 

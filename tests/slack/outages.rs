@@ -1,11 +1,13 @@
 //! Slack slow, broken, busy, gone, and back; and the proxy restarted meanwhile. Holds stand.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use countersign::approval::Withdrawal;
-use countersign::statement::SessionEnd;
 use countersign::approval::Verdict;
+use countersign::approval::Withdrawal;
+use countersign::channel::{Channel, ChannelName, drain};
 use countersign::desk::Ending;
+use countersign::statement::SessionEnd;
 use serde_json::json;
 
 use crate::fake::world::Order;
@@ -235,9 +237,13 @@ async fn a_request_can_be_answered_elsewhere_while_slack_is_down() {
     fixture.fake.world().go_down();
     let by = {
         use countersign::identity::ReviewerIdentity as _;
-        use countersign::identity::reviewer::{SlackAccounts, SlackProof};
-        let proof = SlackProof { team: crate::fake::TEAM, user: DORA };
-        SlackAccounts.recognise(&fixture.directory.load(), proof, fixture.desk.now()).unwrap()
+        use countersign::identity::account::{ChatAccount, ChatAccounts};
+        let account = ChatAccount {
+            channel: ChannelName::Slack,
+            team: crate::fake::TEAM.to_owned(),
+            user: DORA.to_owned(),
+        };
+        ChatAccounts.recognise(&fixture.directory.load(), &account, fixture.desk.now()).unwrap()
     };
     let answer =
         countersign::desk::Answer { by, digest: opened.request.digest, reason: None, displayed_at: None };
@@ -261,7 +267,7 @@ async fn slack_may_be_down_when_the_proxy_starts() {
     let fixture = SlackFixture::open_at_once(fake, |_| {});
     let opened = fixture.hold(SQL);
     let error = fixture.fake.until(|_| fixture.slack.status().last_error).await;
-    assert_eq!(error.error, "out of reach");
+    assert_eq!(error.error, "Slack cannot be reached");
 
     fixture.fake.world().mend();
     let card = fixture.fake.first_card().await;
@@ -490,7 +496,7 @@ async fn shutting_down_waits_until_no_card_has_buttons_that_do_nothing() {
     // On the way, or there already.
     let all_over = |fake: &FakeSlack| fake.cards().iter().all(|card| card.buttons() == [OPEN]);
     fixture.fake.until(|fake| (fixture.slack.status().queued > 0 || all_over(fake)).then_some(())).await;
-    fixture.slack.drain(Duration::from_secs(5)).await;
+    drain(&[fixture.slack.clone() as Arc<dyn Channel>], Duration::from_secs(5)).await;
 
     assert!(all_over(&fixture.fake));
     // Not for ever, though.
@@ -498,7 +504,7 @@ async fn shutting_down_waits_until_no_card_has_buttons_that_do_nothing() {
     let _opened = fixture.hold(SQL);
     fixture.fake.until(|_| (fixture.slack.status().queued > 0).then_some(())).await;
     let started = Instant::now();
-    fixture.slack.drain(Duration::from_millis(300)).await;
+    drain(&[fixture.slack.clone() as Arc<dyn Channel>], Duration::from_millis(300)).await;
     assert!(started.elapsed() < Duration::from_secs(1));
 }
 

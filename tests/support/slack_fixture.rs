@@ -8,10 +8,10 @@ use countersign::actor::{GroupName, PersonName, Reviewer};
 use countersign::approval::Draft;
 use countersign::approval::request::TreeHead;
 use countersign::channel::slack::{Slack, SlackSettings, Timing, Token};
+use countersign::channel::{Channel, ChannelName, RetryTiming, follow};
 use countersign::classify::Classification;
-use countersign::desk::accounts::SlackAnswers;
 use countersign::desk::{Clock, Desk, Ending, Limits, Opened, Recorder, Unrecorded};
-use countersign::identity::directory::SlackAccount;
+use countersign::identity::account::ChatAccount;
 use countersign::identity::{AgentEntry, Directory, ReviewerEntry, ScramVerifier};
 use countersign::ledger::{Event, Ledger, ReviewRecord};
 use countersign::policy::Terms;
@@ -115,9 +115,11 @@ pub fn timing() -> Timing {
         dialog: Duration::from_millis(800),
         hello: Duration::from_millis(1_500),
         ping: Duration::from_secs(1),
-        retry_first: Duration::from_millis(50),
-        retry_most: Duration::from_millis(200),
-        refused: Duration::from_millis(200),
+        retry: RetryTiming {
+            first: Duration::from_millis(50),
+            longest: Duration::from_millis(200),
+            refused: Duration::from_millis(200),
+        },
         look_up: Duration::from_millis(500),
         rely: Duration::from_secs(2),
     }
@@ -166,23 +168,16 @@ impl SlackFixture {
             timing: timing(),
         };
         change(&mut settings);
-        let slack = Slack::start(settings.clone(), Arc::new(SlackAnswers::new(desk.clone()))).unwrap();
+        let slack = Slack::start(settings.clone(), desk.clone()).unwrap();
         let mut fixture = Self { fake, desk, recorded, directory, slack, settings, tasks: Tasks::default() };
-        fixture.carry();
+        fixture.follow();
         let desk = fixture.desk.clone();
         fixture.tasks.0.push(tokio::spawn(async move { desk.run_timers().await }));
         fixture
     }
 
-    fn carry(&mut self) {
-        let (desk, slack) = (self.desk.clone(), self.slack.clone());
-        let mut events = desk.subscribe();
-        self.tasks.0.push(tokio::spawn(async move {
-            use countersign::channel::Channel as _;
-            while let Ok(event) = events.recv().await {
-                slack.deliver(&event);
-            }
-        }));
+    fn follow(&mut self) {
+        self.tasks.0.push(tokio::spawn(follow(self.desk.clone(), self.slack.clone())));
     }
 
     /// The process dies and is started again: a new desk, which knows nothing, and the same Slack.
@@ -203,15 +198,14 @@ impl SlackFixture {
             task.abort();
             let _ = task.await;
         }
-        let answers = Arc::new(SlackAnswers::new(self.desk.clone()));
         // The old one goes first, and with it its sockets.
         let stand_in =
             SlackSettings { api_url: "http://127.0.0.1:9/api".parse().unwrap(), ..self.settings.clone() };
         let stand_in = SlackSettings { cards_file: None, ..stand_in };
-        self.slack = Slack::start(stand_in, answers.clone()).unwrap();
+        self.slack = Slack::start(stand_in, self.desk.clone()).unwrap();
         self.fake.until_sockets(0).await;
-        self.slack = Slack::start(self.settings.clone(), answers).unwrap();
-        self.carry();
+        self.slack = Slack::start(self.settings.clone(), self.desk.clone()).unwrap();
+        self.follow();
         self.until_connected().await;
     }
 
@@ -239,7 +233,11 @@ fn directory() -> Directory {
             groups: groups.iter().map(|group| GroupName::from(*group)).collect(),
         }),
         tokens: Vec::new(),
-        slack: vec![SlackAccount { team: TEAM.to_owned(), user: (*user).to_owned() }],
+        accounts: vec![ChatAccount {
+            channel: ChannelName::Slack,
+            team: TEAM.to_owned(),
+            user: (*user).to_owned(),
+        }],
     });
     Directory::new(agents, reviewers.collect(), [7; 32]).unwrap()
 }

@@ -438,7 +438,7 @@ fn people() -> (Directory, BTreeMap<&'static str, String>) {
                 groups: groups.into_iter().map(GroupName::from).collect(),
             }),
             tokens: vec![SecretHash::of(&token)],
-            slack: Vec::new(),
+            accounts: Vec::new(),
         });
         secrets.insert(name, token);
     }

@@ -23,6 +23,9 @@ pub enum Withdrawal {
     Duplicate,
     /// A statement before it in the same batch failed.
     EarlierFailed,
+    /// The agent sent so much behind the statement that the proxy stopped reading, and could not have
+    /// seen it disconnect.
+    TooMuchAhead,
     /// Upstream could not be asked for the session's settings.
     SettingsUnknown,
     /// Upstream could not be asked for its catalogue.
@@ -60,6 +63,9 @@ impl Withdrawal {
             Self::SessionGone => "the session is gone",
             Self::Duplicate => "an identical request waits already",
             Self::EarlierFailed => "an earlier statement of the same batch failed",
+            Self::TooMuchAhead => {
+                "the agent sent more than 1 MiB behind it, so it could not be seen to disconnect"
+            }
             Self::SettingsUnknown => "the server could not be asked for the settings of the session",
             Self::CatalogueUnknown => "the server could not be asked for its catalogue",
             Self::SessionChanged => "the session is not what it was when approval was asked for",

@@ -11,12 +11,12 @@ use slack_morphism::prelude::{
 };
 use url::Url;
 
-use super::text::{Inert, MOST};
+use super::text::{MOST, PlainText};
 use crate::actor::Assurance;
 use crate::approval::document::{Body, Document, Section, approvals_in_words};
 use crate::approval::json::ReceiptJson;
 use crate::approval::{HoldState, Request, Review, Shown, Verdict};
-use crate::channel::answers::Standing;
+use crate::desk::RequestView;
 
 /// Slack takes 50 blocks in one message. The document gets so many of them; the rest is for the
 /// heading, the status and the buttons.
@@ -64,10 +64,8 @@ impl Button {
 }
 
 /// What is rendered.
-pub(super) struct View<'a> {
-    pub(super) standing: &'a Standing,
-    /// How many of the further groups have been told.
-    pub(super) escalated: usize,
+pub(super) struct CardInput<'a> {
+    pub(super) view: &'a RequestView,
     /// What the buttons carry; clicks must bring it back.
     pub(super) key: &'a str,
     pub(super) console: Option<&'a Url>,
@@ -84,20 +82,20 @@ pub(super) struct Card {
 }
 
 /// Renders a request, whole if it fits.
-pub(super) fn render(view: &View<'_>) -> Card {
-    let document = Document::of(&view.standing.request);
-    for room in &ROOMS {
-        let laid = lay_out(&document, room);
+pub(super) fn render(input: &CardInput<'_>) -> Card {
+    let document = Document::of(&input.view.request);
+    for space in &SPACE_LIMITS {
+        let laid = lay_out(&document, space);
         if fits(&laid.blocks) {
-            return compose(view, &document, laid.blocks, laid.complete);
+            return compose(input, &document, laid.blocks, laid.complete);
         }
     }
-    compose(view, &document, Vec::new(), false)
+    compose(input, &document, Vec::new(), false)
 }
 
 /// Renders a request without anything that could be too much for Slack.
-pub(super) fn render_briefly(view: &View<'_>) -> Card {
-    compose(view, &Document::of(&view.standing.request), Vec::new(), false)
+pub(super) fn render_briefly(input: &CardInput<'_>) -> Card {
+    compose(input, &Document::of(&input.view.request), Vec::new(), false)
 }
 
 fn fits(blocks: &[SlackBlock]) -> bool {
@@ -105,34 +103,34 @@ fn fits(blocks: &[SlackBlock]) -> bool {
         && serde_json::to_vec(blocks).is_ok_and(|json| json.len() <= DOCUMENT_BYTES)
 }
 
-fn compose(view: &View<'_>, document: &Document, sections: Vec<SlackBlock>, complete: bool) -> Card {
-    let standing = view.standing;
-    let offers = offers(view, complete);
-    let mut blocks = vec![heading(&document.code, &standing.state).header()];
-    blocks.push(Inert::shown(&document.title.excerpt(LONGEST_TITLE).text.on_one_line()).heading());
-    let (status, _) = take_lines(status(standing, complete).into_iter(), STATUS_BYTES);
-    blocks.extend(Inert::lines(status).pieces(MOST).iter().map(Inert::section));
+fn compose(input: &CardInput<'_>, document: &Document, sections: Vec<SlackBlock>, complete: bool) -> Card {
+    let view = input.view;
+    let offers = offers(input, complete);
+    let mut blocks = vec![heading(&document.code, &view.state).header()];
+    blocks.push(PlainText::shown(&document.title.excerpt(LONGEST_TITLE).text.on_one_line()).heading());
+    let (status, _) = take_lines(status(view, complete).into_iter(), STATUS_BYTES);
+    blocks.extend(PlainText::lines(status).pieces(MOST).iter().map(PlainText::section));
     blocks.extend(sections);
-    blocks.extend(buttons(view, &offers));
-    Card { blocks, text: notification(document, &standing.state), offers }
+    blocks.extend(buttons(input, &offers));
+    Card { blocks, text: notification(document, &view.state), offers }
 }
 
 /// What may be answered here and now.
-fn offers(view: &View<'_>, complete: bool) -> Vec<Verdict> {
-    let standing = view.standing;
-    if can_be_taken_back(standing) {
+fn offers(input: &CardInput<'_>, complete: bool) -> Vec<Verdict> {
+    let view = input.view;
+    if can_be_taken_back(view) {
         return vec![Verdict::Deny];
     }
-    if standing.state != HoldState::Waiting {
+    if view.state != HoldState::Waiting {
         return Vec::new();
     }
-    let terms = &standing.request.draft.terms;
+    let terms = &view.request.draft.terms;
     let mut offers = Vec::new();
-    if complete && clicks_are_enough(&standing.request) {
+    if complete && clicks_are_enough(&view.request) {
         offers.push(Verdict::Approve);
     }
     offers.push(Verdict::Deny);
-    if view.escalated < terms.escalate.len() {
+    if view.told < terms.escalate.len() {
         offers.push(Verdict::Escalate);
     }
     offers
@@ -140,16 +138,16 @@ fn offers(view: &View<'_>, complete: bool) -> Vec<Verdict> {
 
 /// Whether a denial still changes something after the approval: when no session waits for it, a grant
 /// may lie about for a while.
-pub(super) fn can_be_taken_back(standing: &Standing) -> bool {
-    standing.request.is_deferred() && matches!(standing.state, HoldState::Granted { handed_out: false, .. })
+pub(super) fn can_be_taken_back(view: &RequestView) -> bool {
+    view.request.is_deferred() && matches!(view.state, HoldState::Granted { handed_out: false, .. })
 }
 
 fn clicks_are_enough(request: &Request) -> bool {
     request.draft.terms.assurance <= Assurance::Click
 }
 
-fn heading(code: &str, state: &HoldState) -> Inert {
-    Inert::line(code).and(match state {
+fn heading(code: &str, state: &HoldState) -> PlainText {
+    PlainText::line(code).and(match state {
         HoldState::Waiting => " waits for an answer",
         HoldState::Granted { .. } => " was approved",
         HoldState::Denied { .. } => " was denied",
@@ -160,79 +158,82 @@ fn heading(code: &str, state: &HoldState) -> Inert {
 }
 
 fn notification(document: &Document, state: &HoldState) -> String {
-    heading(&document.code, state).and(": ").then(&Inert::shown(&document.title)).for_notification()
+    heading(&document.code, state).and(": ").then(&PlainText::shown(&document.title)).for_notification()
 }
 
 /// How it stands, what stands in the way, and who said what: in this order, because the end may be
 /// cut off.
-fn status(standing: &Standing, complete: bool) -> Vec<Inert> {
-    let mut lines = vec![state(standing)];
-    if standing.state == HoldState::Waiting {
-        lines.extend(obstacles(standing, complete));
+fn status(view: &RequestView, complete: bool) -> Vec<PlainText> {
+    let mut lines = vec![state(view)];
+    if view.state == HoldState::Waiting {
+        lines.extend(obstacles(view, complete));
     }
-    lines.extend(standing.reviews.iter().map(review));
+    lines.extend(view.reviews.iter().map(review));
     lines
 }
 
-fn state(standing: &Standing) -> Inert {
-    match &standing.state {
-        HoldState::Waiting => Inert::ours("Waiting for ")
-            .then(&Inert::line(missing(standing)))
+fn state(view: &RequestView) -> PlainText {
+    match &view.state {
+        HoldState::Waiting => PlainText::ours("Waiting for ")
+            .then(&PlainText::line(missing(view)))
             .and(", until ")
-            .then(&moment(standing.request.expires_at))
+            .then(&moment(view.request.expires_at))
             .and("."),
         HoldState::Granted { until, .. } => {
-            Inert::ours("It may run once, until ").then(&moment(*until)).and(".")
+            PlainText::ours("It may run once, until ").then(&moment(*until)).and(".")
         }
         HoldState::Denied { by, .. } => {
-            Inert::ours("It does not run. Denied by ").then(&Inert::line(by.as_str())).and(".")
+            PlainText::ours("It does not run. Denied by ").then(&PlainText::line(by.as_str())).and(".")
         }
-        HoldState::Expired => Inert::ours("It does not run: nobody answered, or used the answer, in time."),
+        HoldState::Expired => {
+            PlainText::ours("It does not run: nobody answered, or used the answer, in time.")
+        }
         HoldState::Withdrawn { reason } => {
-            Inert::ours("It does not run: ").then(&Inert::ours(reason.as_str())).and(".")
+            PlainText::ours("It does not run: ").then(&PlainText::ours(reason.as_str())).and(".")
         }
-        HoldState::Executed => Inert::ours("It ran once; what it did is in the thread."),
+        HoldState::Executed => PlainText::ours("It ran once; what it did is in the thread."),
     }
 }
 
-/// What whoever wants to approve has to know first.
-fn obstacles(standing: &Standing, complete: bool) -> Vec<Inert> {
+/// What keeps the request from being approved here, and what an approval covers.
+fn obstacles(view: &RequestView, complete: bool) -> Vec<PlainText> {
     let mut lines = Vec::new();
     if !complete {
         let why = "This is not the whole request, so it cannot be approved here. Open it in the console.";
-        lines.push(Inert::ours(why));
+        lines.push(PlainText::ours(why));
     }
-    if !clicks_are_enough(&standing.request) {
-        let needed = Inert::line(standing.request.draft.terms.assurance.as_str());
-        let why =
-            Inert::ours("It needs a ").then(&needed).and(" to be approved, and a click in Slack is less.");
+    if !clicks_are_enough(&view.request) {
+        let needed = PlainText::line(view.request.draft.terms.assurance.as_str());
+        let why = PlainText::ours("It needs a ")
+            .then(&needed)
+            .and(" to be approved, and a click in Slack is less.");
         lines.push(why.and(" Open it in the console."));
     }
-    if standing.behind > 0 {
-        let why = Inert::line(standing.behind.to_string()).and(" identical requests wait behind this one.");
+    if view.behind > 0 {
+        let why = PlainText::line(view.behind.to_string()).and(" identical requests wait behind this one.");
         lines.push(why.and(" A denial is for all of them, an approval for this one."));
     }
     lines
 }
 
-fn missing(standing: &Standing) -> String {
-    let asked = &standing.request.draft.terms.approvals;
-    approvals_in_words(if standing.missing.is_empty() { asked } else { &standing.missing })
+fn missing(view: &RequestView) -> String {
+    let asked = &view.request.draft.terms.approvals;
+    approvals_in_words(if view.missing.is_empty() { asked } else { &view.missing })
 }
 
 /// Who said what, when, and why.
-fn review(review: &Review) -> Inert {
+fn review(review: &Review) -> PlainText {
     let said = match review.verdict {
         Verdict::Approve => " approved",
         Verdict::Deny => " denied",
         Verdict::Escalate => " escalated",
     };
-    let mut line = Inert::line(review.reviewer.as_str())
+    let mut line = PlainText::line(review.reviewer.as_str())
         .and(said)
         .and(" at ")
         .then(&moment(review.at))
         .and(" (")
-        .then(&Inert::ours(review.channel.as_str()))
+        .then(&PlainText::ours(review.channel.as_str()))
         .and(")");
     // A denial needs no reading.
     if review.quick && review.verdict == Verdict::Approve {
@@ -241,58 +242,58 @@ fn review(review: &Review) -> Inert {
     match &review.reason {
         Some(reason) => {
             let shown = Shown::line(reason).excerpt(LONGEST_REASON).text.on_one_line();
-            line.and(": ").then(&Inert::shown(&shown))
+            line.and(": ").then(&PlainText::shown(&shown))
         }
         None => line,
     }
 }
 
-fn moment(at: jiff::Timestamp) -> Inert {
-    Inert::line(at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+fn moment(at: jiff::Timestamp) -> PlainText {
+    PlainText::line(at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
 /// Sections laid out, and whether that is all of them.
-struct Laid {
+struct Layout {
     blocks: Vec<SlackBlock>,
     complete: bool,
 }
 
 /// How many bytes of the statement, and of each other section, are laid out.
-struct Room {
+struct SpaceLimit {
     statement: usize,
     other: usize,
 }
 
 /// Tried in this order: first everything, then what is left on a card that cannot show everything.
-const ROOMS: [Room; 4] = [
-    Room { statement: DOCUMENT_BYTES, other: DOCUMENT_BYTES },
-    Room { statement: 2_000, other: 700 },
-    Room { statement: 1_500, other: 350 },
-    Room { statement: 800, other: 150 },
+const SPACE_LIMITS: [SpaceLimit; 4] = [
+    SpaceLimit { statement: DOCUMENT_BYTES, other: DOCUMENT_BYTES },
+    SpaceLimit { statement: 2_000, other: 700 },
+    SpaceLimit { statement: 1_500, other: 350 },
+    SpaceLimit { statement: 800, other: 150 },
 ];
 
-fn lay_out(document: &Document, room: &Room) -> Laid {
-    let mut laid = Laid { blocks: Vec::new(), complete: true };
+fn lay_out(document: &Document, space: &SpaceLimit) -> Layout {
+    let mut laid = Layout { blocks: Vec::new(), complete: true };
     for section in &document.sections {
-        let room = if matches!(section.body, Body::Sql(_)) { room.statement } else { room.other };
-        let (lines, complete) = take_lines(lines_of(section), room);
+        let space = if matches!(section.body, Body::Sql(_)) { space.statement } else { space.other };
+        let (lines, complete) = take_lines(lines_of(section), space);
         laid.complete &= complete;
-        laid.blocks.push(Inert::ours(section.title).heading());
-        laid.blocks.extend(Inert::lines(lines).pieces(MOST).iter().map(Inert::section));
+        laid.blocks.push(PlainText::ours(section.title).heading());
+        laid.blocks.extend(PlainText::lines(lines).pieces(MOST).iter().map(PlainText::section));
     }
     laid
 }
 
-/// As many lines as there is room for, and whether that is all of them. Of a text of megabytes, only
+/// As many lines as there is space for, and whether that is all of them. Of a text of megabytes, only
 /// what may be shown is looked at.
-fn take_lines(lines: impl Iterator<Item = Inert>, room: usize) -> (Vec<Inert>, bool) {
-    let mut left = room;
+fn take_lines(lines: impl Iterator<Item = PlainText>, space: usize) -> (Vec<PlainText>, bool) {
+    let mut left = space;
     let mut taken = Vec::new();
     for line in lines {
         match left.checked_sub(line.bytes()) {
             Some(rest) => left = rest,
             None => {
-                taken.push(Inert::ours("⟨the rest is not shown here⟩"));
+                taken.push(PlainText::ours("⟨the rest is not shown here⟩"));
                 return (taken, false);
             }
         }
@@ -303,42 +304,42 @@ fn take_lines(lines: impl Iterator<Item = Inert>, room: usize) -> (Vec<Inert>, b
 
 /// The lines of a section. One that is too long is continued on the next, behind a sign that begins
 /// no other line; so nothing in a text of the agent's can pose as a line of its own.
-fn lines_of(section: &Section) -> Box<dyn Iterator<Item = Inert> + '_> {
+fn lines_of(section: &Section) -> Box<dyn Iterator<Item = PlainText> + '_> {
     match &section.body {
         Body::Sql(sql) => Box::new(numbered(sql)),
         Body::Facts(facts) => Box::new(facts.iter().flat_map(|fact| {
             let claimed = if section.claimed { "claimed " } else { "" };
-            let label = Inert::ours(claimed).and(fact.label).and(": ");
+            let label = PlainText::ours(claimed).and(fact.label).and(": ");
             wrapped(label, fact.value.on_one_line().as_str())
         })),
-        Body::Parameters(parameters) => Box::new(
-            parameters
-                .iter()
-                .flat_map(|parameter| wrapped(Inert::default(), parameter.to_line().on_one_line().as_str())),
-        ),
+        Body::Parameters(parameters) => {
+            Box::new(parameters.iter().flat_map(|parameter| {
+                wrapped(PlainText::default(), parameter.to_line().on_one_line().as_str())
+            }))
+        }
         Body::Lines(lines) => {
-            Box::new(lines.iter().flat_map(|line| wrapped(Inert::default(), line.on_one_line().as_str())))
+            Box::new(lines.iter().flat_map(|line| wrapped(PlainText::default(), line.on_one_line().as_str())))
         }
     }
 }
 
 /// SQL behind line numbers: no line of it can pose as a heading of ours, none can be missing unseen.
-fn numbered(sql: &Shown) -> impl Iterator<Item = Inert> + '_ {
+fn numbered(sql: &Shown) -> impl Iterator<Item = PlainText> + '_ {
     let width = sql.as_str().split('\n').count().to_string().len();
     sql.as_str().split('\n').enumerate().flat_map(move |(place, line)| {
         chunks(line).enumerate().map(move |(part, chunk)| {
             let number = if part == 0 { format!("{:>width$}", place + 1) } else { " ".repeat(width) };
             let bar = if part == 0 { " │ " } else { " ┆ " };
-            Inert::line(number).and(bar).then(&Inert::already_shown(chunk))
+            PlainText::line(number).and(bar).then(&PlainText::already_shown(chunk))
         })
     })
 }
 
-fn wrapped(label: Inert, line: &str) -> Vec<Inert> {
-    let mut lines: Vec<Inert> = Vec::new();
+fn wrapped(label: PlainText, line: &str) -> Vec<PlainText> {
+    let mut lines: Vec<PlainText> = Vec::new();
     for chunk in chunks(line) {
-        let before = if lines.is_empty() { label.clone() } else { Inert::ours("┆ ") };
-        lines.push(before.then(&Inert::already_shown(chunk)));
+        let before = if lines.is_empty() { label.clone() } else { PlainText::ours("┆ ") };
+        lines.push(before.then(&PlainText::already_shown(chunk)));
     }
     lines
 }
@@ -355,27 +356,27 @@ fn chunks(line: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn buttons(view: &View<'_>, offers: &[Verdict]) -> Option<SlackBlock> {
-    let code = view.standing.request.id.code();
+fn buttons(input: &CardInput<'_>, offers: &[Verdict]) -> Option<SlackBlock> {
+    let code = input.view.request.id.code();
     let mut elements: Vec<SlackActionBlockElement> = Vec::new();
     for verdict in offers {
         let (label, style) = match verdict {
             Verdict::Approve => ("Approve", Some(SlackBlockButtonStyle::Primary)),
-            Verdict::Deny if view.standing.state != HoldState::Waiting => {
+            Verdict::Deny if input.view.state != HoldState::Waiting => {
                 ("Take back", Some(SlackBlockButtonStyle::Danger))
             }
             Verdict::Deny => ("Deny", Some(SlackBlockButtonStyle::Danger)),
             Verdict::Escalate => ("Escalate", None),
         };
-        let button = SlackBlockButtonElement::new(Inert::ours(label).only())
+        let button = SlackBlockButtonElement::new(PlainText::ours(label).only())
             .with_action_id(Button::Answer(*verdict).action_id().into())
-            .with_value(view.key.to_owned())
+            .with_value(input.key.to_owned())
             .opt_style(style)
             .with_accessibility_label(SlackAccessibilityLabel(format!("{label} request {code}")));
         elements.push(button.into());
     }
-    if let Some(url) = view.console {
-        let button = SlackBlockButtonElement::new(Inert::ours("Open").only())
+    if let Some(url) = input.console {
+        let button = SlackBlockButtonElement::new(PlainText::ours("Open").only())
             .with_action_id(Button::Open.action_id().into())
             .with_url(page_of(url, &code))
             .with_accessibility_label(SlackAccessibilityLabel(format!("Open request {code} in the console")));
@@ -393,10 +394,10 @@ fn page_of(console: &Url, code: &str) -> Url {
 
 /// A card of which nothing is known but its request's code.
 pub(super) fn closed(code: &str, why: &'static str) -> Card {
-    let heading = Inert::line(code).and(" is closed");
+    let heading = PlainText::line(code).and(" is closed");
     Card {
         text: heading.for_notification(),
-        blocks: vec![heading.header(), Inert::ours(why).section()],
+        blocks: vec![heading.header(), PlainText::ours(why).section()],
         offers: Vec::new(),
     }
 }
@@ -404,26 +405,26 @@ pub(super) fn closed(code: &str, why: &'static str) -> Card {
 /// What the statement did, for the thread below its card.
 pub(super) fn receipt(code: &str, receipt: &ReceiptJson) -> Card {
     let outcome = if receipt.completed { " ran: " } else { " did not complete: " };
-    let heading = Inert::line(code).and(outcome).then(&Inert::line(&receipt.result));
-    let figures = Inert::line(receipt.rows.to_string())
+    let heading = PlainText::line(code).and(outcome).then(&PlainText::line(&receipt.result));
+    let figures = PlainText::line(receipt.rows.to_string())
         .and(" rows, ")
-        .then(&Inert::line(receipt.bytes.to_string()))
+        .then(&PlainText::line(receipt.bytes.to_string()))
         .and(" bytes, ")
-        .then(&Inert::line(receipt.duration_ms.to_string()))
+        .then(&PlainText::line(receipt.duration_ms.to_string()))
         .and(" ms");
     Card {
-        text: Inert::line(code).and(" ran").for_notification(),
-        blocks: vec![Inert::lines([heading, figures]).section()],
+        text: PlainText::line(code).and(" ran").for_notification(),
+        blocks: vec![PlainText::lines([heading, figures]).section()],
         offers: Vec::new(),
     }
 }
 
 /// How a request ended, for the thread below a card that can no longer be changed.
-pub(super) fn ending(standing: &Standing) -> Card {
-    let heading = heading(&standing.request.id.code(), &standing.state);
+pub(super) fn ending(view: &RequestView) -> Card {
+    let heading = heading(&view.request.id.code(), &view.state);
     let text = heading.for_notification();
-    let lines = std::iter::once(heading).chain(status(standing, true));
-    let blocks = Inert::lines(lines).pieces(MOST).iter().map(Inert::section).collect();
+    let lines = std::iter::once(heading).chain(status(view, true));
+    let blocks = PlainText::lines(lines).pieces(MOST).iter().map(PlainText::section).collect();
     Card { text, blocks, offers: Vec::new() }
 }
 
@@ -441,41 +442,41 @@ mod tests {
     #[test]
     fn a_card_that_waits() {
         let terms = Terms { escalate: vec![escalation(300, "oncall", &["dba"])], ..terms() };
-        let standing = Standing {
+        let view = RequestView {
             reviews: vec![review(Verdict::Escalate, Some("dora is away"))],
             behind: 2,
-            ..standing(SQL, terms, HoldState::Waiting)
+            ..view(SQL, terms, HoldState::Waiting)
         };
 
-        insta::assert_snapshot!(laid_out(&render(&view(&standing))));
+        insta::assert_snapshot!(laid_out(&render(&input(&view))));
     }
 
     #[test]
     fn a_card_that_was_denied() {
         let by = "bob@example.com".into();
         let denied = HoldState::Denied { by, message: Some("use the anonymised copy".to_owned()) };
-        let standing = Standing {
+        let view = RequestView {
             reviews: vec![review(Verdict::Deny, Some("use the anonymised copy"))],
-            ..standing(SQL, terms(), denied)
+            ..view(SQL, terms(), denied)
         };
 
-        insta::assert_snapshot!(laid_out(&render(&view(&standing))));
+        insta::assert_snapshot!(laid_out(&render(&input(&view))));
     }
 
     #[test]
     fn a_card_that_cannot_show_everything() {
         let sql =
             format!("INSERT INTO t VALUES\n{}  (0, 'end');", "  (1, 'one of very many rows'),\n".repeat(900));
-        let standing = standing(&sql, terms(), HoldState::Waiting);
+        let view = view(&sql, terms(), HoldState::Waiting);
 
-        insta::assert_snapshot!(laid_out(&render(&view(&standing))));
+        insta::assert_snapshot!(laid_out(&render(&input(&view))));
     }
 
     #[test]
     fn a_statement_of_megabytes_is_cut_without_being_laid_out() {
-        let standing = standing(&"x, ".repeat(1 << 20), terms(), HoldState::Waiting);
+        let view = view(&"x, ".repeat(1 << 20), terms(), HoldState::Waiting);
 
-        let card = render(&view(&standing));
+        let card = render(&input(&view));
 
         assert!(!card.offers.contains(&Verdict::Approve));
         assert!(bytes(&card) < 12_000);
@@ -491,15 +492,15 @@ mod tests {
         draft.transaction.statements = vec!["\u{1F600}\"\\".repeat(3_000); 20];
         draft.transaction.batch = vec!["\n".repeat(2_000); 20];
         let request = request_of(draft);
-        let quiet = Standing { request, ..standing(SQL, terms(), HoldState::Waiting) };
-        let loud = Standing {
+        let quiet = RequestView { request, ..view(SQL, terms(), HoldState::Waiting) };
+        let loud = RequestView {
             reviews: vec![review(Verdict::Approve, Some(&"\u{200b}\"".repeat(1_000))); 40],
             behind: 1_000,
             ..quiet.clone()
         };
 
-        for standing in [&quiet, &loud] {
-            let card = render(&view(standing));
+        for view in [&quiet, &loud] {
+            let card = render(&input(view));
             assert!(bytes(&card) < 12_000 && card.blocks.len() <= 50, "{}", bytes(&card));
             assert!(laid_out(&card).contains("not the whole request"), "{}", laid_out(&card));
         }
@@ -508,11 +509,11 @@ mod tests {
     #[test]
     fn what_others_have_said_does_not_take_the_approve_button_away() {
         let whole = |length: usize, reviews: usize| {
-            let standing = Standing {
+            let view = RequestView {
                 reviews: vec![review(Verdict::Approve, Some(&"because ".repeat(250))); reviews],
-                ..standing(&"x, ".repeat(length), terms(), HoldState::Waiting)
+                ..view(&"x, ".repeat(length), terms(), HoldState::Waiting)
             };
-            let card = render(&view(&standing));
+            let card = render(&input(&view));
             assert!(bytes(&card) < 12_000);
             card.offers.contains(&Verdict::Approve)
         };
@@ -524,9 +525,9 @@ mod tests {
 
     #[test]
     fn what_is_offered_follows_how_it_stands() {
-        let offers = |terms: Terms, state: HoldState, escalated: usize| {
-            let standing = standing(SQL, terms, state);
-            render(&View { escalated, ..view(&standing) }).offers
+        let offers = |terms: Terms, state: HoldState, told: usize| {
+            let view = view(SQL, terms, state);
+            render(&input(&RequestView { told, ..view })).offers
         };
         let escalating = || Terms { escalate: vec![escalation(300, "oncall", &["dba"])], ..terms() };
 
@@ -538,13 +539,16 @@ mod tests {
         assert_eq!(offers(escalating(), HoldState::Expired, 0), []);
     }
 
-    fn standing(sql: &str, terms: Terms, state: HoldState) -> Standing {
-        Standing {
+    fn view(sql: &str, terms: Terms, state: HoldState) -> RequestView {
+        RequestView {
             missing: terms.approvals.clone(),
             request: request_of(draft_of(sql, 1, terms)),
             state,
             reviews: Vec::new(),
-            may_approve: Vec::new(),
+            may_answer: Vec::new(),
+            seats: Vec::new(),
+            told: 0,
+            is_behind: false,
             behind: 0,
             receipt: None,
         }
@@ -573,8 +577,8 @@ mod tests {
         }
     }
 
-    fn view(standing: &Standing) -> View<'_> {
-        View { standing, escalated: 0, key: "key", console: None }
+    fn input(view: &RequestView) -> CardInput<'_> {
+        CardInput { view, key: "key", console: None }
     }
 
     /// As a person would see it, roughly.

@@ -2,21 +2,22 @@
 //!
 //! Everything that Slack says about a click is compared with what was stored when the card was
 //! posted. Slack is trusted to tell the truth about who clicked; the rest guards against our own
-//! mistakes, copies of cards, and whoever may get hold of the app's token.
+//! mistakes, copies of cards, and somebody who got hold of the app's token.
 
 use uuid::Uuid;
 
 use super::card::{BUTTONS, Button};
-use super::client::Me;
+use super::client::AppIdentity;
 use super::envelope::{Click, Origin};
-use super::outbox::Known;
+use crate::actor::ChannelName;
 use crate::approval::Verdict;
-use crate::channel::answers::Account;
+use crate::channel::outbox::ShownCard;
+use crate::identity::account::ChatAccount;
 use crate::statement::RequestId;
 
 /// Why somebody's click or submission is not looked at any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Turned {
+pub(super) enum ClickError {
     #[error("the click was for another app")]
     OtherApp,
     #[error("somebody from another workspace cannot answer requests")]
@@ -38,18 +39,23 @@ pub(super) enum Turned {
 }
 
 /// Who it was: an account of our own workspace, in our own app.
-pub(super) fn account(by: &Origin, me: &Me) -> Result<Account, Turned> {
+pub(super) fn account(by: &Origin, me: &AppIdentity) -> Result<ChatAccount, ClickError> {
     if by.app != me.app {
-        return Err(Turned::OtherApp);
+        return Err(ClickError::OtherApp);
     }
     if by.org_wide {
-        return Err(Turned::OrgWide);
+        return Err(ClickError::OrgWide);
     }
     let at_home = by.home == me.team || me.organisation.as_ref().is_some_and(|home| by.home == *home);
     if by.team != me.team || !at_home {
-        return Err(Turned::OtherTeam);
+        return Err(ClickError::OtherTeam);
     }
-    Ok(Account { team: by.team.clone(), user: by.user.clone() })
+    Ok(chat_account(&by.team, &by.user))
+}
+
+/// An account in a workspace of Slack.
+pub(super) fn chat_account(team: &str, user: &str) -> ChatAccount {
+    ChatAccount { channel: ChannelName::Slack, team: team.to_owned(), user: user.to_owned() }
 }
 
 /// What a button's value says: which request, and the secret of the card.
@@ -64,24 +70,24 @@ pub(super) fn key(request: RequestId, secret: &str) -> String {
 }
 
 /// Which button it was.
-pub(super) fn button(click: &Click) -> Result<Button, Turned> {
+pub(super) fn button(click: &Click) -> Result<Button, ClickError> {
     if click.block != BUTTONS {
-        return Err(Turned::NoSuchButton);
+        return Err(ClickError::NoSuchButton);
     }
-    Button::of_action_id(&click.action).ok_or(Turned::NoSuchButton)
+    Button::of_action_id(&click.action).ok_or(ClickError::NoSuchButton)
 }
 
 /// Whether the click is on the card that is shown, and on a button that it has.
-pub(super) fn on_card(click: &Click, known: &Known, verdict: Verdict) -> Result<(), Turned> {
-    let Some(place) = &known.place else { return Err(Turned::OtherMessage) };
+pub(super) fn on_card(click: &Click, known: &ShownCard, verdict: Verdict) -> Result<(), ClickError> {
+    let Some(place) = &known.place else { return Err(ClickError::OtherMessage) };
     if click.channel != place.channel {
-        return Err(Turned::OtherChannel);
+        return Err(ClickError::OtherChannel);
     }
-    if click.ts != place.ts {
-        return Err(Turned::OtherMessage);
+    if click.ts != place.message {
+        return Err(ClickError::OtherMessage);
     }
     if !known.offered.contains(&verdict) {
-        return Err(Turned::NotOffered);
+        return Err(ClickError::NotOffered);
     }
     Ok(())
 }
@@ -95,17 +101,17 @@ mod tests {
         let good = origin();
         assert!(account(&good, &me(None)).is_ok());
 
-        let turned = |change: fn(&mut Origin), organisation: Option<&str>| {
+        let error = |change: fn(&mut Origin), organisation: Option<&str>| {
             let mut by = origin();
             change(&mut by);
             account(&by, &me(organisation)).err()
         };
-        assert_eq!(turned(|by| by.app = "A2".into(), None), Some(Turned::OtherApp));
-        assert_eq!(turned(|by| by.team = "T2".into(), None), Some(Turned::OtherTeam));
-        assert_eq!(turned(|by| by.home = "T2".into(), None), Some(Turned::OtherTeam));
-        assert_eq!(turned(|by| by.home = "E1".into(), None), Some(Turned::OtherTeam));
-        assert_eq!(turned(|by| by.home = "E1".into(), Some("E1")), None);
-        assert_eq!(turned(|by| by.org_wide = true, Some("E1")), Some(Turned::OrgWide));
+        assert_eq!(error(|by| by.app = "A2".into(), None), Some(ClickError::OtherApp));
+        assert_eq!(error(|by| by.team = "T2".into(), None), Some(ClickError::OtherTeam));
+        assert_eq!(error(|by| by.home = "T2".into(), None), Some(ClickError::OtherTeam));
+        assert_eq!(error(|by| by.home = "E1".into(), None), Some(ClickError::OtherTeam));
+        assert_eq!(error(|by| by.home = "E1".into(), Some("E1")), None);
+        assert_eq!(error(|by| by.org_wide = true, Some("E1")), Some(ClickError::OrgWide));
     }
 
     #[test]
@@ -118,8 +124,12 @@ mod tests {
         }
     }
 
-    fn me(organisation: Option<&str>) -> Me {
-        Me { app: "A1".to_owned(), team: "T1".to_owned(), organisation: organisation.map(str::to_owned) }
+    fn me(organisation: Option<&str>) -> AppIdentity {
+        AppIdentity {
+            app: "A1".to_owned(),
+            team: "T1".to_owned(),
+            organisation: organisation.map(str::to_owned),
+        }
     }
 
     fn origin() -> Origin {

@@ -20,19 +20,19 @@ use slack_morphism::prelude::{
 };
 
 use super::card::Card;
-use super::journal::Place;
 use super::settings::{BadSettings, SlackSettings, Token};
+use crate::channel::journal::MessageRef;
 
 /// Why a call failed, in words that may be logged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum CallError {
-    /// Slack said no: its code.
+    /// Slack answered with this error code.
     #[error("{0}")]
-    Said(String),
-    /// Slack wants fewer calls.
+    ErrorCode(String),
+    /// Slack limits the rate of calls.
     #[error("too many calls")]
-    TooMany {
-        /// For so long.
+    RateLimited {
+        /// How long to wait.
         wait: Duration,
     },
     /// Slack has a problem.
@@ -40,13 +40,13 @@ pub(super) enum CallError {
     Status(u16),
     /// No answer in time. Whether the call was carried out is not known.
     #[error("no answer in time")]
-    Late,
+    Timeout,
     /// No connection, or one that broke.
-    #[error("out of reach")]
-    OutOfReach,
-    /// Something answered that is not Slack.
-    #[error("an answer that is not Slack's")]
-    Foreign,
+    #[error("Slack cannot be reached")]
+    Unreachable,
+    /// The answer does not come from Slack.
+    #[error("the answer does not come from Slack")]
+    NotSlack,
 }
 
 /// Slack says so when it does not say how long to wait.
@@ -56,13 +56,13 @@ const LONGEST_WAIT: Duration = Duration::from_mins(5);
 
 /// How to make a client; made once, because reading the machine's certificates takes a while.
 #[derive(Clone)]
-pub(super) struct Maker {
+pub(super) struct ClientFactory {
     tls: Arc<ClientConfig>,
     url: String,
     plain: bool,
 }
 
-impl Maker {
+impl ClientFactory {
     pub(super) fn new(settings: &SlackSettings) -> Result<Self, BadSettings> {
         let plain = settings.is_on_this_machine();
         let mut roots = RootCertStore::empty();
@@ -93,7 +93,7 @@ impl Maker {
 
 /// The Web API.
 pub(super) struct Api {
-    maker: Maker,
+    clients: ClientFactory,
     client: ArcSwap<SlackHyperClient>,
     bot: SlackApiToken,
     app: SlackApiToken,
@@ -102,7 +102,7 @@ pub(super) struct Api {
 
 /// Who we are in Slack.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Me {
+pub(super) struct AppIdentity {
     /// The app's id, which clicks must name.
     pub(super) app: String,
     /// The workspace that the app is installed in.
@@ -204,10 +204,10 @@ struct Answered<T> {
 struct Nothing {}
 
 impl Api {
-    pub(super) fn new(settings: &SlackSettings, maker: Maker) -> Self {
+    pub(super) fn new(settings: &SlackSettings, clients: ClientFactory) -> Self {
         Self {
-            client: ArcSwap::from_pointee(maker.make()),
-            maker,
+            client: ArcSwap::from_pointee(clients.make()),
+            clients,
             bot: token(&settings.bot_token),
             app: token(&settings.app_token),
             timeout: settings.timing.call,
@@ -215,7 +215,7 @@ impl Api {
     }
 
     /// Who we are, and whether the two tokens belong together.
-    pub(super) async fn me(&self) -> Result<Me, CallError> {
+    pub(super) async fn me(&self) -> Result<AppIdentity, CallError> {
         #[derive(Deserialize)]
         struct Auth {
             team_id: String,
@@ -234,11 +234,11 @@ impl Api {
         }
         let auth: Auth = self.get("auth.test", &[]).await?;
         if auth.is_enterprise_install {
-            return Err(CallError::Said("the app is installed for a whole organisation".to_owned()));
+            return Err(CallError::ErrorCode("the app is installed for a whole organisation".to_owned()));
         }
-        let bot = auth.bot_id.ok_or_else(|| CallError::Said("the token is not a bot's".to_owned()))?;
+        let bot = auth.bot_id.ok_or_else(|| CallError::ErrorCode("the token is not a bot's".to_owned()))?;
         let bots: Bots = self.get("bots.info", &[("bot", &bot)]).await?;
-        Ok(Me { app: bots.bot.app_id, team: auth.team_id, organisation: auth.enterprise_id })
+        Ok(AppIdentity { app: bots.bot.app_id, team: auth.team_id, organisation: auth.enterprise_id })
     }
 
     pub(super) async fn user(&self, id: &str) -> Result<User, CallError> {
@@ -265,7 +265,7 @@ impl Api {
         channel: &str,
         thread: Option<&str>,
         card: &Card,
-    ) -> Result<Place, CallError> {
+    ) -> Result<MessageRef, CallError> {
         let message = Message {
             thread_ts: thread,
             unfurl_links: Some(false),
@@ -276,20 +276,25 @@ impl Api {
     }
 
     /// Changes a message of ours.
-    pub(super) async fn update(&self, place: &Place, card: &Card) -> Result<(), CallError> {
-        let message = Message { ts: Some(&place.ts), ..Message::new(&place.channel, card) };
+    pub(super) async fn update(&self, place: &MessageRef, card: &Card) -> Result<(), CallError> {
+        let message = Message { ts: Some(&place.message), ..Message::new(&place.channel, card) };
         let Nothing {} = self.send("chat.update", &message, self.timeout).await?;
         Ok(())
     }
 
     /// Says something to one user only.
-    pub(super) async fn whisper(&self, channel: &str, user: &str, card: &Card) -> Result<(), CallError> {
+    pub(super) async fn post_ephemeral(
+        &self,
+        channel: &str,
+        user: &str,
+        card: &Card,
+    ) -> Result<(), CallError> {
         let message = Message { user: Some(user), ..Message::new(channel, card) };
         let Nothing {} = self.send("chat.postEphemeral", &message, self.timeout).await?;
         Ok(())
     }
 
-    /// Opens a dialog for whoever has just pressed a button.
+    /// Opens a dialog for the user who has just pressed a button.
     pub(super) async fn open_dialog(
         &self,
         trigger: &str,
@@ -313,7 +318,7 @@ impl Api {
         let session = client.open_session(&self.app);
         let call = session.http_session_api.http_post("apps.connections.open", &Empty {}, None);
         let answered: Answered<Nothing> = self.timely(self.timeout, call).await?;
-        if answered.ok { Ok(()) } else { Err(CallError::Foreign) }
+        if answered.ok { Ok(()) } else { Err(CallError::NotSlack) }
     }
 
     async fn get<T>(&self, method: &str, parameters: &[(&'static str, &str)]) -> Result<T, CallError>
@@ -326,7 +331,7 @@ impl Api {
         let session = client.open_session(&self.bot);
         let call = session.http_session_api.http_get(method, &parameters, None);
         let answered: Answered<T> = self.timely(self.timeout, call).await?;
-        if answered.ok { Ok(answered.rest) } else { Err(CallError::Foreign) }
+        if answered.ok { Ok(answered.rest) } else { Err(CallError::NotSlack) }
     }
 
     async fn send<T>(
@@ -342,7 +347,7 @@ impl Api {
         let session = client.open_session(&self.bot);
         let call = session.http_session_api.http_post(method, body, None);
         let answered: Answered<T> = self.timely(within, call).await?;
-        if answered.ok { Ok(answered.rest) } else { Err(CallError::Foreign) }
+        if answered.ok { Ok(answered.rest) } else { Err(CallError::NotSlack) }
     }
 
     async fn timely<T>(
@@ -354,8 +359,8 @@ impl Api {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(reduced(error)),
             Err(_) => {
-                self.client.store(Arc::new(self.maker.make()));
-                Err(CallError::Late)
+                self.client.store(Arc::new(self.clients.make()));
+                Err(CallError::Timeout)
             }
         }
     }
@@ -364,16 +369,16 @@ impl Api {
 /// What of an error may be logged. Its text holds the response's body, which may hold anything.
 fn reduced(error: SlackClientError) -> CallError {
     match error {
-        SlackClientError::ApiError(error) => CallError::Said(code(&error.code)),
+        SlackClientError::ApiError(error) => CallError::ErrorCode(code(&error.code)),
         SlackClientError::RateLimitError(error) => {
-            CallError::TooMany { wait: error.retry_after.unwrap_or(USUAL_WAIT).min(LONGEST_WAIT) }
+            CallError::RateLimited { wait: error.retry_after.unwrap_or(USUAL_WAIT).min(LONGEST_WAIT) }
         }
         SlackClientError::HttpError(error) => CallError::Status(error.status_code.as_u16()),
         SlackClientError::HttpProtocolError(_)
         | SlackClientError::SystemError(_)
         | SlackClientError::EndOfStream(_)
-        | SlackClientError::SocketModeProtocolError(_) => CallError::OutOfReach,
-        SlackClientError::ProtocolError(_) => CallError::Foreign,
+        | SlackClientError::SocketModeProtocolError(_) => CallError::Unreachable,
+        SlackClientError::ProtocolError(_) => CallError::NotSlack,
     }
 }
 

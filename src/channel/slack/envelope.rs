@@ -37,7 +37,7 @@ pub(super) enum Frame {
         /// To be acknowledged.
         envelope: String,
     },
-    /// Nothing that could be read. Not acknowledged, so that whoever did it is told by Slack that
+    /// Nothing that could be read. Not acknowledged, so that Slack tells the user that
     /// it did not work.
     Unreadable,
 }
@@ -310,14 +310,14 @@ impl RawValues {
 /// What was seen already. Slack sends an envelope again when it did not see the acknowledgement,
 /// over the same or another connection.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct SeenEnvelopes {
     known: BTreeSet<String>,
     order: VecDeque<String>,
 }
 
 const REMEMBERED: usize = 4_096;
 
-impl Seen {
+impl SeenEnvelopes {
     /// Whether this envelope, or another one with the same contents, came before.
     pub(super) fn is_new(&mut self, envelope: &str, interaction: &Interaction) -> bool {
         let envelope = self.insert(format!("e{envelope}"));
@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn the_same_click_is_new_once_whatever_envelope_brings_it() {
         let Frame::Interaction { interaction, .. } = read(&enveloped(&click())) else { panic!("nothing") };
-        let mut seen = Seen::default();
+        let mut seen = SeenEnvelopes::default();
 
         assert!(seen.is_new("e1", &interaction));
         assert!(!seen.is_new("e1", &interaction));

@@ -2,36 +2,9 @@
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use serde::Serialize;
 use tracing::{info, warn};
 
-use super::outbox::DeadLetter;
-
-/// How the channel is doing, for `status`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct SlackStatus {
-    /// Cards go out and clicks come in.
-    pub connected: bool,
-    /// Since when that is so, or not so.
-    pub since: Timestamp,
-    /// The sockets over which clicks come in; two when all is well.
-    pub sockets: usize,
-    /// What went wrong last. It stays when all is well again.
-    pub last_error: Option<LastError>,
-    /// Messages that wait to be sent.
-    pub queued: usize,
-    /// What was given up, oldest first.
-    pub dead_letters: Vec<DeadLetter>,
-}
-
-/// Something that went wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LastError {
-    /// What.
-    pub error: String,
-    /// When it was first seen.
-    pub at: Timestamp,
-}
+use crate::channel::{ChannelStatus, DeadLetter, LastError};
 
 /// What has to work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,16 +73,15 @@ impl Health {
         });
     }
 
-    pub(super) fn is_connected(&self) -> bool {
-        self.0.lock().is_connected()
+    pub(super) fn open_sockets(&self) -> usize {
+        self.0.lock().sockets
     }
 
-    pub(super) fn status(&self, queued: usize, dead_letters: Vec<DeadLetter>) -> SlackStatus {
+    pub(super) fn status(&self, queued: usize, dead_letters: Vec<DeadLetter>) -> ChannelStatus {
         let state = self.0.lock();
-        SlackStatus {
+        ChannelStatus {
             connected: state.is_connected(),
             since: state.since,
-            sockets: state.sockets,
             last_error: state.last_error.clone(),
             queued,
             dead_letters,
@@ -126,7 +98,7 @@ impl Health {
             if after {
                 info!("slack is connected");
             } else {
-                warn!("slack is out of reach; requests wait, and can be answered elsewhere");
+                warn!("slack cannot be reached; requests wait, and can be answered elsewhere");
             }
         }
     }
@@ -155,11 +127,11 @@ mod tests {
     fn it_is_connected_when_every_part_works_and_says_since_when() {
         let health = Health::new(at(0));
         health.works(Part::Setup, at(1));
-        assert!(!health.is_connected());
+        assert!(!health.status(0, Vec::new()).connected);
 
         health.sockets(1, at(2));
         assert_eq!(health.status(0, Vec::new()).since, at(2));
-        assert!(health.is_connected());
+        assert!(health.status(0, Vec::new()).connected);
 
         health.fails(Part::Calls, "out of reach", at(3));
         health.fails(Part::Calls, "out of reach", at(4));
@@ -170,7 +142,8 @@ mod tests {
         assert_eq!(status.queued, 7);
 
         health.works(Part::Calls, at(5));
-        assert!(health.is_connected() && health.status(0, Vec::new()).last_error.is_some());
+        let status = health.status(0, Vec::new());
+        assert!(status.connected && status.last_error.is_some());
     }
 
     fn at(second: i64) -> Timestamp {

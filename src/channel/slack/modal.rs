@@ -10,9 +10,9 @@ use slack_morphism::prelude::{
     SlackBlock, SlackBlockPlainTextInputElement, SlackInputBlock, SlackModalView, SlackView,
 };
 
-use super::text::Inert;
+use super::text::PlainText;
 use crate::approval::{Document, Request, Verdict};
-use crate::channel::answers::Account;
+use crate::identity::account::ChatAccount;
 use crate::statement::{Digest, RequestId};
 
 /// Names of ours in a dialog.
@@ -25,9 +25,9 @@ const LONGEST: u64 = 2_000;
 
 /// An open dialog.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct PendingAnswer {
     /// Who was asked. Nobody else can submit it.
-    pub(super) account: Account,
+    pub(super) account: ChatAccount,
     pub(super) request: RequestId,
     pub(super) verdict: Verdict,
     /// Digest of the statement on the card on which the button was pressed.
@@ -39,7 +39,7 @@ pub(super) struct Asked {
 /// The dialogs that are open.
 #[derive(Debug, Default)]
 pub(super) struct Dialogs {
-    asked: BTreeMap<String, Asked>,
+    asked: BTreeMap<String, PendingAnswer>,
     order: VecDeque<String>,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Dialogs {
 const KEPT: usize = 1_000;
 
 impl Dialogs {
-    pub(super) fn insert(&mut self, nonce: String, asked: Asked) {
+    pub(super) fn insert(&mut self, nonce: String, asked: PendingAnswer) {
         self.order.push_back(nonce.clone());
         self.asked.insert(nonce, asked);
         while self.order.len() > KEPT {
@@ -58,7 +58,7 @@ impl Dialogs {
     }
 
     /// The dialog, when it was opened by us for `account`. It is used up by that.
-    pub(super) fn take(&mut self, nonce: &str, account: &Account) -> Option<Asked> {
+    pub(super) fn take(&mut self, nonce: &str, account: &ChatAccount) -> Option<PendingAnswer> {
         if self.asked.get(nonce).is_none_or(|asked| asked.account != *account) {
             return None;
         }
@@ -85,22 +85,22 @@ pub(super) fn dialog(request: &Request, verdict: Verdict, nonce: &str) -> SlackV
         .with_multiline(true)
         .with_max_length(LONGEST)
         .with_focus_on_load(true);
-    let about = Inert::shown(&Document::of(request).title)
+    let about = PlainText::shown(&Document::of(request).title)
         .and(" (")
-        .then(&Inert::line(request.words.join(" ")))
+        .then(&PlainText::line(request.words.join(" ")))
         .and(")");
     let blocks: Vec<SlackBlock> = vec![
         about.heading(),
-        SlackInputBlock::new(Inert::ours(label).only(), input.into())
+        SlackInputBlock::new(PlainText::ours(label).only(), input.into())
             .with_block_id(BLOCK.into())
             .with_optional(optional)
             .into(),
     ];
-    let title = Inert::ours(word).and(" ").then(&Inert::line(request.id.code()));
+    let title = PlainText::ours(word).and(" ").then(&PlainText::line(request.id.code()));
     SlackView::Modal(
         SlackModalView::new(title.only(), blocks)
-            .with_submit(Inert::ours(word).only())
-            .with_close(Inert::ours("Cancel").only())
+            .with_submit(PlainText::ours(word).only())
+            .with_close(PlainText::ours("Cancel").only())
             .with_callback_id(CALLBACK.into())
             .with_private_metadata(nonce.to_owned()),
     )
@@ -132,12 +132,12 @@ mod tests {
         assert!(dialogs.take("1", &account("U1")).is_some());
     }
 
-    fn account(user: &str) -> Account {
-        Account { team: "T1".to_owned(), user: user.to_owned() }
+    fn account(user: &str) -> ChatAccount {
+        crate::channel::slack::check::chat_account("T1", user)
     }
 
-    fn asked(user: &str) -> Asked {
-        Asked {
+    fn asked(user: &str) -> PendingAnswer {
+        PendingAnswer {
             account: account(user),
             request: RequestId(uuid::Uuid::from_u128(1)),
             verdict: Verdict::Deny,

@@ -8,6 +8,8 @@ use std::time::Duration;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
+use crate::channel::outbox::RetryTiming;
+
 /// A Slack token. It has no `Display`, and its `Debug` says nothing.
 #[derive(Clone)]
 pub struct Token(Zeroizing<String>);
@@ -61,15 +63,11 @@ pub struct Timing {
     pub hello: Duration,
     /// How often a socket is pinged, in whole seconds; it is dead after three that had no answer.
     pub ping: Duration,
-    /// The first wait after a failed call or connection; it doubles from there ..
-    pub retry_first: Duration,
-    /// .. up to this.
-    pub retry_most: Duration,
-    /// The wait after an error that only an operator can mend (a revoked token, a missing channel).
-    pub refused: Duration,
-    /// How often it is looked up who the enrolled accounts are and what the channel is.
+    /// The waits before something is tried again.
+    pub retry: RetryTiming,
+    /// How often the channel and the enrolled accounts are looked up.
     pub look_up: Duration,
-    /// How long what was looked up is relied on.
+    /// How long a result of a look-up may be used.
     pub rely: Duration,
 }
 
@@ -80,9 +78,7 @@ impl Default for Timing {
             dialog: Duration::from_millis(2_500),
             hello: Duration::from_secs(20),
             ping: Duration::from_secs(5),
-            retry_first: Duration::from_secs(1),
-            retry_most: Duration::from_secs(30),
-            refused: Duration::from_secs(30),
+            retry: RetryTiming::default(),
             look_up: Duration::from_mins(5),
             rely: Duration::from_mins(15),
         }

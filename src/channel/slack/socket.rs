@@ -22,10 +22,10 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::subscriber::NoSubscriber;
 use tracing::{debug, info, warn};
 
-use super::client::Maker;
-use super::envelope::{self, Frame, Interaction, Seen};
-use super::outbox::back_off;
+use super::client::ClientFactory;
+use super::envelope::{self, Frame, Interaction, SeenEnvelopes};
 use super::settings::Timing;
+use crate::channel::outbox::back_off;
 
 /// Something that somebody did, and when it came in.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ enum Signal {
 struct Line {
     number: u64,
     opened: Instant,
-    greeted: bool,
+    got_hello: bool,
     /// Slack will close it; another is on its way.
     leaving: bool,
     _stop: oneshot::Sender<()>,
@@ -75,23 +75,23 @@ struct Slot {
 
 /// Keeps the sockets open.
 pub(super) struct Sockets {
-    maker: Maker,
+    clients: ClientFactory,
     token: SlackApiToken,
     timing: Timing,
     inbox: mpsc::Sender<Received>,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<SeenEnvelopes>>,
     signals: mpsc::UnboundedSender<(u64, Signal)>,
     slots: [Slot; 2],
     lines: u64,
 }
 
 /// A socket that was open for less than this has failed, whatever it said.
-const SHORT: Duration = Duration::from_secs(5);
+const MIN_LIFETIME: Duration = Duration::from_secs(5);
 
 impl Sockets {
     /// Keeps sockets open, for ever. `app` is the app that they must belong to.
     pub(super) async fn run(
-        maker: Maker,
+        clients: ClientFactory,
         token: SlackApiToken,
         timing: Timing,
         inbox: mpsc::Sender<Received>,
@@ -100,7 +100,7 @@ impl Sockets {
     ) {
         let (signals, mut incoming) = mpsc::unbounded_channel();
         let mut sockets = Self {
-            maker,
+            clients,
             token,
             timing,
             inbox,
@@ -128,7 +128,7 @@ impl Sockets {
             let timing = self.timing;
             let mut silent = 0;
             for line in [&mut slot.line, &mut slot.next] {
-                if line.as_ref().is_some_and(|line| !line.greeted && now >= line.opened + hello) {
+                if line.as_ref().is_some_and(|line| !line.got_hello && now >= line.opened + hello) {
                     *line = None;
                     silent += 1;
                 }
@@ -151,7 +151,7 @@ impl Sockets {
                 }
             }
             let Some(slot) = self.slots.get(place) else { continue };
-            let waiting = [&slot.line, &slot.next].into_iter().flatten().filter(|line| !line.greeted);
+            let waiting = [&slot.line, &slot.next].into_iter().flatten().filter(|line| !line.got_hello);
             let due = waiting.map(|line| line.opened + hello).chain(slot.retry).min();
             wake = due.map_or(wake, |due| wake.min(due));
         }
@@ -174,7 +174,7 @@ impl Sockets {
         match signal {
             Signal::Hello { app: theirs } if theirs != app => {
                 slot.remove(number);
-                slot.retry = Some(now + timing.refused);
+                slot.retry = Some(now + timing.retry.refused);
                 problem = Some("the app token and the bot token belong to different apps");
             }
             Signal::Hello { .. } => {
@@ -183,12 +183,12 @@ impl Sockets {
             }
             Signal::Disconnect { reason } if reason == "link_disabled" => {
                 slot.remove(number);
-                slot.retry = Some(now + timing.refused);
+                slot.retry = Some(now + timing.retry.refused);
                 problem = Some("socket mode is switched off in the app's settings");
             }
             Signal::Disconnect { reason } if reason == "too_many_websockets" => {
                 slot.remove(number);
-                slot.retry = Some(now + timing.refused);
+                slot.retry = Some(now + timing.retry.refused);
                 problem = Some("the app has too many sockets open");
             }
             Signal::Disconnect { .. } => slot.leave(number),
@@ -197,7 +197,7 @@ impl Sockets {
             Signal::Lost => {
                 let line = slot.remove(number);
                 // One that worked for a while is replaced at once; one that did not, after a while.
-                if line.is_none_or(|line| !line.greeted || now.duration_since(line.opened) < SHORT) {
+                if line.is_none_or(|line| !line.got_hello || now.duration_since(line.opened) < MIN_LIFETIME) {
                     slot.fail(&timing, now, place);
                 } else {
                     slot.failures = 0;
@@ -218,7 +218,7 @@ impl Sockets {
             inbox: self.inbox.clone(),
             seen: self.seen.clone(),
         };
-        let (maker, token) = (self.maker.clone(), self.token.clone());
+        let (clients, token) = (self.clients.clone(), self.token.clone());
         let ping = self.timing.ping.as_secs().max(1);
         let spawned = std::thread::Builder::new().name(format!("slack-socket-{number}")).spawn(move || {
             let _silence = tracing::subscriber::set_default(NoSubscriber::default());
@@ -227,12 +227,12 @@ impl Sockets {
                 listener.say(Signal::Lost);
                 return;
             };
-            runtime.block_on(listen(&maker, token, ping, listener, stopped));
+            runtime.block_on(listen(&clients, token, ping, listener, stopped));
             // Not waiting for a name that is still being looked up.
             runtime.shutdown_background();
         });
         match spawned {
-            Ok(_) => Some(Line { number, opened: now, greeted: false, leaving: false, _stop: stop }),
+            Ok(_) => Some(Line { number, opened: now, got_hello: false, leaving: false, _stop: stop }),
             Err(error) => {
                 warn!(%error, "no thread for a slack socket");
                 None
@@ -242,16 +242,16 @@ impl Sockets {
 }
 
 /// How long a socket has to say goodbye.
-const GOODBYE: Duration = Duration::from_millis(300);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
 
 async fn listen(
-    maker: &Maker,
+    clients: &ClientFactory,
     token: SlackApiToken,
     ping: u64,
     listener: Listener,
     stopped: oneshot::Receiver<()>,
 ) {
-    let environment = Arc::new(SlackClientEventsListenerEnvironment::new(Arc::new(maker.make())));
+    let environment = Arc::new(SlackClientEventsListenerEnvironment::new(Arc::new(clients.make())));
     let manager = environment.client.http_api.connector.new_clients_manager(environment.clone());
     let config = SlackClientSocketModeConfig::new()
         .with_max_connections_count(1)
@@ -263,7 +263,7 @@ async fn listen(
         // An error is a dropped sender, which is how a line ends.
         let _ = stopped.await;
         manager.shutdown().await;
-        tokio::time::sleep(GOODBYE).await;
+        tokio::time::sleep(CLOSE_TIMEOUT).await;
     }
 }
 
@@ -273,15 +273,15 @@ impl Slot {
     }
 
     fn is_open(&self) -> bool {
-        [&self.line, &self.next].into_iter().flatten().any(|line| line.greeted)
+        [&self.line, &self.next].into_iter().flatten().any(|line| line.got_hello)
     }
 
     /// A socket works. If it came to replace another, that one goes.
     fn greet(&mut self, number: u64) {
         for line in [&mut self.line, &mut self.next].into_iter().flatten() {
-            line.greeted |= line.number == number;
+            line.got_hello |= line.number == number;
         }
-        if self.next.as_ref().is_some_and(|next| next.greeted) {
+        if self.next.as_ref().is_some_and(|next| next.got_hello) {
             self.line = self.next.take();
         }
     }
@@ -306,7 +306,7 @@ impl Slot {
     fn fail(&mut self, timing: &Timing, now: Instant, place: usize) {
         self.failures = self.failures.saturating_add(1);
         let salt = u64::from(self.failures) + 1000 * place as u64;
-        self.retry = Some(now + back_off(timing, self.failures, salt));
+        self.retry = Some(now + back_off(&timing.retry, self.failures, salt));
     }
 }
 
@@ -315,7 +315,7 @@ struct Listener {
     number: u64,
     signals: mpsc::UnboundedSender<(u64, Signal)>,
     inbox: mpsc::Sender<Received>,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<SeenEnvelopes>>,
 }
 
 impl Listener {
@@ -345,7 +345,7 @@ impl Listener {
                 if seen.is_new(&envelope, &interaction) {
                     let received = Received { interaction, at: Instant::now() };
                     if let Err(full) = self.inbox.try_send(received) {
-                        // Without an acknowledgement, Slack tells whoever clicked that it did not work.
+                        // Without an acknowledgement, Slack tells the user that it did not work.
                         seen.forget(&envelope, &full.into_inner().interaction);
                         self.say(Signal::Overloaded);
                         return None;

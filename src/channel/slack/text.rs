@@ -1,6 +1,6 @@
 //! Text that Slack shows as it is.
 //!
-//! Everything that a card says is an [`Inert`]: our own words, or text in which nothing hides. It
+//! Everything that a card says is a [`PlainText`]: our own words, or text in which nothing hides. It
 //! goes into `plain_text` objects with `emoji` off and nowhere else; there, `*`, `_`, `<!channel>`,
 //! `<@U..>` and `:smile:` mean nothing. No object of type `mrkdwn` is ever made.
 //!
@@ -23,9 +23,9 @@ const MOST_IN_HEADER: usize = 150;
 
 /// Text that Slack shows as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Inert(String);
+pub(super) struct PlainText(String);
 
-impl Inert {
+impl PlainText {
     /// Our own words.
     pub(super) fn ours(words: &'static str) -> Self {
         Self(words.to_owned())
@@ -193,8 +193,8 @@ mod tests {
 
     use super::*;
 
-    fn inert(text: &str) -> Inert {
-        Inert::shown(&Shown::of(text))
+    fn inert(text: &str) -> PlainText {
+        PlainText::shown(&Shown::of(text))
     }
 
     #[test]
@@ -208,18 +208,18 @@ mod tests {
     #[test]
     fn only_the_text_of_notifications_is_escaped() {
         assert_eq!(
-            Inert::line("<!channel> & <@U1>").for_notification(),
+            PlainText::line("<!channel> & <@U1>").for_notification(),
             "&lt;!channel&gt; &amp; &lt;@U1&gt;"
         );
-        assert_eq!(Inert::line("<!channel>").plain().text, "<!channel>");
+        assert_eq!(PlainText::line("<!channel>").plain().text, "<!channel>");
     }
 
     #[test]
     fn pieces_break_at_lines_where_they_can() {
         let pieces = inert("one\ntwo\nthree").pieces(8);
 
-        assert_eq!(pieces, [Inert("one\ntwo".into()), Inert("three".into())]);
-        assert_eq!(inert("abcdef").pieces(4), [Inert("abcd".into()), Inert("ef".into())]);
+        assert_eq!(pieces, [PlainText("one\ntwo".into()), PlainText("three".into())]);
+        assert_eq!(inert("abcdef").pieces(4), [PlainText("abcd".into()), PlainText("ef".into())]);
     }
 
     proptest! {
@@ -229,7 +229,7 @@ mod tests {
             let pieces = whole.pieces(most);
 
             prop_assert!(pieces.iter().all(|piece| piece.length() <= most));
-            let joined: String = pieces.iter().map(Inert::as_str).collect();
+            let joined: String = pieces.iter().map(PlainText::as_str).collect();
             prop_assert_eq!(joined.replace('\n', ""), whole.as_str().replace('\n', ""));
         }
     }

@@ -1,5 +1,7 @@
 //! Who asks, how everything is, sessions, policy, people.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use jiff::Timestamp;
@@ -204,8 +206,9 @@ pub(super) struct ReviewerJson {
     groups: Vec<GroupName>,
     /// Personal tokens they have.
     tokens: usize,
-    /// Chat accounts they have.
-    slack: usize,
+    /// Chat accounts they have, by channel.
+    #[serde(flatten)]
+    accounts: BTreeMap<&'static str, usize>,
 }
 
 pub(super) async fn reviewers(State(web): State<Web>, _: Person) -> Json<Vec<ReviewerJson>> {
@@ -215,7 +218,10 @@ pub(super) async fn reviewers(State(web): State<Web>, _: Person) -> Json<Vec<Rev
         also: entry.reviewer.also.clone(),
         groups: entry.reviewer.groups.clone(),
         tokens: entry.tokens.len(),
-        slack: entry.slack.len(),
+        accounts: ChannelName::WITH_ACCOUNTS
+            .into_iter()
+            .map(|channel| (channel.as_str(), entry.accounts_on(channel).count()))
+            .collect(),
     };
     Json(directory.reviewers().map(json).collect())
 }

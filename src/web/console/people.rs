@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 
 use super::page::{Answer, Frame, Place, SignedIn, render};
 use super::words::count;
+use crate::actor::ChannelName;
 use crate::approval::quorum;
 use crate::identity::{AgentEntry, Directory, ReviewerEntry};
 use crate::web::Web;
@@ -78,8 +79,11 @@ fn reviewer(entry: &ReviewerEntry) -> ReviewerView {
     if !entry.tokens.is_empty() {
         ways.push(count(entry.tokens.len(), "personal token", "personal tokens"));
     }
-    if !entry.slack.is_empty() {
-        ways.push(count(entry.slack.len(), "Slack account", "Slack accounts"));
+    for channel in ChannelName::WITH_ACCOUNTS {
+        let (accounts, title) = (entry.accounts_on(channel).count(), channel.title());
+        if accounts > 0 {
+            ways.push(count(accounts, &format!("{title} account"), &format!("{title} accounts")));
+        }
     }
     ways.push("one-time links".to_owned());
     ReviewerView {

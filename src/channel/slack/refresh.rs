@@ -5,30 +5,30 @@ use std::time::Instant;
 
 use tracing::info;
 
-use super::client::{CallError, Me};
-use super::facts::suitability;
+use super::client::{AppIdentity, CallError};
 use super::health::Part;
-use super::outbox::back_off;
-use super::{Inner, courier};
+use super::lookups::check_channel;
+use super::{Inner, sender};
+use crate::channel::outbox::back_off;
 
 /// Looks things up, for ever.
 pub(super) async fn run(inner: Arc<Inner>) {
-    let me = introduce(&inner).await;
+    let me = identify_app(&inner).await;
     loop {
-        let suitable = look_at_channel(&inner).await;
+        let suitable = check_posting(&inner).await;
         inner.outbox.lock().allow_posting(suitable);
         inner.wake.notify_one();
         if suitable {
-            look_at_people(&inner, &me).await;
+            look_up_accounts(&inner, &me).await;
         }
         let timing = &inner.settings.timing;
-        let wait = if suitable { timing.look_up } else { timing.refused.min(timing.look_up) };
+        let wait = if suitable { timing.look_up } else { timing.retry.refused.min(timing.look_up) };
         tokio::time::sleep(wait).await;
     }
 }
 
 /// Asks Slack who we are until it says so.
-async fn introduce(inner: &Arc<Inner>) -> Arc<Me> {
+async fn identify_app(inner: &Arc<Inner>) -> Arc<AppIdentity> {
     let timing = inner.settings.timing;
     let mut failures = 0;
     loop {
@@ -37,7 +37,7 @@ async fn introduce(inner: &Arc<Inner>) -> Arc<Me> {
                 info!(app = me.app, team = me.team, "slack knows us");
                 let me = Arc::new(me);
                 inner.me.store(Some(me.clone()));
-                inner.introduced.notify_waiters();
+                inner.identified.notify_waiters();
                 return me;
             }
             Err(error) => error,
@@ -45,25 +45,25 @@ async fn introduce(inner: &Arc<Inner>) -> Arc<Me> {
         failures += 1;
         inner.health.fails(Part::Setup, &error.to_string(), inner.now());
         let wait = match &error {
-            CallError::TooMany { wait } => *wait,
-            CallError::Said(_) if courier::is_refusal(&error) => timing.refused,
-            CallError::Said(_)
+            CallError::RateLimited { wait } => *wait,
+            CallError::ErrorCode(_) if sender::is_refusal(&error) => timing.retry.refused,
+            CallError::ErrorCode(_)
             | CallError::Status(_)
-            | CallError::Late
-            | CallError::OutOfReach
-            | CallError::Foreign => back_off(&timing, failures, u64::from(failures)),
+            | CallError::Timeout
+            | CallError::Unreachable
+            | CallError::NotSlack => back_off(&timing.retry, failures, u64::from(failures)),
         };
         tokio::time::sleep(wait).await;
     }
 }
 
 /// Whether cards may be posted to the channel.
-async fn look_at_channel(inner: &Inner) -> bool {
+async fn check_posting(inner: &Inner) -> bool {
     let asked = &inner.settings.channel;
     let error = match inner.api.channel(asked).await {
         Ok(channel) => {
-            let suitable = suitability(&channel, asked);
-            inner.facts.learn_channel(suitable, Instant::now());
+            let suitable = check_channel(&channel, asked);
+            inner.lookups.remember_channel(suitable, Instant::now());
             match suitable {
                 Ok(()) => {
                     inner.health.works(Part::Setup, inner.now());
@@ -78,7 +78,7 @@ async fn look_at_channel(inner: &Inner) -> bool {
         }
         Err(error) => {
             // What was seen a moment ago is still true for a while.
-            if inner.facts.channel(Instant::now()) == Some(Ok(())) {
+            if inner.lookups.channel(Instant::now()) == Some(Ok(())) {
                 return true;
             }
             format!("conversations.info: {error}")
@@ -89,28 +89,28 @@ async fn look_at_channel(inner: &Inner) -> bool {
 }
 
 /// Learns ahead of time who the enrolled accounts are, so that their clicks need not wait for it.
-async fn look_at_people(inner: &Inner, me: &Me) {
+async fn look_up_accounts(inner: &Inner, me: &AppIdentity) {
     for account in inner.answers.enrolled() {
         if account.team != me.team {
             continue;
         }
         let answer = inner.api.user(&account.user).await;
-        if let Err(CallError::TooMany { wait }) = &answer {
+        if let Err(CallError::RateLimited { wait }) = &answer {
             tokio::time::sleep(*wait).await;
         }
         // Who cannot be looked up now is looked up on the first click.
-        let _ = inner.facts.learn_user(&account.user, answer, me, Instant::now());
+        let _ = inner.lookups.remember_user(&account.user, answer, me, Instant::now());
     }
 }
 
 /// No socket opens, and slack-morphism keeps the reason to itself: asks for one to hear it.
-pub(super) async fn find_out_why_no_socket(inner: Arc<Inner>) {
+pub(super) async fn report_why_no_socket(inner: Arc<Inner>) {
     let error = match inner.api.why_no_socket().await {
         Ok(()) => "no socket is open".to_owned(),
         Err(error) => format!("no socket is open: {error}"),
     };
     // One may have opened meanwhile.
-    if inner.health.status(0, Vec::new()).sockets == 0 {
+    if inner.health.open_sockets() == 0 {
         inner.health.fails(Part::Sockets, &error, inner.now());
     }
 }

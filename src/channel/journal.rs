@@ -1,8 +1,7 @@
-//! Which cards are shown, on disk: so that what a crashed proxy left behind can be closed.
+//! Which cards are shown, on disk, so that cards of a crashed proxy can be closed.
 //!
-//! Lines of JSON, appended; ids only, no text of anybody. It is a convenience and no record: when it
-//! cannot be written, cards are shown nevertheless, and when it is lost, a leftover card is closed
-//! by the first click on it.
+//! The file has lines of JSON with ids only. It is no record: when it cannot be written, cards are
+//! shown nevertheless, and when it is lost, a leftover card is closed by the first click on it.
 //!
 //! ```text
 //! {"shown":"0199..","channel":"C0..","ts":"1767607200.000100"}
@@ -21,13 +20,14 @@ use uuid::Uuid;
 
 use crate::statement::RequestId;
 
-/// Where a message is.
+/// A message in a chat channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Place {
-    /// The channel's id.
+pub(super) struct MessageRef {
+    /// The id of the chat channel.
     pub(super) channel: String,
-    /// The message's id in it.
-    pub(super) ts: String,
+    /// The id of the message in it.
+    #[serde(rename = "ts")]
+    pub(super) message: String,
 }
 
 /// The cards that are shown.
@@ -35,7 +35,7 @@ pub(super) struct Place {
 pub(super) struct Journal {
     path: Option<PathBuf>,
     file: Option<File>,
-    shown: BTreeMap<Uuid, Place>,
+    shown: BTreeMap<Uuid, MessageRef>,
     lines: usize,
 }
 
@@ -45,7 +45,7 @@ enum Line {
     Shown {
         shown: Uuid,
         #[serde(flatten)]
-        place: Place,
+        place: MessageRef,
     },
     Closed {
         closed: Uuid,
@@ -63,19 +63,19 @@ impl Journal {
         match fs::read_to_string(path) {
             Ok(text) => journal.shown = replay(&text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => warn!(path = %path.display(), %error, "which cards are shown cannot be read"),
+            Err(error) => warn!(path = %path.display(), %error, "the file of shown cards cannot be read"),
         }
         journal.rewrite();
         journal
     }
 
     /// The cards that are shown.
-    pub(super) fn shown(&self) -> impl Iterator<Item = (RequestId, &Place)> {
+    pub(super) fn shown(&self) -> impl Iterator<Item = (RequestId, &MessageRef)> {
         self.shown.iter().map(|(id, place)| (RequestId(*id), place))
     }
 
     /// A card is shown.
-    pub(super) fn show(&mut self, request: RequestId, place: &Place) {
+    pub(super) fn show(&mut self, request: RequestId, place: &MessageRef) {
         self.shown.insert(request.0, place.clone());
         self.append(&Line::Shown { shown: request.0, place: place.clone() });
     }
@@ -96,7 +96,7 @@ impl Journal {
         if let Some(file) = &mut self.file
             && let Err(error) = write(file, line)
         {
-            warn!(%error, "which cards are shown cannot be written");
+            warn!(%error, "the file of shown cards cannot be written");
             self.file = None;
         }
     }
@@ -107,7 +107,7 @@ impl Journal {
         self.file = match rewrite(path, &self.shown) {
             Ok(file) => Some(file),
             Err(error) => {
-                warn!(path = %path.display(), %error, "which cards are shown cannot be written");
+                warn!(path = %path.display(), %error, "the file of shown cards cannot be written");
                 None
             }
         };
@@ -115,7 +115,7 @@ impl Journal {
 }
 
 /// What is left open at the end of `text`. A line that cannot be read is one that a crash cut off.
-fn replay(text: &str) -> BTreeMap<Uuid, Place> {
+fn replay(text: &str) -> BTreeMap<Uuid, MessageRef> {
     let mut shown = BTreeMap::new();
     for line in text.lines() {
         match serde_json::from_str(line) {
@@ -132,7 +132,7 @@ fn replay(text: &str) -> BTreeMap<Uuid, Place> {
 }
 
 /// Writes a new file beside the old one and puts it in its place.
-fn rewrite(path: &Path, shown: &BTreeMap<Uuid, Place>) -> io::Result<File> {
+fn rewrite(path: &Path, shown: &BTreeMap<Uuid, MessageRef>) -> io::Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = PathBuf::from(name);
@@ -213,7 +213,7 @@ mod tests {
         RequestId(Uuid::from_u128(number))
     }
 
-    fn place(ts: &str) -> Place {
-        Place { channel: "C0123456789".to_owned(), ts: ts.to_owned() }
+    fn place(ts: &str) -> MessageRef {
+        MessageRef { channel: "C0123456789".to_owned(), message: ts.to_owned() }
     }
 }

@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::client::{CallError, Channel, Me, User};
+use super::client::{AppIdentity, CallError, Channel, User};
 
 /// Why an account may not answer, though it may be enrolled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unfit {
+pub(super) enum AccountProblem {
     #[error("a bot cannot answer requests")]
     Bot,
     #[error("a guest of the workspace cannot answer requests")]
     Guest,
     #[error("somebody from another workspace cannot answer requests")]
-    Foreign,
+    OtherWorkspace,
     #[error("the account is deactivated")]
     Deactivated,
     #[error("Slack does not say whether the account is a full member's")]
@@ -29,7 +29,7 @@ pub(super) enum Unfit {
 
 /// Why a channel is not one that cards may be shown in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unsuitable {
+pub(super) enum ChannelProblem {
     #[error("the channel is shared with others")]
     Shared,
     #[error("the channel is archived")]
@@ -41,85 +41,87 @@ pub(super) enum Unsuitable {
 }
 
 /// Whether `user` is a full member of the workspace `me` is in.
-pub(super) fn fitness(user: &User, asked: &str, me: &Me) -> Result<(), Unfit> {
+pub(super) fn check_account(user: &User, asked: &str, me: &AppIdentity) -> Result<(), AccountProblem> {
     let at_home = user.team_id.as_deref() == Some(&me.team)
         || user.enterprise_user.as_ref().is_some_and(|user| user.teams.contains(&me.team));
     if user.id != asked || !at_home || user.is_stranger {
-        return Err(Unfit::Foreign);
+        return Err(AccountProblem::OtherWorkspace);
     }
     if user.deleted {
-        return Err(Unfit::Deactivated);
+        return Err(AccountProblem::Deactivated);
     }
     if user.is_bot == Some(true) || user.is_workflow_bot || user.is_connector_bot {
-        return Err(Unfit::Bot);
+        return Err(AccountProblem::Bot);
     }
     if user.is_restricted == Some(true) || user.is_ultra_restricted == Some(true) || user.is_invited_user {
-        return Err(Unfit::Guest);
+        return Err(AccountProblem::Guest);
     }
     if [user.is_bot, user.is_restricted, user.is_ultra_restricted].contains(&None) {
-        return Err(Unfit::Unclear);
+        return Err(AccountProblem::Unclear);
     }
     Ok(())
 }
 
 /// Whether cards may be shown in `channel`.
-pub(super) fn suitability(channel: &Channel, asked: &str) -> Result<(), Unsuitable> {
+pub(super) fn check_channel(channel: &Channel, asked: &str) -> Result<(), ChannelProblem> {
     let shared = [channel.is_shared, channel.is_ext_shared, channel.is_org_shared];
     if shared.contains(&Some(true)) || channel.is_pending_ext_shared {
-        return Err(Unsuitable::Shared);
+        return Err(ChannelProblem::Shared);
     }
     if channel.id != asked || shared.contains(&None) {
-        return Err(Unsuitable::Unclear);
+        return Err(ChannelProblem::Unclear);
     }
     if channel.is_archived {
-        return Err(Unsuitable::Archived);
+        return Err(ChannelProblem::Archived);
     }
-    if channel.is_member { Ok(()) } else { Err(Unsuitable::NotAMember) }
+    if channel.is_member { Ok(()) } else { Err(ChannelProblem::NotAMember) }
 }
 
 /// What was looked up, and when.
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct Lookups {
     rely: Duration,
-    users: Mutex<BTreeMap<String, Learnt<Unfit>>>,
-    channel: Mutex<Option<Learnt<Unsuitable>>>,
+    users: Mutex<BTreeMap<String, Lookup<AccountProblem>>>,
+    channel: Mutex<Option<Lookup<ChannelProblem>>>,
 }
 
 /// What was found out, and when.
-type Learnt<E> = (Result<(), E>, Instant);
+type Lookup<E> = (Result<(), E>, Instant);
 
 /// More accounts are not remembered; there are only so many that are enrolled.
 const KEPT: usize = 10_000;
 
-impl Facts {
+impl Lookups {
     pub(super) fn new(rely: Duration) -> Self {
         Self { rely, users: Mutex::default(), channel: Mutex::default() }
     }
 
     /// What is known of an account, while it may be relied on.
-    pub(super) fn user(&self, id: &str, now: Instant) -> Option<Result<(), Unfit>> {
-        let (fitness, at) = *self.users.lock().get(id)?;
-        (now.duration_since(at) < self.rely).then_some(fitness)
+    pub(super) fn user(&self, id: &str, now: Instant) -> Option<Result<(), AccountProblem>> {
+        let (check_account, at) = *self.users.lock().get(id)?;
+        (now.duration_since(at) < self.rely).then_some(check_account)
     }
 
     /// What is known of the channel, while it may be relied on.
-    pub(super) fn channel(&self, now: Instant) -> Option<Result<(), Unsuitable>> {
-        let (suitability, at) = (*self.channel.lock())?;
-        (now.duration_since(at) < self.rely).then_some(suitability)
+    pub(super) fn channel(&self, now: Instant) -> Option<Result<(), ChannelProblem>> {
+        let (check_channel, at) = (*self.channel.lock())?;
+        (now.duration_since(at) < self.rely).then_some(check_channel)
     }
 
     /// Remembers what Slack said. That it knows no such account is an answer, too.
-    pub(super) fn learn_user(
+    pub(super) fn remember_user(
         &self,
         id: &str,
         answer: Result<User, CallError>,
-        me: &Me,
+        me: &AppIdentity,
         now: Instant,
-    ) -> Result<Result<(), Unfit>, CallError> {
-        let fitness = match answer {
-            Ok(user) => fitness(&user, id, me),
-            Err(CallError::Said(code)) if matches!(code.as_str(), "user_not_found" | "user_not_visible") => {
-                Err(Unfit::Foreign)
+    ) -> Result<Result<(), AccountProblem>, CallError> {
+        let check_account = match answer {
+            Ok(user) => check_account(&user, id, me),
+            Err(CallError::ErrorCode(code))
+                if matches!(code.as_str(), "user_not_found" | "user_not_visible") =>
+            {
+                Err(AccountProblem::OtherWorkspace)
             }
             Err(error) => return Err(error),
         };
@@ -128,14 +130,14 @@ impl Facts {
             users.retain(|_, (_, at)| now.duration_since(*at) < self.rely);
         }
         if users.len() < KEPT {
-            users.insert(id.to_owned(), (fitness, now));
+            users.insert(id.to_owned(), (check_account, now));
         }
-        Ok(fitness)
+        Ok(check_account)
     }
 
     /// Remembers what Slack said of the channel.
-    pub(super) fn learn_channel(&self, suitability: Result<(), Unsuitable>, now: Instant) {
-        *self.channel.lock() = Some((suitability, now));
+    pub(super) fn remember_channel(&self, check_channel: Result<(), ChannelProblem>, now: Instant) {
+        *self.channel.lock() = Some((check_channel, now));
     }
 }
 
@@ -149,22 +151,25 @@ mod tests {
     fn only_full_members_of_the_workspace_may_answer() {
         for (change, expected) in [
             (json!({}), Ok(())),
-            (json!({"is_bot": true}), Err(Unfit::Bot)),
-            (json!({"is_workflow_bot": true}), Err(Unfit::Bot)),
-            (json!({"is_restricted": true}), Err(Unfit::Guest)),
-            (json!({"is_restricted": true, "is_ultra_restricted": true}), Err(Unfit::Guest)),
-            (json!({"is_invited_user": true}), Err(Unfit::Guest)),
-            (json!({"is_stranger": true}), Err(Unfit::Foreign)),
-            (json!({"team_id": "T2"}), Err(Unfit::Foreign)),
-            (json!({"team_id": null}), Err(Unfit::Foreign)),
+            (json!({"is_bot": true}), Err(AccountProblem::Bot)),
+            (json!({"is_workflow_bot": true}), Err(AccountProblem::Bot)),
+            (json!({"is_restricted": true}), Err(AccountProblem::Guest)),
+            (json!({"is_restricted": true, "is_ultra_restricted": true}), Err(AccountProblem::Guest)),
+            (json!({"is_invited_user": true}), Err(AccountProblem::Guest)),
+            (json!({"is_stranger": true}), Err(AccountProblem::OtherWorkspace)),
+            (json!({"team_id": "T2"}), Err(AccountProblem::OtherWorkspace)),
+            (json!({"team_id": null}), Err(AccountProblem::OtherWorkspace)),
             (json!({"team_id": "E1", "enterprise_user": {"teams": ["T1", "T2"]}}), Ok(())),
-            (json!({"team_id": "E1", "enterprise_user": {"teams": ["T2"]}}), Err(Unfit::Foreign)),
-            (json!({"id": "U2"}), Err(Unfit::Foreign)),
-            (json!({"deleted": true}), Err(Unfit::Deactivated)),
-            (json!({"is_bot": null}), Err(Unfit::Unclear)),
-            (json!({"is_restricted": null}), Err(Unfit::Unclear)),
+            (
+                json!({"team_id": "E1", "enterprise_user": {"teams": ["T2"]}}),
+                Err(AccountProblem::OtherWorkspace),
+            ),
+            (json!({"id": "U2"}), Err(AccountProblem::OtherWorkspace)),
+            (json!({"deleted": true}), Err(AccountProblem::Deactivated)),
+            (json!({"is_bot": null}), Err(AccountProblem::Unclear)),
+            (json!({"is_restricted": null}), Err(AccountProblem::Unclear)),
         ] {
-            assert_eq!(fitness(&user(&change), "U1", &me()), expected, "{change}");
+            assert_eq!(check_account(&user(&change), "U1", &me()), expected, "{change}");
         }
     }
 
@@ -172,17 +177,17 @@ mod tests {
     fn cards_are_shown_only_where_nobody_else_listens() {
         for (change, expected) in [
             (json!({}), Ok(())),
-            (json!({"is_shared": true}), Err(Unsuitable::Shared)),
-            (json!({"is_ext_shared": true}), Err(Unsuitable::Shared)),
-            (json!({"is_org_shared": true}), Err(Unsuitable::Shared)),
-            (json!({"is_pending_ext_shared": true}), Err(Unsuitable::Shared)),
-            (json!({"is_ext_shared": null}), Err(Unsuitable::Unclear)),
-            (json!({"is_archived": true}), Err(Unsuitable::Archived)),
-            (json!({"is_member": false}), Err(Unsuitable::NotAMember)),
+            (json!({"is_shared": true}), Err(ChannelProblem::Shared)),
+            (json!({"is_ext_shared": true}), Err(ChannelProblem::Shared)),
+            (json!({"is_org_shared": true}), Err(ChannelProblem::Shared)),
+            (json!({"is_pending_ext_shared": true}), Err(ChannelProblem::Shared)),
+            (json!({"is_ext_shared": null}), Err(ChannelProblem::Unclear)),
+            (json!({"is_archived": true}), Err(ChannelProblem::Archived)),
+            (json!({"is_member": false}), Err(ChannelProblem::NotAMember)),
         ] {
             let channel = channel(&change);
 
-            assert_eq!(suitability(&channel, "C1"), expected, "{change}");
+            assert_eq!(check_channel(&channel, "C1"), expected, "{change}");
         }
     }
 
@@ -190,17 +195,17 @@ mod tests {
     fn what_was_looked_up_is_not_relied_on_for_ever() {
         #![expect(clippy::disallowed_methods, reason = "a moment to begin with")]
         let start = Instant::now();
-        let facts = Facts::new(Duration::from_secs(60));
+        let lookups = Lookups::new(Duration::from_secs(60));
 
-        facts.learn_user("U1", Ok(user(&json!({}))), &me(), start).unwrap().unwrap();
+        lookups.remember_user("U1", Ok(user(&json!({}))), &me(), start).unwrap().unwrap();
 
-        assert_eq!(facts.user("U1", start + Duration::from_secs(59)), Some(Ok(())));
-        assert_eq!(facts.user("U1", start + Duration::from_secs(60)), None);
-        assert_eq!(facts.user("U2", start), None);
+        assert_eq!(lookups.user("U1", start + Duration::from_secs(59)), Some(Ok(())));
+        assert_eq!(lookups.user("U1", start + Duration::from_secs(60)), None);
+        assert_eq!(lookups.user("U2", start), None);
     }
 
-    fn me() -> Me {
-        Me { app: "A1".to_owned(), team: "T1".to_owned(), organisation: None }
+    fn me() -> AppIdentity {
+        AppIdentity { app: "A1".to_owned(), team: "T1".to_owned(), organisation: None }
     }
 
     fn merged(mut value: serde_json::Value, change: &serde_json::Value) -> serde_json::Value {

@@ -20,18 +20,18 @@ fn a_card_is_posted_then_changed_and_then_the_receipt_follows() {
     desk.outbox.ended(request.id, &granted());
     desk.outbox.ran(request.id, &receipt());
     assert_eq!(desk.outbox.next(desk.now), Next::Idle, "one thing at a time");
-    assert_eq!(desk.posted(&post), Some(Note::Shown(request.id, place(2))));
+    assert_eq!(desk.posted(&post), Some(JournalChange::Shown(request.id, place(2))));
 
     let update = desk.take();
-    assert!(matches!(update.what, What::Update { .. }));
-    assert_eq!(desk.outbox.done(request.id, Done::Sent), Some(Note::Closed(request.id)));
-    assert!(matches!(desk.take().what, What::Receipt { .. }));
-    assert_eq!(desk.outbox.done(request.id, Done::Sent), Some(Note::Closed(request.id)));
+    assert!(matches!(update.action, Action::Update { .. }));
+    assert_eq!(desk.outbox.done(request.id, Done::Sent), Some(JournalChange::Closed(request.id)));
+    assert!(matches!(desk.take().action, Action::Receipt { .. }));
+    assert_eq!(desk.outbox.done(request.id, Done::Sent), Some(JournalChange::Closed(request.id)));
     assert_eq!(desk.outbox.next(desk.now), Next::Idle);
 }
 
 #[test]
-fn notices_replace_earlier_ones() {
+fn events_replace_earlier_ones() {
     let mut desk = Scene::new();
     let request = desk.open(1);
     let post = desk.take();
@@ -58,7 +58,7 @@ fn what_happens_while_a_card_is_being_changed_is_shown_next_and_it_stays_open_un
 
     assert_eq!(desk.outbox.done(request.id, Done::Sent), None, "it still shows its buttons");
     desk.take();
-    assert_eq!(desk.outbox.done(request.id, Done::Sent), Some(Note::Closed(request.id)));
+    assert_eq!(desk.outbox.done(request.id, Done::Sent), Some(JournalChange::Closed(request.id)));
 }
 
 #[test]
@@ -74,45 +74,45 @@ fn buttons_that_do_nothing_go_before_new_cards_come() {
 }
 
 #[test]
-fn slack_is_left_alone_with_one_kind_of_call_for_as_long_as_it_asks() {
+fn a_rate_limited_kind_of_call_waits_as_long_as_the_service_says() {
     let mut desk = Scene::new();
     let shown = desk.open(1);
     let post = desk.take();
     desk.posted(&post);
     desk.open(2);
     let post = desk.take();
-    desk.fail(&post, Failure::TooMany { wait: Duration::from_secs(30) });
+    desk.fail(&post, Failure::RateLimited { wait: Duration::from_secs(30) });
     desk.outbox.ended(shown.id, &HoldState::Expired);
 
-    assert!(matches!(desk.take().what, What::Update { .. }));
+    assert!(matches!(desk.take().action, Action::Update { .. }));
     desk.outbox.done(shown.id, Done::Sent);
     assert_eq!(desk.outbox.next(desk.now), Next::WaitUntil(desk.now + Duration::from_secs(30)));
     desk.now += Duration::from_secs(30);
-    assert_eq!(desk.take().what, What::Post);
+    assert_eq!(desk.take().action, Action::Post);
 }
 
 #[test]
-fn in_an_outage_one_errand_at_a_time_tries_and_ever_more_rarely() {
+fn in_an_outage_one_task_at_a_time_is_tried_and_ever_more_rarely() {
     let mut desk = Scene::new();
     for number in 1..=10 {
         desk.open(number);
     }
-    let first: Vec<Errand> = (0..AT_A_TIME).map(|_| desk.take()).collect();
+    let first: Vec<Task> = (0..MAX_CONCURRENT).map(|_| desk.take()).collect();
     assert_eq!(desk.outbox.next(desk.now), Next::Idle, "so many at a time");
-    for errand in &first {
-        desk.fail(errand, Failure::Passing { error: "out of reach".to_owned() });
+    for task in &first {
+        desk.fail(task, Failure::Temporary { error: "out of reach".to_owned() });
     }
     let mut waits = Vec::new();
     for _ in 0..12 {
         let Next::WaitUntil(until) = desk.outbox.next(desk.now) else { panic!("it waits") };
         waits.push(until - desk.now);
         desk.now = until;
-        let errand = desk.take();
+        let task = desk.take();
         assert_eq!(desk.outbox.next(desk.now), Next::Idle, "one at a time");
-        desk.fail(&errand, Failure::Passing { error: "out of reach".to_owned() });
+        desk.fail(&task, Failure::Temporary { error: "out of reach".to_owned() });
     }
 
-    assert!(waits.iter().all(|wait| *wait <= desk.timing.retry_most));
+    assert!(waits.iter().all(|wait| *wait <= desk.timing.longest));
     assert!(waits.last().unwrap() > &Duration::from_secs(20), "{waits:?}");
     assert_eq!(desk.outbox.queued(), 10);
     assert_eq!(desk.outbox.dead_letters().count(), 0);
@@ -131,8 +131,8 @@ fn what_has_ended_is_given_up_at_last_and_what_waits_never() {
     desk.outbox.changed(waits.id);
     for _ in 0..200 {
         match desk.outbox.next(desk.now) {
-            Next::Do(errand) => {
-                desk.fail(&errand, Failure::Passing { error: "500".to_owned() });
+            Next::Do(task) => {
+                desk.fail(&task, Failure::Temporary { error: "500".to_owned() });
             }
             Next::WaitUntil(until) => desk.now = until,
             Next::Idle => break,
@@ -151,10 +151,10 @@ fn a_card_that_is_too_much_is_tried_briefly_and_then_given_up() {
     desk.open(1);
     let whole = desk.take();
     assert!(!whole.brief);
-    desk.fail(&whole, Failure::TooMuch { error: "msg_blocks_too_long".to_owned() });
+    desk.fail(&whole, Failure::TooLarge { error: "msg_blocks_too_long".to_owned() });
     let brief = desk.take();
     assert!(brief.brief);
-    desk.fail(&brief, Failure::TooMuch { error: "invalid_blocks".to_owned() });
+    desk.fail(&brief, Failure::TooLarge { error: "invalid_blocks".to_owned() });
 
     assert_eq!(desk.outbox.next(desk.now), Next::Idle);
     assert_eq!(
@@ -169,17 +169,17 @@ fn a_button_belongs_to_the_card_that_was_posted_last() {
     let request = desk.open(1);
     let first = desk.take();
     desk.outbox.sending(request.id, Some("one".to_owned()), &[Verdict::Approve]);
-    desk.fail(&first, Failure::Passing { error: "no answer in time".to_owned() });
+    desk.fail(&first, Failure::Temporary { error: "no answer in time".to_owned() });
     desk.now += Duration::from_secs(60);
     let second = desk.take();
     desk.outbox.sending(request.id, Some("two".to_owned()), &[Verdict::Approve]);
     desk.posted(&second);
 
-    assert!(matches!(desk.outbox.find(request.id, "two"), Found::Card(_)));
-    assert!(matches!(desk.outbox.find(request.id, "one"), Found::Copy(_)));
-    assert!(matches!(desk.outbox.find(request.id, "three"), Found::OtherKey(_)));
-    assert!(matches!(desk.outbox.find(request.id, ""), Found::OtherKey(_)));
-    assert!(matches!(desk.outbox.find(RequestId(Uuid::nil()), "two"), Found::Nothing));
+    assert!(matches!(desk.outbox.find(request.id, "two"), CardMatch::Current(_)));
+    assert!(matches!(desk.outbox.find(request.id, "one"), CardMatch::Copy(_)));
+    assert!(matches!(desk.outbox.find(request.id, "three"), CardMatch::OtherKey(_)));
+    assert!(matches!(desk.outbox.find(request.id, ""), CardMatch::OtherKey(_)));
+    assert!(matches!(desk.outbox.find(RequestId(Uuid::nil()), "two"), CardMatch::Unknown));
     assert!(desk.outbox.at(&place(1)).is_some() && desk.outbox.at(&place(2)).is_none());
 }
 
@@ -190,17 +190,17 @@ fn before_it_is_known_where_to_post_nothing_is_posted() {
     desk.open(1);
     desk.outbox.left_over(id(9), place(9));
 
-    assert_eq!(desk.take().what, What::Close { place: place(9) });
+    assert_eq!(desk.take().action, Action::Close { place: place(9) });
     desk.outbox.done(id(9), Done::Sent);
     assert_eq!(desk.outbox.next(desk.now), Next::Idle);
     desk.outbox.allow_posting(true);
-    assert_eq!(desk.take().what, What::Post);
+    assert_eq!(desk.take().action, Action::Post);
 }
 
 #[test]
 fn cards_that_have_ended_are_forgotten_in_the_end() {
     let mut desk = Scene::new();
-    for number in 1..=(REMEMBERED as u64 + 10) {
+    for number in 1..=(ENDED_CARDS_KEPT as u64 + 10) {
         let request = desk.open(number);
         let post = desk.take();
         desk.posted(&post);
@@ -209,11 +209,11 @@ fn cards_that_have_ended_are_forgotten_in_the_end() {
         desk.outbox.done(request.id, Done::Sent);
     }
 
-    assert_eq!(desk.outbox.cards.len(), REMEMBERED);
-    assert!(desk.outbox.at(&place(REMEMBERED as u64)).is_some());
+    assert_eq!(desk.outbox.cards.len(), ENDED_CARDS_KEPT);
+    assert!(desk.outbox.at(&place(ENDED_CARDS_KEPT as u64)).is_some());
 }
 
-/// What a made-up Slack shows for one request.
+/// What a simulated service shows for one request.
 #[derive(Clone, Debug, Default)]
 struct Shown {
     posts: usize,
@@ -228,7 +228,7 @@ enum Step {
     Change(u64),
     End(u64),
     Run(u64),
-    /// Begin the next errand, and end it so.
+    /// Begin the next task, and end it so.
     Send(u8),
     /// Begin one and leave it under way.
     Begin,
@@ -251,15 +251,15 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever happens in whatever order, when Slack is well again every card shows how its request
-    /// stands, was posted once, and has its receipt.
+    /// Whatever happens in whatever order, when the service works again every card shows the
+    /// state of its request, was posted once, and has its receipt.
     #[test]
-    fn in_the_end_slack_shows_what_is_true(steps in prop::collection::vec(step(), 0..80)) {
+    fn in_the_end_every_card_shows_the_present_state(steps in prop::collection::vec(step(), 0..80)) {
         let mut desk = Scene::new();
         let mut shown: BTreeMap<RequestId, Shown> = BTreeMap::new();
         let mut truth: BTreeMap<RequestId, HoldState> = BTreeMap::new();
         let mut runs: BTreeMap<RequestId, usize> = BTreeMap::new();
-        let mut under_way: VecDeque<Errand> = VecDeque::new();
+        let mut under_way: VecDeque<Task> = VecDeque::new();
         for step in steps {
             match step {
                 Step::Open(n) => { truth.entry(id(n)).or_insert(HoldState::Waiting); desk.open(n); }
@@ -272,26 +272,26 @@ proptest! {
                     desk.outbox.ran(id(n), &receipt());
                     *runs.entry(id(n)).or_default() += 1;
                 },
-                Step::Send(how) => if let Next::Do(errand) = desk.outbox.next(desk.now) {
-                    desk.land(errand, how, &truth, &mut shown);
+                Step::Send(how) => if let Next::Do(task) = desk.outbox.next(desk.now) {
+                    desk.land(task, how, &truth, &mut shown);
                 },
-                Step::Begin => if let Next::Do(errand) = desk.outbox.next(desk.now) {
-                    prop_assert!(under_way.iter().all(|other| other.id != errand.id), "two at a time");
-                    under_way.push_back(errand);
-                    prop_assert!(under_way.len() <= AT_A_TIME);
+                Step::Begin => if let Next::Do(task) = desk.outbox.next(desk.now) {
+                    prop_assert!(under_way.iter().all(|other| other.id != task.id), "two at a time");
+                    under_way.push_back(task);
+                    prop_assert!(under_way.len() <= MAX_CONCURRENT);
                 },
-                Step::Land(how) => if let Some(errand) = under_way.pop_front() {
-                    desk.land(errand, how, &truth, &mut shown);
+                Step::Land(how) => if let Some(task) = under_way.pop_front() {
+                    desk.land(task, how, &truth, &mut shown);
                 },
                 Step::Wait(seconds) => desk.now += Duration::from_secs(seconds),
             }
         }
-        for errand in under_way {
-            desk.land(errand, 0, &truth, &mut shown);
+        for task in under_way {
+            desk.land(task, 0, &truth, &mut shown);
         }
         for _ in 0..500 {
             match desk.outbox.next(desk.now) {
-                Next::Do(errand) => desk.land(errand, 0, &truth, &mut shown),
+                Next::Do(task) => desk.land(task, 0, &truth, &mut shown),
                 Next::WaitUntil(until) => desk.now = until,
                 Next::Idle => break,
             }
@@ -317,14 +317,14 @@ proptest! {
 
 struct Scene {
     outbox: Outbox,
-    timing: Timing,
+    timing: RetryTiming,
     now: Instant,
 }
 
 impl Scene {
     fn new() -> Self {
         #![expect(clippy::disallowed_methods, reason = "a moment to begin with")]
-        let timing = Timing::default();
+        let timing = RetryTiming::default();
         let mut outbox = Outbox::new(timing);
         outbox.allow_posting(true);
         Self { outbox, timing, now: Instant::now() }
@@ -337,54 +337,54 @@ impl Scene {
         request
     }
 
-    fn take(&mut self) -> Errand {
+    fn take(&mut self) -> Task {
         match self.outbox.next(self.now) {
-            Next::Do(errand) => errand,
+            Next::Do(task) => task,
             idle @ (Next::WaitUntil(_) | Next::Idle) => panic!("nothing to do: {idle:?}"),
         }
     }
 
-    fn posted(&mut self, errand: &Errand) -> Option<Note> {
-        let place = Place { channel: "C".to_owned(), ts: number(errand.id).to_string() };
-        self.outbox.done(errand.id, Done::Posted { place, at: start() })
+    fn posted(&mut self, task: &Task) -> Option<JournalChange> {
+        let place = MessageRef { channel: "C".to_owned(), message: number(task.id).to_string() };
+        self.outbox.done(task.id, Done::Posted { place, at: start() })
     }
 
-    fn fail(&mut self, errand: &Errand, failure: Failure) -> Option<Note> {
-        self.outbox.failed(errand, failure, self.now, start())
+    fn fail(&mut self, task: &Task, failure: Failure) -> Option<JournalChange> {
+        self.outbox.failed(task, failure, self.now, start())
     }
 
-    /// Ends an errand in one of several ways; 0 is well.
+    /// Ends a task in one of several ways; 0 is well.
     fn land(
         &mut self,
-        errand: Errand,
+        task: Task,
         how: u8,
         truth: &BTreeMap<RequestId, HoldState>,
         shown: &mut BTreeMap<RequestId, Shown>,
     ) {
-        let passing = || Failure::Passing { error: "out of reach".to_owned() };
+        let passing = || Failure::Temporary { error: "out of reach".to_owned() };
         match how {
-            1 | 2 => drop(self.fail(&errand, passing())),
-            3 => drop(self.fail(&errand, Failure::TooMany { wait: Duration::from_secs(3) })),
-            4 => drop(self.fail(&errand, Failure::Refused { error: "token_revoked".to_owned() })),
+            1 | 2 => drop(self.fail(&task, passing())),
+            3 => drop(self.fail(&task, Failure::RateLimited { wait: Duration::from_secs(3) })),
+            4 => drop(self.fail(&task, Failure::NeedsOperator { error: "token_revoked".to_owned() })),
             _ => {
-                let shown = shown.entry(errand.id).or_default();
-                match &errand.what {
-                    // As the courier does: it looks once more before it posts.
-                    What::Post if truth.get(&errand.id) != Some(&HoldState::Waiting) => {
-                        self.outbox.done(errand.id, Done::Needless);
+                let shown = shown.entry(task.id).or_default();
+                match &task.action {
+                    // As the sender does: it looks once more before it posts.
+                    Action::Post if truth.get(&task.id) != Some(&HoldState::Waiting) => {
+                        self.outbox.done(task.id, Done::NothingToDo);
                     }
-                    What::Post => {
+                    Action::Post => {
                         shown.posts += 1;
-                        shown.state = truth.get(&errand.id).cloned();
-                        self.posted(&errand);
+                        shown.state = truth.get(&task.id).cloned();
+                        self.posted(&task);
                     }
-                    What::Receipt { .. } => {
+                    Action::Receipt { .. } => {
                         shown.receipts += 1;
-                        self.outbox.done(errand.id, Done::Sent);
+                        self.outbox.done(task.id, Done::Sent);
                     }
-                    What::Update { .. } | What::Close { .. } | What::Ending { .. } => {
-                        shown.state = truth.get(&errand.id).cloned();
-                        self.outbox.done(errand.id, Done::Sent);
+                    Action::Update { .. } | Action::Close { .. } | Action::Ending { .. } => {
+                        shown.state = truth.get(&task.id).cloned();
+                        self.outbox.done(task.id, Done::Sent);
                     }
                 }
             }
@@ -400,8 +400,8 @@ fn number(id: RequestId) -> u128 {
     id.0.as_u128()
 }
 
-fn place(number: u64) -> Place {
-    Place { channel: "C".to_owned(), ts: number.to_string() }
+fn place(number: u64) -> MessageRef {
+    MessageRef { channel: "C".to_owned(), message: number.to_string() }
 }
 
 fn granted() -> HoldState {

@@ -125,13 +125,7 @@ impl Segment {
     pub(super) fn allocate(directory: &Path, bytes: u64, number: u64) -> io::Result<Self> {
         // It may have been removed under us; what is written in the segments that are open is safe.
         make_directory(directory)?;
-        let path = directory.join(format!("{number:012}.seg"));
-        // What somebody put there is not followed or written to: it may be a link.
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let (file, path) = create_new(directory, number)?;
         let allocated = match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
             Err(rustix::io::Errno::OPNOTSUPP) => fill_with_zeros(&file, bytes),
             other => other.map_err(io::Error::from),
@@ -262,6 +256,23 @@ impl Segment {
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
+}
+
+/// Creates a file for segment `number`, and never takes the place of one: two threads may allocate the same
+/// segment at once, and the one that comes second must not remove what the first writes into. The header
+/// says which segment a file is; its name is for people.
+fn create_new(directory: &Path, number: u64) -> io::Result<(File, PathBuf)> {
+    const MOST: usize = 1_000;
+    for place in 0..MOST {
+        let name = if place == 0 { format!("{number:012}.seg") } else { format!("{number:012}-{place}.seg") };
+        let path = directory.join(name);
+        // What somebody put there is not followed or written to: it may be a link.
+        match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return opened.map(|file| (file, path)),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, "too many files have the name of a segment"))
 }
 
 /// For file systems that cannot allocate: there a write is the only promise of space there is.

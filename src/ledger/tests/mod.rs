@@ -49,16 +49,17 @@ pub(crate) fn verified(place: &Place, anchors: &[PathBuf]) -> Report {
 
 /// It is good, and with the head file as an anchor its end is, too.
 pub(crate) fn assert_good(place: &Place) {
-    assert_eq!(assert_sound(place), 0, "the ledger records damage");
+    let report = assert_sound(place);
+    assert_eq!(report.damaged, 0, "the ledger records damage: {:?}", report.damage);
 }
 
 /// Everything in it is as it was written, and it tells itself that there was damage.
 pub(crate) fn assert_good_and_told_of_damage(place: &Place) {
-    assert!(assert_sound(place) > 0, "the ledger tells of no damage");
+    assert!(assert_sound(place).damaged > 0, "the ledger tells of no damage");
 }
 
-/// Both verifiers find nothing wrong with it; returns how many entries tell of damage.
-fn assert_sound(place: &Place) -> u64 {
+/// Both verifiers find nothing wrong with it.
+fn assert_sound(place: &Place) -> Report {
     let report = verified(place, &[]);
     assert_eq!(report.problem, None);
     assert_eq!(report.exit_code(), 1);
@@ -68,5 +69,5 @@ fn assert_sound(place: &Place) -> u64 {
     let mut second = second::Opinions::default();
     second.ask("a good ledger", i32::from(code), &place.path(), &[place.head()], place.directory.clone());
     assert_eq!(second.disagreements(), Vec::<String>::new());
-    report.damaged
+    report
 }

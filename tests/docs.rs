@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Columns of a line of prose.
 const WIDTH: usize = 100;
@@ -140,6 +141,39 @@ fn files_that_are_named_exist() {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// Each `countersign classify "SQL"` of a page, with the lines that follow it in its block.
+fn classifications(text: &str) -> Vec<(String, Vec<String>)> {
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    let mut in_output = false;
+    for line in text.lines() {
+        if let Some(sql) = line.strip_prefix("$ countersign classify \"") {
+            found.push((sql.trim_end_matches('"').to_owned(), Vec::new()));
+            in_output = true;
+        } else if line.starts_with("```") || line.starts_with("$ ") {
+            in_output = false;
+        } else if in_output {
+            found.last_mut().unwrap().1.push(line.to_owned());
+        }
+    }
+    found
+}
+
+/// A page may leave out the end of the output.
+#[test]
+fn quoted_output_of_classify_is_what_it_prints() {
+    let mut quoted = 0;
+    for page in pages() {
+        for (sql, lines) in classifications(&fs::read_to_string(&page).unwrap()) {
+            let ran =
+                Command::new(env!("CARGO_BIN_EXE_countersign")).args(["classify", &sql]).output().unwrap();
+            let printed = String::from_utf8(ran.stdout).unwrap();
+            assert!(printed.starts_with(&lines.join("\n")), "{}: {sql} prints\n{printed}", name(&page));
+            quoted += 1;
+        }
+    }
+    assert!(quoted >= 2, "{quoted}");
 }
 
 #[test]

@@ -22,7 +22,8 @@ pub mod words;
 
 pub use document::Document;
 pub use hold::{
-    Grant, Hold, HoldState, Lapse, Misfit, Release, Reply, Review, Verdict, VerdictError, Withdrawal,
+    Grant, GrantMismatch, Hold, HoldState, Release, Reply, Review, Verdict, VerdictError, VoidReason,
+    Withdrawal,
 };
 pub use request::{Draft, Request};
 pub use seal::{Seal, SealDifference};

@@ -1,10 +1,9 @@
 //! Whether enough distinct people have approved, and who may be one of them.
 //!
-//! Terms ask for *seats*: `dba: 2, security: 1` is three seats, and three different people have to
-//! sit on them, however many groups each belongs to. Somebody who is in both groups may take either
-//! kind of seat but never two, so which seat they take is not decided when they answer: it is
-//! decided anew, for everybody together, by matching people to seats each time. That way the order
-//! of answers never matters, and an answer is never wasted on the wrong seat.
+//! Terms ask for places: `dba: 2, security: 1` are three places, and three different people have to
+//! fill them. Somebody who is in both groups may fill a place of either kind, but never two. Which
+//! place a person fills is not decided when they answer. It is decided anew each time, for everybody
+//! together, by matching people to places; so the order of answers never matters.
 //!
 //! People are counted, not names: two entries that share any name are one person.
 
@@ -15,7 +14,7 @@ use crate::policy::{Approval, Terms};
 
 /// One group's part of what is asked, with the groups that may answer in its place by now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seats {
+pub struct RequiredGroup {
     /// The group that is asked.
     pub group: GroupName,
     /// How many people of it.
@@ -24,19 +23,19 @@ pub struct Seats {
     pub stand_ins: Vec<GroupName>,
 }
 
-impl Seats {
-    fn may_be_taken_by(&self, reviewer: &Reviewer) -> bool {
+impl RequiredGroup {
+    fn accepts(&self, reviewer: &Reviewer) -> bool {
         reviewer.groups.iter().any(|group| *group == self.group || self.stand_ins.contains(group))
     }
 }
 
 /// What `terms` ask for once their first `steps` escalations are in force.
 #[must_use]
-pub fn seats(terms: &Terms, steps: usize) -> Vec<Seats> {
+pub fn required(terms: &Terms, steps: usize) -> Vec<RequiredGroup> {
     terms
         .approvals
         .iter()
-        .map(|asked| Seats {
+        .map(|asked| RequiredGroup {
             group: asked.group.clone(),
             count: asked.count,
             stand_ins: terms
@@ -51,19 +50,19 @@ pub fn seats(terms: &Terms, steps: usize) -> Vec<Seats> {
 }
 
 /// What is still missing once everybody in `people` has approved. Groups are in the order of
-/// `seats`. Whether the quorum is met is [`is_met`]'s to say: nothing is missing where nobody is
+/// `required`. Whether the quorum is met is [`is_met`]'s to say: nothing is missing where nobody is
 /// asked, and yet nobody approved.
 #[must_use]
-pub fn missing(seats: &[Seats], people: &[Arc<Reviewer>]) -> Vec<Approval> {
-    Table::seat_all(seats, &distinct(people)).empty()
+pub fn missing(required: &[RequiredGroup], people: &[Arc<Reviewer>]) -> Vec<Approval> {
+    Assignment::assign_all(required, &distinct(people)).open_places()
 }
 
 /// Whether `people` are enough. Terms that ask nobody are never met.
 #[must_use]
-pub fn is_met(seats: &[Seats], people: &[Arc<Reviewer>]) -> bool {
+pub fn is_met(required: &[RequiredGroup], people: &[Arc<Reviewer>]) -> bool {
     let people = distinct(people);
-    let table = Table::seat_all(seats, &people);
-    !table.chairs.is_empty() && table.empty().is_empty()
+    let assignment = Assignment::assign_all(required, &people);
+    !assignment.places.is_empty() && assignment.open_places().is_empty()
 }
 
 /// Whether two entries are one person: they share a name.
@@ -109,7 +108,7 @@ pub fn may_approve(
     reviewer: &Reviewer,
     agent: &Agent,
     owners: &[PersonName],
-    seats: &[Seats],
+    required: &[RequiredGroup],
 ) -> Result<(), NotAllowed> {
     if goes_by(reviewer, agent) {
         return Err(NotAllowed::IsTheAgent);
@@ -117,7 +116,7 @@ pub fn may_approve(
     if is_owner(reviewer, agent, owners) {
         return Err(NotAllowed::OwnsTheAgent);
     }
-    is_asked(reviewer, seats)
+    is_asked(reviewer, required)
 }
 
 /// Whether `reviewer` may deny. Saying no needs less than saying yes: an owner may stop their own
@@ -126,7 +125,7 @@ pub fn may_deny(
     reviewer: &Reviewer,
     agent: &Agent,
     owners: &[PersonName],
-    seats: &[Seats],
+    required: &[RequiredGroup],
 ) -> Result<(), NotAllowed> {
     if goes_by(reviewer, agent) {
         return Err(NotAllowed::IsTheAgent);
@@ -134,7 +133,7 @@ pub fn may_deny(
     if is_owner(reviewer, agent, owners) {
         return Ok(());
     }
-    is_asked(reviewer, seats)
+    is_asked(reviewer, required)
 }
 
 fn goes_by(reviewer: &Reviewer, agent: &Agent) -> bool {
@@ -147,65 +146,71 @@ pub fn is_owner(reviewer: &Reviewer, agent: &Agent, owners: &[PersonName]) -> bo
     agent.owners.iter().chain(owners).any(|owner| reviewer.is(owner))
 }
 
-fn is_asked(reviewer: &Reviewer, seats: &[Seats]) -> Result<(), NotAllowed> {
-    if seats.iter().any(|seat| seat.may_be_taken_by(reviewer)) {
+fn is_asked(reviewer: &Reviewer, required: &[RequiredGroup]) -> Result<(), NotAllowed> {
+    if required.iter().any(|needed| needed.accepts(reviewer)) {
         return Ok(());
     }
-    let mut asked: Vec<GroupName> =
-        seats.iter().flat_map(|seat| std::iter::once(&seat.group).chain(&seat.stand_ins)).cloned().collect();
+    let mut asked: Vec<GroupName> = required
+        .iter()
+        .flat_map(|needed| std::iter::once(&needed.group).chain(&needed.stand_ins))
+        .cloned()
+        .collect();
     asked.sort();
     asked.dedup();
     Err(NotAllowed::NotAsked { asked })
 }
 
-/// Who sits where. A person who finds every fitting seat taken may ask the one who sits there to
-/// move (Kuhn's algorithm for bipartite matching), so the table is always as full as it can be.
-struct Table<'a> {
-    seats: &'a [Seats],
+/// People matched to places. Where every suitable place of a person is filled, somebody who fills one is
+/// moved to another place if possible (Kuhn's algorithm for bipartite matching), so the matching is
+/// always as large as it can be.
+struct Assignment<'a> {
+    required: &'a [RequiredGroup],
     people: &'a [&'a Reviewer],
-    chairs: Vec<Chair<'a>>,
+    places: Vec<Place<'a>>,
 }
 
-struct Chair<'a> {
-    seat: &'a Seats,
+struct Place<'a> {
+    group: &'a RequiredGroup,
     /// Index into the people.
-    taken_by: Option<usize>,
-    /// Asked already on behalf of the person who is being seated.
-    asked: bool,
+    person: Option<usize>,
+    /// Tried already for the person who is being assigned.
+    tried: bool,
 }
 
-impl<'a> Table<'a> {
-    fn seat_all(seats: &'a [Seats], people: &'a [&'a Reviewer]) -> Self {
-        let chairs = seats
+impl<'a> Assignment<'a> {
+    fn assign_all(required: &'a [RequiredGroup], people: &'a [&'a Reviewer]) -> Self {
+        let places = required
             .iter()
-            .flat_map(|seat| (0..seat.count).map(move |_| Chair { seat, taken_by: None, asked: false }))
+            .flat_map(|needed| {
+                (0..needed.count).map(move |_| Place { group: needed, person: None, tried: false })
+            })
             .collect();
-        let mut table = Self { seats, people, chairs };
+        let mut assignment = Self { required, people, places };
         for person in 0..people.len() {
-            for chair in &mut table.chairs {
-                chair.asked = false;
+            for place in &mut assignment.places {
+                place.tried = false;
             }
-            table.seat(person);
+            assignment.assign(person);
         }
-        table
+        assignment
     }
 
-    fn seat(&mut self, person: usize) -> bool {
+    fn assign(&mut self, person: usize) -> bool {
         let Some(reviewer) = self.people.get(person).copied() else { return false };
-        for place in 0..self.chairs.len() {
-            let Some(chair) = self.chairs.get_mut(place) else { continue };
-            if chair.asked || !chair.seat.may_be_taken_by(reviewer) {
+        for number in 0..self.places.len() {
+            let Some(place) = self.places.get_mut(number) else { continue };
+            if place.tried || !place.group.accepts(reviewer) {
                 continue;
             }
-            chair.asked = true;
-            let free = match chair.taken_by {
+            place.tried = true;
+            let free = match place.person {
                 None => true,
-                // The depth is bounded by the number of chairs: each is asked once.
-                Some(sitting) => self.seat(sitting),
+                // The depth is bounded by the number of places: each is tried once.
+                Some(current) => self.assign(current),
             };
             if free {
-                if let Some(chair) = self.chairs.get_mut(place) {
-                    chair.taken_by = Some(person);
+                if let Some(place) = self.places.get_mut(number) {
+                    place.person = Some(person);
                 }
                 return true;
             }
@@ -213,13 +218,13 @@ impl<'a> Table<'a> {
         false
     }
 
-    fn empty(&self) -> Vec<Approval> {
-        self.seats
+    fn open_places(&self) -> Vec<Approval> {
+        self.required
             .iter()
-            .filter_map(|seat| {
-                let free = |chair: &&Chair<'_>| std::ptr::eq(chair.seat, seat) && chair.taken_by.is_none();
-                let count = u32::try_from(self.chairs.iter().filter(free).count()).unwrap_or(u32::MAX);
-                (count > 0).then(|| Approval { group: seat.group.clone(), count })
+            .filter_map(|needed| {
+                let free = |place: &&Place<'_>| std::ptr::eq(place.group, needed) && place.person.is_none();
+                let count = u32::try_from(self.places.iter().filter(free).count()).unwrap_or(u32::MAX);
+                (count > 0).then(|| Approval { group: needed.group.clone(), count })
             })
             .collect()
     }
@@ -232,8 +237,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn people_are_matched_to_seats_whatever_the_order_of_their_answers() {
-        let asked = [seat("dba", 1), seat("security", 1)];
+    fn people_are_matched_to_places_in_whatever_order_they_answer() {
+        let asked = [required_group("dba", 1), required_group("security", 1)];
         let both = person("bob", &["dba", "security"]);
         let dba = person("dora", &["dba"]);
 
@@ -243,7 +248,7 @@ mod tests {
 
     #[test]
     fn one_person_in_two_groups_is_still_one_person() {
-        let asked = [seat("dba", 1), seat("security", 1)];
+        let asked = [required_group("dba", 1), required_group("security", 1)];
         let both = person("bob", &["dba", "security"]);
 
         assert!(!is_met(&asked, std::slice::from_ref(&both)));
@@ -252,7 +257,7 @@ mod tests {
 
     #[test]
     fn two_names_of_one_person_are_one_voice() {
-        let asked = [seat("dba", 2)];
+        let asked = [required_group("dba", 2)];
         let bob = person("bob@example.com", &["dba"]);
         let by_id = named("Robert@corp.example", &["BOB@example.com "], &["dba"]);
         let by_alias = named("rob", &["r@x"], &["dba"]);
@@ -265,32 +270,33 @@ mod tests {
     #[test]
     fn terms_that_ask_nobody_are_never_met() {
         assert!(!is_met(&[], &[person("bob", &["dba"])]));
-        assert!(!is_met(&[seat("dba", 0)], &[person("bob", &["dba"])]));
+        assert!(!is_met(&[required_group("dba", 0)], &[person("bob", &["dba"])]));
     }
 
     #[test]
     fn a_stand_in_counts_only_once_it_was_called() {
-        let asked = [Seats { stand_ins: vec!["oncall".into()], ..seat("dba", 1) }];
+        let asked = [RequiredGroup { stand_ins: vec!["oncall".into()], ..required_group("dba", 1) }];
 
         assert!(is_met(&asked, &[person("olga", &["oncall"])]));
-        assert!(!is_met(&[seat("dba", 1)], &[person("olga", &["oncall"])]));
+        assert!(!is_met(&[required_group("dba", 1)], &[person("olga", &["oncall"])]));
     }
 
     #[test]
     fn an_owner_cannot_approve_under_any_name_but_can_deny() {
         let agent = agent("bot", &["alice@corp.example"]);
         let alice = named("alice@example.com", &["Alice@Corp.Example"], &["dba"]);
-        let asked = [seat("dba", 1)];
+        let asked = [required_group("dba", 1)];
 
         assert_eq!(may_approve(&alice, &agent, &[], &asked), Err(NotAllowed::OwnsTheAgent));
-        assert_eq!(may_deny(&alice, &agent, &[], &[seat("security", 1)]), Ok(()));
+        assert_eq!(may_deny(&alice, &agent, &[], &[required_group("security", 1)]), Ok(()));
     }
 
     #[test]
     fn an_owner_added_after_the_agent_connected_counts() {
         let bob = person("bob", &["dba"]);
 
-        let answer = may_approve(&bob, &agent("bot", &["alice"]), &["bob".into()], &[seat("dba", 1)]);
+        let answer =
+            may_approve(&bob, &agent("bot", &["alice"]), &["bob".into()], &[required_group("dba", 1)]);
 
         assert_eq!(answer, Err(NotAllowed::OwnsTheAgent));
     }
@@ -300,13 +306,13 @@ mod tests {
         let twin = person("bot", &["dba"]);
         let agent = agent("bot", &[]);
 
-        assert_eq!(may_approve(&twin, &agent, &[], &[seat("dba", 1)]), Err(NotAllowed::IsTheAgent));
-        assert_eq!(may_deny(&twin, &agent, &[], &[seat("dba", 1)]), Err(NotAllowed::IsTheAgent));
+        assert_eq!(may_approve(&twin, &agent, &[], &[required_group("dba", 1)]), Err(NotAllowed::IsTheAgent));
+        assert_eq!(may_deny(&twin, &agent, &[], &[required_group("dba", 1)]), Err(NotAllowed::IsTheAgent));
     }
 
     #[test]
     fn what_is_missing_names_the_group_that_nobody_sat_for() {
-        let asked = [seat("dba", 2), seat("security", 1)];
+        let asked = [required_group("dba", 2), required_group("security", 1)];
 
         let missing = missing(&asked, &[person("bob", &["dba"])]);
 
@@ -314,14 +320,14 @@ mod tests {
     }
 
     proptest! {
-        /// The quorum is met exactly when some assignment of distinct people to seats exists.
+        /// The quorum is met exactly when some assignment of distinct people to required exists.
         #[test]
         fn the_quorum_agrees_with_trying_every_assignment(
             counts in prop::collection::vec(1u32..3, 1..4),
             people in prop::collection::vec(prop::collection::vec(0usize..4, 0..3), 0..6),
         ) {
-            let asked: Vec<Seats> =
-                counts.iter().enumerate().map(|(i, count)| seat(&format!("g{i}"), *count)).collect();
+            let asked: Vec<RequiredGroup> =
+                counts.iter().enumerate().map(|(i, count)| required_group(&format!("g{i}"), *count)).collect();
             let people: Vec<Arc<Reviewer>> = people
                 .iter()
                 .enumerate()
@@ -331,16 +337,16 @@ mod tests {
                     person(&format!("p{i}"), &groups)
                 })
                 .collect();
-            let chairs: Vec<&Seats> =
-                asked.iter().flat_map(|seat| std::iter::repeat_n(seat, seat.count as usize)).collect();
+            let places: Vec<&RequiredGroup> =
+                asked.iter().flat_map(|needed| std::iter::repeat_n(needed, needed.count as usize)).collect();
 
-            prop_assert_eq!(is_met(&asked, &people), assignable(&chairs, &people));
+            prop_assert_eq!(is_met(&asked, &people), assignable(&places, &people));
         }
 
         /// More approvals never make a met quorum unmet.
         #[test]
         fn another_approval_never_hurts(members in prop::collection::vec(0usize..3, 1..7)) {
-            let asked = [seat("g0", 1), seat("g1", 2)];
+            let asked = [required_group("g0", 1), required_group("g1", 2)];
             let people: Vec<_> = members
                 .iter()
                 .enumerate()
@@ -352,17 +358,17 @@ mod tests {
         }
     }
 
-    fn assignable(chairs: &[&Seats], people: &[Arc<Reviewer>]) -> bool {
-        let Some((first, others)) = chairs.split_first() else { return true };
+    fn assignable(places: &[&RequiredGroup], people: &[Arc<Reviewer>]) -> bool {
+        let Some((first, others)) = places.split_first() else { return true };
         (0..people.len()).any(|i| {
             let mut left = people.to_vec();
             let person = left.remove(i);
-            first.may_be_taken_by(&person) && assignable(others, &left)
+            first.accepts(&person) && assignable(others, &left)
         })
     }
 
-    fn seat(group: &str, count: u32) -> Seats {
-        Seats { group: group.into(), count, stand_ins: Vec::new() }
+    fn required_group(group: &str, count: u32) -> RequiredGroup {
+        RequiredGroup { group: group.into(), count, stand_ins: Vec::new() }
     }
 
     fn approval(group: &str, count: u32) -> Approval {

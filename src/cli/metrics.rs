@@ -31,7 +31,7 @@ fn text(shared: &Shared, channels: &[Arc<dyn Channel>]) -> String {
     let (accepted, turned_away, malformed) = shared.counters.read();
     let sessions = shared.sessions.list();
     let held = sessions.iter().filter(|watch| matches!(watch.doing(), Doing::Holding)).count();
-    let (waiting, _) = shared.desk.counts();
+    let waiting = shared.desk.counts().waiting;
     let ledger = shared.ledger.status();
     let mut text = String::new();
     let mut metric = |name: &str, kind: &str, help: &str, value: u64| {

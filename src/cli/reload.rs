@@ -66,7 +66,7 @@ pub(super) async fn watch(shared: Arc<Shared>, config: Arc<ArcSwap<Config>>, bef
             reload_policies(&shared, &config.load());
         }
         looks = (looks + 1) % HOURS_EVERY;
-        if looks == 0 && has_hours(&shared.policy.load()) && shared.desk.counts().0 > 0 {
+        if looks == 0 && has_hours(&shared.policy.load()) && shared.desk.counts().waiting > 0 {
             shared.reconsider();
         }
     }

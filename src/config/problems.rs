@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{Config, UpstreamTls};
 use crate::actor::{Agent, GroupName, PersonName, Reviewer, may_be_one_person};
-use crate::approval::quorum::{self, Seats};
+use crate::approval::quorum::{self, RequiredGroup};
 use crate::identity::Directory;
 use crate::policy::rule::Then;
 use crate::policy::{Approval, Policy};
@@ -200,12 +200,12 @@ fn unreachable(
     agents: &[&Agent],
     directory: &Directory,
 ) -> Vec<Concern> {
-    let seats: Vec<Seats> = approvals
+    let required: Vec<RequiredGroup> = approvals
         .iter()
-        .map(|asked| Seats { group: asked.group.clone(), count: asked.count, stand_ins: Vec::new() })
+        .map(|asked| RequiredGroup { group: asked.group.clone(), count: asked.count, stand_ins: Vec::new() })
         .collect();
     let people: Vec<Arc<Reviewer>> = directory.reviewers().map(|entry| entry.reviewer.clone()).collect();
-    let missing = quorum::missing(&seats, &people);
+    let missing = quorum::missing(&required, &people);
     if !missing.is_empty() {
         let words: Vec<String> = missing
             .iter()
@@ -218,7 +218,7 @@ fn unreachable(
         .filter(|agent| {
             let allowed: Vec<Arc<Reviewer>> =
                 people.iter().filter(|person| !quorum::is_owner(person, agent, &[])).cloned().collect();
-            !quorum::is_met(&seats, &allowed)
+            !quorum::is_met(&required, &allowed)
         })
         .map(|agent| {
             Concern::new(

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use super::shelf::{Live, Slot};
+use super::index::{Entry, EntryState};
 use super::view::Enrolled;
 use super::{Desk, DeskEvent};
 use crate::actor::{Assurance, ChannelName, Reviewer};
-use crate::approval::hold::{Considered, People, Reply};
+use crate::approval::hold::{CheckedAnswer, People, Reply};
 use crate::approval::{HoldState, Review, Verdict, VerdictError, Withdrawal};
 use crate::identity::AuthenticatedReviewer;
 use crate::ledger::{Event, HoldEnd, ReviewRecord};
@@ -23,9 +23,9 @@ pub struct Answer {
     pub by: AuthenticatedReviewer,
     /// Digest of the statement that they were shown.
     pub digest: Digest,
-    /// Why, in their words. On a denial the agent is told.
+    /// Why, in their words. On a denial the agent is notified.
     pub reason: Option<String>,
-    /// When it was displayed to them, where the channel itself knows. What the desk was told by
+    /// When it was displayed to them, where the channel itself knows. What the desk was notified by
     /// [`Desk::note_displayed`] goes before.
     pub displayed_at: Option<Timestamp>,
 }
@@ -53,7 +53,7 @@ pub struct RefusedAnswer {
 
 /// An answer that counted, and what came of it.
 #[derive(Clone, Debug)]
-pub struct Verdicted {
+pub struct CountedAnswer {
     /// How the request stands now.
     pub state: HoldState,
     /// The answer as recorded.
@@ -72,30 +72,35 @@ impl Desk {
         id: RequestId,
         verdict: Verdict,
         answer: Answer,
-    ) -> Result<Verdicted, VerdictError> {
-        let slot = self.0.shelf.lock().get(id).ok_or(VerdictError::Unknown)?;
-        let given = self.give(&slot, verdict, &answer);
+    ) -> Result<CountedAnswer, VerdictError> {
+        let entry = self.0.index.lock().get(id).ok_or(VerdictError::Unknown)?;
+        let given = self.give(&entry, verdict, &answer);
         if verdict == Verdict::Deny && given.is_ok() {
-            let twins: Vec<Arc<Slot>> = {
-                let shelf = self.0.shelf.lock();
-                shelf.twins(&slot).into_iter().filter_map(|twin| shelf.get(twin)).collect()
+            let identical: Vec<Arc<Entry>> = {
+                let index = self.0.index.lock();
+                index.identical(&entry).into_iter().filter_map(|other| index.get(other)).collect()
             };
-            for twin in twins {
-                // Whatever keeps it from counting there, the twin goes on waiting for an answer of
+            for other in identical {
+                // Whatever keeps it from counting there, the other goes on waiting for an answer of
                 // its own, which is the safe side.
-                if let Err(error) = self.give(&twin, verdict, &answer) {
-                    info!(request = %twin.request.id, %error, "the denial of an identical request does not count here");
+                if let Err(error) = self.give(&other, verdict, &answer) {
+                    info!(request = %other.request.id, %error, "the denial of an identical request does not count here");
                 }
             }
         }
-        self.show_next();
+        self.announce_next();
         given
     }
 
-    fn give(&self, slot: &Arc<Slot>, verdict: Verdict, answer: &Answer) -> Result<Verdicted, VerdictError> {
-        // Whatever is looked at is looked at with the slot in hand: waiting for it may have taken past
+    fn give(
+        &self,
+        entry: &Arc<Entry>,
+        verdict: Verdict,
+        answer: &Answer,
+    ) -> Result<CountedAnswer, VerdictError> {
+        // Whatever is looked at is looked at with the entry in hand: waiting for it may have taken past
         // a deadline, or past a change of the configuration.
-        let mut live = slot.live.lock();
+        let mut live = entry.live.lock();
         let now = self.now();
         let directory = self.0.directory.load();
         let people = Enrolled(&directory);
@@ -113,65 +118,69 @@ impl Desk {
                 live.hold.plausible(known, now)
             },
         };
-        self.withdraw_if_left(slot, &mut live);
-        let considered = match person {
-            Some(_) => live.hold.consider(verdict, &reply, &people, now),
+        self.withdraw_if_abandoned(entry, &mut live);
+        let checked = match person {
+            Some(_) => live.hold.check_answer(verdict, &reply, &people, now),
             None => Err(VerdictError::NotEnrolled),
         };
-        let considered = match considered {
-            Ok(considered) => considered,
+        let checked = match checked {
+            Ok(checked) => checked,
             Err(error) => {
                 let quick = live.hold.is_quick(reply.displayed_at, now);
-                self.note_refused(slot, verdict, &reply, quick, &error);
+                self.note_refused(entry, verdict, &reply, quick, &error);
                 return Err(error);
             }
         };
-        self.record(slot, &reply, &considered, verdict)?;
-        let review = considered.review().clone();
+        self.record(entry, &reply, &checked, verdict)?;
+        let review = checked.review().clone();
         if review.quick && verdict == Verdict::Approve {
-            warn!(request = %slot.request.id, reviewer = %review.reviewer, "approved sooner than it can be read");
+            warn!(request = %entry.request.id, reviewer = %review.reviewer, "approved sooner than it can be read");
         }
         let counted = live.hold.reviews().len() + 1;
         let written = self.now();
-        let before = self.change(&mut live, |hold| hold.on_verdict(considered, written));
+        let before = self.change(&mut live, |hold| hold.on_verdict(checked, written));
         if live.hold.reviews().len() != counted {
             // Writing it down took past the deadline.
-            self.settle(slot, &mut live, &before, None);
+            self.apply_change(entry, &mut live, &before, None);
             return Err(VerdictError::TooLate { state: live.hold.state().clone() });
         }
         let recorded = live.hold.state().clone();
         let missing =
             if recorded == HoldState::Waiting { live.hold.missing_at(&people, now) } else { Vec::new() };
-        self.tell(DeskEvent::Reviewed {
-            request: slot.request.clone(),
+        self.publish(DeskEvent::Reviewed {
+            request: entry.request.clone(),
             review: review.clone(),
             missing: missing.clone(),
         });
         if verdict == Verdict::Escalate
-            && let Some(step) = slot.request.draft.terms.escalate.get(live.hold.told().saturating_sub(1))
+            && let Some(step) = entry.request.draft.terms.escalate.get(live.hold.notified().saturating_sub(1))
         {
-            let told = live.hold.told();
-            self.tell(DeskEvent::Escalated { request: slot.request.clone(), to: step.to.clone(), told });
+            let notified = live.hold.notified();
+            self.publish(DeskEvent::Escalated {
+                request: entry.request.clone(),
+                to: step.to.clone(),
+                notified,
+            });
         }
-        self.settle(slot, &mut live, &before, Some(&recorded));
+        self.apply_change(entry, &mut live, &before, Some(&recorded));
         let state = live.hold.state().clone();
         if verdict == Verdict::Approve && matches!(state, HoldState::Withdrawn { .. }) {
             // The session left between our look and our word to it.
             return Err(VerdictError::TooLate { state });
         }
-        Ok(Verdicted { state, review, missing })
+        Ok(CountedAnswer { state, review, missing })
     }
 
     /// Writes an answer down, and what it brings about. Only if both are in the ledger does it count.
     fn record(
         &self,
-        slot: &Arc<Slot>,
+        entry: &Arc<Entry>,
         reply: &Reply,
-        considered: &Considered,
+        checked: &CheckedAnswer,
         verdict: Verdict,
     ) -> Result<(), VerdictError> {
-        let request = slot.request.id;
-        let review = considered.review();
+        let request = entry.request.id;
+        let review = checked.review();
         let recorder = &self.0.recorder;
         recorder.append(Event::Review(Box::new(review_record(
             request,
@@ -181,14 +190,14 @@ impl Desk {
             None,
         ))))?;
         match verdict {
-            Verdict::Approve if considered.grants() => recorder.append(Event::HoldEnded {
+            Verdict::Approve if checked.grants() => recorder.append(Event::HoldEnded {
                 request,
                 end: HoldEnd::Granted,
                 reason: None,
                 by: None,
             })?,
             Verdict::Approve => {}
-            Verdict::Deny if considered.takes_back() => recorder.append(Event::HoldEnded {
+            Verdict::Deny if checked.takes_back() => recorder.append(Event::HoldEnded {
                 request,
                 end: HoldEnd::Withdrawn,
                 reason: Some(Withdrawal::TakenBack.to_string()),
@@ -202,7 +211,7 @@ impl Desk {
             })?,
             Verdict::Escalate => {
                 if let Some(step) =
-                    considered.next_step().and_then(|step| slot.request.draft.terms.escalate.get(step))
+                    checked.next_step().and_then(|step| entry.request.draft.terms.escalate.get(step))
                 {
                     recorder.append(Event::Escalated {
                         request,
@@ -219,7 +228,7 @@ impl Desk {
     /// what they saw. One that merely came too late or twice is nobody's fault.
     fn note_refused(
         &self,
-        slot: &Arc<Slot>,
+        entry: &Arc<Entry>,
         verdict: Verdict,
         reply: &Reply,
         quick: bool,
@@ -242,18 +251,18 @@ impl Desk {
         if !worth_noting {
             return;
         }
-        warn!(request = %slot.request.id, reviewer = %reply.by.id, verdict = verdict.as_str(), %error, "an answer was refused");
-        let record = review_record(slot.request.id, verdict, reply, quick, Some(error.to_string()));
+        warn!(request = %entry.request.id, reviewer = %reply.by.id, verdict = verdict.as_str(), %error, "an answer was refused");
+        let record = review_record(entry.request.id, verdict, reply, quick, Some(error.to_string()));
         self.append_refused(record);
     }
 
     /// Records an answer that was refused before it came to the desk.
     pub fn record_refused(&self, refused: RefusedAnswer) {
         let RefusedAnswer { request, by, channel, verdict, digest, reason, displayed_at, why } = refused;
-        let slot = self.0.shelf.lock().get(request);
+        let entry = self.0.index.lock().get(request);
         let now = self.now();
-        let (displayed_at, quick) = slot.map_or((None, false), |slot| {
-            let live = slot.live.lock();
+        let (displayed_at, quick) = entry.map_or((None, false), |entry| {
+            let live = entry.live.lock();
             (live.hold.plausible(displayed_at, now), live.hold.is_quick(displayed_at, now))
         });
         let record = ReviewRecord {
@@ -280,12 +289,12 @@ impl Desk {
     }
 
     /// Withdraws a request whose session does not wait for it any more.
-    pub(super) fn withdraw_if_left(&self, slot: &Arc<Slot>, live: &mut Live) {
+    pub(super) fn withdraw_if_abandoned(&self, entry: &Arc<Entry>, live: &mut EntryState) {
         let left = live.waiting.as_ref().is_some_and(tokio::sync::oneshot::Sender::is_closed);
         if left {
             let now = self.now();
             let before = self.change(live, |hold| hold.on_withdrawn(Withdrawal::SessionGone, now));
-            self.settle(slot, live, &before, None);
+            self.apply_change(entry, live, &before, None);
         }
     }
 }

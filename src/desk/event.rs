@@ -41,7 +41,7 @@ pub enum DeskEvent {
         /// The group.
         to: GroupName,
         /// How many of the further groups have been notified, this one included.
-        told: usize,
+        notified: usize,
     },
     /// It was granted, or ended.
     Ended {

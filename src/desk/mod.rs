@@ -1,32 +1,53 @@
 //! Where held statements wait.
 //!
-//! The desk owns the holds and their deadlines, takes answers to them, and tells whoever listens
-//! what happened. What an answer means is [`approval::hold`](crate::approval::hold)'s to say; who may
-//! give one, [`identity`](crate::identity)'s. What the desk adds is that everything is written down
-//! before it takes effect, that of two answers one is first, and that nobody is asked too much.
+//! The desk owns the holds and their deadlines, takes answers to them, and tells its listeners what
+//! happened. [`approval::hold`](crate::approval::hold) decides what an answer means, and
+//! [`identity`](crate::identity) who may give one. The desk adds three things: everything is recorded
+//! before it takes effect, of two answers one is first, and no agent can ask without limit.
+//!
+//! # Who owns the state of a request
+//!
+//! The desk does: the [`Hold`] of an entry is the only place in which a request changes its state.
+//! Everything else derives its picture from it and decides nothing by it:
+//!
+//! - **The session** that waits is told the [`Ending`] once, over a channel of its own. It keeps no
+//!   copy of the state; whether a grant still counts is asked of the desk ([`Desk::release`]).
+//! - **The ledger** has every change before (answers) or as soon as (expiry, withdrawal) it takes effect.
+//!   It is read only at the start, to close what an earlier run left open.
+//! - **Channels** get [`DeskEvent`]s and look the state up again when they render a card
+//!   ([`Desk::request`]). The outbox of a channel keeps the last state that it heard of, to know
+//!   which messages are to be sent and in which order.
+//! - **Console and API** ask for a [`RequestView`] for every page.
+//!
+//! # Identical requests
+//!
+//! Several sessions of one agent that ask for the same thing (the same seal, sessions aside) wait in
+//! line and have one card: reviewers are shown the first, with the number of those behind it. An
+//! approval is for the first alone, because a grant covers one statement of one session once; then
+//! the next one is shown. A denial is for all of them. Deferred holds name no session, so identical
+//! ones are one request.
+//!
+//! # Ended requests
+//!
+//! They are kept for a while, bounded in number and bytes, so that late clicks are told what
+//! happened. The ledger has all of them, for ever.
+//!
+//! # Files
 //!
 //! - [`recorder`]: what it needs of the ledger.
-//! - [`view`]: requests as channels see them.
-//! - `shelf`: how requests are found.
-//! - `answer`: how verdicts are given.
-//! - `timers`: the clock's part.
-//! - `release`: grants that are used, and what a change of policy or people ends.
-//!
-//! **Identical requests** have one card. Several sessions of one agent that ask for the same thing
-//! (the same seal, sessions aside) wait in line, and reviewers are shown the first, with how many
-//! wait behind it. An approval is for the first alone, because a grant covers one statement of one
-//! session once; then the next one is shown. A denial is for all of them. Deferred holds name no
-//! session, so identical ones are one request.
-//!
-//! **What has ended** is kept for a while, bounded in number and bytes, so that late clicks are told
-//! what happened. The ledger has all of it, for ever.
+//! - [`view`]: requests as channels, console and API see them.
+//! - `index`: how requests are found.
+//! - `answer`: how answers are checked, recorded and applied.
+//! - `timers`: escalation, expiry, and sessions that left.
+//! - `release`: grants that are used, and requests that a change of policy or people ends.
+//! - `event`: what listeners are told.
 
 mod answer;
 pub mod clock;
 mod event;
+mod index;
 pub mod recorder;
 mod release;
-mod shelf;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -43,16 +64,19 @@ use tokio::sync::{Notify, broadcast, oneshot};
 use tracing::{error, info};
 use uuid::Uuid;
 
-pub use self::answer::{Answer, RefusedAnswer, Verdicted};
+pub use self::answer::{Answer, CountedAnswer, RefusedAnswer};
 pub use self::clock::Clock;
 pub use self::event::DeskEvent;
+pub use self::index::RequestCounts;
+use self::index::{
+    Entry, EntryState, LinePosition, NextInLine, Placement, RequestIndex, RequestPattern, memory_size,
+};
 pub use self::recorder::{Recorder, Unrecorded};
-use self::shelf::{Likeness, Live, Placed, Shelf, Slot, weight};
-use self::view::{Eligible, Enrolled};
+use self::view::{EligibleReviewers, Enrolled};
 pub use self::view::{Filter, RequestView};
 use crate::actor::{AgentName, ReviewerId};
 use crate::approval::request::BadDraft;
-use crate::approval::{Draft, Grant, Hold, HoldState, Lapse, Request, Seal, VerdictError, Withdrawal};
+use crate::approval::{Draft, Grant, Hold, HoldState, Request, Seal, VerdictError, VoidReason, Withdrawal};
 use crate::identity::Directory;
 use crate::ledger::{Event, HoldEnd};
 use crate::refusal::Refusal;
@@ -112,7 +136,7 @@ pub enum Ending {
         reason: Withdrawal,
     },
     /// Policy or people have changed, and what was asked for does not fit any more.
-    Lapsed(Lapse),
+    Voided(VoidReason),
 }
 
 /// An opened request. For a deferred hold `ending` never comes: the statement fails at once, and is
@@ -155,12 +179,12 @@ struct Inner {
     recorder: Arc<dyn Recorder>,
     directory: Arc<ArcSwap<Directory>>,
     clock: Clock,
-    shelf: Mutex<Shelf>,
+    index: Mutex<RequestIndex>,
     events: broadcast::Sender<DeskEvent>,
     /// Told when a deadline may have come closer.
     wake: Notify,
-    /// Requests whose turn for a card has come; see [`Desk::show_next`].
-    next: Mutex<Vec<Arc<Slot>>>,
+    /// Requests whose turn for a card has come; see [`Desk::announce_next`].
+    next: Mutex<Vec<Arc<Entry>>>,
 }
 
 /// How many events a listener may lag behind before it misses some.
@@ -181,7 +205,7 @@ impl Desk {
             recorder,
             directory,
             clock,
-            shelf: Mutex::default(),
+            index: Mutex::default(),
             events,
             wake: Notify::new(),
             next: Mutex::default(),
@@ -192,37 +216,37 @@ impl Desk {
     /// waiting, when the same was denied a short while ago, or when the ledger cannot write.
     pub fn open(&self, draft: Draft) -> Result<Opened, Refusal> {
         let now = self.now();
-        let sameness = draft.seal.without_session().digest();
-        let likeness = Likeness::of(&draft);
+        let dedup_key = draft.seal.without_session().digest();
+        let pattern = RequestPattern::of(&draft);
         let agent = draft.identity.agent.name.clone();
         if draft.terms.defer
-            && let Some(waiting) = self.live_deferred(&sameness, now)
+            && let Some(waiting) = self.live_deferred(&dedup_key, now)
         {
             return Ok(joined(&waiting));
         }
         let (id, past, last_approved) = {
-            let mut shelf = self.0.shelf.lock();
-            if let Some(until) = shelf.cooling(&likeness, now) {
+            let mut index = self.0.index.lock();
+            if let Some(until) = index.cooling(&pattern, now) {
                 let retry_after = Duration::try_from(until.duration_since(now)).unwrap_or_default();
                 return Err(Refusal::CoolingDown { retry_after });
             }
-            shelf
-                .reserve(&agent, weight(&draft), &self.0.limits, now)
+            index
+                .reserve(&agent, memory_size(&draft), &self.0.limits, now)
                 .map_err(|limit| Refusal::TooManyHolds { limit })?;
-            let (past, last_approved) = shelf.past(&likeness);
-            (new_id(&shelf), past, last_approved)
+            let (past, last_approved) = index.past(&pattern);
+            (new_id(&index), past, last_approved)
         };
-        let bytes = weight(&draft);
+        let bytes = memory_size(&draft);
         let opened = self.record_opened(id, draft, past, last_approved, now);
-        let request = opened.inspect_err(|_| self.0.shelf.lock().release(&agent, bytes))?;
+        let request = opened.inspect_err(|_| self.0.index.lock().release(&agent, bytes))?;
         let (sender, ending) = oneshot::channel();
         let deferred = request.is_deferred();
         let hold = Hold::new(request.clone());
         let next_change = hold.next_change();
-        let slot = Arc::new(Slot {
+        let entry = Arc::new(Entry {
             request: request.clone(),
-            sameness,
-            live: Mutex::new(Live {
+            dedup_key,
+            live: Mutex::new(EntryState {
                 hold,
                 waiting: (!deferred).then_some(sender),
                 receipt: None,
@@ -231,20 +255,20 @@ impl Desk {
         });
         // Whoever finds the request from now on waits until its card has been announced, so that
         // nobody hears of its end before its beginning.
-        let live = slot.live.lock();
-        let placed = {
-            let mut shelf = self.0.shelf.lock();
-            let placed = shelf.place(&slot);
-            match placed {
-                Ok(_) => shelf.schedule(id, next_change),
-                Err(_) => shelf.release(&agent, bytes),
+        let live = entry.live.lock();
+        let placement = {
+            let mut index = self.0.index.lock();
+            let placement = index.place(&entry);
+            match placement {
+                Ok(_) => index.schedule(id, next_change),
+                Err(_) => index.release(&agent, bytes),
             }
-            placed
+            placement
         };
-        match placed {
-            Ok(Placed::First) => self.tell(DeskEvent::Opened { request: request.clone(), behind: 0 }),
-            Ok(Placed::Behind(first, behind)) => {
-                self.tell(DeskEvent::Joined { request: first.request.clone(), behind });
+        match placement {
+            Ok(Placement::First) => self.publish(DeskEvent::Opened { request: request.clone(), behind: 0 }),
+            Ok(Placement::Behind(first, behind)) => {
+                self.publish(DeskEvent::Joined { request: first.request.clone(), behind });
             }
             // Two sessions asked at once; the other was a moment earlier.
             Err(other) => {
@@ -281,12 +305,12 @@ impl Desk {
     }
 
     /// The deferred hold that waits, or was granted and not claimed yet.
-    fn live_deferred(&self, sameness: &crate::statement::Digest, now: Timestamp) -> Option<Arc<Slot>> {
-        let slot = self.0.shelf.lock().deferred(sameness)?;
+    fn live_deferred(&self, dedup_key: &crate::statement::Digest, now: Timestamp) -> Option<Arc<Entry>> {
+        let entry = self.0.index.lock().deferred(dedup_key)?;
         // Its time may be over without a timer having noticed.
-        self.on_time_for(&slot, now);
-        let over = slot.live.lock().hold.state().is_final();
-        (!over).then_some(slot)
+        self.on_time_for(&entry, now);
+        let over = entry.live.lock().hold.state().is_final();
+        (!over).then_some(entry)
     }
 
     /// Looks for a deferred hold that covers `seal`, and takes its grant when it was approved. The
@@ -294,21 +318,21 @@ impl Desk {
     #[must_use]
     pub fn claim(&self, seal: &Seal) -> Claim {
         let now = self.now();
-        let sameness = seal.without_session().digest();
-        let slot = self.live_deferred(&sameness, now);
-        self.show_next();
-        if let Some(slot) = slot {
-            let mut live = slot.live.lock();
+        let dedup_key = seal.without_session().digest();
+        let entry = self.live_deferred(&dedup_key, now);
+        self.announce_next();
+        if let Some(entry) = entry {
+            let mut live = entry.live.lock();
             if let Some(grant) = live.hold.take_grant(now) {
-                self.0.shelf.lock().stop_deferring(&slot);
+                self.0.index.lock().stop_deferring(&entry);
                 self.reschedule(&live);
                 return Claim::Granted(grant);
             }
             if live.hold.state_at(now) == HoldState::Waiting {
-                return Claim::Waiting(slot.request.id);
+                return Claim::Waiting(entry.request.id);
             }
         }
-        match self.0.shelf.lock().denied(&sameness, now) {
+        match self.0.index.lock().denied(&dedup_key, now) {
             Some(denial) => Claim::Denied { request: denial.request, by: denial.by, message: denial.message },
             None => Claim::None,
         }
@@ -317,20 +341,20 @@ impl Desk {
     /// Ends a request for a reason that is nobody's verdict. Nothing happens when it has ended.
     pub fn withdraw(&self, id: RequestId, reason: Withdrawal) {
         let now = self.now();
-        let slot = self.0.shelf.lock().get(id);
-        if let Some(slot) = slot {
-            self.end_by(&slot, |hold| hold.on_withdrawn(reason, now));
+        let entry = self.0.index.lock().get(id);
+        if let Some(entry) = entry {
+            self.change_and_apply(&entry, |hold| hold.on_withdrawn(reason, now));
         }
     }
 
     /// The approved statement ran: its receipt goes onto the card.
     pub fn ran(&self, id: RequestId, outcome: &Outcome, duration: Duration) {
-        let slot = self.0.shelf.lock().get(id);
-        let Some(slot) = slot else { return };
+        let entry = self.0.index.lock().get(id);
+        let Some(entry) = entry else { return };
         let receipt = view::receipt(outcome, duration);
-        slot.live.lock().receipt = Some(receipt.clone());
-        self.end_by(&slot, Hold::on_ran);
-        self.tell(DeskEvent::Ran { request: slot.request.clone(), receipt });
+        entry.live.lock().receipt = Some(receipt.clone());
+        self.change_and_apply(&entry, Hold::on_ran);
+        self.publish(DeskEvent::Ran { request: entry.request.clone(), receipt });
     }
 
     /// Tells the channels of requests that an earlier run of the proxy left open. The ledger closed
@@ -338,7 +362,7 @@ impl Desk {
     /// sessions are gone, and a grant that was not used died with the process.
     pub fn close_left_over(&self, requests: &[RequestId]) {
         for id in requests {
-            self.tell(DeskEvent::LeftOver { id: *id });
+            self.publish(DeskEvent::LeftOver { id: *id });
         }
     }
 
@@ -347,27 +371,27 @@ impl Desk {
     pub fn requests(&self, filter: &Filter) -> Vec<RequestView> {
         let now = self.now();
         let directory = self.0.directory.load();
-        let mut eligible = Eligible::new(&directory);
-        let slots: Vec<(Arc<Slot>, (usize, bool))> = {
-            let shelf = self.0.shelf.lock();
-            shelf.newest_first(filter.before).map(|slot| (slot.clone(), shelf.behind(slot))).collect()
+        let mut eligible = EligibleReviewers::new(&directory);
+        let entries: Vec<(Arc<Entry>, LinePosition)> = {
+            let index = self.0.index.lock();
+            index.newest_first(filter.before).map(|entry| (entry.clone(), index.position(entry))).collect()
         };
         let mut views = Vec::new();
-        for (slot, behind) in &slots {
+        for (entry, behind) in &entries {
             if filter.limit.is_some_and(|limit| views.len() >= limit) {
                 break;
             }
-            let agent = &slot.request.draft.identity.agent.name;
+            let agent = &entry.request.draft.identity.agent.name;
             if filter.agent.as_ref().is_some_and(|wanted| wanted != agent) {
                 continue;
             }
-            let live = slot.live.lock();
+            let live = entry.live.lock();
             let state = live.hold.state_at(now);
             let is_unwanted = filter.state.as_ref().is_some_and(|wanted| wanted != state.as_str());
             if is_unwanted || (filter.ended && state == HoldState::Waiting) {
                 continue;
             }
-            let view = view_of(slot, &live, state, *behind, &mut eligible, &directory, now);
+            let view = view_of(entry, &live, state, *behind, &mut eligible, &directory, now);
             if filter.for_reviewer.as_ref().is_none_or(|person| view.may_answer.contains(person)) {
                 views.push(view);
             }
@@ -379,26 +403,26 @@ impl Desk {
     #[must_use]
     pub fn request(&self, code_or_uuid: &str) -> Option<RequestView> {
         let id = self.find(code_or_uuid)?;
-        let (slot, behind) = {
-            let shelf = self.0.shelf.lock();
-            let slot = shelf.get(id)?;
-            let behind = shelf.behind(&slot);
-            (slot, behind)
+        let (entry, behind) = {
+            let index = self.0.index.lock();
+            let entry = index.get(id)?;
+            let behind = index.position(&entry);
+            (entry, behind)
         };
         let now = self.now();
         let directory = self.0.directory.load();
-        let live = slot.live.lock();
+        let live = entry.live.lock();
         let state = live.hold.state_at(now);
-        Some(view_of(&slot, &live, state, behind, &mut Eligible::new(&directory), &directory, now))
+        Some(view_of(&entry, &live, state, behind, &mut EligibleReviewers::new(&directory), &directory, now))
     }
 
     /// Notes that the document of a request is displayed to `to` at this moment. The first time counts:
     /// it is what an answer of theirs is measured by, whatever the answer says of itself.
     pub fn note_displayed(&self, id: RequestId, to: &ReviewerId) {
-        let slot = self.0.shelf.lock().get(id);
-        if let Some(slot) = slot {
+        let entry = self.0.index.lock().get(id);
+        if let Some(entry) = entry {
             let now = self.now();
-            let mut live = slot.live.lock();
+            let mut live = entry.live.lock();
             if live.hold.state_at(now) == HoldState::Waiting {
                 live.displayed.entry(to.clone()).or_insert(now);
             }
@@ -410,18 +434,18 @@ impl Desk {
     #[must_use]
     pub fn find_of(&self, agent: &AgentName, code_or_uuid: &str) -> Option<RequestId> {
         let id = self.find(code_or_uuid)?;
-        let slot = self.0.shelf.lock().get(id)?;
-        (slot.request.draft.identity.agent.name == *agent).then_some(id)
+        let entry = self.0.index.lock().get(id)?;
+        (entry.request.draft.identity.agent.name == *agent).then_some(id)
     }
 
     /// The id behind a code or a UUID, while the request is remembered.
     #[must_use]
     pub fn find(&self, code_or_uuid: &str) -> Option<RequestId> {
-        let shelf = self.0.shelf.lock();
+        let index = self.0.index.lock();
         if let Ok(uuid) = Uuid::try_parse(code_or_uuid.trim()) {
-            return shelf.get(RequestId(uuid)).map(|slot| slot.request.id);
+            return index.get(RequestId(uuid)).map(|entry| entry.request.id);
         }
-        shelf.by_code(&RequestId::normalise_code(code_or_uuid)?).map(|slot| slot.request.id)
+        index.by_code(&RequestId::normalise_code(code_or_uuid)?).map(|entry| entry.request.id)
     }
 
     /// Everything that happens from now on. A listener that lags more than about a thousand events
@@ -431,10 +455,10 @@ impl Desk {
         self.0.events.subscribe()
     }
 
-    /// How many requests wait, and how many that have ended are remembered.
+    /// The number of requests that wait, and of ended ones that are remembered.
     #[must_use]
-    pub fn counts(&self) -> (usize, usize) {
-        self.0.shelf.lock().counts()
+    pub fn counts(&self) -> RequestCounts {
+        self.0.index.lock().counts()
     }
 
     /// The people who are configured now.
@@ -450,31 +474,31 @@ impl Desk {
     }
 
     /// Lets `change` do something to a hold, and carries out what follows.
-    fn end_by(&self, slot: &Arc<Slot>, change: impl FnOnce(Hold) -> Hold) {
+    fn change_and_apply(&self, entry: &Arc<Entry>, change: impl FnOnce(Hold) -> Hold) {
         {
-            let mut live = slot.live.lock();
+            let mut live = entry.live.lock();
             let before = self.change(&mut live, change);
-            self.settle(slot, &mut live, &before, None);
+            self.apply_change(entry, &mut live, &before, None);
         }
-        self.show_next();
+        self.announce_next();
     }
 
     /// Announces the requests whose turn for a card has come, because the one before them in line has
-    /// ended. Called with no slot in hand: each is locked while it is announced, so that nobody hears
+    /// ended. Called with no entry in hand: each is locked while it is announced, so that nobody hears
     /// of its end before its beginning.
-    fn show_next(&self) {
+    fn announce_next(&self) {
         let next = std::mem::take(&mut *self.0.next.lock());
-        for slot in next {
-            let live = slot.live.lock();
-            let (behind, is_behind) = self.0.shelf.lock().behind(&slot);
+        for entry in next {
+            let live = entry.live.lock();
+            let LinePosition { behind, is_behind } = self.0.index.lock().position(&entry);
             if *live.hold.state() == HoldState::Waiting && !is_behind {
-                self.tell(DeskEvent::Opened { request: slot.request.clone(), behind });
+                self.publish(DeskEvent::Opened { request: entry.request.clone(), behind });
             }
         }
     }
 
     /// Replaces a hold by what `change` makes of it; says how it stood before.
-    fn change(&self, live: &mut Live, change: impl FnOnce(Hold) -> Hold) -> HoldState {
+    fn change(&self, live: &mut EntryState, change: impl FnOnce(Hold) -> Hold) -> HoldState {
         let before = live.hold.state().clone();
         let stand_in = Hold::new(live.hold.request().clone());
         live.hold = change(std::mem::replace(&mut live.hold, stand_in));
@@ -483,7 +507,13 @@ impl Desk {
 
     /// Carries out what follows from a hold's change of state: the record (unless it was written
     /// before, as for verdicts), the session's answer, the index, the news.
-    fn settle(&self, slot: &Arc<Slot>, live: &mut Live, before: &HoldState, recorded: Option<&HoldState>) {
+    fn apply_change(
+        &self,
+        entry: &Arc<Entry>,
+        live: &mut EntryState,
+        before: &HoldState,
+        recorded: Option<&HoldState>,
+    ) {
         let now = self.now();
         let state = live.hold.state().clone();
         self.reschedule(live);
@@ -493,55 +523,55 @@ impl Desk {
         if recorded != Some(&state) {
             let (end, reason, by) = end_of(&state);
             if let Some(end) = end {
-                self.record_end(slot.request.id, end, reason.as_deref(), by);
+                self.record_end(entry.request.id, end, reason.as_deref(), by);
             }
         }
-        info!(request = %slot.request.id, state = state.as_str(), "hold changed");
+        info!(request = %entry.request.id, state = state.as_str(), "hold changed");
         if *before == HoldState::Waiting {
-            self.stopped_waiting(slot, live, &state, now);
+            self.stopped_waiting(entry, live, &state, now);
         }
         let mut over = state.is_final();
-        self.tell(DeskEvent::Ended { request: slot.request.clone(), state: state.clone() });
+        self.publish(DeskEvent::Ended { request: entry.request.clone(), state: state.clone() });
         if let Some(sender) = live.waiting.take() {
-            over |= self.answer_session(slot, live, sender, state, now);
+            over |= self.answer_session(entry, live, sender, state, now);
         }
         let deferred_is_over = live.hold.state().is_final();
-        let mut shelf = self.0.shelf.lock();
+        let mut index = self.0.index.lock();
         if deferred_is_over {
-            shelf.stop_deferring(slot);
+            index.stop_deferring(entry);
         }
         if over {
-            shelf.retire(slot, &self.0.limits);
+            index.retire(entry, &self.0.limits);
         }
     }
 
-    fn stopped_waiting(&self, slot: &Arc<Slot>, live: &Live, state: &HoldState, now: Timestamp) {
+    fn stopped_waiting(&self, entry: &Arc<Entry>, live: &EntryState, state: &HoldState, now: Timestamp) {
         let next = {
-            let mut shelf = self.0.shelf.lock();
-            shelf.remember(
-                &slot.request,
+            let mut index = self.0.index.lock();
+            index.remember(
+                &entry.request,
                 crate::approval::request::Past {
-                    request: slot.request.id,
+                    request: entry.request.id,
                     at: now,
                     ended: state.as_str(),
                     by: live.hold.reviews().iter().map(|review| review.reviewer.clone()).collect(),
                 },
             );
             if let HoldState::Denied { by, message } = state {
-                let denial = shelf::Denial {
-                    request: slot.request.id,
+                let denial = index::Denial {
+                    request: entry.request.id,
                     by: by.clone(),
                     message: message.clone(),
                     until: crate::approval::request::later(now, self.0.limits.cool_down),
                 };
-                shelf.cool_down(Likeness::of(&slot.request.draft), slot.sameness, denial, now);
+                index.cool_down(RequestPattern::of(&entry.request.draft), entry.dedup_key, denial, now);
             }
-            shelf.stop_waiting(slot)
+            index.stop_waiting(entry)
         };
         match next {
-            Some((first, _, true)) => self.0.next.lock().push(first),
-            Some((first, behind, false)) => {
-                self.tell(DeskEvent::Joined { request: first.request.clone(), behind });
+            Some(NextInLine { first, is_new: true, .. }) => self.0.next.lock().push(first),
+            Some(NextInLine { first, behind, is_new: false }) => {
+                self.publish(DeskEvent::Joined { request: first.request.clone(), behind });
             }
             None => {}
         }
@@ -551,8 +581,8 @@ impl Desk {
     /// a grant that nobody is there to take is withdrawn.
     fn answer_session(
         &self,
-        slot: &Arc<Slot>,
-        live: &mut Live,
+        entry: &Arc<Entry>,
+        live: &mut EntryState,
         sender: oneshot::Sender<Ending>,
         state: HoldState,
         now: Timestamp,
@@ -566,8 +596,11 @@ impl Desk {
                     if *live.hold.state() != HoldState::Expired {
                         return false;
                     }
-                    self.record_end(slot.request.id, HoldEnd::Expired, None, None);
-                    self.tell(DeskEvent::Ended { request: slot.request.clone(), state: HoldState::Expired });
+                    self.record_end(entry.request.id, HoldEnd::Expired, None, None);
+                    self.publish(DeskEvent::Ended {
+                        request: entry.request.clone(),
+                        state: HoldState::Expired,
+                    });
                     Ending::Expired
                 }
             },
@@ -579,29 +612,29 @@ impl Desk {
         self.reschedule(live);
         match sender.send(ending) {
             Ok(())
-            | Err(Ending::Denied { .. } | Ending::Expired | Ending::Withdrawn { .. } | Ending::Lapsed(_)) => {
+            | Err(Ending::Denied { .. } | Ending::Expired | Ending::Withdrawn { .. } | Ending::Voided(_)) => {
                 false
             }
             Err(Ending::Granted(_)) => {
                 let before = self.change(live, |hold| hold.on_withdrawn(Withdrawal::SessionGone, now));
                 debug_assert!(matches!(before, HoldState::Granted { .. }));
                 self.record_end(
-                    slot.request.id,
+                    entry.request.id,
                     HoldEnd::Withdrawn,
                     Some(Withdrawal::SessionGone.as_str()),
                     None,
                 );
                 let state = live.hold.state().clone();
-                self.tell(DeskEvent::Ended { request: slot.request.clone(), state });
+                self.publish(DeskEvent::Ended { request: entry.request.clone(), state });
                 true
             }
         }
     }
 
-    fn reschedule(&self, live: &Live) {
-        let mut shelf = self.0.shelf.lock();
-        shelf.schedule(live.hold.request().id, live.hold.next_change());
-        drop(shelf);
+    fn reschedule(&self, live: &EntryState) {
+        let mut index = self.0.index.lock();
+        index.schedule(live.hold.request().id, live.hold.next_change());
+        drop(index);
         self.0.wake.notify_one();
     }
 
@@ -614,22 +647,22 @@ impl Desk {
         }
     }
 
-    fn tell(&self, event: DeskEvent) {
+    fn publish(&self, event: DeskEvent) {
         // Nobody listening is fine.
         let _ = self.0.events.send(event);
     }
 }
 
-fn joined(slot: &Slot) -> Opened {
+fn joined(entry: &Entry) -> Opened {
     let (_, ending) = oneshot::channel();
-    Opened { request: slot.request.clone(), ending }
+    Opened { request: entry.request.clone(), ending }
 }
 
-/// An id whose code no request on the shelf has.
-fn new_id(shelf: &Shelf) -> RequestId {
+/// An id whose code no request on the index has.
+fn new_id(index: &RequestIndex) -> RequestId {
     loop {
         let id = RequestId(Uuid::now_v7());
-        if !shelf.has_code(&id.code()) {
+        if !index.has_code(&id.code()) {
             return id;
         }
     }
@@ -647,22 +680,22 @@ fn end_of(state: &HoldState) -> (Option<HoldEnd>, Option<String>, Option<Reviewe
 }
 
 fn view_of(
-    slot: &Slot,
-    live: &Live,
+    entry: &Entry,
+    live: &EntryState,
     state: HoldState,
-    (behind, is_behind): (usize, bool),
-    eligible: &mut Eligible<'_>,
+    LinePosition { behind, is_behind }: LinePosition,
+    eligible: &mut EligibleReviewers<'_>,
     directory: &Directory,
     now: Timestamp,
 ) -> RequestView {
     let waits = state == HoldState::Waiting;
-    let seats = if waits { live.hold.seats_at(now) } else { Vec::new() };
+    let required = if waits { live.hold.required_at(now) } else { Vec::new() };
     RequestView {
-        request: slot.request.clone(),
+        request: entry.request.clone(),
         missing: if waits { live.hold.missing_at(&Enrolled(directory), now) } else { Vec::new() },
-        may_answer: if waits { eligible.of(&live.hold, &seats) } else { Vec::new() },
-        seats,
-        told: live.hold.told(),
+        may_answer: if waits { eligible.of(&live.hold, &required) } else { Vec::new() },
+        required,
+        notified: live.hold.notified(),
         reviews: live.hold.reviews().to_vec(),
         state,
         behind,

@@ -18,7 +18,7 @@ use crate::policy::{Decision, Denied, Terms};
 use crate::samples::{SQL, after, approval, draft_of, escalation, start, terms};
 use crate::statement::{Digest, Ending as StatementEnding, SessionId, TransactionStatus};
 
-/// A ledger that remembers, and fails when told to.
+/// A ledger that remembers, and fails when notified to.
 #[derive(Default)]
 struct Notebook {
     records: Mutex<Vec<Event>>,
@@ -125,7 +125,7 @@ impl World {
         PersonalTokens.recognise(&self.directory.load(), &format!("csr_{id}"), start()).unwrap()
     }
 
-    fn give(&self, request: &Request, verdict: Verdict, id: &str) -> Result<Verdicted, VerdictError> {
+    fn give(&self, request: &Request, verdict: Verdict, id: &str) -> Result<CountedAnswer, VerdictError> {
         let answer = Answer {
             by: self.who(id),
             digest: request.digest,
@@ -157,9 +157,9 @@ fn an_approval_reaches_the_session_as_a_grant_and_the_ledger_before_it() {
     let world = world();
     let mut opened = world.open(1, terms());
 
-    let verdicted = world.at(10).give(&opened.request, Verdict::Approve, "bob").unwrap();
+    let counted = world.at(10).give(&opened.request, Verdict::Approve, "bob").unwrap();
 
-    assert!(matches!(verdicted.state, HoldState::Granted { .. }));
+    assert!(matches!(counted.state, HoldState::Granted { .. }));
     let Ok(Ending::Granted(grant)) = opened.ending.try_recv() else { panic!("no grant") };
     assert_eq!(grant.fits(&opened.request.draft.seal, after(11)), Ok(()));
     let records = world.notebook.records.lock();
@@ -180,7 +180,7 @@ fn p9_what_the_ledger_cannot_write_does_not_happen() {
     assert!(opened.ending.try_recv().is_err());
     let refused = world.desk.open(draft_of("COPY orders TO STDOUT", 2, terms())).unwrap_err();
     assert_eq!(refused, Refusal::LedgerUnavailable { disk_full: true });
-    assert_eq!(world.desk.counts().0, 1, "the place of the one that was not opened is free again");
+    assert_eq!(world.desk.counts().waiting, 1, "the place of the one that was not opened is free again");
 
     world.notebook.full.store(false, Ordering::SeqCst);
     assert!(world.give(&opened.request, Verdict::Approve, "bob").is_ok(), "and then it does");
@@ -417,7 +417,7 @@ fn nobody_hears_of_an_end_before_the_beginning() {
                     assert!(!ended.contains(&id), "a card for what is over");
                     shown.push(id);
                 }
-                // A twin may be answered before its turn for a card; then it never has one.
+                // An identical request may be answered before its turn for a card; then it never has one.
                 DeskEvent::Ended { .. } => ended.push(id),
                 DeskEvent::Joined { .. }
                 | DeskEvent::Reviewed { .. }
@@ -474,7 +474,7 @@ fn identical_deferred_holds_are_one_request() {
     let second = world.open(2, deferred());
 
     assert_eq!(first.request.id, second.request.id);
-    assert_eq!(world.desk.counts().0, 1);
+    assert_eq!(world.desk.counts().waiting, 1);
 }
 
 #[test]
@@ -594,7 +594,7 @@ fn what_a_changed_policy_denies_is_withdrawn_and_the_session_is_told_the_rule() 
 
     let ending = opened.ending.try_recv();
     assert!(
-        matches!(&ending, Ok(Ending::Lapsed(Lapse::DeniedByPolicy { rule, .. })) if rule.as_str() == "freeze"),
+        matches!(&ending, Ok(Ending::Voided(VoidReason::DeniedByPolicy { rule, .. })) if rule.as_str() == "freeze"),
         "{ending:?}"
     );
     for request in [&opened.request, &deferred.request] {
@@ -607,7 +607,7 @@ fn what_a_changed_policy_denies_is_withdrawn_and_the_session_is_told_the_rule() 
     ));
     let reasons: Vec<String> = world.notebook.records.lock().iter().filter_map(withdrawn_because).collect();
     assert_eq!(reasons, ["rule \"freeze\" of the policy in force denies it"; 2]);
-    assert_eq!(world.desk.counts().0, 0, "their places are free again");
+    assert_eq!(world.desk.counts().waiting, 0, "their places are free again");
 }
 
 #[test]
@@ -665,7 +665,7 @@ fn a_deferred_grant_is_withdrawn_with_its_approver_and_then_the_agent_may_ask_ag
     let lapsed = world.desk.release(in_hand, &seal, &as_before(&opened.request)).unwrap_err();
     world.desk.reconsider(as_before);
 
-    assert_eq!(lapsed, Lapse::ApproversChanged);
+    assert_eq!(lapsed, VoidReason::ApproversChanged);
     for request in [&opened.request, &other.request] {
         let reason = Withdrawal::ApproversChanged;
         assert_eq!(world.state(request), HoldState::Withdrawn { reason });
@@ -699,16 +699,16 @@ fn an_escalation_by_hand_is_announced_and_brings_nothing_into_force() {
     world.at(10).give(&opened.request, Verdict::Escalate, "bob").unwrap();
 
     let announced = |events: &mut broadcast::Receiver<DeskEvent>| {
-        let mut told = Vec::new();
+        let mut notified = Vec::new();
         while let Ok(event) = events.try_recv() {
-            if let DeskEvent::Escalated { told: groups, .. } = event {
-                told.push(groups);
+            if let DeskEvent::Escalated { notified: groups, .. } = event {
+                notified.push(groups);
             }
         }
-        told
+        notified
     };
     assert_eq!(announced(&mut events), [1]);
-    assert_eq!(world.desk.request(&opened.request.id.code()).unwrap().told, 1);
+    assert_eq!(world.desk.request(&opened.request.id.code()).unwrap().notified, 1);
     let early = world.at(20).give(&opened.request, Verdict::Approve, "olga").unwrap_err();
     assert_eq!(early, VerdictError::NotYet { from: after(300) });
     assert_eq!(world.refused_reviews().len(), 1, "and it is on record");
@@ -807,7 +807,7 @@ fn p2_of_many_answers_at_once_exactly_one_ending_reaches_the_session() {
             Ending::Denied { .. } => assert_eq!(ends, [HoldEnd::Denied]),
             Ending::Expired => assert_eq!(ends.last(), Some(&HoldEnd::Expired)),
             Ending::Withdrawn { .. } => assert_eq!(ends, [HoldEnd::Withdrawn]),
-            Ending::Lapsed(lapse) => panic!("nothing has changed: {lapse}"),
+            Ending::Voided(why) => panic!("nothing has changed: {why}"),
         }
         assert!(opened.ending.try_recv().is_err(), "and no second one");
     }

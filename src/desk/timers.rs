@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::{error, info};
 
-use super::shelf::Slot;
+use super::index::Entry;
 use super::{Desk, DeskEvent};
 use crate::ledger::Event;
 
@@ -36,37 +36,41 @@ impl Desk {
 
     /// Does what is due at `now`; says when something will be due next.
     pub fn on_time(&self, now: Timestamp) -> Option<Timestamp> {
-        let due = self.0.shelf.lock().due(now);
-        for slot in due {
-            self.on_time_for(&slot, now);
+        let due = self.0.index.lock().due(now);
+        for entry in due {
+            self.on_time_for(&entry, now);
         }
-        self.show_next();
-        self.0.shelf.lock().next_due()
+        self.announce_next();
+        self.0.index.lock().next_due()
     }
 
-    pub(super) fn on_time_for(&self, slot: &Arc<Slot>, now: Timestamp) {
-        let mut live = slot.live.lock();
+    pub(super) fn on_time_for(&self, entry: &Arc<Entry>, now: Timestamp) {
+        let mut live = entry.live.lock();
         let steps = live.hold.steps();
         let before = self.change(&mut live, |hold| hold.on_time(now));
-        let escalations = &slot.request.draft.terms.escalate;
+        let escalations = &entry.request.draft.terms.escalate;
         for step in escalations.iter().take(live.hold.steps()).skip(steps) {
-            let record = Event::Escalated { request: slot.request.id, group: step.to.clone(), by: None };
+            let record = Event::Escalated { request: entry.request.id, group: step.to.clone(), by: None };
             if let Err(unrecorded) = self.0.recorder.append(record) {
-                error!(request = %slot.request.id, %unrecorded, "an escalation is not in the ledger");
+                error!(request = %entry.request.id, %unrecorded, "an escalation is not in the ledger");
             }
-            info!(request = %slot.request.id, to = %step.to, "escalated");
-            let told = live.hold.told();
-            self.tell(DeskEvent::Escalated { request: slot.request.clone(), to: step.to.clone(), told });
+            info!(request = %entry.request.id, to = %step.to, "escalated");
+            let notified = live.hold.notified();
+            self.publish(DeskEvent::Escalated {
+                request: entry.request.clone(),
+                to: step.to.clone(),
+                notified,
+            });
         }
-        self.settle(slot, &mut live, &before, None);
+        self.apply_change(entry, &mut live, &before, None);
     }
 
     /// Withdraws the requests whose sessions do not wait for them any more.
     pub(super) fn sweep(&self) {
-        let slots: Vec<Arc<Slot>> = self.0.shelf.lock().newest_first(None).cloned().collect();
-        for slot in slots {
-            self.withdraw_if_left(&slot, &mut slot.live.lock());
+        let entries: Vec<Arc<Entry>> = self.0.index.lock().newest_first(None).cloned().collect();
+        for entry in entries {
+            self.withdraw_if_abandoned(&entry, &mut entry.live.lock());
         }
-        self.show_next();
+        self.announce_next();
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::actor::{Agent, AgentName, GroupName, PersonName, Reviewer, ReviewerId, UpstreamName};
 use crate::approval::hold::People;
 use crate::approval::json::{ReceiptJson, RequestJson};
-use crate::approval::quorum::{self, Seats};
+use crate::approval::quorum::{self, RequiredGroup};
 use crate::approval::{Document, Hold, HoldState, Request, Review, Verdict};
 use crate::identity::Directory;
 use crate::policy::Approval;
@@ -27,9 +27,9 @@ pub struct RequestView {
     /// Who may still approve.
     pub may_answer: Vec<ReviewerId>,
     /// What is asked now, escalations included; empty once it does not wait any more.
-    pub seats: Vec<Seats>,
-    /// How many of the rule's further groups were told of it, in order.
-    pub told: usize,
+    pub required: Vec<RequiredGroup>,
+    /// How many of the rule's further groups were notified of it, in order.
+    pub notified: usize,
     /// Identical requests that wait behind it.
     pub behind: usize,
     /// It waits behind another, identical one, and has no card of its own yet.
@@ -48,8 +48,8 @@ impl RequestView {
             reviews: Vec::new(),
             missing: Vec::new(),
             may_answer: Vec::new(),
-            seats: Vec::new(),
-            told: 0,
+            required: Vec::new(),
+            notified: 0,
             behind: 0,
             is_behind: false,
             receipt: None,
@@ -114,22 +114,22 @@ impl People for Enrolled<'_> {
 
 /// Works out who may answer, and remembers it: of ten thousand waiting requests most ask the same
 /// groups for the same few agents.
-pub(super) struct Eligible<'a> {
+pub(super) struct EligibleReviewers<'a> {
     directory: &'a Directory,
     known: BTreeMap<(AgentName, Vec<GroupName>), Vec<Arc<Reviewer>>>,
 }
 
-impl<'a> Eligible<'a> {
+impl<'a> EligibleReviewers<'a> {
     pub(super) fn new(directory: &'a Directory) -> Self {
         Self { directory, known: BTreeMap::new() }
     }
 
     /// The people who may still approve `hold`.
-    pub(super) fn of(&mut self, hold: &Hold, seats: &[Seats]) -> Vec<ReviewerId> {
+    pub(super) fn of(&mut self, hold: &Hold, required: &[RequiredGroup]) -> Vec<ReviewerId> {
         let agent = &hold.request().draft.identity.agent;
-        let mut groups: Vec<GroupName> = seats
+        let mut groups: Vec<GroupName> = required
             .iter()
-            .flat_map(|seat| std::iter::once(&seat.group).chain(&seat.stand_ins))
+            .flat_map(|needed| std::iter::once(&needed.group).chain(&needed.stand_ins))
             .cloned()
             .collect();
         groups.sort();
@@ -137,7 +137,7 @@ impl<'a> Eligible<'a> {
         let directory = self.directory;
         self.known
             .entry((agent.name.clone(), groups))
-            .or_insert_with_key(|(_, groups)| people_of(directory, agent, groups, seats))
+            .or_insert_with_key(|(_, groups)| people_of(directory, agent, groups, required))
             .iter()
             .filter(|person| !has_approved(hold, person))
             .map(|person| person.id.clone())
@@ -153,13 +153,13 @@ fn people_of(
     directory: &Directory,
     agent: &Agent,
     groups: &[GroupName],
-    seats: &[Seats],
+    required: &[RequiredGroup],
 ) -> Vec<Arc<Reviewer>> {
     let owners = directory.owners(&agent.name);
     let mut people: Vec<Arc<Reviewer>> = groups
         .iter()
         .flat_map(|group| directory.members(group))
-        .filter(|person| quorum::may_approve(person, agent, owners, seats).is_ok())
+        .filter(|person| quorum::may_approve(person, agent, owners, required).is_ok())
         .cloned()
         .collect();
     people.sort_by(|a, b| a.id.cmp(&b.id));

@@ -18,7 +18,7 @@ use super::upstream::ConnectError;
 use crate::actor::{Agent, AgentIdentity, PersonName};
 use crate::approval::request::TransactionView;
 use crate::approval::seal::{PreparedText, SealedSetting, SettingChange};
-use crate::approval::{Draft, Grant, Lapse, Request, Seal, Withdrawal};
+use crate::approval::{Draft, Grant, Request, Seal, VoidReason, Withdrawal};
 use crate::classify::{Classification, SearchPath};
 use crate::desk;
 use crate::policy::{Decision, Policy, Subject};
@@ -257,16 +257,16 @@ fn at(time: Timestamp) -> String {
 }
 
 /// The refusal of something that was asked for, or approved, and does not stand any more.
-pub(super) fn lapsed(request: RequestId, lapse: &Lapse) -> Refusal {
-    match lapse {
-        Lapse::DeniedByPolicy { rule, message } => {
+pub(super) fn voided(request: RequestId, why: &VoidReason) -> Refusal {
+    match why {
+        VoidReason::DeniedByPolicy { rule, message } => {
             Refusal::DeniedByPolicy { rule: rule.clone(), message: message.clone() }
         }
-        Lapse::Misfit(_)
-        | Lapse::Unreadable
-        | Lapse::Stricter { .. }
-        | Lapse::ApproversChanged
-        | Lapse::AgentRevoked => Refusal::HoldWithdrawn { request, reason: lapse.withdrawal().as_str() },
+        VoidReason::Mismatch(_)
+        | VoidReason::SyntaxError
+        | VoidReason::Stricter { .. }
+        | VoidReason::ApproversChanged
+        | VoidReason::AgentRevoked => Refusal::HoldWithdrawn { request, reason: why.withdrawal().as_str() },
     }
 }
 

@@ -76,7 +76,7 @@ fn a_statement_can_be_classified_and_decided_without_running_it() {
     assert_eq!(ask(json!({"sql": "COPY t TO PROGRAM 'x'"})).body["then"], "deny");
     assert_eq!(ask(json!({"sql": ""})).status, 400);
     assert_eq!(ask(json!({"sql": "select 1", "upstream": "elsewhere"})).status, 400);
-    assert_eq!(site.desk.counts(), (0, 0));
+    assert_eq!(site.desk.counts(), countersign::desk::RequestCounts { waiting: 0, ended: 0 });
 }
 
 #[test]

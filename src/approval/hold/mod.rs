@@ -16,7 +16,7 @@
 //! "approve", "expire" and "agent hung up" a unit test.
 //!
 //! A verdict is applied in two steps, so that it can be recorded before it takes effect:
-//! [`Hold::consider`] says what an answer would do and changes nothing; [`Hold::on_verdict`] does it.
+//! [`Hold::check_answer`] says what an answer would do and changes nothing; [`Hold::on_verdict`] does it.
 //!
 //! The invariant this module exists for: a [`Grant`] is created in one place,
 //! [`Hold::on_verdict`], at most once per hold, only while it waits, and it names the digest of what
@@ -32,7 +32,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use self::release::{Lapse, Release};
+pub use self::release::{Release, VoidReason};
 pub use self::withdrawal::Withdrawal;
 use super::quorum::{self, NotAllowed};
 use super::request::{Request, later};
@@ -186,7 +186,7 @@ pub struct Grant {
 
 /// Why a grant does not cover the statement that is about to be forwarded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Misfit {
+pub enum GrantMismatch {
     /// Its life is over.
     #[error("the grant has expired")]
     Expired,
@@ -198,9 +198,9 @@ pub enum Misfit {
 impl Grant {
     /// Whether it covers `seal` at `now`. A deferred grant names no session and fits any session of
     /// its agent; everything else must be equal.
-    pub fn fits(&self, seal: &Seal, now: Timestamp) -> Result<(), Misfit> {
+    pub fn fits(&self, seal: &Seal, now: Timestamp) -> Result<(), GrantMismatch> {
         if now >= self.expires {
-            return Err(Misfit::Expired);
+            return Err(GrantMismatch::Expired);
         }
         self.seal().difference(seal).map_or(Ok(()), |difference| Err(difference.into()))
     }
@@ -286,7 +286,7 @@ pub enum VerdictError {
     /// They gave this answer before.
     #[error("you have answered already")]
     AlreadyAnswered,
-    /// Everybody there is to ask is being asked, or was told.
+    /// Everybody there is to ask is being asked, or was notified.
     #[error("there is nobody further to tell")]
     NoFurtherStep,
     /// The ledger could not write the answer down, so it did not happen.
@@ -304,10 +304,10 @@ impl From<NotAllowed> for VerdictError {
     }
 }
 
-/// What an answer would do. Made by [`Hold::consider`], applied by [`Hold::on_verdict`]; between the
+/// What an answer would do. Made by [`Hold::check_answer`], applied by [`Hold::on_verdict`]; between the
 /// two it is written into the ledger.
 #[derive(Debug)]
-pub struct Considered {
+pub struct CheckedAnswer {
     review: Review,
     effect: Effect,
     /// Whose approvals the quorum rests on, should this complete it.
@@ -322,13 +322,13 @@ enum Effect {
     Grants,
     Denies,
     TakesBack,
-    /// Tells so many of the further groups, whose time has not come.
-    Tells {
+    /// Notifies so many of the further groups, whose time has not come.
+    Notifies {
         groups: usize,
     },
 }
 
-impl Considered {
+impl CheckedAnswer {
     /// The review to record.
     #[must_use]
     pub fn review(&self) -> &Review {
@@ -345,7 +345,7 @@ impl Considered {
     #[must_use]
     pub fn next_step(&self) -> Option<usize> {
         match self.effect {
-            Effect::Tells { groups } => groups.checked_sub(1),
+            Effect::Notifies { groups } => groups.checked_sub(1),
             Effect::Counts | Effect::Grants | Effect::Denies | Effect::TakesBack => None,
         }
     }
@@ -365,11 +365,11 @@ pub struct Hold {
     reviews: Vec<Review>,
     /// How many escalations are in force and were announced. More may be due by the clock.
     steps: usize,
-    /// How many of the further groups were told of it, by the clock or by somebody who did not wait.
-    told: usize,
+    /// How many of the further groups were notified of it, by the clock or by somebody who did not wait.
+    notified: usize,
     /// Made and not yet handed out.
     grant: Option<Grant>,
-    /// Counts changes, so that what was considered for one state is never applied to another.
+    /// Counts changes, so that what was checked for one state is never applied to another.
     revision: u64,
 }
 
@@ -382,7 +382,7 @@ impl Hold {
             state: HoldState::Waiting,
             reviews: Vec::new(),
             steps: 0,
-            told: 0,
+            notified: 0,
             grant: None,
             revision: 0,
         }
@@ -406,11 +406,11 @@ impl Hold {
         self.steps
     }
 
-    /// How many of the further groups were told of it: those whose time has come, and those whom
-    /// somebody told before. Being told early lets nobody answer early.
+    /// How many of the further groups were notified of it: those whose time has come, and those whom
+    /// somebody notified before. Being notified early lets nobody answer early.
     #[must_use]
-    pub fn told(&self) -> usize {
-        self.told.max(self.steps)
+    pub fn notified(&self) -> usize {
+        self.notified.max(self.steps)
     }
 
     /// Where it stood when something last happened to it.
@@ -438,14 +438,14 @@ impl Hold {
     /// Who is still missing at `now`, by group.
     #[must_use]
     pub fn missing_at(&self, people: &dyn People, now: Timestamp) -> Vec<Approval> {
-        let seats = quorum::seats(&self.request.draft.terms, self.steps_at(now));
-        quorum::missing(&seats, &self.approvers(people))
+        let required = quorum::required(&self.request.draft.terms, self.steps_at(now));
+        quorum::missing(&required, &self.approvers(people))
     }
 
     /// What is asked at `now`, escalations included.
     #[must_use]
-    pub fn seats_at(&self, now: Timestamp) -> Vec<quorum::Seats> {
-        quorum::seats(&self.request.draft.terms, self.steps_at(now))
+    pub fn required_at(&self, now: Timestamp) -> Vec<quorum::RequiredGroup> {
+        quorum::required(&self.request.draft.terms, self.steps_at(now))
     }
 
     /// When the clock will next change something, if it will.
@@ -467,13 +467,13 @@ impl Hold {
     }
 
     /// Says what an answer would do at `now`, and changes nothing.
-    pub fn consider(
+    pub fn check_answer(
         &self,
         verdict: Verdict,
         reply: &Reply,
         people: &dyn People,
         now: Timestamp,
-    ) -> Result<Considered, VerdictError> {
+    ) -> Result<CheckedAnswer, VerdictError> {
         let state = self.state_at(now);
         // Saying no is possible for as long as it changes anything: also to a grant that nobody has
         // used yet, which for a deferred hold can be a long time.
@@ -485,17 +485,19 @@ impl Hold {
         let agent = &self.request.draft.identity.agent;
         let owners = people.owners(&agent.name);
         let steps = self.steps_at(now);
-        let seats = quorum::seats(terms, steps);
+        let required = quorum::required(terms, steps);
         match verdict {
             Verdict::Approve => {
-                quorum::may_approve(&reply.by, agent, &owners, &seats)
+                quorum::may_approve(&reply.by, agent, &owners, &required)
                     .map_err(|why| self.unless_later(why, &reply.by, agent, &owners))?;
             }
-            // Those who would be asked later may say no, or have others told, now.
+            // Those who would be asked later may say no, or have others notified, now.
             Verdict::Escalate => {
-                quorum::may_approve(&reply.by, agent, &owners, &quorum::seats(terms, usize::MAX))?;
+                quorum::may_approve(&reply.by, agent, &owners, &quorum::required(terms, usize::MAX))?;
             }
-            Verdict::Deny => quorum::may_deny(&reply.by, agent, &owners, &quorum::seats(terms, usize::MAX))?,
+            Verdict::Deny => {
+                quorum::may_deny(&reply.by, agent, &owners, &quorum::required(terms, usize::MAX))?
+            }
         }
         if reply.digest != self.request.digest {
             return Err(VerdictError::DigestMismatch);
@@ -525,19 +527,19 @@ impl Hold {
                 let mut approvers = self.approvers(people);
                 approvers.push(reply.by.clone());
                 counted = approvers.iter().map(|reviewer| reviewer.id.clone()).collect();
-                if quorum::is_met(&seats, &approvers) { Effect::Grants } else { Effect::Counts }
+                if quorum::is_met(&required, &approvers) { Effect::Grants } else { Effect::Counts }
             }
             Verdict::Deny if unused => Effect::TakesBack,
             Verdict::Deny => Effect::Denies,
             Verdict::Escalate => {
-                let told = self.told.max(steps);
-                if told >= terms.escalate.len() {
+                let notified = self.notified.max(steps);
+                if notified >= terms.escalate.len() {
                     return Err(VerdictError::NoFurtherStep);
                 }
-                Effect::Tells { groups: told + 1 }
+                Effect::Notifies { groups: notified + 1 }
             }
         };
-        Ok(Considered {
+        Ok(CheckedAnswer {
             review: Review {
                 reviewer: reply.by.id.clone(),
                 verdict,
@@ -570,26 +572,26 @@ impl Hold {
         now.duration_since(since) < QUICK
     }
 
-    /// Applies what was considered. This is the only place where a [`Grant`] is made.
+    /// Applies what was checked. This is the only place where a [`Grant`] is made.
     ///
     /// Should the deadline have passed in between, because writing the answer down took that long,
     /// the hold has expired and the answer does nothing.
     #[must_use]
-    pub fn on_verdict(self, considered: Considered, now: Timestamp) -> Self {
-        // What was considered for another hold, or before something else happened, is void. An escalation
-        // that is due counted when it was considered, whether or not it was announced.
-        let is_void = considered.request != self.request.id || considered.revision != self.revision;
+    pub fn on_verdict(self, checked: CheckedAnswer, now: Timestamp) -> Self {
+        // What was checked for another hold, or before something else happened, is void. An escalation
+        // that is due counted when it was checked, whether or not it was announced.
+        let is_void = checked.request != self.request.id || checked.revision != self.revision;
         let before = self.state.clone();
         let hold = self.on_time(now);
         if is_void || hold.state != before {
             return hold;
         }
-        let Considered { review, effect, counted, .. } = considered;
+        let CheckedAnswer { review, effect, counted, .. } = checked;
         let at = review.at;
         let mut hold = hold.changed();
         match effect {
             Effect::Counts => {}
-            Effect::Tells { groups } => hold.told = groups,
+            Effect::Notifies { groups } => hold.notified = groups,
             Effect::Denies => {
                 hold.state =
                     HoldState::Denied { by: review.reviewer.clone(), message: review.reason.clone() };
@@ -687,7 +689,7 @@ impl Hold {
         let terms = &self.request.draft.terms;
         let mut steps = terms.escalate.iter().enumerate();
         let first = steps.find(|(place, _)| {
-            quorum::may_approve(by, agent, owners, &quorum::seats(terms, place + 1)).is_ok()
+            quorum::may_approve(by, agent, owners, &quorum::required(terms, place + 1)).is_ok()
         });
         match first {
             Some((_, step)) => VerdictError::NotYet { from: later(self.request.opened_at, step.after) },

@@ -11,7 +11,7 @@
 
 use jiff::Timestamp;
 
-use super::{Grant, Hold, HoldState, Misfit, People, Review, Verdict, Withdrawal};
+use super::{Grant, GrantMismatch, Hold, HoldState, People, Review, Verdict, Withdrawal};
 use crate::approval::quorum;
 use crate::approval::request::{Request, later, waiting_time};
 use crate::approval::seal::Seal;
@@ -20,10 +20,10 @@ use crate::statement::{Digest, RequestId, RuleName};
 
 /// Why what was asked for, or approved, is void.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Lapse {
+pub enum VoidReason {
     /// The grant does not cover what is about to run, or its life is over.
     #[error("the session is not what it was when approval was asked for: {0}")]
-    Misfit(#[from] Misfit),
+    Mismatch(#[from] GrantMismatch),
     /// A policy that was loaded since then denies the statement.
     #[error("rule \"{rule}\" of the policy in force denies it")]
     DeniedByPolicy {
@@ -34,7 +34,7 @@ pub enum Lapse {
     },
     /// No rule holds it any more, and its text is no SQL.
     #[error("under the policy in force it is refused as a syntax error")]
-    Unreadable,
+    SyntaxError,
     /// A policy that was loaded since then asks for more than this request did.
     #[error("the policy in force asks for more than was asked for: {what}")]
     Stricter {
@@ -49,14 +49,14 @@ pub enum Lapse {
     AgentRevoked,
 }
 
-impl Lapse {
-    /// Why the request is withdrawn: without what only the agent and the ledger are told.
+impl VoidReason {
+    /// Why the request is withdrawn: without what only the agent and the ledger are notified.
     #[must_use]
     pub fn withdrawal(&self) -> Withdrawal {
         match self {
-            Self::Misfit(_) => Withdrawal::SessionChanged,
+            Self::Mismatch(_) => Withdrawal::SessionChanged,
             Self::DeniedByPolicy { .. } => Withdrawal::DeniedByPolicy,
-            Self::Unreadable => Withdrawal::SyntaxError,
+            Self::SyntaxError => Withdrawal::SyntaxError,
             Self::Stricter { .. } => Withdrawal::StricterPolicy,
             Self::ApproversChanged => Withdrawal::ApproversChanged,
             Self::AgentRevoked => Withdrawal::AgentRevoked,
@@ -114,7 +114,7 @@ impl Grant {
         decision: &Decision,
         people: &dyn People,
         now: Timestamp,
-    ) -> Result<Release, Lapse> {
+    ) -> Result<Release, VoidReason> {
         self.fits(seal, now)?;
         let (rules, policy) = match decision {
             Decision::Allow(allowed) => (allowed.rule().cloned().into_iter().collect(), allowed.policy()),
@@ -127,14 +127,14 @@ impl Grant {
     }
 
     /// Whether its approvals satisfy what is asked now.
-    fn stands(&self, decision: &Decision, people: &dyn People, now: Timestamp) -> Result<(), Lapse> {
+    fn stands(&self, decision: &Decision, people: &dyn People, now: Timestamp) -> Result<(), VoidReason> {
         let terms = asked_now(&self.request, decision, people)?;
         let own = &self.request.draft.terms;
         if !approved(&self.request, own, &self.approvals, people) {
-            return Err(Lapse::ApproversChanged);
+            return Err(VoidReason::ApproversChanged);
         }
         let Some(terms) = terms else { return Ok(()) };
-        let stricter = |what| Err(Lapse::Stricter { what });
+        let stricter = |what| Err(VoidReason::Stricter { what });
         if !approved(&self.request, terms, &self.approvals, people) {
             return stricter("other or more approvals");
         }
@@ -154,7 +154,12 @@ impl Grant {
 impl Hold {
     /// Whether what waits, or was granted and not handed out, may stay as it is now that policy or
     /// people have changed. What a session has in hand is judged when it is used.
-    pub fn reconsider(&self, decision: &Decision, people: &dyn People, now: Timestamp) -> Result<(), Lapse> {
+    pub fn reconsider(
+        &self,
+        decision: &Decision,
+        people: &dyn People,
+        now: Timestamp,
+    ) -> Result<(), VoidReason> {
         match (self.state_at(now), &self.grant) {
             (HoldState::Waiting, _) => {
                 let terms = asked_now(&self.request, decision, people)?;
@@ -180,26 +185,26 @@ fn asked_now<'d>(
     request: &Request,
     decision: &'d Decision,
     people: &dyn People,
-) -> Result<Option<&'d Terms>, Lapse> {
+) -> Result<Option<&'d Terms>, VoidReason> {
     if !people.may_use(&request.draft.identity.agent.name, &request.draft.target.upstream) {
-        return Err(Lapse::AgentRevoked);
+        return Err(VoidReason::AgentRevoked);
     }
     match decision {
         Decision::Allow(_) => Ok(None),
         Decision::Hold(terms) => Ok(Some(terms)),
         Decision::Deny(denied) => {
-            Err(Lapse::DeniedByPolicy { rule: denied.rule.clone(), message: denied.message.clone() })
+            Err(VoidReason::DeniedByPolicy { rule: denied.rule.clone(), message: denied.message.clone() })
         }
-        Decision::Invalid(_) => Err(Lapse::Unreadable),
+        Decision::Invalid(_) => Err(VoidReason::SyntaxError),
     }
 }
 
 /// Whether `reviews` satisfy `terms`, each reviewer being who they are now. What somebody was asked
-/// for when they answered is told by the time: a stand-in counts from its step on.
+/// for when they answered is notified by the time: a stand-in counts from its step on.
 fn approved(request: &Request, terms: &Terms, reviews: &[Review], people: &dyn People) -> bool {
     let agent = &request.draft.identity.agent;
     let owners = people.owners(&agent.name);
-    let seats = |at| quorum::seats(terms, terms.steps_due(request.opened_at, at));
+    let required = |at| quorum::required(terms, terms.steps_due(request.opened_at, at));
     let last = reviews.iter().map(|review| review.at).max().unwrap_or(request.opened_at);
     let counted: Vec<_> = reviews
         .iter()
@@ -207,16 +212,16 @@ fn approved(request: &Request, terms: &Terms, reviews: &[Review], people: &dyn P
         .filter(|review| review.assurance >= terms.assurance)
         .filter(|review| review.reason.is_some() || !terms.reason_required)
         .filter_map(|review| Some((people.reviewer(&review.reviewer)?, review.at)))
-        .filter(|(reviewer, at)| quorum::may_approve(reviewer, agent, &owners, &seats(*at)).is_ok())
+        .filter(|(reviewer, at)| quorum::may_approve(reviewer, agent, &owners, &required(*at)).is_ok())
         .map(|(reviewer, _)| reviewer)
         .collect();
-    quorum::is_met(&seats(last), &counted)
+    quorum::is_met(&required(last), &counted)
 }
 
 /// Whether an approval on the request's own terms would satisfy `terms` as well.
-fn not_stricter(request: &Request, terms: &Terms) -> Result<(), Lapse> {
+fn not_stricter(request: &Request, terms: &Terms) -> Result<(), VoidReason> {
     let own = &request.draft.terms;
-    let stricter = |what| Err(Lapse::Stricter { what });
+    let stricter = |what| Err(VoidReason::Stricter { what });
     let asked = |group, count| own.approvals.iter().any(|asked| asked.group == group && asked.count >= count);
     if !terms.approvals.iter().all(|approval| asked(approval.group.clone(), approval.count)) {
         return stricter("other or more approvals");

@@ -28,8 +28,8 @@ fn give_reply(
     crowd: &SamplePeople,
     at: u64,
 ) -> (Hold, Result<(), VerdictError>) {
-    match hold.consider(verdict, reply, crowd, after(at)) {
-        Ok(considered) => (hold.on_verdict(considered, after(at)), Ok(())),
+    match hold.check_answer(verdict, reply, crowd, after(at)) {
+        Ok(checked) => (hold.on_verdict(checked, after(at)), Ok(())),
         Err(error) => (hold, Err(error)),
     }
 }
@@ -108,11 +108,10 @@ fn approval_after_the_agent_left_does_nothing_and_says_so() {
 fn what_was_considered_before_something_else_happened_is_void() {
     let crowd = SamplePeople::of(&[&bob()]);
     let hold = waiting(terms());
-    let considered =
-        hold.consider(Verdict::Approve, &reply(&bob(), hold.request()), &crowd, after(5)).unwrap();
+    let checked =
+        hold.check_answer(Verdict::Approve, &reply(&bob(), hold.request()), &crowd, after(5)).unwrap();
 
-    let mut hold =
-        hold.on_withdrawn(Withdrawal::AgentDisconnected, after(5)).on_verdict(considered, after(5));
+    let mut hold = hold.on_withdrawn(Withdrawal::AgentDisconnected, after(5)).on_verdict(checked, after(5));
 
     assert!(matches!(hold.state(), HoldState::Withdrawn { .. }));
     assert!(hold.take_grant(after(5)).is_none());
@@ -122,10 +121,10 @@ fn what_was_considered_before_something_else_happened_is_void() {
 fn an_answer_that_took_past_the_deadline_to_write_down_does_not_grant() {
     let hold = waiting(terms());
     let crowd = SamplePeople::of(&[&bob()]);
-    let considered =
-        hold.consider(Verdict::Approve, &reply(&bob(), hold.request()), &crowd, after(899)).unwrap();
+    let checked =
+        hold.check_answer(Verdict::Approve, &reply(&bob(), hold.request()), &crowd, after(899)).unwrap();
 
-    let hold = hold.on_verdict(considered, after(901));
+    let hold = hold.on_verdict(checked, after(901));
 
     assert_eq!(hold.state(), &HoldState::Expired);
 }
@@ -196,7 +195,7 @@ fn p2_a_grant_covers_the_sealed_statement_and_nothing_else() {
     };
 
     assert_eq!(grant.fits(&seal, after(10)), Ok(()));
-    assert_eq!(grant.fits(&seal, after(70)), Err(Misfit::Expired));
+    assert_eq!(grant.fits(&seal, after(70)), Err(GrantMismatch::Expired));
     assert_eq!(other(&|seal| seal.statement = Digest::of(b"another")), SealDifference::Statement.into());
     assert_eq!(other(&|seal| seal.agent = "other-bot".into()), SealDifference::Agent.into());
     assert_eq!(other(&|seal| seal.session = None), SealDifference::Session.into());
@@ -206,7 +205,7 @@ fn p2_a_grant_covers_the_sealed_statement_and_nothing_else() {
     let set = |seal: &mut Seal, name: &str, value: &str| {
         seal.settings.insert(name.into(), SealedSetting::Known(value.into()));
     };
-    let changed = Misfit::from(SealDifference::Setting { name: "search_path".into() });
+    let changed = GrantMismatch::from(SealDifference::Setting { name: "search_path".into() });
     assert_eq!(other(&|seal| set(seal, "search_path", "evil")), changed);
     assert_eq!(other(&|seal| seal.settings.clear()), changed);
     assert_eq!(
@@ -405,8 +404,8 @@ fn p4_no_escalation_by_hand_lets_a_stand_in_approve_before_their_time() {
     let not_yet = Err(VerdictError::NotYet { from: after(300) });
 
     for who in [bob(), stand_in("olga"), stand_in("otto")] {
-        let (hold, told) = give(waiting(escalating()), Verdict::Escalate, &who, &crowd, 10);
-        assert_eq!((told, hold.told(), hold.steps()), (Ok(()), 1, 0));
+        let (hold, notified) = give(waiting(escalating()), Verdict::Escalate, &who, &crowd, 10);
+        assert_eq!((notified, hold.notified(), hold.steps()), (Ok(()), 1, 0));
         assert_eq!(hold.next_change(), Some(after(300)), "the clock brings it into force");
         let (hold, again) = give(hold, Verdict::Escalate, &who, &crowd, 11);
         assert_eq!(again, Err(VerdictError::AlreadyAnswered));
@@ -429,7 +428,7 @@ fn of_several_stand_ins_each_waits_for_its_own_time() {
     let crowd = SamplePeople::of(&[&bob(), &lead, &stand_in("olga")]);
     let (hold, _) = give(waiting(two), Verdict::Escalate, &bob(), &crowd, 5);
     let (hold, second) = give(hold, Verdict::Escalate, &lead, &crowd, 6);
-    assert_eq!((second, hold.told()), (Ok(()), 2));
+    assert_eq!((second, hold.notified()), (Ok(()), 2));
     let (hold, further) = give(hold, Verdict::Escalate, &stand_in("olga"), &crowd, 7);
     assert_eq!(further, Err(VerdictError::NoFurtherStep));
 
@@ -464,7 +463,7 @@ fn granted(terms: Terms, crowd: &SamplePeople, at: u64, by: &[Arc<Reviewer>]) ->
     hold
 }
 
-fn release(mut hold: Hold, decision: &Decision, crowd: &SamplePeople, at: u64) -> Result<Digest, Lapse> {
+fn release(mut hold: Hold, decision: &Decision, crowd: &SamplePeople, at: u64) -> Result<Digest, VoidReason> {
     let seal = hold.request().draft.seal.clone();
     let grant = hold.take_grant(after(at)).expect("a grant");
     grant.release(&seal, decision, crowd, after(at)).map(|release| release.policy())
@@ -482,8 +481,8 @@ fn denied() -> Decision {
     })
 }
 
-fn denied_by_policy() -> Lapse {
-    Lapse::DeniedByPolicy { rule: "freeze".into(), message: Some("frozen".into()) }
+fn denied_by_policy() -> VoidReason {
+    VoidReason::DeniedByPolicy { rule: "freeze".into(), message: Some("frozen".into()) }
 }
 
 fn allowed() -> Decision {
@@ -517,7 +516,7 @@ fn a_grant_satisfies_the_terms_in_force_or_is_void() {
     let judged = |own: Terms, by: &[Arc<Reviewer>], now: Terms| {
         release(granted(own, &crowd, 10, by), &newer(now), &crowd, 11).map(|_| ())
     };
-    let stricter = |what| Err(Lapse::Stricter { what });
+    let stricter = |what| Err(VoidReason::Stricter { what });
     let approvals = || stricter("other or more approvals");
     let security = || Terms { approvals: vec![approval("security", 1)], ..terms() };
 
@@ -541,7 +540,7 @@ fn an_approval_without_a_reason_does_not_satisfy_a_policy_that_wants_one_by_now(
 
     let lapsed = release(hold, &newer(Terms { reason_required: true, ..terms() }), &crowd, 11);
 
-    assert_eq!(lapsed, Err(Lapse::Stricter { what: "other or more approvals" }));
+    assert_eq!(lapsed, Err(VoidReason::Stricter { what: "other or more approvals" }));
 }
 
 #[test]
@@ -578,12 +577,12 @@ fn p4_a_grant_is_void_when_somebody_who_approved_could_not_any_more() {
         {
             for decision in [newer(own.clone()), allowed()] {
                 let lapsed = release(granted(own.clone(), &before, 10, &by), &decision, now, 20);
-                assert_eq!(lapsed, Err(Lapse::ApproversChanged), "{what}");
+                assert_eq!(lapsed, Err(VoidReason::ApproversChanged), "{what}");
             }
             let unused = granted(own.clone(), &before, 10, &by);
             assert_eq!(
                 unused.reconsider(&newer(own), now, after(20)),
-                Err(Lapse::ApproversChanged),
+                Err(VoidReason::ApproversChanged),
                 "{what}, unused"
             );
         }
@@ -597,8 +596,8 @@ fn a_grant_of_an_agent_that_was_revoked_or_moved_is_void() {
 
     let lapsed = release(granted(terms(), &crowd, 10, &[bob()]), &newer(terms()), &gone, 11);
 
-    assert_eq!(lapsed, Err(Lapse::AgentRevoked));
-    assert_eq!(waiting(terms()).reconsider(&newer(terms()), &gone, after(1)), Err(Lapse::AgentRevoked));
+    assert_eq!(lapsed, Err(VoidReason::AgentRevoked));
+    assert_eq!(waiting(terms()).reconsider(&newer(terms()), &gone, after(1)), Err(VoidReason::AgentRevoked));
 }
 
 #[test]
@@ -610,12 +609,12 @@ fn a_deferred_grant_lives_no_longer_than_the_policy_in_force_says() {
     assert!(release(hold(), &newer(deferred(60)), &crowd, 69).is_ok());
     assert_eq!(
         release(hold(), &newer(deferred(60)), &crowd, 70),
-        Err(Lapse::Stricter { what: "an approval in less time" })
+        Err(VoidReason::Stricter { what: "an approval in less time" })
     );
     let not_deferred = Terms { defer: false, ..deferred(900) };
     assert_eq!(
         release(hold(), &newer(not_deferred), &crowd, 20),
-        Err(Lapse::Stricter { what: "it may not be deferred" })
+        Err(VoidReason::Stricter { what: "it may not be deferred" })
     );
 }
 
@@ -624,7 +623,7 @@ fn what_waits_goes_on_waiting_unless_the_policy_in_force_denies_it_or_asks_for_m
     let crowd = SamplePeople::of(&[&bob()]);
     let own = || Terms { escalate: vec![escalation(300, "oncall", &["dba"])], ..terms() };
     let judged = |decision: &Decision| waiting(own()).reconsider(decision, &crowd, after(10));
-    let stricter = |what| Err(Lapse::Stricter { what });
+    let stricter = |what| Err(VoidReason::Stricter { what });
 
     assert_eq!(judged(&newer(own())), Ok(()));
     assert_eq!(judged(&allowed()), Ok(()), "sent again it runs; this one may still be answered");
@@ -760,7 +759,7 @@ proptest! {
         let mut now = 0;
         let mut grants = Vec::new();
         let mut ended: Option<HoldState> = None;
-        let mut kept: Option<Considered> = None;
+        let mut kept: Option<CheckedAnswer> = None;
         for (happening, passes) in happenings {
             now += passes;
             match happening {
@@ -768,12 +767,12 @@ proptest! {
                     let (next, _) = give(hold, verdict, &people[who], &crowd, now);
                     hold = next;
                 }
-                // Considered now, applied at some later time, after whatever happens in between.
+                // CheckedAnswer now, applied at some later time, after whatever happens in between.
                 Happening::Stale(verdict, who) => {
-                    if let Some(considered) = kept.take() {
-                        hold = hold.on_verdict(considered, after(now));
+                    if let Some(checked) = kept.take() {
+                        hold = hold.on_verdict(checked, after(now));
                     }
-                    kept = hold.consider(verdict, &reply(&people[who], hold.request()), &crowd, after(now)).ok();
+                    kept = hold.check_answer(verdict, &reply(&people[who], hold.request()), &crowd, after(now)).ok();
                 }
                 Happening::Time => hold = hold.on_time(after(now)),
                 Happening::Withdraw => hold = hold.on_withdrawn(Withdrawal::AgentDisconnected, after(now)),

@@ -130,7 +130,7 @@ fn offers(input: &CardInput<'_>, complete: bool) -> Vec<Verdict> {
         offers.push(Verdict::Approve);
     }
     offers.push(Verdict::Deny);
-    if view.told < terms.escalate.len() {
+    if view.notified < terms.escalate.len() {
         offers.push(Verdict::Escalate);
     }
     offers
@@ -525,9 +525,9 @@ mod tests {
 
     #[test]
     fn what_is_offered_follows_how_it_stands() {
-        let offers = |terms: Terms, state: HoldState, told: usize| {
+        let offers = |terms: Terms, state: HoldState, notified: usize| {
             let view = view(SQL, terms, state);
-            render(&input(&RequestView { told, ..view })).offers
+            render(&input(&RequestView { notified, ..view })).offers
         };
         let escalating = || Terms { escalate: vec![escalation(300, "oncall", &["dba"])], ..terms() };
 
@@ -546,8 +546,8 @@ mod tests {
             state,
             reviews: Vec::new(),
             may_answer: Vec::new(),
-            seats: Vec::new(),
-            told: 0,
+            required: Vec::new(),
+            notified: 0,
             is_behind: false,
             behind: 0,
             receipt: None,

@@ -93,7 +93,7 @@ impl Web {
         let policy = views.policy.policy();
         let sessions = views.sessions.sessions();
         let (upstreams, channels) = (views.health.upstreams(), views.health.channels());
-        let (waiting, remembered) = self.0.desk.counts();
+        let counts = self.0.desk.counts();
         let held = sessions.iter().filter(|session| session.request.is_some()).count();
         Status {
             healthy: ledger.writable && upstreams.iter().chain(&channels).all(|part| part.healthy),
@@ -106,7 +106,7 @@ impl Web {
                 rules: policy.rules().len(),
                 cases: policy.cases().len(),
             },
-            requests: RequestCounts { waiting, remembered },
+            requests: RequestCounts { waiting: counts.waiting, remembered: counts.ended },
             sessions: SessionCounts { open: sessions.len(), held },
             ledger,
             upstreams,

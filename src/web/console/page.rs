@@ -76,7 +76,7 @@ impl Frame {
             id: browser.who.reviewer().id.to_string(),
             stale: browser.who.assurance() < Assurance::Login,
             csrf: web.form_token(browser),
-            waiting: web.0.desk.counts().0,
+            waiting: web.0.desk.counts().waiting,
         };
         Self {
             title: title.into(),

@@ -14,7 +14,7 @@ use super::words::{bytes, count, duration, moment, number, relative};
 use crate::actor::{Assurance, Reviewer};
 use crate::approval::document::{Body, Document, Section, SectionId};
 use crate::approval::parameter::ShownParameter;
-use crate::approval::quorum::{self, Seats};
+use crate::approval::quorum::{self, RequiredGroup};
 use crate::approval::{HoldState, Review, Shown, Verdict};
 use crate::desk::RequestView;
 use crate::statement::TransactionStatus;
@@ -45,7 +45,7 @@ pub(super) struct RequestPage {
     reasons: Vec<ReasonLine>,
     rules: String,
     cards: Vec<Card>,
-    standing: Standing,
+    status: RequestStatus,
     form: Option<VerdictForm>,
     /// Why this reader cannot approve.
     cannot: Option<Cannot>,
@@ -81,7 +81,7 @@ struct Card {
 }
 
 /// How the request stands.
-pub(super) struct Standing {
+pub(super) struct RequestStatus {
     state: &'static str,
     heading: String,
     sentence: String,
@@ -91,7 +91,7 @@ pub(super) struct Standing {
     /// How long it may wait in all, and how long it still may, in seconds.
     total_s: i64,
     left_s: i64,
-    seats: Vec<SeatLine>,
+    required: Vec<RequiredLine>,
     terms: Vec<(&'static str, String)>,
     reviews: Vec<ReviewLine>,
     receipt: Option<ReceiptLine>,
@@ -110,7 +110,7 @@ impl Time {
     }
 }
 
-struct SeatLine {
+struct RequiredLine {
     group: String,
     count: u32,
     got: u32,
@@ -218,7 +218,7 @@ pub(super) fn show(
         reasons: reasons(found, &laid),
         rules: rules.join(", "),
         cards: document.sections.iter().filter_map(card).collect(),
-        standing: standing(found, now),
+        status: status_of(found, now),
         parameters,
         laid,
         form,
@@ -357,7 +357,7 @@ fn context_line(line: &Shown) -> String {
     line.excerpt(LONGEST_CONTEXT).text.to_string()
 }
 
-fn standing(found: &RequestView, now: Timestamp) -> Standing {
+fn status_of(found: &RequestView, now: Timestamp) -> RequestStatus {
     let request = &found.request;
     let terms = &request.draft.terms;
     let (heading, sentence) = state_in_words(found, now);
@@ -370,7 +370,7 @@ fn standing(found: &RequestView, now: Timestamp) -> Standing {
         let text = format!("{} may answer for {} after {}", step.to, groups.join(", "), duration(step.after));
         said.push(("escalation", text));
     }
-    Standing {
+    RequestStatus {
         state: found.state.as_str(),
         heading,
         sentence,
@@ -379,7 +379,7 @@ fn standing(found: &RequestView, now: Timestamp) -> Standing {
         waits: found.state == HoldState::Waiting,
         total_s: request.expires_at.duration_since(request.opened_at).as_secs().max(1),
         left_s: request.expires_at.duration_since(now).as_secs().max(0),
-        seats: seats(found),
+        required: required(found),
         terms: said,
         reviews: found.reviews.iter().map(|review| review_line(review, now)).collect(),
         receipt: found.receipt.as_ref().map(|receipt| ReceiptLine {
@@ -422,26 +422,26 @@ fn state_in_words(found: &RequestView, now: Timestamp) -> (String, String) {
     }
 }
 
-fn seats(found: &RequestView) -> Vec<SeatLine> {
+fn required(found: &RequestView) -> Vec<RequiredLine> {
     let terms = &found.request.draft.terms;
     // Once it is over nobody is asked any more; then it shows who was.
-    let asked = if found.seats.is_empty() { quorum::seats(terms, 0) } else { found.seats.clone() };
+    let asked = if found.required.is_empty() { quorum::required(terms, 0) } else { found.required.clone() };
     let is_over = found.state != HoldState::Waiting;
     asked
         .iter()
-        .map(|seat: &Seats| {
-            let missing = found.missing.iter().find(|missing| missing.group == seat.group);
+        .map(|needed: &RequiredGroup| {
+            let missing = found.missing.iter().find(|missing| missing.group == needed.group);
             let missing = missing.map_or(0, |missing| missing.count);
             let granted = matches!(found.state, HoldState::Granted { .. } | HoldState::Executed);
             let got = match (is_over, granted) {
-                (false, _) => seat.count.saturating_sub(missing),
-                (true, true) => seat.count,
+                (false, _) => needed.count.saturating_sub(missing),
+                (true, true) => needed.count,
                 (true, false) => 0,
             };
-            let stand_ins: Vec<&str> = seat.stand_ins.iter().map(|group| group.as_str()).collect();
-            SeatLine {
-                group: seat.group.to_string(),
-                count: seat.count,
+            let stand_ins: Vec<&str> = needed.stand_ins.iter().map(|group| group.as_str()).collect();
+            RequiredLine {
+                group: needed.group.to_string(),
+                count: needed.count,
                 got,
                 stand_ins: stand_ins.join(", "),
             }
@@ -482,10 +482,10 @@ fn form(
     let directory = web.0.directory.load();
     let owners = directory.owners(&agent.name);
     let reviewer = browser.who.reviewer();
-    let in_time = quorum::seats(terms, usize::MAX);
+    let in_time = quorum::required(terms, usize::MAX);
     let cannot = cannot_approve(reviewer, browser.who.assurance(), found, owners);
     let deny = quorum::may_deny(reviewer, agent, owners, &in_time).is_ok();
-    let next = terms.escalate.get(found.told);
+    let next = terms.escalate.get(found.notified);
     let may_escalate = quorum::may_approve(reviewer, agent, owners, &in_time).is_ok();
     let escalate = next.filter(|_| may_escalate).map(|step| step.to.to_string());
     let approve = cannot.is_none() && whole;
@@ -512,7 +512,7 @@ fn cannot_approve(
     let terms = &found.request.draft.terms;
     let agent = &found.request.draft.identity.agent;
     let cannot = |title, text: String| Some(Cannot { title, text });
-    if let Err(why) = quorum::may_approve(reviewer, agent, owners, &found.seats) {
+    if let Err(why) = quorum::may_approve(reviewer, agent, owners, &found.required) {
         let advice = match why {
             quorum::NotAllowed::OwnsTheAgent => " You can deny: saying no needs less than saying yes.",
             quorum::NotAllowed::IsTheAgent | quorum::NotAllowed::NotAsked { .. } => "",

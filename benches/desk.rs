@@ -77,7 +77,7 @@ fn desk(criterion: &mut Criterion) {
     let desk = Desk::new(limits, Arc::new(Nothing), directory.clone(), Clock::real());
     // Sessions that wait, for as long as the benchmark runs.
     let mut sessions: Vec<_> = (0..WAITING).filter_map(|number| desk.open(draft(number)).ok()).collect();
-    let waiting = desk.counts().0;
+    let waiting = desk.counts().waiting;
     let Ok(reviewer) = PersonalTokens.recognise(&directory.load(), "csr_7", desk.now()) else {
         unreachable!("the token is known")
     };

@@ -137,7 +137,7 @@ pub enum Ending {
         reason: Withdrawal,
     },
     /// Policy or people have changed, and what was asked for does not fit any more.
-    Voided(VoidReason),
+    Lapsed(VoidReason),
 }
 
 /// An opened request. For a deferred hold `ending` never comes: the statement fails at once, and is
@@ -531,7 +531,7 @@ impl Desk {
         self.reschedule(live);
         match sender.send(ending) {
             Ok(())
-            | Err(Ending::Denied { .. } | Ending::Expired | Ending::Withdrawn { .. } | Ending::Voided(_)) => {
+            | Err(Ending::Denied { .. } | Ending::Expired | Ending::Withdrawn { .. } | Ending::Lapsed(_)) => {
                 false
             }
             Err(Ending::Granted(_)) => {

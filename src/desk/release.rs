@@ -67,7 +67,7 @@ impl Desk {
         self.apply_change(entry, &mut live, &before, Some(&state));
         if let Some(waiting) = waiting {
             // A session that is gone needs no answer.
-            let _ = waiting.send(Ending::Voided(why.clone()));
+            let _ = waiting.send(Ending::Lapsed(why.clone()));
         }
     }
 }

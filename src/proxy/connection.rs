@@ -780,8 +780,8 @@ impl Connection {
             desk::Ending::Withdrawn { reason } => {
                 self.refuse(&pending, Refusal::HoldWithdrawn { request: id, reason: reason.as_str() });
             }
-            desk::Ending::Voided(why) => {
-                self.refuse_under(&pending, holding::voided(id, &why), Some(id));
+            desk::Ending::Lapsed(lapse) => {
+                self.refuse_under(&pending, holding::lapsed(id, &lapse), Some(id));
             }
         }
     }
@@ -821,7 +821,7 @@ impl Connection {
             Judged::Decided(Judgement { classification, decision, .. }) => {
                 match self.shared.desk.release(grant, seal, &decision) {
                     Ok(release) => Ok(Box::new(Released { release, classification })),
-                    Err(why) => Err((holding::voided(request, &why), request)),
+                    Err(lapse) => Err((holding::lapsed(request, &lapse), request)),
                 }
             }
             Judged::Refused(_, refusal) => {

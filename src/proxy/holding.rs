@@ -257,7 +257,7 @@ fn at(time: Timestamp) -> String {
 }
 
 /// The refusal of something that was asked for, or approved, and does not stand any more.
-pub(super) fn voided(request: RequestId, why: &VoidReason) -> Refusal {
+pub(super) fn lapsed(request: RequestId, why: &VoidReason) -> Refusal {
     match why {
         VoidReason::DeniedByPolicy { rule, message } => {
             Refusal::DeniedByPolicy { rule: rule.clone(), message: message.clone() }

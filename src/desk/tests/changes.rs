@@ -26,7 +26,7 @@ fn what_a_changed_policy_denies_is_withdrawn_and_the_session_is_told_the_rule() 
 
     let ending = opened.ending.try_recv();
     assert!(
-        matches!(&ending, Ok(Ending::Voided(VoidReason::DeniedByPolicy { rule, .. })) if rule.as_str() == "freeze"),
+        matches!(&ending, Ok(Ending::Lapsed(VoidReason::DeniedByPolicy { rule, .. })) if rule.as_str() == "freeze"),
         "{ending:?}"
     );
     for request in [&opened.request, &deferred.request] {

@@ -452,7 +452,7 @@ fn p2_of_many_answers_at_once_exactly_one_ending_reaches_the_session() {
             Ending::Denied { .. } => assert_eq!(ends, [HoldEnd::Denied]),
             Ending::Expired => assert_eq!(ends.last(), Some(&HoldEnd::Expired)),
             Ending::Withdrawn { .. } => assert_eq!(ends, [HoldEnd::Withdrawn]),
-            Ending::Voided(why) => panic!("nothing has changed: {why}"),
+            Ending::Lapsed(why) => panic!("nothing has changed: {why}"),
         }
         assert!(opened.ending.try_recv().is_err(), "and no second one");
     }

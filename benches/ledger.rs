@@ -179,7 +179,7 @@ fn latency() {
             let clearance = asked.clearance(&bench.policy);
             let record = asked.record(digest, policy);
             let start = Instant::now();
-            let receipt = log.forward(&record, clearance).unwrap();
+            let receipt = log.record_intent(&record, clearance).unwrap();
             intents.push(start.elapsed());
             let ended = outcome();
             let start = Instant::now();
@@ -201,7 +201,7 @@ fn push(log: &SessionLog, asked: &Asked, bench: &Bench, count: usize) {
     let (digest, policy) = (asked.statement.digest(), bench.policy.digest());
     for _ in 0..count {
         let clearance = asked.clearance(&bench.policy);
-        let receipt = log.forward(&asked.record(digest, policy), clearance).unwrap();
+        let receipt = log.record_intent(&asked.record(digest, policy), clearance).unwrap();
         log.outcome(receipt.intent(), &outcome(), 120_000);
     }
 }

@@ -604,7 +604,7 @@ fn run(log: &SessionLog, sql: &str) {
         rules: &[],
         wall: jiff::Timestamp::UNIX_EPOCH,
     };
-    let receipt = log.forward(&record, Clearance::Doomed).unwrap();
+    let receipt = log.record_intent(&record, Clearance::Doomed).unwrap();
     let outcome = Outcome {
         ending: Ending::Failed { sqlstate: SqlState::new("25P02").unwrap() },
         rows: 0,

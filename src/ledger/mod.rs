@@ -552,7 +552,7 @@ impl SessionLog {
     /// # Errors
     ///
     /// When it could not be recorded: the statement must not be forwarded.
-    pub fn forward(
+    pub fn record_intent(
         &self,
         statement: &StatementRecord<'_>,
         clearance: Clearance,
@@ -560,7 +560,7 @@ impl SessionLog {
         self.shared.admit()?;
         let ground = clearance.as_str();
         match &clearance {
-            Clearance::Granted(release) => self.forward_granted(statement, release),
+            Clearance::Granted(release) => self.record_granted(statement, release),
             Clearance::Allowed(_) | Clearance::Doomed | Clearance::ReadOnly | Clearance::ParseOnly => {
                 let by_rule = clearance.rule().map(std::slice::from_ref).unwrap_or_default();
                 let mut statement = *statement;
@@ -596,7 +596,7 @@ impl SessionLog {
     }
 
     /// The grant and the statement it covers go into the spool by one write.
-    fn forward_granted(
+    fn record_granted(
         &self,
         statement: &StatementRecord<'_>,
         release: &Release,
@@ -666,7 +666,7 @@ impl SessionLog {
     /// # Errors
     ///
     /// When it could not be recorded. The statement is refused all the same.
-    pub fn refuse(&self, statement: &StatementRecord<'_>, why: &Refusal) -> Result<(), LedgerError> {
+    pub fn record_refusal(&self, statement: &StatementRecord<'_>, why: &Refusal) -> Result<(), LedgerError> {
         self.shared.admit()?;
         let texts = Texts::of(statement.statement, statement.classification, Keep::Beginning);
         let mut bindings = self.bindings(statement, &texts)?;

@@ -16,7 +16,7 @@ use tokio::time::Sleep;
 use tracing::{debug, info, warn};
 
 use super::catalogue::{Known, Running, UpstreamState};
-use super::gate::{Decided, Gate, Judged, Judgement, Needs, Pending, Progress, record};
+use super::gate::{Cleared, Gate, Judgement, Needs, NoMeaning, Pending, Progress, record};
 use super::holding::{self, Before, Holding};
 use super::pipe::Pipe;
 use super::sessions::{Control, Doing, Watch};
@@ -605,10 +605,13 @@ impl Connection {
 
     fn judge(&mut self, submission: Submission) {
         let ticket = submission.ticket;
-        match self.gate().decide(submission, Timestamp::now()) {
-            Decided::Resolved(resolution) => self.resolve(ticket, resolution),
-            Decided::Hold(pending) => self.hold(pending),
-            Decided::Later(submission, needs) => return self.wait_for(*submission, needs),
+        match self.gate().clear(submission, Timestamp::now()) {
+            Cleared::Resolved { resolution, creates } => {
+                self.created.extend(creates);
+                self.resolve(ticket, resolution);
+            }
+            Cleared::Hold(pending) => self.hold(pending),
+            Cleared::Later(submission, needs) => return self.wait_for(*submission, needs),
         }
         self.progress = Progress::default();
     }
@@ -658,12 +661,13 @@ impl Connection {
             (Some(Holding::Probing { pending }), Ok(probed)) if probed.confirmed => {
                 let ticket = pending.submission.ticket;
                 self.progress = Progress { confirmed: true, ..Progress::default() };
-                match self.gate().decide(pending.submission, Timestamp::now()) {
-                    Decided::Resolved(resolution) => {
+                match self.gate().clear(pending.submission, Timestamp::now()) {
+                    Cleared::Resolved { resolution, creates } => {
+                        self.created.extend(creates);
                         self.resolve(ticket, resolution);
                     }
-                    Decided::Hold(pending) => self.open(pending, probed.settings, probed.timers),
-                    Decided::Later(submission, needs) => return self.wait_for(*submission, needs),
+                    Cleared::Hold(pending) => self.open(pending, probed.settings, probed.timers),
+                    Cleared::Later(submission, needs) => return self.wait_for(*submission, needs),
                 }
                 self.progress = Progress::default();
             }
@@ -817,19 +821,20 @@ impl Connection {
         let request = grant.request();
         // It was read before, when it was its turn.
         let gate = Gate { takes_turns: false, ..self.gate() };
-        match gate.judge(&pending.submission, Timestamp::now()) {
-            Judged::Decided(Judgement { classification, decision, .. }) => {
+        let policy = self.shared.policy.load();
+        match gate.judge(&pending.submission, &policy, Timestamp::now()) {
+            Ok(Judgement { classification, decision, .. }) => {
                 match self.shared.desk.release(grant, seal, &decision) {
                     Ok(release) => Ok(Box::new(Released { release, classification })),
                     Err(lapse) => Err((holding::lapsed(request, &lapse), request)),
                 }
             }
-            Judged::Refused(_, refusal) => {
+            Err(NoMeaning::Refused(_, refusal)) => {
                 self.shared.desk.withdraw(request, Withdrawal::CannotRun);
                 Err((refusal, request))
             }
             // Nothing was forwarded while it was held, so nothing of it can depend on an answer.
-            Judged::WhenIdle | Judged::Turn => {
+            Err(NoMeaning::WhenIdle | NoMeaning::Turn) => {
                 let reason = Withdrawal::SessionChanged;
                 self.shared.desk.withdraw(request, reason);
                 Err((Refusal::HoldWithdrawn { request, reason: reason.as_str() }, request))
@@ -844,10 +849,10 @@ impl Connection {
         let policy = release.policy();
         let record = record(submission, &classification, &[], policy, Some(request), *arrived);
         let clearance = Clearance::Granted(release);
-        let resolution = self.gate().forward(submission, &classification, &record, clearance);
+        let resolution = self.gate().record_and_forward(&record, clearance);
         if let Resolution::Forward { receipt, .. } = &resolution {
             self.granted.push_back((receipt.intent(), request));
-            self.created.extend(created::names(&classification.effects));
+            self.created.extend(created::names(&classification));
         } else {
             self.shared.desk.withdraw(request, Withdrawal::Unrecorded);
         }
@@ -858,7 +863,7 @@ impl Connection {
     fn forward_refused(&mut self, pending: &Pending) {
         let Pending { submission, classification, terms, arrived, .. } = pending;
         let record = record(submission, classification, &terms.rules, terms.policy, None, *arrived);
-        let resolution = self.gate().forward(submission, classification, &record, Clearance::ReadOnly);
+        let resolution = self.gate().record_and_forward(&record, Clearance::ReadOnly);
         self.resolve(submission.ticket, resolution);
     }
 
@@ -871,7 +876,7 @@ impl Connection {
         *self.watch.held.lock() = None;
         let Pending { submission, classification, terms, arrived, .. } = pending;
         let record = record(submission, classification, &terms.rules, terms.policy, request, *arrived);
-        let resolution = self.gate().refuse(&record, refusal);
+        let resolution = self.gate().record_and_refuse(&record, refusal);
         self.resolve(submission.ticket, resolution);
     }
 
@@ -879,7 +884,7 @@ impl Connection {
         let Pending { submission, classification, terms, arrived, .. } = pending;
         let request = refusal.request();
         let record = record(submission, classification, &terms.rules, terms.policy, request, *arrived);
-        if let Err(error) = self.log.refuse(&record, refusal) {
+        if let Err(error) = self.log.record_refusal(&record, refusal) {
             tracing::error!(session = %self.watch.id, %error, "refusal not recorded");
         }
     }

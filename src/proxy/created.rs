@@ -1,21 +1,31 @@
 //! Names that an open transaction has created.
 //!
-//! A function that was created (and approved) inside a transaction is visible there at once and to
-//! nobody else, so the catalogue that we read over a connection of our own does not have it. Until
-//! the transaction ends, whatever calls something of such a name is held as code.
+//! A function or view that was created (and approved) inside a transaction is visible there at once and
+//! to nobody else, so the catalogue that we read over a connection of our own does not have it. Until
+//! the transaction ends, whatever uses something of such a name is held as code.
 
 use std::sync::Arc;
 
 use crate::classify::{Classification, Doubt, Effect, ObjectKind, Reason, StatementClass, Verb};
 
-/// The names that a statement's effects create, where later statements can run code through them.
-pub(super) fn names(effects: &[Effect]) -> impl Iterator<Item = Arc<str>> {
-    let runs = |kind| {
-        matches!(kind, ObjectKind::Function | ObjectKind::Operator | ObjectKind::Type | ObjectKind::Other)
+/// Statements that make a relation which stands for others.
+const MAKE_VIEWS: [&str; 3] = ["ViewStmt", "RuleStmt", "CreateSchemaStmt"];
+
+/// The names that a statement creates, where later statements can run code, or reach other tables, through
+/// them. Temporary views are not among them: upstream can be asked about those.
+pub(super) fn names(classification: &Classification) -> impl Iterator<Item = Arc<str>> {
+    let makes_views = classification.parts.iter().any(|part| MAKE_VIEWS.contains(&&*part.kind));
+    let stands_for_more = move |effect: &&Effect| match effect.kind {
+        ObjectKind::Function | ObjectKind::Operator | ObjectKind::Type | ObjectKind::Other => true,
+        ObjectKind::Relation => makes_views && effect.schema.as_deref() != Some("pg_temp"),
+        ObjectKind::Role | ObjectKind::Setting | ObjectKind::Schema => false,
     };
-    effects
+    let creates = |effect: &&Effect| matches!(effect.verb, Verb::Create | Verb::Alter);
+    classification
+        .effects
         .iter()
-        .filter(move |effect| matches!(effect.verb, Verb::Create | Verb::Alter) && runs(effect.kind))
+        .filter(creates)
+        .filter(stands_for_more)
         .map(|effect| Arc::clone(&effect.name))
 }
 

@@ -542,3 +542,29 @@ fn everything_before_a_held_statement_in_its_batch_is_shown_or_it_is_refused() {
     assert!(stack.waiting().is_empty());
     assert_eq!(stack.superuser("select count(*) from orders"), "1000");
 }
+
+/// Only the transaction that makes a view can see what is behind it.
+#[test]
+fn a_view_is_not_written_through_unasked_in_the_transaction_that_makes_it() {
+    let policy = "[[rule]]\nname = 'views'\nwhen = { class = ['ddl'] }\nthen = 'allow'\n";
+    let stack = Stack::with(&Setup { policy: Some(policy.into()), superuser: true, ..Setup::default() });
+    for (view, write) in [
+        (
+            "CREATE VIEW public.v AS SELECT * FROM pg_settings",
+            "UPDATE v SET setting = 'replica' WHERE name = 'session_replication_role'",
+        ),
+        (
+            "CREATE VIEW public.v AS SELECT * FROM pg_settings",
+            "UPDATE public.v SET setting = 'replica' WHERE name = 'session_replication_role'",
+        ),
+    ] {
+        let mut agent = wire::Wire::deferring_agent(stack.port);
+        agent.ask(&wire::query("BEGIN"));
+        let made = agent.ask(&wire::query(view));
+        assert!(made.starts_with("C[CREATE"), "{view}: {made}: {:?}", agent.errors);
+        agent.ask(&wire::query(write));
+        let seen = agent.ask(&wire::query("SELECT current_setting('session_replication_role')"));
+        assert!(agent.row != "replica", "{view}, {made}; {write}, {seen}: {:?}", agent.errors);
+        agent.ask(&wire::query("ROLLBACK"));
+    }
+}

@@ -198,7 +198,7 @@ pub fn record_sample_entries(site: &Site, ledger: &Ledger) -> (RequestId, Sessio
     }
     let server_file = site.statement("COPY customers TO '/tmp/customers.csv'");
     let refusal = Refusal::DeniedByPolicy { rule: "no-server-files".into(), message: None };
-    log.refuse(&site.record(&server_file), &refusal).unwrap();
+    log.record_refusal(&site.record(&server_file), &refusal).unwrap();
 
     let (id, digest) = (opened.request.id, opened.request.digest.to_string());
     verdict(
@@ -221,7 +221,7 @@ pub fn record_sample_entries(site: &Site, ledger: &Ledger) -> (RequestId, Sessio
     let record = StatementRecord { request: Some(id), rules: &rules, ..site.record(&held) };
     let decision = Decision::Hold(draft.terms.clone());
     let release = site.desk.release(grant, &draft.seal, &decision).unwrap();
-    let receipt = log.forward(&record, Clearance::Granted(release)).unwrap();
+    let receipt = log.record_intent(&record, Clearance::Granted(release)).unwrap();
     let outcome = completed("COPY 84213", 84_213, 9_120_443);
     log.outcome(receipt.intent(), &outcome, 1_240_000_000);
     site.desk.ran(id, &outcome, Duration::from_millis(1_240));
@@ -267,7 +267,7 @@ impl Site {
         let Decision::Allow(allowed) = self.decided("reporting-bot", &held.1) else {
             panic!("{sql} is held")
         };
-        let receipt = log.forward(&self.record(&held), Clearance::Allowed(allowed)).unwrap();
+        let receipt = log.record_intent(&self.record(&held), Clearance::Allowed(allowed)).unwrap();
         log.outcome(receipt.intent(), &completed("SELECT 1", 1, 42), 3_200_000);
     }
 }

@@ -105,7 +105,8 @@ WHERE p.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
     Query {
         name: "relations",
         // Whether row security applies is asked for the role that asks, which is the sessions' own. The sixth
-        // column lists what is never NULL, the seventh what is another value in each row besides, the eighth
+        // column lists what is never NULL, the seventh what is another value in each row besides (tables that
+        // inherit from one share no key with it), the eighth
         // how many bytes its integers have.
         sql: own_names!(
             "SELECT n.nspname::text, c.relname::text, c.relkind::text,
@@ -113,7 +114,8 @@ WHERE p.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
  CASE WHEN c.relrowsecurity THEN CASE WHEN pg_catalog.row_security_active(c.oid) THEN 'applies' ELSE 'bypassed' END ELSE 'none' END,
  (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attnotnull AND NOT a.attisdropped)::text,
  (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-  WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1 AND i.indpred IS NULL AND a.attnum > 0 AND a.attnotnull)::text,
+  WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1 AND i.indpred IS NULL AND a.attnum > 0 AND a.attnotnull
+  AND (c.relkind = 'p' OR NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhparent = c.oid)))::text,
  (SELECT pg_catalog.json_object_agg(a.attname, a.attlen) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.atttypid IN (20, 21, 23) AND NOT a.attisdropped)::text
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_'"

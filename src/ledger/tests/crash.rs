@@ -71,7 +71,8 @@ fn held_now(
     ledger.append(Event::RequestOpened { request: request.clone() }).unwrap();
     ledger.append(Event::Review(Box::new(answer(&request, reviewer, Verdict::Approve)))).unwrap();
     asked.request = Some(request.id);
-    let receipt = log.forward(&asked.record(), Clearance::Granted(grant(&request, &[reviewer]))).unwrap();
+    let receipt =
+        log.record_intent(&asked.record(), Clearance::Granted(grant(&request, &[reviewer]))).unwrap();
     log.outcome(receipt.intent(), &completed("COPY 1", 1), 1);
 }
 

@@ -27,7 +27,8 @@ fn eventually(what: &str, mut happens: impl FnMut() -> bool) {
 
 fn try_read(log: &SessionLog, sql: &str) -> Result<(), LedgerError> {
     let asked = Asked::new(query(sql), StatementClass::Read);
-    let receipt = log.forward(&asked.record(), Clearance::Allowed(Allowed::for_test(None, policy())))?;
+    let receipt =
+        log.record_intent(&asked.record(), Clearance::Allowed(Allowed::for_test(None, policy())))?;
     log.outcome(receipt.intent(), &completed("SELECT 1", 1), 1_000);
     Ok(())
 }
@@ -289,7 +290,7 @@ fn a_spool_that_is_taken_away_stops_privileged_statements_at_once_and_loses_noth
 
         let asked = Asked::new(query("drop table t"), StatementClass::Ddl);
         let allowed = Clearance::Allowed(Allowed::for_test(Some("by-rule".into()), policy()));
-        let forwarded = log.forward(&asked.record(), allowed);
+        let forwarded = log.record_intent(&asked.record(), allowed);
         assert!(matches!(forwarded, Err(LedgerError::Unavailable { .. })), "{way}: {forwarded:?}");
         assert!(!ledger.status().is_healthy(), "{way}");
         assert!(try_read(&log, "select 'refused'").is_err(), "{way}");
@@ -586,7 +587,8 @@ fn a_grant_rests_on_what_was_recorded() {
     let mut asked = Asked::new(query("drop table t"), StatementClass::Ddl);
     let waiting = request(1, &info, &asked, terms(&[("dba", 1)]));
     asked.request = Some(waiting.id);
-    let forward = |asked: &Asked| log.forward(&asked.record(), Clearance::Granted(grant(&waiting, &[&bob])));
+    let forward =
+        |asked: &Asked| log.record_intent(&asked.record(), Clearance::Granted(grant(&waiting, &[&bob])));
 
     assert!(matches!(forward(&asked), Err(LedgerError::Ungrounded(_))), "no request");
     ledger.append(Event::RequestOpened { request: waiting.clone() }).unwrap();
@@ -665,7 +667,7 @@ fn what_was_held_is_kept_whole_with_its_values_whatever_its_size() {
         .unwrap();
     asked.request = Some(waiting.id);
     let granted = Clearance::Granted(grant(&waiting, &[&bob]));
-    let receipt = log.forward(&asked.record(), granted).unwrap();
+    let receipt = log.record_intent(&asked.record(), granted).unwrap();
     log.outcome(receipt.intent(), &completed("DROP TABLE", 0), 1);
     settle(&ledger);
     drop(log);

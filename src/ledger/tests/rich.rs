@@ -78,17 +78,17 @@ fn first_session(place: &Place, ledger: &Ledger) -> SessionLog {
     }
     let write = Asked::new(bound("update t set a = 1 where id = $1", "7"), StatementClass::Write);
     let allowed = Clearance::Allowed(Allowed::for_test(None, policy()));
-    let receipt = log.forward(&write.record(), allowed).unwrap();
+    let receipt = log.record_intent(&write.record(), allowed).unwrap();
     log.outcome(receipt.intent(), &failed("23505"), 700);
     let by_rule = Asked::new(query("vacuum full t"), StatementClass::Admin);
     let allowed = Clearance::Allowed(Allowed::for_test(Some("maintenance".into()), policy()));
-    let receipt = log.forward(&by_rule.record(), allowed).unwrap();
+    let receipt = log.record_intent(&by_rule.record(), allowed).unwrap();
     log.outcome(receipt.intent(), &completed("VACUUM", 0), 9_000);
     let doomed = Asked::new(query("drop table t"), StatementClass::Ddl);
-    let receipt = log.forward(&doomed.record(), Clearance::Doomed).unwrap();
+    let receipt = log.record_intent(&doomed.record(), Clearance::Doomed).unwrap();
     log.outcome(receipt.intent(), &failed("25P02"), 300);
     let parsed = Asked::new(query("select never_bound($1)"), StatementClass::Read);
-    let receipt = log.forward(&parsed.record(), Clearance::ParseOnly).unwrap();
+    let receipt = log.record_intent(&parsed.record(), Clearance::ParseOnly).unwrap();
     let nothing =
         Outcome { ending: Ending::NotExecuted, rows: 0, bytes: 0, transaction: None, result_digest: None };
     log.outcome(receipt.intent(), &nothing, 0);
@@ -101,15 +101,15 @@ fn first_session(place: &Place, ledger: &Ledger) -> SessionLog {
         let several =
             Asked::new(query("insert into t values (1); commit; select 1/0"), StatementClass::Write);
         let allowed = Clearance::Allowed(Allowed::for_test(None, policy()));
-        let receipt = log.forward(&several.record(), allowed).unwrap();
+        let receipt = log.record_intent(&several.record(), allowed).unwrap();
         log.outcome(receipt.intent(), &Outcome { ending, ..nothing.clone() }, 500);
     }
     let refused = Asked::new(query("truncate t"), StatementClass::MassWrite);
-    let receipt = log.forward(&refused.record(), Clearance::ReadOnly).unwrap();
+    let receipt = log.record_intent(&refused.record(), Clearance::ReadOnly).unwrap();
     log.outcome(receipt.intent(), &failed("25006"), 300);
     let denied = Asked::new(query("copy t to program 'sh'"), StatementClass::ServerIo);
     let why = Refusal::DeniedByPolicy { rule: "no-programs".into(), message: None };
-    log.refuse(&denied.record(), &why).unwrap();
+    log.record_refusal(&denied.record(), &why).unwrap();
     log
 }
 
@@ -140,7 +140,7 @@ fn held(place: &Place, ledger: &Ledger, log: &SessionLog) {
         .unwrap();
     asked.request = Some(waiting.id);
     let why = Refusal::DeniedByReviewer { request: waiting.id, message: None };
-    log.refuse(&asked.record(), &why).unwrap();
+    log.record_refusal(&asked.record(), &why).unwrap();
 
     // A secret: the stored text is not the original, and a reviewer signed with an SSH key.
     let mut asked = Asked::new(query("alter role app password 'hunter2'"), StatementClass::Grant);
@@ -153,7 +153,7 @@ fn held(place: &Place, ledger: &Ledger, log: &SessionLog) {
     let end = |end| Event::HoldEnded { request: secret.id, end, reason: None, by: None };
     ledger.append(end(HoldEnd::Granted)).unwrap();
     asked.request = Some(secret.id);
-    let receipt = log.forward(&asked.record(), Clearance::Granted(grant(&secret, &[&carol]))).unwrap();
+    let receipt = log.record_intent(&asked.record(), Clearance::Granted(grant(&secret, &[&carol]))).unwrap();
     log.outcome(receipt.intent(), &completed("ALTER ROLE", 0), 800);
     ledger.append(end(HoldEnd::Executed)).unwrap();
 }
@@ -186,11 +186,11 @@ fn deferred(place: &Place, ledger: &Ledger) {
     let waiting = Arc::new(waiting);
     ledger.append(Event::RequestOpened { request: waiting.clone() }).unwrap();
     asked.request = Some(waiting.id);
-    log.refuse(&asked.record(), &Refusal::Deferred { request: waiting.id }).unwrap();
+    log.record_refusal(&asked.record(), &Refusal::Deferred { request: waiting.id }).unwrap();
     log.closed("the agent left");
     ledger.append(Event::Review(Box::new(answer(&waiting, &bob, Verdict::Approve)))).unwrap();
     let log = ledger.session_opened(&session(13, "etl-bot")).unwrap();
-    let receipt = log.forward(&asked.record(), Clearance::Granted(grant(&waiting, &[&bob]))).unwrap();
+    let receipt = log.record_intent(&asked.record(), Clearance::Granted(grant(&waiting, &[&bob]))).unwrap();
     log.outcome(receipt.intent(), &completed("CREATE INDEX", 0), 80_000);
     let end = HoldEnd::Executed;
     ledger.append(Event::HoldEnded { request: waiting.id, end, reason: None, by: None }).unwrap();
@@ -215,7 +215,7 @@ fn escalated(place: &Place, ledger: &Ledger, log: &SessionLog) {
     ledger.append(escalated).unwrap();
     ledger.append(Event::Review(Box::new(answer(&waiting, &olga, Verdict::Approve)))).unwrap();
     asked.request = Some(waiting.id);
-    let receipt = log.forward(&asked.record(), Clearance::Granted(grant(&waiting, &[&olga]))).unwrap();
+    let receipt = log.record_intent(&asked.record(), Clearance::Granted(grant(&waiting, &[&olga]))).unwrap();
     log.outcome(receipt.intent(), &failed("42P01"), 80_000);
     let end = HoldEnd::Executed;
     ledger.append(Event::HoldEnded { request: waiting.id, end, reason: None, by: None }).unwrap();

@@ -160,7 +160,9 @@ pub(crate) fn failed(code: &str) -> Outcome {
 /// A routine read, forwarded and not yet answered.
 pub(crate) fn read(log: &SessionLog, sql: &str) -> IntentId {
     let asked = Asked::new(query(sql), StatementClass::Read);
-    log.forward(&asked.record(), Clearance::Allowed(Allowed::for_test(None, policy()))).unwrap().intent()
+    log.record_intent(&asked.record(), Clearance::Allowed(Allowed::for_test(None, policy())))
+        .unwrap()
+        .intent()
 }
 
 /// The same, answered.
@@ -278,7 +280,7 @@ pub(crate) fn held_through(
     let end = |end| Event::HoldEnded { request: request.id, end, reason: None, by: None };
     ledger.append(end(HoldEnd::Granted)).unwrap();
     asked.request = Some(request.id);
-    let receipt = log.forward(&asked.record(), Clearance::Granted(grant(&request, reviewers))).unwrap();
+    let receipt = log.record_intent(&asked.record(), Clearance::Granted(grant(&request, reviewers))).unwrap();
     log.outcome(receipt.intent(), &completed("COPY 3", 3), 5_000);
     ledger.append(end(HoldEnd::Executed)).unwrap();
 }

@@ -41,6 +41,10 @@ pub enum Inseparable {
     LooksLikeCode,
     /// It is put together in a way that cannot be followed.
     Assembled,
+    /// The statement, or code that it runs, can read its own text, or keeps the text for others to read.
+    ReadBack,
+    /// A call that sets it returns it to the statement, which uses it for something else.
+    Returned,
 }
 
 impl Inseparable {
@@ -52,6 +56,8 @@ impl Inseparable {
             Self::Program => "a password or key among the arguments of a program",
             Self::LooksLikeCode => "a password or key that could be a piece of code",
             Self::Assembled => "a password or key that is put together by functions",
+            Self::ReadBack => "a password or key in a text that is read back",
+            Self::Returned => "a password or key that set_config returns to the rest of the statement",
         }
     }
 
@@ -71,6 +77,10 @@ impl Inseparable {
             Self::Assembled => {
                 "Write the connection string or key as one literal, or bind it as a parameter."
             }
+            Self::ReadBack => {
+                "It could not be hidden from reviewers and the ledger without hiding what runs. Leave it out of comments, and send it apart from code, from PREPARE, and from what reads current_query() or pg_stat_activity."
+            }
+            Self::Returned => "Send SELECT set_config(..) by itself.",
         }
     }
 }

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use super::super::StatementPart;
 use super::super::lex::{Token, TokenKind};
 use super::super::tree::{Field, Kind, Node, Tree};
+use super::super::{StatementClass, StatementPart};
 use super::expression::{Folded, Source, function_name, parameters_in};
 use super::{BoundSecret, Holds, Inseparable, Redaction, code, comments, unparsed};
 use crate::secrets::{MASK, connection, is_opaque, is_switch, masked, names_a_secret, program, prose};
@@ -69,7 +69,22 @@ struct Finder<'a> {
     inseparable: Option<Inseparable>,
     /// The statement at hand is of a class that is held.
     privileged: bool,
+    /// The same statement, without `PREPARE` around it.
+    query: Option<u32>,
+    /// Something is hidden that is no argument of the function that takes it.
+    hides_stored: bool,
 }
+
+/// What shows a statement's own text, or those of other statements and sessions.
+const SHOW_TEXTS: [&str; 7] = [
+    "current_query",
+    "pg_stat_activity",
+    "pg_stat_get_activity",
+    "pg_stat_get_backend_activity",
+    "pg_prepared_statement",
+    "pg_cursor",
+    "pg_stat_statements",
+];
 
 #[derive(Default)]
 struct Mask {
@@ -86,11 +101,15 @@ pub(in super::super) fn redact(tree: &Tree<'_>, around: &Surroundings<'_>) -> Re
         prepared: HashMap::new(),
         inseparable: None,
         privileged: false,
+        query: None,
+        hides_stored: false,
     };
     for (statement, part) in tree.statements().zip(around.parts) {
         finder.privileged = part.class.is_privileged();
         let Some(root) = statement.get(Field::Stmt) else { continue };
         let before = finder.bound.len();
+        let query = if root.kind() == Kind::PrepareStmt { root.get(Field::Query) } else { Some(root) };
+        finder.query = query.map(Node::index);
         for node in root.within() {
             finder.visit(node);
         }
@@ -131,10 +150,32 @@ impl<'a> Finder<'a> {
                 Some(Takes::Secret) => self.secret(*argument, Place::Argument),
                 Some(Takes::Connection) => self.connection(*argument, Place::Argument),
                 None if place == 1 && matches!(name.as_str(), "set_config" | "http_header") => {
+                    if name == "set_config" && !self.is_result_unused(node) {
+                        self.check_returned(arguments.first().copied(), *argument);
+                        continue;
+                    }
                     self.named_by(arguments.first().copied(), *argument);
                 }
                 None => self.other_argument(*argument),
             }
+        }
+    }
+
+    /// Whether a call is a column of the statement's own result, so that nothing else uses its value.
+    fn is_result_unused(&self, call: Node<'a>) -> bool {
+        let column = call.holder().filter(|column| column.kind() == Kind::ResTarget);
+        let query = column.and_then(Node::holder).filter(|query| query.kind() == Kind::SelectStmt);
+        query.is_some_and(|query| Some(query.index()) == self.query && !query.has(Field::IntoClause))
+    }
+
+    /// A setting's value that the rest of the statement uses decides what that does: it is shown, or, where
+    /// the setting's name says secret, refused.
+    fn check_returned(&mut self, name: Option<Node<'a>>, value: Node<'a>) {
+        let is_secret = name.is_some_and(|name| names_a_secret(&self.fold(name).text()));
+        if is_secret && !is_switch(&self.fold(value).text()) {
+            self.refuse(Inseparable::Returned);
+        } else {
+            self.other_argument(value);
         }
     }
 
@@ -181,8 +222,25 @@ impl<'a> Finder<'a> {
             let argument = node.number(Field::ArgLocation);
             let start = u32::try_from(argument).ok().filter(|start| *start > 0).or(node.location());
             let token = self.string_behind(start, &text);
-            self.mask(token, &text, ranges, Place::Stored);
+            // Everybody can read those of servers, wrappers and foreign tables.
+            let is_private = self.options_are_private(node);
+            self.mask(token, &text, ranges, if is_private { Place::Stored } else { Place::Setting });
         }
+    }
+
+    /// Whether only owners can read the options of what `option` belongs to.
+    fn options_are_private(&self, option: Node<'a>) -> bool {
+        option.holder().is_some_and(|owner| {
+            matches!(
+                owner.kind(),
+                Kind::CreateRoleStmt
+                    | Kind::AlterRoleStmt
+                    | Kind::CreateUserMappingStmt
+                    | Kind::AlterUserMappingStmt
+                    | Kind::CreateSubscriptionStmt
+                    | Kind::AlterSubscriptionStmt
+            )
+        })
     }
 
     fn subscription(&mut self, node: Node<'a>) {
@@ -379,6 +437,7 @@ impl<'a> Finder<'a> {
             self.refuse(Inseparable::LooksLikeCode);
             return;
         }
+        self.hides_stored |= place != Place::Argument;
         let mask = self.masks.entry(token).or_default();
         text.clone_into(&mut mask.text);
         mask.ranges.extend(ranges);
@@ -411,13 +470,39 @@ impl<'a> Finder<'a> {
         strings.find(|(_, token)| means(token)).map(|(place, _)| place)
     }
 
-    fn finish(self) -> Redaction {
+    /// Whether what is hidden can be read back and run: by the statement itself, by code in the same text,
+    /// or later, out of a text that the session keeps.
+    fn is_read_back(&self, in_comments: bool) -> bool {
+        let parts = self.around.parts;
+        let runs_code = parts.iter().any(|part| part.class == StatementClass::Code);
+        let keeps_text = parts.iter().any(|part| matches!(&*part.kind, "PrepareStmt" | "DeclareCursorStmt"));
+        self.shows_texts()
+            || (runs_code && (in_comments || (self.hides_stored && parts.len() > 1)))
+            || (keeps_text && in_comments)
+    }
+
+    fn shows_texts(&self) -> bool {
         let Surroundings { text, tokens, .. } = self.around;
+        tokens.iter().any(|token| {
+            let shown = token.of(text);
+            let meant =
+                if token.kind.is_string() { code::decode(shown, token.kind) } else { shown.to_owned() };
+            let meant = meant.to_ascii_lowercase();
+            token.kind == TokenKind::UnicodeName || SHOW_TEXTS.iter().any(|name| meant.contains(name))
+        })
+    }
+
+    fn finish(mut self) -> Redaction {
+        let Surroundings { text, tokens, .. } = self.around;
+        let comments = comments::secrets(text, tokens);
+        let hides = !comments.is_empty() || !self.masks.is_empty();
+        if hides && self.is_read_back(!comments.is_empty()) {
+            self.refuse(Inseparable::ReadBack);
+        }
         if self.inseparable.is_some() {
             let text = Some(unparsed::without_literals(text, tokens));
             return Redaction { text, bound: self.bound, inseparable: self.inseparable };
         }
-        let comments = comments::secrets(text, tokens);
         let mut replaced: Vec<(usize, usize, String)> =
             comments.into_iter().map(|range| (range.start, range.end, MASK.to_owned())).collect();
         for (place, mut mask) in self.masks {

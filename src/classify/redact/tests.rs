@@ -350,3 +350,43 @@ fn recorded_work_is_not_refused_for_a_secret() {
     assert!(read > 2_000, "{read}");
     assert!(refused.is_empty(), "{refused:#?}");
 }
+
+#[test]
+fn nothing_is_hidden_that_the_statement_or_its_code_can_read_back() {
+    for sql in [
+        "delete from t where id = split_part(current_query(), '~', 3)::int /* password=~2~ */",
+        "update t set v = split_part(CURRENT_QUERY(), '~', 3) where id = 1 -- token=~evil@example.com~",
+        "select query from pg_stat_activity where pid = pg_backend_pid() /* password: S3C */",
+        "select U&\"current\\005fquery\"() /* password=~2~ */",
+        "do $$ begin execute split_part(current_query(), '~', 3); end $$ /* password=~drop/**/table/**/v~ */",
+        "do $$ begin perform 1; end $$ /* password=S3C */",
+        "prepare z as select 1 /* password=~drop/**/table/**/v~ */",
+        "declare z cursor with hold for select 1 /* password=S3C */",
+        "create role r password 'v'; do $$ begin perform 1; end $$",
+        "select crypt('v', gen_salt('bf')), statement from pg_prepared_statements",
+        "delete from t where id = set_config('app.token', '2', true)::int",
+        "update t set v = set_config('app.token', 'evil@x.com', true) where id = 1",
+        "update t set v = set_config('app.token', $1, true) where id = 1",
+        "select pg_read_file(set_config('app.token', 'PG_VERSION', false))",
+        "insert into t select set_config('app.token', '2', true)",
+        "with x as (select set_config('app.token', '2', true) v) delete from t using x where id = v::int",
+        "create foreign data wrapper w options (secret 'drop table v')",
+        "create server s foreign data wrapper w options (token 'drop table v')",
+    ] {
+        let found = classify(sql);
+        assert!(found.inseparable.is_some(), "{sql}: {:?}", found.redacted_sql);
+    }
+    // Where nothing reads it, it is hidden as before.
+    for sql in [
+        "drop table t /* password: S3C */",
+        "select set_config('app.token', 'S3C', false), set_config('app.tenant', '7', false)",
+        "prepare p as select set_config('app.token', 'S3C', true)",
+        "create user mapping for u server s options (password 'S3C')",
+        "create server s foreign data wrapper w options (token 'S3C')",
+        "alter role r password 'a b; c'",
+    ] {
+        let found = classify(sql);
+        assert_eq!(found.inseparable, None, "{sql}");
+        assert!(found.redacted_sql.is_some(), "{sql}");
+    }
+}

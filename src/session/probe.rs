@@ -85,6 +85,9 @@ impl Questions {
     }
 }
 
+/// The answer where the session has no temporary view at all.
+const NO_VIEWS: &str = "none";
+
 /// A question about relations.
 #[derive(Clone, Copy, Debug)]
 pub struct RelationQuestion<'a> {
@@ -95,16 +98,17 @@ pub struct RelationQuestion<'a> {
 }
 
 impl RelationQuestion<'_> {
-    /// Answers `t` where it is so. Operators and functions are named with their schema: the session's path
-    /// may lead elsewhere.
+    /// Answers `t` where it is so, or [`NO_VIEWS`]. Operators and functions are named with their schema: the
+    /// session's path may lead elsewhere.
     fn sql(&self) -> String {
         let escaped = |name: &Arc<str>| name.replace('\'', "''");
         if self.check == RelationCheck::NoTemporaryViews {
             let names: Vec<String> = self.names.iter().map(|name| format!("'{}'", escaped(name))).collect();
+            let views = "EXISTS (SELECT FROM pg_catalog.pg_class c
+ WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() AND c.relhasrules";
             return format!(
-                "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_class c
- WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() AND c.relhasrules
- AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY[{}]::pg_catalog.name[]))",
+                "SELECT CASE WHEN NOT {views}) THEN '{NO_VIEWS}' WHEN NOT {views}
+ AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY[{}]::pg_catalog.name[])) THEN 't' ELSE 'f' END",
                 names.join(", ")
             );
         }
@@ -282,7 +286,13 @@ impl Session {
         let Some(mut probe) = self.probe.take() else { return };
         let names = probe.questions.settings();
         let complete = !probe.failed && probe.answers.len() == probe.asked();
-        let confirmed = probe.of_relations && probe.answers.pop().as_deref() == Some("t");
+        let answer = if probe.of_relations { probe.answers.pop() } else { None };
+        let no_views = complete && answer.as_deref() == Some(NO_VIEWS);
+        let confirmed = no_views || answer.as_deref() == Some("t");
+        // Nothing was forwarded since the question was.
+        if no_views {
+            self.settings.has_no_temporary_views();
+        }
         let probed = if complete {
             let answers = probe.answers.get(names.len()..).unwrap_or_default();
             let timers = ServerTimers::of(|name| {

@@ -249,6 +249,11 @@ impl Settings {
         self.temporary_views = true;
     }
 
+    /// Upstream says that there is none.
+    pub fn has_no_temporary_views(&mut self) {
+        self.temporary_views = false;
+    }
+
     /// Whether one may exist.
     #[must_use]
     pub fn has_temporary_views(&self) -> bool {

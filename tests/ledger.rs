@@ -206,6 +206,61 @@ fn a_text_that_was_exchanged_is_shown_by_no_command() {
     }
 }
 
+/// Changes a fixture ledger by SQL and expects this exit code of every command that shows entry `seq`.
+fn expect_of_all_commands(sql: &str, seq: &str, exit: i32, words: &str) {
+    for with_its_index in [true, false] {
+        let fixture = Fixture::new();
+        let ledger = fixture.path("ledger.db");
+        rusqlite::Connection::open(&ledger).unwrap().execute_batch(sql).unwrap();
+        if !with_its_index {
+            std::fs::remove_file(fixture.path("ledger.db.index.db")).unwrap();
+        }
+        for command in showing(&ledger, seq) {
+            let output = countersign(&command);
+            let said = said(&output);
+            assert_eq!(output.status.code(), Some(exit), "{command:?}: {said}");
+            assert!(said.contains(words), "{command:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_deleted_text_is_damage_for_every_command() {
+    let sql = "DELETE FROM payload WHERE seq = 9 AND field = 40";
+    expect_of_all_commands(sql, "9", 20, "entry 9: the text \"sql\" was deleted");
+}
+
+#[test]
+fn a_missing_signature_is_damage_for_every_command() {
+    let sql = "UPDATE entry SET sig = NULL WHERE seq = 9";
+    expect_of_all_commands(sql, "9", 13, "entry 9: its signature is missing");
+}
+
+#[test]
+fn a_missing_last_entry_is_damage_for_every_command() {
+    let fixture = Fixture::new();
+    let connection = rusqlite::Connection::open(fixture.path("ledger.db")).unwrap();
+    let last: i64 = connection.query_row("SELECT max(seq) FROM entry", [], |row| row.get(0)).unwrap();
+    let sql = format!("DELETE FROM entry WHERE seq = {last}");
+    let words = format!("entry {last}: the ledger ends before it");
+    expect_of_all_commands(&sql, &last.to_string(), 18, &words);
+}
+
+#[test]
+fn a_missing_entry_in_the_middle_is_damage_for_tail_export_and_show() {
+    let fixture = Fixture::new();
+    let ledger = fixture.path("ledger.db");
+    let connection = rusqlite::Connection::open(&ledger).unwrap();
+    connection.execute("DELETE FROM entry WHERE seq = 9", []).unwrap();
+    drop(connection);
+
+    for command in showing(&ledger, "9").into_iter().filter(|command| !command.contains(&"query")) {
+        let output = countersign(&command);
+        assert_eq!(output.status.code(), Some(12), "{command:?}: {}", said(&output));
+        assert!(said(&output).contains("entry 9: the entry is missing"), "{command:?}: {}", said(&output));
+    }
+}
+
 #[test]
 fn an_entry_that_was_altered_is_shown_by_no_command() {
     let fixture = Fixture::new();

@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json, json};
 use super::cbor::Value;
 use super::entry::{Key, Shape};
 use super::index::{claim_name, display, display_time};
-use super::read::{ReadError, Reader, Stored, Text, field_name};
+use super::read::{ReadError, Reader, Stored, field_name};
 
 /// An entry as one JSON object: its fields by name, the texts it commits to where they are still
 /// there, and the bytes that were signed. `damaged` names what is not as it was recorded, and nothing of
@@ -40,9 +40,12 @@ pub fn to_json(reader: &Reader, stored: &Stored) -> Result<Json, ReadError> {
             }
             let mut texts = Map::new();
             let mut damaged = Vec::new();
+            if stored.lacks_signature {
+                damaged.push(json!("signature"));
+            }
             for (key, _) in entry.commitments() {
                 let found = reader.text(&entry, key)?;
-                if found == Text::Damaged {
+                if found.is_damaged() {
                     damaged.push(json!(key.name()));
                 }
                 texts.insert(key.name().to_owned(), text(key, found.kept().as_deref()));
@@ -174,13 +177,16 @@ pub fn to_csv(reader: &Reader, stored: &Stored) -> Result<Vec<String>, ReadError
     let mut damaged = Vec::new();
     match stored.entry() {
         Ok(entry) => {
+            if stored.lacks_signature {
+                damaged.push("signature");
+            }
             row.push(display_time(entry.uint(Key::Wall).unwrap_or_default()));
             for key in CSV_COLUMNS {
                 row.push(match (key, entry.value(*key)) {
                     (Key::Kind, _) => entry.kind().name().to_owned(),
                     (Key::Sql | Key::Reason, Some(_)) => {
                         let found = reader.text(&entry, *key)?;
-                        if found == Text::Damaged {
+                        if found.is_damaged() {
                             damaged.push(key.name());
                         }
                         let value = found.kept().unwrap_or_default();

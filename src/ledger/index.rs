@@ -323,7 +323,7 @@ fn derive(entry: &Entry<'_>, text: &mut dyn FnMut(Key) -> Option<Vec<u8>>) -> Op
 pub(super) enum Checked {
     /// It is.
     Agrees,
-    /// It is, but the text was redacted a moment ago.
+    /// It is, but a text is not there: it was redacted, or is never stored.
     TextGone,
     /// It is not.
     Damaged(Damage),
@@ -412,7 +412,8 @@ fn check_rows(
             let key = column.checked_sub(2).and_then(|column| of.columns.get(column));
             match key.and_then(|key| text_of(*key).map(|text| (*key, text))) {
                 Some((key, Text::Damaged)) => return Ok(Checked::Damaged(Damage::Text(key))),
-                Some((_, Text::Gone)) => {
+                Some((key, Text::Deleted)) => return Ok(Checked::Damaged(Damage::Deleted(key))),
+                Some((_, Text::Redacted | Text::NotStored)) => {
                     result = Checked::TextGone;
                     continue;
                 }

@@ -2,7 +2,7 @@
 //! command line and the console; nothing here writes to the ledger.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -11,6 +11,7 @@ use ed25519_dalek::{Signature, VerifyingKey};
 use rusqlite::types::Value as Cell;
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
+use super::assemble::Signing;
 use super::checkpoint::{Note, NoteError};
 use super::entry::{self, Entry, EntryError, Key, Kind};
 use super::index::{self, IndexError};
@@ -19,7 +20,7 @@ use super::payload;
 use super::standing::certificate_of;
 use super::store::{self, StoreError};
 use super::tree::{self, ProofError};
-use super::verify::Code;
+use super::verify::{Code, must_be_signed};
 use crate::approval::request::TreeHead;
 use crate::statement::Digest;
 
@@ -55,6 +56,16 @@ pub struct Reader {
     connection: Connection,
     vouched: RefCell<Option<Vouched>>,
     damage: RefCell<BTreeMap<u64, Damage>>,
+    redactions: RefCell<Redactions>,
+    /// Whether every entry of an epoch is signed, by the epoch's number.
+    signs_every_entry: RefCell<BTreeMap<u64, bool>>,
+}
+
+/// The texts that redaction entries name, as far as the ledger was searched for such entries.
+#[derive(Debug, Default)]
+struct Redactions {
+    searched: u64,
+    texts: BTreeSet<(u64, u64)>,
 }
 
 /// Leaf hashes that lead to the root of a signed checkpoint, by tile.
@@ -71,6 +82,14 @@ pub enum Damage {
     Entry,
     /// A text is not the one that the entry commits to.
     Text(Key),
+    /// A text that the entry commits to was deleted, and no redaction entry names it.
+    Deleted(Key),
+    /// The entry must have a signature of its own and has none.
+    Unsigned,
+    /// There is no such entry, although later entries exist.
+    Missing,
+    /// This entry and all later ones are missing, although a checkpoint covers them.
+    CutOff,
     /// The index says something else than the entries.
     Index,
 }
@@ -81,7 +100,10 @@ impl Damage {
     pub fn code(self) -> Code {
         match self {
             Self::Entry => Code::Root,
-            Self::Text(_) => Code::Redaction,
+            Self::Text(_) | Self::Deleted(_) => Code::Redaction,
+            Self::Unsigned => Code::Entry,
+            Self::Missing => Code::Order,
+            Self::CutOff => Code::RolledBack,
             Self::Index => Code::Derived,
         }
     }
@@ -91,7 +113,9 @@ impl Damage {
     pub fn name(self) -> &'static str {
         match self {
             Self::Entry => "entry",
-            Self::Text(key) => key.name(),
+            Self::Text(key) | Self::Deleted(key) => key.name(),
+            Self::Unsigned => "signature",
+            Self::Missing | Self::CutOff => "missing",
             Self::Index => "index",
         }
     }
@@ -102,6 +126,12 @@ impl std::fmt::Display for Damage {
         match self {
             Self::Entry => f.write_str("it is not the entry that the ledger's tree holds"),
             Self::Text(key) => write!(f, "the text \"{}\" is not the one that was recorded", key.name()),
+            Self::Deleted(key) => {
+                write!(f, "the text \"{}\" was deleted, and no redaction entry names it", key.name())
+            }
+            Self::Unsigned => f.write_str("its signature is missing"),
+            Self::Missing => f.write_str("the entry is missing"),
+            Self::CutOff => f.write_str("the ledger ends before it, although a checkpoint covers it"),
             Self::Index => f.write_str("the index says something else of it"),
         }
     }
@@ -112,8 +142,12 @@ impl std::fmt::Display for Damage {
 pub enum Text {
     /// It is there, and it is the one that was recorded.
     Kept(Vec<u8>),
-    /// It is not there: redacted, or deleted by somebody; `verify` tells which.
-    Gone,
+    /// It is never stored: the digest of a text that holds a secret.
+    NotStored,
+    /// It was redacted, as a later entry says.
+    Redacted,
+    /// It was deleted, and no entry says so.
+    Deleted,
     /// Something else is there.
     Damaged,
 }
@@ -124,7 +158,16 @@ impl Text {
     pub fn kept(self) -> Option<Vec<u8>> {
         match self {
             Self::Kept(value) => Some(value),
-            Self::Gone | Self::Damaged => None,
+            Self::NotStored | Self::Redacted | Self::Deleted | Self::Damaged => None,
+        }
+    }
+
+    /// Whether somebody changed or deleted it.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        match self {
+            Self::Deleted | Self::Damaged => true,
+            Self::Kept(_) | Self::NotStored | Self::Redacted => false,
         }
     }
 }
@@ -151,6 +194,8 @@ pub struct Stored {
     pub signature: Option<Vec<u8>>,
     /// Whether it is in the tree of a signed checkpoint.
     pub is_sound: bool,
+    /// Whether it must have a signature of its own and has none.
+    pub lacks_signature: bool,
 }
 
 impl Stored {
@@ -289,8 +334,14 @@ impl Reader {
         if !store::has_schema(&connection)? {
             return Err(ReadError::Damaged("this is not a ledger of this version"));
         }
-        let (vouched, damage) = (RefCell::default(), RefCell::default());
-        Ok(Self { path: path.to_owned(), connection, vouched, damage })
+        Ok(Self {
+            path: path.to_owned(),
+            connection,
+            vouched: RefCell::default(),
+            damage: RefCell::default(),
+            redactions: RefCell::default(),
+            signs_every_entry: RefCell::default(),
+        })
     }
 
     /// What was come across that is not as it was recorded, by entry.
@@ -309,7 +360,30 @@ impl Reader {
         if !is_sound {
             self.note_damage(seq, Damage::Entry);
         }
-        Ok(Stored { seq, body, signature, is_sound })
+        let lacks_signature = is_sound && signature.is_none() && self.must_be_signed(seq, &body)?;
+        if lacks_signature {
+            self.note_damage(seq, Damage::Unsigned);
+        }
+        Ok(Stored { seq, body, signature, is_sound, lacks_signature })
+    }
+
+    /// Whether an entry must have a signature of its own. Where only some entries have one, an outcome
+    /// has one if its statement has; that is left to `verify`.
+    fn must_be_signed(&self, seq: u64, body: &[u8]) -> Result<bool, ReadError> {
+        let Ok(entry) = Entry::parse(body) else { return Ok(false) };
+        if must_be_signed(&entry) == Some(true) {
+            return Ok(true);
+        }
+        let epoch = entry.uint(Key::Epoch).unwrap_or_default();
+        if let Some(known) = self.signs_every_entry.borrow().get(&epoch) {
+            return Ok(*known);
+        }
+        let begin = store::body(&self.connection, self.beginning_of_epoch(seq)?)?.unwrap_or_default();
+        let signing =
+            Entry::parse(&begin).ok().and_then(|entry| Signing::from_name(entry.text(Key::Signing)?));
+        let every = signing == Some(Signing::EveryEntry);
+        self.signs_every_entry.borrow_mut().insert(epoch, every);
+        Ok(every)
     }
 
     /// Whether this is the hash of entry `seq` in the tree of the last checkpoint, which is signed.
@@ -390,7 +464,15 @@ impl Reader {
             .prepare_cached(sql)?
             .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
-        let (body, signature) = found.ok_or(ReadError::NoEntry(seq))?;
+        let Some((body, signature)) = found else {
+            if seq < self.size()? {
+                self.note_damage(seq, Damage::Missing);
+            } else {
+                // It notes entries that are covered and not there.
+                self.checkpoint()?;
+            }
+            return Err(ReadError::NoEntry(seq));
+        };
         self.stored(seq, body, signature)
     }
 
@@ -405,14 +487,21 @@ impl Reader {
         to: u64,
         mut each: impl FnMut(Stored) -> Result<(), E>,
     ) -> Result<(), E> {
+        // It notes an end that is missing, also where the range has no entry.
+        self.checkpoint()?;
         let sqlite = |error: rusqlite::Error| E::from(error.into());
         let sql = "SELECT seq, body, sig FROM entry WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq";
         let mut statement = self.connection.prepare(sql).map_err(sqlite)?;
         let to = i64::try_from(to).unwrap_or(i64::MAX);
         let mut rows = statement.query(rusqlite::params![from, to]).map_err(sqlite)?;
+        let mut expected = from;
         while let Some(row) = rows.next().map_err(sqlite)? {
             let columns = (|| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))();
             let (seq, body, signature) = columns.map_err(sqlite)?;
+            if seq > expected {
+                self.note_damage(expected, Damage::Missing);
+            }
+            expected = seq + 1;
             each(self.stored(seq, body, signature)?)?;
         }
         Ok(())
@@ -429,10 +518,19 @@ impl Reader {
         let mut statement = self.connection.prepare_cached(sql)?;
         let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
         let found: Option<(Vec<u8>, Vec<u8>)> = statement.query_row([seq, key.into()], columns).optional()?;
-        let Some((salt, value)) = found else { return Ok(Text::Gone) };
-        let committed = entry.commitments().find(|(other, _)| *other == key).map(|(_, digest)| digest);
         // The digest of a hidden text has no row.
         let is_hidden = key == Key::Digest && entry.has(Key::Nonce);
+        let Some((salt, value)) = found else {
+            if is_hidden {
+                return Ok(Text::NotStored);
+            }
+            if self.is_redacted(seq, key)? {
+                return Ok(Text::Redacted);
+            }
+            self.note_damage(seq, Damage::Deleted(key));
+            return Ok(Text::Deleted);
+        };
+        let committed = entry.commitments().find(|(other, _)| *other == key).map(|(_, digest)| digest);
         if !is_hidden
             && salt.len() == payload::SALT
             && committed == Some(payload::commitment(key, &salt, &value))
@@ -441,6 +539,33 @@ impl Reader {
         }
         self.note_damage(seq, Damage::Text(key));
         Ok(Text::Damaged)
+    }
+
+    /// Whether an entry that the tree holds names this text as redacted. Only a missing text asks for this,
+    /// so the search through the entries is made once at most, and continued for those that came since.
+    fn is_redacted(&self, seq: u64, key: Key) -> Result<bool, ReadError> {
+        let wanted = (seq, u64::from(key));
+        let mut redactions = self.redactions.borrow_mut();
+        if redactions.texts.contains(&wanted) {
+            return Ok(true);
+        }
+        let mut statement =
+            self.connection.prepare_cached("SELECT seq, body FROM entry WHERE seq >= ?1 ORDER BY seq")?;
+        let mut rows = statement.query([redactions.searched])?;
+        while let Some(row) = rows.next()? {
+            let at: u64 = row.get(0)?;
+            let body = row.get_ref(1)?.as_blob().unwrap_or_default();
+            redactions.searched = at + 1;
+            if entry::peek_kind(body) != Some(Kind::Redaction) || !self.vouches(at, &tree::leaf_hash(body))? {
+                continue;
+            }
+            let Ok(entry) = Entry::parse(body) else { continue };
+            redactions.texts.extend(entry.rows(Key::Redacted).filter_map(|row| match row {
+                [seq, field] => Some((seq.as_uint()?, field.as_uint()?)),
+                _ => None,
+            }));
+        }
+        Ok(redactions.texts.contains(&wanted))
     }
 
     /// The last checkpoint, with the root's word for the key that signed it: an anchor. By the keys
@@ -455,7 +580,11 @@ impl Reader {
         let text = text.ok_or(ReadError::Damaged("there is no checkpoint"))?;
         let note =
             Note::parse(&text).map_err(|_| ReadError::Damaged("the last checkpoint cannot be read"))?;
-        let last = note.checkpoint.head.size.saturating_sub(1);
+        let (covered, size) = (note.checkpoint.head.size, self.size()?);
+        if covered > size {
+            self.note_damage(size, Damage::CutOff);
+        }
+        let last = covered.min(size).saturating_sub(1);
         let (certificate, root) = self.epoch_of(last)?;
         let note = note.with_certificate(&certificate, &root);
         match note.verify_by_root(&root) {
@@ -522,7 +651,7 @@ impl Reader {
     /// The number of the epoch of an entry; of one that the root signed, that of the epoch behind it.
     fn epoch_number(&self, seq: u64) -> Result<u64, ReadError> {
         for seq in seq..seq + 3 {
-            let body = store::body(&self.connection, seq)?.ok_or(ReadError::NoEntry(seq))?;
+            let Some(body) = store::body(&self.connection, seq)? else { continue };
             let entry = Entry::parse(&body).map_err(|error| ReadError::Altered(seq, error.into()))?;
             match entry.uint(Key::Epoch) {
                 Some(0) | None => {}

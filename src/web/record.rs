@@ -251,7 +251,7 @@ fn fields(entry: &Entry<'_>) -> Vec<LedgerField> {
 
 /// What an entry commits to under one field, as people can read it.
 fn texts_of(key: Key, text: Text) -> Vec<LedgerText> {
-    let is_damaged = text == Text::Damaged;
+    let is_damaged = text.is_damaged();
     let named = |name: &str, text| LedgerText { name: name.to_owned(), text, damaged: is_damaged };
     let Some(value) = text.kept() else { return vec![named(key.name(), None)] };
     let value = value.as_slice();

@@ -65,7 +65,7 @@ fn open(path: &Path, what: &str, from: Option<u64>, to: Option<u64>) -> anyhow::
 fn damage_report(reader: &Reader) -> ExitCode {
     let damage = reader.damage();
     for (seq, damage) in damage.iter().take(20) {
-        terminal::complain(&format!("countersign: entry {seq}: {damage}; it is not shown"));
+        terminal::complain(&format!("countersign: entry {seq}: {damage}"));
     }
     match damage.first_key_value() {
         Some((_, first)) => {

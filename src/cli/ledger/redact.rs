@@ -125,7 +125,7 @@ fn wanted(arguments: &Arguments) -> anyhow::Result<Vec<Wanted>> {
             match reader.text(&entry, key)? {
                 Text::Kept(value) => wanted.push(Wanted { seq: *seq, field: key.into(), value }),
                 Text::Damaged => wanted.push(Wanted { seq: *seq, field: key.into(), value: Vec::new() }),
-                Text::Gone => {}
+                Text::NotStored | Text::Redacted | Text::Deleted => {}
             }
         }
     }
@@ -138,7 +138,7 @@ fn is_gone(arguments: &Arguments, wanted: &[Wanted]) -> anyhow::Result<bool> {
     for text in wanted {
         let key = Key::from_number(text.field).context("a field")?;
         let stored = reader.entry(text.seq)?;
-        if reader.text(&stored.entry()?, key)? != Text::Gone {
+        if matches!(reader.text(&stored.entry()?, key)?, Text::Kept(_) | Text::Damaged) {
             return Ok(false);
         }
     }

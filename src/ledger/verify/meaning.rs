@@ -97,18 +97,24 @@ fn ensure(holds: bool, otherwise: &'static str) -> Checked {
     if holds { Ok(()) } else { Err(otherwise) }
 }
 
+/// Whether an entry must be signed by itself where only some are. `None` for an outcome: it depends on
+/// the outcome's statement.
+#[expect(clippy::wildcard_enum_match_arm, reason = "most kinds are signed unless they are routine")]
+pub(in crate::ledger) fn must_be_signed(entry: &Entry<'_>) -> Option<bool> {
+    match entry.kind() {
+        Kind::Statement => Some(is_privileged(entry) || entry.has(Key::Request)),
+        Kind::Outcome => None,
+        kind => Some(!is_routine(kind)),
+    }
+}
+
 impl Meaning {
     /// Whether this entry must be signed by itself where only some are.
     pub(super) fn must_sign(&self, entry: &Entry<'_>) -> bool {
-        let kind = entry.kind();
-        if kind == Kind::Statement {
-            return is_privileged(entry) || entry.has(Key::Request);
-        }
-        if kind == Kind::Outcome {
+        must_be_signed(entry).unwrap_or_else(|| {
             let intent = entry.uint(Key::Ref).and_then(|seq| self.intents.get(&seq));
-            return intent.is_none_or(|intent| intent.must_sign);
-        }
-        !is_routine(kind)
+            intent.is_none_or(|intent| intent.must_sign)
+        })
     }
 
     /// A checkpoint that was found good.

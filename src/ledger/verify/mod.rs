@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{Connection, ErrorCode};
 
+pub(super) use self::meaning::must_be_signed;
 pub use self::places::{is_beside, key_beside};
 use super::entry::Kind;
 use super::index;

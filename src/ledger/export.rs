@@ -6,8 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value as Json, json};
 
 use super::cbor::Value;
+use super::display::{claims_object, display, display_time};
 use super::entry::{Key, Shape};
-use super::index::{claim_name, display, display_time};
 use super::read::{ReadError, Reader, Stored, field_name};
 
 /// An entry as one JSON object: its fields by name, the texts it commits to where they are still
@@ -88,14 +88,6 @@ fn field(key: Option<Key>, value: &Value<'_>) -> Json {
             Json::Object(pairs.iter().map(|(key, value)| (key.to_string(), field(None, value))).collect())
         }
     }
-}
-
-/// Claims by name: each is a value of its own, whatever it says.
-pub(super) fn claims_object(claims: &[(u64, Value<'_>)]) -> Json {
-    let pair = |(number, value): &(u64, Value<'_>)| {
-        (claim_name(*number).to_owned(), json!(value.as_text().unwrap_or_default()))
-    };
-    Json::Object(claims.iter().map(pair).collect())
 }
 
 /// A cell of CSV that no spreadsheet takes for a formula. It begins with an apostrophe where the text

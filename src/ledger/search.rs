@@ -35,7 +35,7 @@ pub struct Search {
 pub struct Hit {
     /// Its place.
     pub seq: u64,
-    /// When, as [`index::display_time`] writes it.
+    /// When, as [`display_time`](super::display::display_time) writes it.
     pub time: String,
     /// The name of its kind.
     pub kind: String,

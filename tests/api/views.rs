@@ -158,7 +158,7 @@ fn the_ledger_is_searched_read_and_proved() {
     };
     assert!(text("sql").starts_with("COPY (\n    SELECT c.id"));
     let proof = site.get(&format!("/ledger/entries/{statement}/proof"), "carol").body;
-    let parsed = countersign::ledger::read::Proof::parse(proof["text"].as_str().unwrap()).unwrap();
+    let parsed = countersign::ledger::proof::Proof::parse(proof["text"].as_str().unwrap()).unwrap();
     let key = countersign::ledger::key::KeyFiles::beside(&folder.path().join("ledger.db")).public;
     let key = countersign::ledger::key::PublicRoot::load(&key).unwrap();
     assert_eq!(parsed.verify(&key).unwrap().root.to_string(), proof["root"].as_str().unwrap());

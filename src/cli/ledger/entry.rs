@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::terminal::{self, block, line};
+use crate::ledger::display::{display, display_time};
 use crate::ledger::entry::{Key, Kind, Shape};
 use crate::ledger::export;
-use crate::ledger::index::{display, display_time};
 use crate::ledger::key::PublicRoot;
 use crate::ledger::read::{ReadError, Reader, Stored, Text, field_name};
 use crate::ledger::verify::key_beside;

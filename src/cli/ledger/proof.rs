@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::cli::terminal;
 use crate::ledger::entry::Entry;
 use crate::ledger::key::PublicRoot;
-use crate::ledger::read::Proof;
+use crate::ledger::proof::Proof;
 use crate::ledger::verify::key_beside;
 
 /// Print the newest checkpoint, to be kept elsewhere
@@ -65,7 +65,7 @@ pub(super) fn prove(arguments: &ProveArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn check(arguments: &ProveArguments) -> anyhow::Result<ExitCode> {
-    use crate::ledger::read::ProofFailure;
+    use crate::ledger::proof::ProofFailure;
     let path = arguments.key.clone().unwrap_or_else(|| key_beside(&arguments.file));
     let root = PublicRoot::load(&path)?;
     let text = std::fs::read_to_string(&arguments.file)

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::cli::terminal::{self, line as one_line};
-use crate::ledger::index::display_time;
+use crate::ledger::display::display_time;
 use crate::ledger::verify::{Options, Progress, Recorded, Report, Reservation, verify};
 
 /// Check a ledger: the live file or a copy, offline

@@ -44,14 +44,14 @@ enum Command {
     },
     /// List the agents
     List(ConfigFile),
-    /// Give an agent another token and print it, once; the one before is no longer good
+    /// Replace an agent's token and print the new one, once; the old token stops working
     Rotate {
         /// Its name
         name: String,
         #[command(flatten)]
         file: ConfigFile,
     },
-    /// Keep an agent out; its entry stays, `rotate` lets it in again
+    /// Block an agent and keep its entry; `rotate` admits it again
     Revoke {
         /// Its name
         name: String,

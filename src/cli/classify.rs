@@ -45,11 +45,11 @@ pub(super) struct Arguments {
     /// The server's major version [default: 15, or the upstream's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(14..=18), conflicts_with = "config")]
     server_version: Option<u32>,
-    /// A configuration: classify with what its upstream's database has, asked now, and with what its policies
-    /// declare
+    /// A configuration: read the catalogue of its upstream's database now, and use the declarations of its
+    /// policies
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Which upstream of the configuration, where there are several
+    /// The upstream to use if the configuration has several
     #[arg(long, value_name = "NAME", requires = "config")]
     upstream: Option<String>,
 }

@@ -17,7 +17,7 @@ use super::terminal::plain;
 /// Where the API is.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Server {
-    /// Where the console and its API are
+    /// The URL of the console and its API
     #[arg(
         long,
         env = "COUNTERSIGN_URL",
@@ -26,7 +26,7 @@ pub(super) struct Server {
         global = true
     )]
     url: Url,
-    /// PEM file with the certificate authority of the console, where the system does not know it
+    /// PEM file with the console's certificate authority, if the system does not trust it
     #[arg(long, env = "COUNTERSIGN_CA", value_name = "FILE", global = true)]
     ca: Option<std::path::PathBuf>,
     /// Print JSON

@@ -22,9 +22,9 @@ use crate::ledger::key::{KeyFiles, RootKey};
 /// Write a configuration, keys and policies to start from
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The folder; it is made if it is not there
+    /// The folder; it is created if missing
     dir: PathBuf,
-    /// The ledger's name, which every checkpoint carries [default: countersign/ and the host's name]
+    /// The ledger's name, which is part of every checkpoint [default: countersign/ and the host's name]
     #[arg(long, value_name = "NAME")]
     origin: Option<String>,
     /// Write JSON

@@ -28,7 +28,7 @@ enum Command {
         #[arg(long)]
         origin: String,
     },
-    /// Let a new root key follow the one in use; the next start of the proxy records it
+    /// Replace the root key; the next start of the proxy records the change
     ///
     /// Both keys sign the hand-over, so an auditor who has either public key can check the whole ledger. The old
     /// private key is kept with `.old` appended: destroy it once the next start has recorded the hand-over. (Epoch

@@ -31,9 +31,9 @@ pub(super) struct Arguments {
 enum Command {
     /// Run the cases that the files carry
     Test(Set),
-    /// Find rules that cannot be what their author meant
+    /// Find rules that are probably mistakes
     Lint(Set),
-    /// Print the rules as they are understood, and their digest
+    /// Print the rules as loaded, and their digest
     Show {
         #[command(flatten)]
         set: Set,
@@ -48,7 +48,7 @@ enum Command {
 struct Set {
     /// Folders with *.toml, or files [default: the configuration's folder, or policies]
     paths: Vec<PathBuf>,
-    /// The configuration, for the default reviewers and for who there is
+    /// The configuration, for the default reviewers and the names of agents and reviewers
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Write one JSON object

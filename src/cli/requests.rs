@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// List requests: those that wait, then those that have ended
+    /// List requests: first those that are waiting, then those that have ended
     List {
         /// Only those that stand so: waiting, granted, denied, expired, withdrawn, executed
         #[arg(long, value_name = "STATE")]
@@ -44,18 +44,18 @@ enum Command {
         #[arg(long, value_name = "N")]
         limit: Option<u32>,
     },
-    /// Show one request with everything that reviewers are shown
+    /// Show one request with all details
     Show {
         /// The request's code
         id: String,
     },
     /// Approve: let exactly this statement run, once
     Approve(Verdict),
-    /// Deny: the agent is told no, and the reason
+    /// Deny: the agent gets an error with the reason
     Deny(Verdict),
-    /// Escalate: tell the next group now; it may approve once its time has come
+    /// Escalate: notify the next group now; it may approve from its configured time on
     Escalate(Verdict),
-    /// Print what happens as it happens; with a request, until that has ended
+    /// Print events as they happen; with a request, until that request has ended
     Watch {
         /// The request's code
         id: Option<String>,
@@ -66,7 +66,7 @@ enum Command {
 struct Verdict {
     /// The request's code
     id: String,
-    /// Why; on a denial the agent is told
+    /// The reason; on a denial the agent sees it
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// Answer only if the statement has this digest

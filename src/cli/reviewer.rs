@@ -47,7 +47,7 @@ enum Command {
     },
     /// List the reviewers
     List(ConfigFile),
-    /// Give a reviewer another token and print it, once; the one before is no longer good
+    /// Replace a reviewer's token and print the new one, once; the old token stops working
     Rotate {
         /// What they are called
         id: String,
@@ -61,7 +61,7 @@ enum Command {
         #[command(flatten)]
         file: ConfigFile,
     },
-    /// Print a link that signs a reviewer in to the console, once, within ten minutes
+    /// Print a link that signs a reviewer in to the console: valid once, for ten minutes
     Link {
         /// What they are called
         id: String,

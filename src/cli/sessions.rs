@@ -26,7 +26,7 @@ pub(super) struct Arguments {
 enum Command {
     /// List the sessions that are open
     List,
-    /// End a session; what it has not committed is rolled back
+    /// End a session; its open transaction is rolled back
     Kill {
         /// The session's id
         id: String,

@@ -15,12 +15,12 @@ use crate::ledger::verify::key_beside;
 
 /// Show one entry: every field, its texts, and how far it is proved
 ///
-/// Each text is checked against what the entry commits to, and the entry against the ledger's tree. What does not
-/// fit is not shown; the exit code is then the one of `ledger verify` (12 missing entry, 13 missing
+/// Each text is checked against the entry's commitment, and the entry against the ledger's tree. Damaged data is
+/// not shown; the exit code is then the one of `ledger verify` (12 missing entry, 13 missing
 /// signature, 15 entry, 18 missing end, 20 text).
 #[derive(clap::Args)]
 pub(super) struct ShowArguments {
-    /// The ledger
+    /// The ledger file: the live one or a copy
     file: PathBuf,
     /// The number of the entry
     seq: u64,
@@ -32,15 +32,15 @@ pub(super) struct ShowArguments {
     json: bool,
 }
 
-/// Show the newest entries, and with -f those that come
+/// Show the newest entries; with -f, also new ones as they are recorded
 #[derive(clap::Args)]
 pub(super) struct TailArguments {
-    /// The ledger
+    /// The ledger file: the live one or a copy
     file: PathBuf,
-    /// How many
+    /// How many of the newest entries to show
     #[arg(long, short = 'n', default_value_t = 20)]
     lines: u64,
-    /// Go on with those that come
+    /// Keep running and print new entries as they are recorded
     #[arg(long, short)]
     follow: bool,
     /// Print JSON lines

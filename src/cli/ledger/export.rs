@@ -11,32 +11,32 @@ use crate::cli::terminal;
 use crate::ledger::export;
 use crate::ledger::read::{ReadError, Reader};
 
-/// Write entries for other programs
+/// Write entries as JSON lines or CSV, for other programs
 ///
 /// JSON lines carry every field by name, the texts that are still there, the signed bytes in base64 and
 /// their hash in the tree; CSV carries the fields that most questions are about. In CSV a cell that a spreadsheet
 /// would take for a formula begins with an apostrophe, and so does one that begins with an apostrophe by itself:
 /// without its first apostrophe each is what it was.
 ///
-/// What is not as it was recorded is left out and named in `damaged`; the exit code is then the one of `ledger
+/// Damaged data is left out and named in `damaged`; the exit code is then the one of `ledger
 /// verify` (12 missing entry, 13 missing signature, 15 entry, 18 missing end, 20 text).
 ///
 /// Output to a terminal is made safe to display. Output to a pipe or a file is written unchanged, with control
 /// characters that an agent sent: do not pipe CSV to a pager or to `cat`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The ledger
+    /// The ledger file: the live one or a copy
     file: PathBuf,
-    /// The format
+    /// The output format
     #[arg(long, value_enum, default_value_t = Format::Jsonl)]
     format: Format,
-    /// The first entry
+    /// The number of the first entry to write
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// The last entry
+    /// The number of the last entry to write [default: the newest]
     #[arg(long)]
     to: Option<u64>,
-    /// A file that does not exist yet, rather than standard output
+    /// Write to this new file instead of standard output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }

@@ -19,7 +19,7 @@ use crate::ledger::verify::key_beside;
 pub(super) struct AnchorArguments {
     /// The ledger
     file: PathBuf,
-    /// A file that does not exist yet, rather than standard output
+    /// Write to this new file instead of standard output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -35,7 +35,7 @@ pub(super) struct ProveArguments {
     /// The number of the entry
     #[arg(required_unless_present = "check")]
     seq: Option<u64>,
-    /// A file that does not exist yet, rather than standard output
+    /// Write to this new file instead of standard output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Check a proof, with nothing but the root's public key

@@ -18,34 +18,34 @@ use crate::ledger::read::{Filter, Row};
 /// how long ago (`90m`, `2h`, `7d`).
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The ledger
+    /// The ledger file: the live one or a copy
     file: PathBuf,
-    /// The agent
+    /// Statements of this agent
     #[arg(long)]
     agent: Option<String>,
-    /// The statement class
+    /// Statements of this class
     #[arg(long)]
     class: Option<String>,
-    /// Not before
+    /// Statements recorded at this time or later
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Not after
+    /// Statements recorded at this time or earlier
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// allowed, granted, doomed, `read_only`, refused, or how it ended: completed, failed, `failed_after_commit`,
+    /// Why it ran (allowed, granted, doomed, `read_only`), refused, or how it ended: completed, failed, `failed_after_commit`,
     /// `denied_by_reviewer` ..
     #[arg(long)]
     decision: Option<String>,
-    /// Somebody who answered the request
+    /// Statements that this reviewer approved or denied
     #[arg(long, value_name = "ID")]
     reviewer: Option<String>,
-    /// The session
+    /// Statements of this session
     #[arg(long, value_name = "UUID")]
     session: Option<String>,
-    /// Words within the text of the statement
+    /// Statements whose text contains this, in upper or lower case
     #[arg(long, value_name = "WORDS")]
     contains: Option<String>,
-    /// At most so many, the newest
+    /// Show at most this many statements, the newest ones
     #[arg(long, default_value_t = 100)]
     limit: u64,
     /// Print one JSON array
@@ -116,7 +116,8 @@ fn parse_time(words: &str, now: Timestamp) -> anyhow::Result<u64> {
         Some(civil.to_zoned(Zoned::now().time_zone().clone()).ok()?.timestamp())
     };
     let time = ago().or_else(|| words.parse().ok()).or_else(local);
-    let time = time.ok_or_else(|| anyhow!("\"{words}\" is no time"))?;
+    let time = time
+        .ok_or_else(|| anyhow!("\"{words}\" is not a time; write 2026-01-31T12:00:00Z, 2026-01-31, or 2h"))?;
     u64::try_from(time.as_nanosecond()).context("a time before 1970")
 }
 

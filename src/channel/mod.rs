@@ -12,7 +12,7 @@
 //! - [`slack`][]: Slack.
 //!
 //! To add a channel: a folder here, a variant in [`Settings`] and in
-//! [`ChannelName`](crate::actor::ChannelName), its table in the configuration, and its page in `docs/`.
+//! [`ChannelName`], its table in the configuration, and its page in `docs/`.
 
 pub mod accounts;
 mod follow;

@@ -21,7 +21,7 @@
 //!   `docs/ledger-format.md` has it.
 //! - [`anchor`]: what the ledger cannot prove by itself.
 //!
-//! The invariant that lives here: a [`Receipt`] is made in one place, [`SessionLog::forward`], after
+//! The invariant that lives here: a [`Receipt`] is made in one place, [`SessionLog::record_intent`], after
 //! the statement's intent is durable. Nothing waits for SQLite, and while the ledger cannot write,
 //! nothing gets a receipt.
 
@@ -164,7 +164,7 @@ pub enum OpenError {
 
 /// Proof that the ledger durably holds the intent of one statement.
 ///
-/// Only [`SessionLog::forward`] makes one, and forwarding consumes it, so "nothing is forwarded
+/// Only [`SessionLog::record_intent`] makes one, and forwarding consumes it, so "nothing is forwarded
 /// unrecorded" is checked by the compiler rather than remembered by us.
 #[derive(Debug)]
 pub struct Receipt {

@@ -18,7 +18,7 @@
 //! - `health`: whether all that works.
 //!
 //! Whose account it is and whether an answer counts is decided by
-//! [`AccountAnswers`](super::accounts::AccountAnswers) and the desk; what a reviewer should read, by
+//! [`AccountAnswers`] and the desk; what a reviewer should read, by
 //! [`Document`](crate::approval::Document).
 #![allow(clippy::disallowed_methods, reason = "the shell reads clocks")]
 
@@ -86,7 +86,7 @@ const CLICKS: usize = 256;
 
 impl Slack {
     /// Starts the channel on the current runtime. It need not reach Slack for that; what keeps it from
-    /// doing so is in its status. [`channel::follow`](super::follow) has to run beside it.
+    /// doing so is in its status. [`channel::follow`](super::follow()) has to run beside it.
     pub fn start(settings: SlackSettings, desk: Desk) -> Result<Arc<Self>, BadSettings> {
         settings.check()?;
         let clients = ClientFactory::new(&settings)?;

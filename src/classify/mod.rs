@@ -294,13 +294,13 @@ impl Classification {
         names
     }
 
-    /// The same where one of these names may be that of a temporary view, which hands writes on to the table
-    /// behind it. `asked` says that upstream can tell whether one is.
+    /// The same where one of these names may be that of a temporary view: the view passes writes on to the
+    /// table behind it. With `can_ask`, upstream can be asked whether such a view exists.
     #[must_use]
-    pub fn with_possible_views(self: &Arc<Self>, names: Vec<Arc<str>>, asked: bool) -> Self {
+    pub fn with_possible_views(self: &Arc<Self>, names: Vec<Arc<str>>, can_ask: bool) -> Self {
         let text = format!("may write to another table through a temporary view named {}", names.join(", "));
         let mut all = self.with_reason(StatementClass::MassWrite, &text);
-        all.if_confirmed = asked.then(|| {
+        all.if_confirmed = can_ask.then(|| {
             let check = RelationCheck::NoTemporaryViews;
             Arc::new(IfConfirmed { check, names, classification: Arc::clone(self) })
         });

@@ -141,9 +141,11 @@ impl DecidedBy {
         Self { policy: shared.policy.load_full(), people: shared.directory.load_full() }
     }
 
-    fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.people, &other.people)
-            && (Arc::ptr_eq(&self.policy, &other.policy) || self.policy.digest() == other.policy.digest())
+    /// Whether they are still in force.
+    fn is_current(&self, shared: &Shared) -> bool {
+        let policy = shared.policy.load();
+        Arc::ptr_eq(&self.people, &shared.directory.load())
+            && (Arc::ptr_eq(&self.policy, &policy) || self.policy.digest() == policy.digest())
     }
 }
 
@@ -576,13 +578,18 @@ impl Connection {
     /// before holds only while the policy and the people are the same.
     fn resolve(&mut self, ticket: u64, resolution: Resolution) {
         let now_ns = self.shared.now_ns();
-        let now = DecidedBy::now(&self.shared);
-        if !self.session.has_decided() {
-            self.decided_by = Some(now);
-        } else if self.decided_by.as_ref().is_some_and(|earlier| !earlier.is_same(&now)) {
-            self.session.refuse_unit(Refusal::BatchOutdated, now_ns);
+        if let Some(earlier) = self.decided_by.take_if(|_| self.session.has_decided()) {
+            if !earlier.is_current(&self.shared) {
+                self.session.refuse_unit(Refusal::BatchOutdated, now_ns);
+            }
+            self.session.resolve(ticket, resolution, now_ns);
+            self.decided_by = Some(earlier);
+        } else {
+            self.session.resolve(ticket, resolution, now_ns);
+            // Most units are forwarded by now.
+            let goes_on = self.session.is_deciding() && self.session.has_decided();
+            self.decided_by = goes_on.then(|| DecidedBy::now(&self.shared));
         }
-        self.session.resolve(ticket, resolution, now_ns);
     }
 
     /// Decides a submission; first, if it matters and is not known, upstream is asked what names mean.
@@ -604,13 +611,18 @@ impl Connection {
     }
 
     fn judge(&mut self, submission: Submission) {
+        self.clear(submission, Self::hold);
+    }
+
+    /// Has the gate decide a submission. `hold` is called where people have to be asked.
+    fn clear(&mut self, submission: Submission, hold: impl FnOnce(&mut Self, Box<Pending>)) {
         let ticket = submission.ticket;
         match self.gate().clear(submission, Timestamp::now()) {
             Cleared::Resolved { resolution, creates } => {
                 self.created.extend(creates);
                 self.resolve(ticket, resolution);
             }
-            Cleared::Hold(pending) => self.hold(pending),
+            Cleared::Hold(pending) => hold(self, pending),
             Cleared::Later(submission, needs) => return self.wait_for(*submission, needs),
         }
         self.progress = Progress::default();
@@ -659,17 +671,10 @@ impl Connection {
             // Where it did not say, names may mean whatever they could.
             (Some(Holding::Asking { submission }), _) => self.judge(submission),
             (Some(Holding::Probing { pending }), Ok(probed)) if probed.confirmed => {
-                let ticket = pending.submission.ticket;
                 self.progress = Progress { confirmed: true, ..Progress::default() };
-                match self.gate().clear(pending.submission, Timestamp::now()) {
-                    Cleared::Resolved { resolution, creates } => {
-                        self.created.extend(creates);
-                        self.resolve(ticket, resolution);
-                    }
-                    Cleared::Hold(pending) => self.open(pending, probed.settings, probed.timers),
-                    Cleared::Later(submission, needs) => return self.wait_for(*submission, needs),
-                }
-                self.progress = Progress::default();
+                self.clear(pending.submission, |connection, pending| {
+                    connection.open(pending, probed.settings, probed.timers);
+                });
             }
             (Some(Holding::Probing { pending }), Ok(probed))
                 if is_refused_by_upstream(&self.session, &pending, &probed) =>

@@ -680,8 +680,8 @@ impl Session {
         self.unit.items.iter().any(|item| item.run.is_some())
     }
 
-    /// Refuses the unit under decision from the first statement on that was decided: what was decided
-    /// does not hold any more. The submission that is out is withdrawn without a word.
+    /// Refuses the unit under decision, from the first statement that was already decided: that decision
+    /// no longer holds. The submission that waits for its answer is forgotten.
     pub fn refuse_unit(&mut self, refusal: Refusal, now_ns: u64) {
         let Some(at) = self.unit.items.iter().position(|item| item.run.is_some()) else { return };
         self.set_deciding(|deciding| {

@@ -341,7 +341,7 @@ impl<'a> Walk<'a> {
     fn doubt_attribute(&mut self, name: &str) {
         let catalogue = self.around.catalogue;
         if catalogue.is_loaded() && !catalogue.has_function(name) {
-            // To look up what is known finds it each time, and has the whole catalogue read again for it.
+            // A lookup would find the known type each time, and then read the whole catalogue again.
             let is_type = catalogue.has_own_type(name);
             let doubt = if is_type { Doubt::Call(name.into()) } else { Doubt::Attribute(name.into()) };
             self.found.doubts.insert(doubt);

@@ -34,11 +34,8 @@ impl<'a> Walk<'a> {
         self.enter_scope(node);
         self.does(StatementClass::Write, node, "inserts rows");
         self.returns_sensitive(node, Field::FromClause);
-        let overwrites = self.overwrites_itself(node);
-        let is_temporary = |walk: &mut Self| {
-            node.get(Field::Relation).is_some_and(|target| walk.writes_temporary_table(target))
-        };
-        if overwrites && !is_temporary(self) {
+        let target = node.get(Field::Relation);
+        if self.overwrites_itself(node) && !target.is_some_and(|target| self.writes_temporary_table(target)) {
             self.does(
                 StatementClass::MassWrite,
                 node,

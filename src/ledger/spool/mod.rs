@@ -277,7 +277,7 @@ impl Spool {
             }
         }
         let current = inner.current()?;
-        // Behind whatever was just written, whose time is later than that of the look above.
+        // Read after `write_soon`, which stamps what it writes: time must not go back between records.
         let now = self.clock.now();
         // What waits goes first, and all of it by one write.
         let (waiting, mut number) = inner.seal_soon(now, &self.layout.key);
